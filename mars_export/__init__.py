@@ -1,0 +1,55 @@
+"""Pre-steered checkpoints of multimodal language models: calibrate, export, evaluate, publish.
+
+    >>> from mars_export import Settings, export
+    >>> export(Settings(model="organism:gemma3", output="steered"))  # doctest: +SKIP
+    PosixPath('steered')
+
+Names are loaded when they are first used, so that `import mars_export` stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from mars_export.calibration.calibrate import calibrate
+    from mars_export.card.render import write_card
+    from mars_export.checkpoint.writer import write_checkpoint
+    from mars_export.errors import MarsError
+    from mars_export.evaluation.runner import evaluate
+    from mars_export.hub import push
+    from mars_export.pipeline import export
+    from mars_export.settings import Settings
+
+__all__ = [
+    "MarsError",
+    "Settings",
+    "calibrate",
+    "evaluate",
+    "export",
+    "push",
+    "write_card",
+    "write_checkpoint",
+]
+
+__version__: Final = "0.1.0"
+
+_HOME: Final = {
+    "MarsError": "mars_export.errors",
+    "Settings": "mars_export.settings",
+    "calibrate": "mars_export.calibration.calibrate",
+    "evaluate": "mars_export.evaluation.runner",
+    "export": "mars_export.pipeline",
+    "push": "mars_export.hub",
+    "write_card": "mars_export.card.render",
+    "write_checkpoint": "mars_export.checkpoint.writer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

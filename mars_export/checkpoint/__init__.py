@@ -1,0 +1,1 @@
+"""The steered directory: writer, manifest, digests."""

@@ -1,0 +1,73 @@
+"""The steered config.json, made from the base's by editing its JSON."""
+
+import copy
+from typing import Any
+
+from mars_export.calibration.record import CalibrationRecord
+from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.errors import MarsError
+from mars_export.families import Family
+from mars_export.runtime.steering import GUARD
+
+__all__ = ["steered_config"]
+
+
+def steered_config(
+    raw: dict[str, Any], family: Family, record: CalibrationRecord, sha256: str
+) -> dict[str, Any]:
+    """Config of the steered checkpoint.
+
+    Args:
+        raw: The base's config.json.
+        family: Family of the base.
+        record: Calibration whose tensors are shipped.
+        sha256: Digest of the steering tensors, which the modeling file checks at load.
+
+    Returns:
+        A new dictionary with its own `model_type`, the guard in place of the text activation,
+        `auto_map`, and a `mars` entry.
+
+    Raises:
+        MarsError: if the base needs custom code of its own.
+    """
+    if raw.get("auto_map"):
+        raise MarsError(
+            "the base model needs custom code of its own (auto_map in its config.json); "
+            "only models that Transformers itself implements can be steered"
+        )
+    config = copy.deepcopy(raw)
+    text = config.get("text_config", config)
+    # Transformers leaves defaults out of config.json: an absent activation is the class default,
+    # and the guard must be there all the same.
+    native = text.get(family.activation)
+    text[family.activation] = GUARD
+    config["model_type"] = family.disk_model_type
+    config["architectures"] = [f"Steered{family.generator}"]
+    config["auto_map"] = _auto_map(family)
+    config["mars"] = {
+        "method": record.method,
+        "layer": record.layer,
+        "header_suffixes": record.header_suffixes,
+        "visual_tokens": dict(family.visual_tokens),
+        "guarded": {family.activation: native or _default_activation(family)},
+        "sha256": sha256,
+    }
+    return config
+
+
+def _auto_map(family: Family) -> dict[str, str]:
+    module = MODELING_NAME.removesuffix(".py")
+    generator = f"{module}.Steered{family.generator}"
+    names = [family.auto_class, "AutoModelForMultimodalLM", "AutoModelForCausalLM"]
+    return {
+        "AutoConfig": f"{module}.SteeredConfig",
+        "AutoModel": f"{module}.Steered{family.model}",
+        **dict.fromkeys(names, generator),
+    }
+
+
+def _default_activation(family: Family) -> str:
+    import transformers
+
+    config = getattr(transformers, family.config)()
+    return str(getattr(config.get_text_config(), family.activation))

@@ -1,0 +1,99 @@
+"""`mars_manifest.json`: what a steered directory holds and where it came from. Free of torch."""
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mars_export.calibration.record import CalibrationRecord
+from mars_export.errors import MarsError
+
+__all__ = ["MANIFEST_NAME", "BaseModelSource", "FileEntry", "Manifest", "TensorEntry"]
+
+MANIFEST_NAME: Final = "mars_manifest.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseModelSource(_Record):
+    """The model that was steered."""
+
+    repo: str | None
+    """Hub repository, `org/name`; None for a local directory."""
+    revision: str | None
+    """Commit of that repository."""
+    name: str
+    """Repository or directory name, for people."""
+    model_type: str
+    architecture: str
+    """Native class, for example `Gemma3ForConditionalGeneration`."""
+    licence: str
+    licence_name: str | None = None
+    licence_link: str | None = None
+    pipeline_tag: str
+    languages: list[str] = []
+    gated: str | bool = False
+    private: bool = False
+
+
+class FileEntry(_Record):
+    """One file of the directory."""
+
+    path: str
+    sha256: str
+    size: int
+    """Bytes."""
+    origin: Literal["base", "base-rewritten", "added"]
+    """`base`: byte for byte from the base model; `base-rewritten`: derived from a base file;
+    `added`: written by mars-export."""
+    base_path: str | None = None
+    """Name of the file in the base model, when it comes from there."""
+
+
+class TensorEntry(_Record):
+    """One steering tensor."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    norm: float
+
+
+class Manifest(_Record):
+    """The whole record of a steered directory. Written last, so it also says `complete`."""
+
+    schema_version: int = 1
+    created: str
+    """UTC time, ISO 8601."""
+    base: BaseModelSource
+    steering_sha256: str
+    """Digest of the steering tensors, checked by the modeling file at load."""
+    modeling_file: str
+    tensors: list[TensorEntry]
+    files: list[FileEntry]
+    """Every file but the manifest, the evaluation and the card."""
+    calibration: CalibrationRecord
+    versions: dict[str, str]
+    """`mars-export`, `torch`, `transformers`, `safetensors`, `python`."""
+
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """Read the manifest of a steered directory.
+
+        Raises:
+            MarsError: if there is none or it is not valid.
+        """
+        path = directory / MANIFEST_NAME
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise MarsError(
+                f"{directory} is not a steered checkpoint: {MANIFEST_NAME} cannot be read; "
+                "make one with `mars-export --model BASE --output DIR`"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise MarsError(f"{path}: {where}: {first['msg']}; export the model again") from error

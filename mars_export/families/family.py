@@ -1,0 +1,84 @@
+"""A family is data: one JSON file per `model_type`, and this typed reader."""
+
+from functools import cache
+from importlib.resources import files
+
+from pydantic import BaseModel, ConfigDict
+
+from mars_export.errors import MarsError
+from mars_export.vocabulary import Modality
+
+__all__ = ["Family", "Forward", "families", "family_of"]
+
+
+class Forward(BaseModel):
+    """Parameter names of the native `forward`s, in order, without `self` and `**kwargs`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: tuple[str, ...]
+    generator: tuple[str, ...]
+
+
+class Family(BaseModel):
+    """What the exporter must know about a model family."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """For people, for example `Gemma 3`."""
+    model_type: str
+    """`model_type` of the base's config.json."""
+    config: str
+    """Native configuration class in `transformers`."""
+    model: str
+    """Native headless class, behind `AutoModel`."""
+    generator: str
+    """Native class with the language head, behind `auto_class`."""
+    auto_class: str
+    """Auto class that people load the model with."""
+    pipeline_tag: str
+    modalities: tuple[Modality, ...]
+    visual_tokens: dict[Modality, str]
+    """Modality to the configuration attribute that holds its placeholder token id."""
+    decoder: str
+    """Module path of the text decoder in the generator; its `.layers` are the decoder layers."""
+    activation: str
+    """Key of the text configuration whose value is replaced by the guard on disk."""
+    extra: str | None
+    """Extra of this package that the family's processor needs, for example `video`."""
+    forward: Forward
+
+    @property
+    def disk_model_type(self) -> str:
+        """`model_type` of a steered config.json, unknown to Transformers: it needs our code."""
+        return f"mars_{self.model_type}"
+
+
+@cache
+def families() -> dict[str, Family]:
+    """All families, keyed and sorted by model type."""
+    folder = files("mars_export.families")
+    found = [
+        Family.model_validate_json(entry.read_text("utf-8"))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".json")
+    ]
+    return {family.model_type: family for family in sorted(found, key=lambda f: f.model_type)}
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a base model.
+
+    Raises:
+        MarsError: if the family is not supported, or the model is already steered.
+    """
+    known = families()
+    if model_type in known:
+        return known[model_type]
+    if model_type in {family.disk_model_type for family in known.values()}:
+        raise MarsError("the model is already steered; pass the base model that it was made from")
+    raise MarsError(
+        f"model type {model_type!r} is not supported (supported: {', '.join(known)}); "
+        "CONTRIBUTING.md says how to add a family"
+    )

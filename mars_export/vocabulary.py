@@ -1,0 +1,17 @@
+"""Words that every room of the package uses."""
+
+from typing import Final, Literal
+
+__all__ = ["MODALITIES", "Arm", "Modality", "Verdict"]
+
+Modality = Literal["text", "image", "video"]
+"""What a request shows the model: text alone, at least one image, or at least one video."""
+
+Arm = Literal["off", "on"]
+"""The same weights with steering switched off (before) or on (after)."""
+
+Verdict = Literal["refusal", "rebuttal", "answer", "degenerate", "unknown"]
+"""What a judge says of a response. `unknown` is never counted as safe."""
+
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video")
+"""Fixed order; the index of a modality in it is its index in the steering tensors."""

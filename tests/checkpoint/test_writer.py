@@ -1,0 +1,175 @@
+"""The steered directory: base bytes as they were, little else, nothing half-written."""
+
+import filecmp
+import json
+import shutil
+
+import pytest
+import transformers
+
+from mars_export.checkpoint import writer
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.verify import verify_files
+from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.errors import MarsError
+from support import tiny
+
+
+@pytest.fixture(params=tiny.FAMILIES)
+def made(request, tmp_path):
+    base, target = tiny.export(request.param, tmp_path)
+    return request.param, base, target
+
+
+def test_shards_are_the_bases_own_bytes(made):
+    _, base, target = made
+    shard = target / "model-00001-of-00002.safetensors"
+    assert filecmp.cmp(base / "model.safetensors", shard, shallow=False)
+    assert (base / "model.safetensors").samefile(shard)
+    new = sum(p.stat().st_size for p in target.rglob("*") if p.is_file() and p != shard)
+    assert new < 100_000
+    assert (target / "mars.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_manifest_lists_every_file_and_verifies(made):
+    family, _, target = made
+    manifest = Manifest.read(target)
+    on_disk = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
+    assert {e.path for e in manifest.files} == on_disk - {"mars_manifest.json"}
+    by_path = {e.path: e for e in manifest.files}
+    assert by_path["model-00001-of-00002.safetensors"].base_path == "model.safetensors"
+    assert by_path["config.json"].origin == "base-rewritten"
+    assert by_path["modeling_mars.py"].origin == "added"
+    assert manifest.calibration == tiny.record(family)
+    assert [t.shape for t in manifest.tensors] == [[tiny.HIDDEN], [3], [5]]
+    assert manifest.tensors[0].norm == pytest.approx(1)
+    assert verify_files(target) == []
+
+
+def test_verify_names_what_changed(made):
+    _, _, target = made
+    (target / "generation_config.json").unlink()
+    (target / "config.json").write_text("{}")
+    (target / "extra.py").write_text("")
+    problems = verify_files(target)
+    assert problems == [
+        "config.json is not the file that was exported",
+        "generation_config.json is missing",
+        "extra.py was not exported, yet it is code",
+    ]
+
+
+def test_sharded_base_keeps_its_shard_names(tmp_path):
+    base = tiny.save_base("gemma3", tmp_path / "base", max_shard_size="300KB")
+    calibration = tiny.save_calibration("gemma3", tmp_path / "calibration")
+    target = tmp_path / "steered"
+    write_checkpoint(base, target, source=tiny.source("gemma3"), calibration_dir=calibration)
+    shards = sorted(p.name for p in base.glob("*.safetensors"))
+    assert len(shards) > 2
+    assert sorted(p.name for p in target.glob("*.safetensors")) == sorted(
+        [*shards, "mars.safetensors"]
+    )
+    model, info = transformers.AutoModelForImageTextToText.from_pretrained(
+        target, trust_remote_code=True, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert model.mars.verified
+
+
+def test_activation_that_the_base_leaves_out_is_guarded_too(tmp_path):
+    base = tiny.save_base("gemma3", tmp_path / "base")
+    raw = json.loads((base / "config.json").read_text())
+    native = raw["text_config"].pop("hidden_activation", "gelu_pytorch_tanh")
+    (base / "config.json").write_text(json.dumps(raw))
+    calibration = tiny.save_calibration("gemma3", tmp_path / "calibration")
+    target = tmp_path / "steered"
+    write_checkpoint(base, target, source=tiny.source("gemma3"), calibration_dir=calibration)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(target, trust_remote_code=True)
+    assert model.config.get_text_config().hidden_activation == native
+
+
+def damage_type(base, calibration):
+    raw = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**raw, "model_type": "mystery"}))
+
+
+def damage_code(base, calibration):
+    raw = json.loads((base / "config.json").read_text())
+    raw["auto_map"] = {"AutoModel": "m.M"}
+    (base / "config.json").write_text(json.dumps(raw))
+
+
+def damage_weights(base, calibration):
+    (base / "model.safetensors").unlink()
+
+
+def damage_json(base, calibration):
+    (base / "config.json").write_text("{")
+
+
+def damage_family(base, calibration):
+    path = calibration / "calibration.json"
+    path.write_text(tiny.record("qwen3_vl").model_dump_json())
+
+
+def damage_width(base, calibration):
+    path = calibration / "calibration.json"
+    path.write_text(tiny.record("gemma3", hidden_size=32).model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_type, "not supported"),
+        (damage_code, "custom code of its own"),
+        (damage_weights, "holds no safetensors weights"),
+        (damage_json, "not valid JSON"),
+        (damage_family, "was made for 'qwen3_vl'"),
+        (damage_width, "direction has shape"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, damage, message):
+    base = tiny.save_base("gemma3", tmp_path / "base")
+    calibration = tiny.save_calibration("gemma3", tmp_path / "calibration")
+    damage(base, calibration)
+    target = tmp_path / "steered"
+    with pytest.raises(MarsError, match=message) as caught:
+        write_checkpoint(base, target, source=tiny.source("gemma3"), calibration_dir=calibration)
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+
+
+def test_an_error_while_writing_removes_the_target(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        tiny.export("gemma3", tmp_path)
+    assert not (tmp_path / "steered").exists()
+
+
+def test_files_on_another_file_system_are_copied(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("mars_export.checkpoint.files.os.link", refuse)
+    base, target = tiny.export("gemma3", tmp_path)
+    shard = target / "model-00001-of-00002.safetensors"
+    assert filecmp.cmp(base / "model.safetensors", shard, shallow=False)
+    assert shard.stat().st_nlink == 1
+
+
+def test_snapshots_of_symbolic_links_are_resolved(tmp_path):
+    base = tiny.save_base("gemma3", tmp_path / "blobs")
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for path in base.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    calibration = tiny.save_calibration("gemma3", tmp_path / "calibration")
+    target = tmp_path / "steered"
+    write_checkpoint(snapshot, target, source=tiny.source("gemma3"), calibration_dir=calibration)
+    shutil.rmtree(snapshot)
+    assert verify_files(target) == []
+    assert not any(p.is_symlink() for p in target.rglob("*"))

@@ -1,0 +1,47 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from support import tiny
+
+
+def _load(family, folder):
+    base, steered = tiny.export(family, folder)
+    auto = transformers.AutoModelForImageTextToText
+    return SimpleNamespace(
+        family=family,
+        base_dir=base,
+        directory=steered,
+        record=tiny.record(family),
+        direction=load_file(steered / "calibration/calibration.safetensors")["direction"],
+        base=auto.from_pretrained(base).eval(),
+        model=auto.from_pretrained(steered, trust_remote_code=True).eval(),
+    )
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """Steered and native model of a family, made once."""
+    made = {}
+
+    def get(family):
+        if family not in made:
+            made[family] = _load(family, tmp_path_factory.mktemp(family))
+        made[family].model.mars.enabled = True
+        return made[family]
+
+    return get
+
+
+@pytest.fixture(params=tiny.FAMILIES)
+def pair(request, exported):
+    return exported(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield

@@ -1,0 +1,74 @@
+"""The arithmetic that travels, against the method's own account and its properties (A3.4)."""
+
+import torch
+
+from mars_export.runtime.steering import GUARD, MODALITIES, Mars, Steering
+from mars_export.vocabulary import MODALITIES as VOCABULARY
+from support import tiny
+from support.oracle import bounded_push
+
+
+def steering(record, direction):
+    from mars_export.checkpoint.tensors import steering_tensors
+
+    module = Steering(direction.numel(), Mars())
+    module.load_state_dict(steering_tensors(record, direction))
+    return module
+
+
+def window(n, modality=0):
+    ones = torch.ones(1, n, dtype=torch.long)
+    return {
+        "steered": ones.bool(),
+        "modality": ones * modality,
+        "position": ones.cumsum(1) - 1,
+        "record": True,
+    }
+
+
+def test_words_agree_with_the_package():
+    assert MODALITIES == VOCABULARY
+    assert "trust_remote_code=True" in GUARD
+
+
+def test_push_follows_the_method_on_a_dense_grid():
+    record = tiny.record(
+        "qwen3_vl", origin=-8.0, harmful=20.0, cap=35.0, gain=2.0, radius=1.0, separation=40.0
+    )
+    direction = torch.randn(tiny.HIDDEN, generator=torch.Generator().manual_seed(3))
+    module, unit = steering(record, direction), direction / direction.norm()
+    noise = torch.randn(401, tiny.HIDDEN, generator=torch.Generator().manual_seed(4))
+    along = torch.linspace(-60, 80, 401)
+    h = noise - (noise @ unit)[:, None] * unit + along[:, None] * unit
+    for index, modality in enumerate(MODALITIES):
+        out = module(h[None], window(401, index))[0]
+        pushed = (out - h) @ unit
+        want = torch.tensor([bounded_push(float(p), record, modality) for p in along])
+        torch.testing.assert_close(pushed, want, rtol=1e-4, atol=1e-4)
+        centred = along - record.shift[modality]
+        assert (pushed >= -1e-4).all()
+        assert (pushed[(centred <= record.origin) | (centred >= record.cap)].abs() < 1e-4).all()
+        assert (centred + pushed <= torch.maximum(centred, torch.tensor(record.cap)) + 1e-3).all()
+        assert ((out - h).norm(dim=1) <= record.radius * record.separation + 1e-3).all()
+        torch.testing.assert_close(out - pushed[:, None] * unit, h, rtol=1e-4, atol=1e-3)
+
+
+def test_untouched_positions_keep_their_bits_in_every_dtype():
+    record = tiny.record("gemma3")
+    module = steering(record, torch.ones(tiny.HIDDEN))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        h = torch.randn(1, 9, tiny.HIDDEN).to(dtype)
+        where = window(9)
+        where["steered"] = torch.arange(9)[None] == 4
+        out = module(h, where)
+        assert out.dtype == dtype
+        assert out[:, :4].equal(h[:, :4])
+        assert out[:, 5:].equal(h[:, 5:])
+
+
+def test_tensors_move_but_are_never_cast():
+    module = steering(tiny.record("gemma3"), torch.ones(tiny.HIDDEN))
+    before = module.digest()
+    module.to(torch.bfloat16).half().double()
+    assert module.digest() == before
+    assert {b.dtype for b in module.buffers()} == {torch.float32}

@@ -1,0 +1,184 @@
+"""Tiny random checkpoints of each family, with matching inputs and a made-up calibration.
+
+No tokenizer: the runtime is tested on token ids. Behaviour is tested on the model organisms.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from mars_export.calibration.record import CalibrationRecord, LayerScore, PromptSource
+from mars_export.checkpoint.manifest import BaseModelSource
+from mars_export.checkpoint.writer import write_checkpoint
+
+VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END = 320, 300, 301, 302, 303
+HEADER = [310, 311, 312]  # stands for `<start of turn> assistant \n`
+HIDDEN, LAYERS, LAYER = 64, 4, 2
+TEXT = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": 128,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def _gemma3():
+    return transformers.Gemma3ForConditionalGeneration, transformers.Gemma3Config(
+        text_config={**TEXT, "query_pre_attn_scalar": 16, "sliding_window": 16},
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": 28,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+        mm_tokens_per_image=4,
+        image_token_index=IMAGE,
+        boi_token_index=VISION_START,
+        eoi_token_index=VISION_END,
+    )
+
+
+def _qwen3_vl():
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": [2, 3, 3],
+        "mrope_interleaved": True,
+    }
+    return transformers.Qwen3VLForConditionalGeneration, transformers.Qwen3VLConfig(
+        text_config={**TEXT, "rope_parameters": rope},
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 4,
+            "patch_size": 14,
+            "out_hidden_size": HIDDEN,
+            "depth": 3,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        tie_word_embeddings=True,
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=VISION_END,
+    )
+
+
+BUILDERS = {"gemma3": _gemma3, "qwen3_vl": _qwen3_vl}
+FAMILIES = sorted(BUILDERS)
+
+
+def save_base(family: str, directory: Path, **save) -> Path:
+    """Save a seeded random base; matrices are scaled up so that greedy tokens vary."""
+    cls, config = BUILDERS[family]()
+    torch.manual_seed(0)
+    model = cls(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() >= 2 and "norm" not in name:
+                parameter.mul_(3)
+    model.save_pretrained(directory, **save)
+    return directory
+
+
+def prompt(text: list[int], visual: str | None = None) -> list[int]:
+    """Token ids of a one-turn request, generation prompt included."""
+    placeholder = {"image": IMAGE, "video": VIDEO}.get(visual)
+    shown = [VISION_START] + [placeholder] * 4 + [VISION_END] if placeholder else []
+    return [1, *shown, *text, *HEADER]
+
+
+def inputs(family: str, rows: list[tuple[list[int], str | None]], seed: int = 1) -> dict:
+    """Left-padded batch of `(text ids, visual)` rows with random pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = [prompt(text, visual) for text, visual in rows]
+    width = max(map(len, ids))
+    batch = {
+        "input_ids": torch.tensor([[0] * (width - len(row)) + row for row in ids]),
+        "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids]),
+    }
+    images = sum(visual == "image" for _, visual in rows)
+    videos = sum(visual == "video" for _, visual in rows)
+    types = (batch["input_ids"] == IMAGE).long() + 2 * (batch["input_ids"] == VIDEO).long()
+    if family == "gemma3":
+        batch["token_type_ids"] = types
+        if images:
+            batch["pixel_values"] = torch.randn(images, 3, 28, 28, generator=generator)
+        return batch
+    batch["mm_token_type_ids"] = types.int()
+    for count, pixels, grid in (
+        (images, "pixel_values", "image_grid_thw"),
+        (videos, "pixel_values_videos", "video_grid_thw"),
+    ):
+        if count:
+            batch[pixels] = torch.randn(count * 16, 3 * 2 * 14 * 14, generator=generator)
+            batch[grid] = torch.tensor([[1, 4, 4]] * count)
+    return batch
+
+
+def random_ids(count: int, seed: int = 0) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(10, 290, (count,), generator=generator).tolist()
+
+
+def record(family: str, **changes) -> CalibrationRecord:
+    """A made-up calibration whose gate opens for about half of random requests."""
+    score = LayerScore(
+        layer=LAYER, consistency=1, separability=5, margin=0.5, combined=1, excluded=None,
+        separation=40.0, shift={"image": 0.1},
+    )  # fmt: skip
+    source = PromptSource(
+        name="none", sha256="0" * 64, licence="apache-2.0", train=1, validation=1, dropped=0
+    )
+    fields = {
+        "model_type": family, "layer": LAYER, "layers": LAYERS, "hidden_size": HIDDEN,
+        "dtype": "float32", "separation": 40.0, "harmful": 20.0, "harmless": -20.0,
+        "shift": {"text": 0.0, "image": 3.0, "video": -5.0}, "origin": -10.0, "cap": 600.0,
+        "gain": 20.0, "radius": 10.0, "refusal_tokens": [5], "scores": [score],
+        "prompts": {"harmful": source, "harmless": source}, "visuals": {},
+        "header_suffixes": [HEADER], "probes": [], "seed": 0, "seconds": 0.0,
+    }  # fmt: skip
+    if family == "gemma3":
+        fields["shift"] = {"text": 0.0, "image": 3.0}
+    return CalibrationRecord.model_validate({**fields, **changes})
+
+
+def save_calibration(family: str, directory: Path, **changes) -> Path:
+    directory.mkdir(parents=True)
+    made = record(family, **changes)
+    (directory / "calibration.json").write_text(made.model_dump_json())
+    direction = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(7))
+    save_file({"direction": direction}, directory / "calibration.safetensors")
+    return directory
+
+
+def source(family: str) -> BaseModelSource:
+    architecture = json.dumps(family)
+    return BaseModelSource(
+        repo=None, revision=None, name=f"tiny-{family}", model_type=family,
+        architecture=architecture, licence="apache-2.0", pipeline_tag="image-text-to-text",
+    )  # fmt: skip
+
+
+def export(family: str, folder: Path, **changes) -> tuple[Path, Path]:
+    """Save a base and its steered checkpoint; returns both directories."""
+    base = save_base(family, folder / "base")
+    calibration = save_calibration(family, folder / "calibration", **changes)
+    target = folder / "steered"
+    write_checkpoint(base, target, source=source(family), calibration_dir=calibration)
+    return base, target
