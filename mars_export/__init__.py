@@ -31,7 +31,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"
 
 _HOME: Final = {
     "MarsError": "mars_export.errors",

@@ -1,7 +1,15 @@
-"""Offline, quiet, and away from the user's caches."""
+"""Offline, quiet, away from the user's caches; torchvision works beside a CPU build of torch."""
 
 import os
 import tempfile
+from pathlib import Path
+
+from support import torchvision_shim
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp(prefix="mars-modules-"))
+
+# The same for the processes that tests start.
+torchvision_shim.install()
+_SITE = str(Path(__file__).parent / "support" / "site")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SITE, os.environ.get("PYTHONPATH")]))

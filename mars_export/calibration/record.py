@@ -45,7 +45,7 @@ class LayerScore(_Record):
 
     layer: int
     consistency: float
-    """Mean cosine of harmful validation states with the direction, seen from the harmless centroid."""
+    """Mean cosine of harmful validation states, from the harmless centroid, with the direction."""
     separability: float
     """d' of the projections of harmful and harmless validation text."""
     margin: float

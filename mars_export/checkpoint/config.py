@@ -36,11 +36,14 @@ def steered_config(
             "only models that Transformers itself implements can be steered"
         )
     config = copy.deepcopy(raw)
-    text = config.get("text_config", config)
-    # Transformers leaves defaults out of config.json: an absent activation is the class default,
-    # and the guard must be there all the same.
-    native = text.get(family.activation)
-    text[family.activation] = GUARD
+    # Transformers leaves defaults out of config.json, so the native class is asked.
+    native = _activation(config, family)
+    config.get("text_config", config)[family.activation] = GUARD
+    if native is None or _activation(config, family) != GUARD:
+        raise MarsError(
+            f"config.json of the base: the text model has no {family.activation!r} to guard, so "
+            "the steering could be dropped unseen; give it a text_config that names one"
+        )
     config["model_type"] = family.disk_model_type
     config["architectures"] = [f"Steered{family.generator}"]
     config["auto_map"] = _auto_map(family)
@@ -49,7 +52,8 @@ def steered_config(
         "layer": record.layer,
         "header_suffixes": record.header_suffixes,
         "visual_tokens": dict(family.visual_tokens),
-        "guarded": {family.activation: native or _default_activation(family)},
+        "refused": _refused(family, record),
+        "guarded": {family.activation: native},
         "sha256": sha256,
     }
     return config
@@ -58,7 +62,9 @@ def steered_config(
 def _auto_map(family: Family) -> dict[str, str]:
     module = MODELING_NAME.removesuffix(".py")
     generator = f"{module}.Steered{family.generator}"
-    names = [family.auto_class, "AutoModelForMultimodalLM", "AutoModelForCausalLM"]
+    names = [family.auto_class, "AutoModelForCausalLM"]
+    if family.visual_tokens:
+        names.append("AutoModelForMultimodalLM")
     return {
         "AutoConfig": f"{module}.SteeredConfig",
         "AutoModel": f"{module}.Steered{family.model}",
@@ -66,8 +72,17 @@ def _auto_map(family: Family) -> dict[str, str]:
     }
 
 
-def _default_activation(family: Family) -> str:
+def _refused(family: Family, record: CalibrationRecord) -> dict[str, str]:
+    """Inputs that bring a modality without a measured shift: parameters, and keys of what an
+    encoder has computed beforehand."""
+    brought = family.shown_by | {modality: modality for modality in family.shown_by.values()}
+    return {name: modality for name, modality in brought.items() if modality not in record.shift}
+
+
+def _activation(config: dict[str, Any], family: Family) -> str | None:
+    """The text activation that the native class reads from a config.json."""
     import transformers
 
-    config = getattr(transformers, family.config)()
-    return str(getattr(config.get_text_config(), family.activation))
+    raw = {**copy.deepcopy(config), "model_type": family.model_type}
+    native = getattr(transformers, family.config).from_dict(raw)
+    return getattr(native.get_text_config(), family.activation, None)

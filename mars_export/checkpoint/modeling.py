@@ -1,4 +1,4 @@
-"""The modeling file of a family: `steering.py` as it is, then the family's classes."""
+"""The modeling file of a family: the files of `runtime` as they are, then its classes."""
 
 import hashlib
 from importlib.resources import files
@@ -11,6 +11,7 @@ from mars_export.families import Family
 __all__ = ["MODELING_NAME", "modeling_digest", "modeling_source"]
 
 MODELING_NAME: Final = "modeling_mars.py"
+_PARTS: Final = ("steering.py", "renames.py")
 _DEFAULTS: Final = {"logits_to_keep": "0"}
 
 
@@ -18,14 +19,13 @@ def modeling_source(family: Family) -> str:
     """The one Python file that a checkpoint of this family carries. Depends on nothing else."""
     folder = files("mars_export.runtime")
     template = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    classes = [
-        (family.model, f"SteeredMixin, {family.model}", family.forward.model),
-        (
-            family.generator,
-            f"SteeredGenerationMixin, {family.generator}, GenerationMixin",
-            family.forward.generator,
-        ),
-    ]
+    headless = (family.model, f"SteeredMixin, {family.model}", family.forward.model)
+    generator = (
+        family.generator,
+        f"SteeredGenerationMixin, {family.generator}, GenerationMixin",
+        family.forward.generator,
+    )
+    classes = [generator] if family.model == family.generator else [headless, generator]
     tail = template.from_string((folder / "family.py.j2").read_text("utf-8")).render(
         family=family,
         classes=[
@@ -33,7 +33,8 @@ def modeling_source(family: Family) -> str:
             for native, bases, names in classes
         ],
     )
-    return (folder / "steering.py").read_text("utf-8").rstrip("\n") + "\n" + tail
+    parts = [(folder / name).read_text("utf-8").rstrip("\n") for name in _PARTS]
+    return "\n\n\n".join(parts) + "\n" + tail
 
 
 def modeling_digest(family: Family) -> str:

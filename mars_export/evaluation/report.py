@@ -96,7 +96,7 @@ class Report(_Record):
 
     schema_version: int = 1
     run: str = ""
-    """Identity of everything that the numbers depend on: weights, suite, judge, decoding, versions."""
+    """Identity of all that the numbers depend on: weights, suite, judge, decoding, versions."""
     steering_sha256: str = ""
     """That of the manifest of the directory that was measured."""
     samples_sha256: str = ""

@@ -1,5 +1,5 @@
 """Model families as data."""
 
-from mars_export.families.family import Family, families, family_of
+from mars_export.families.family import Family, decoder_layers, families, family_of
 
-__all__ = ["Family", "families", "family_of"]
+__all__ = ["Family", "decoder_layers", "families", "family_of"]

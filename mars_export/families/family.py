@@ -2,13 +2,16 @@
 
 from functools import cache
 from importlib.resources import files
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from mars_export.errors import MarsError
 from mars_export.vocabulary import Modality
 
-__all__ = ["Family", "Forward", "families", "family_of"]
+__all__ = ["Family", "Forward", "decoder_layers", "families", "family_of"]
+
+_STEERED: Final = "mars_"
 
 
 class Forward(BaseModel):
@@ -32,15 +35,19 @@ class Family(BaseModel):
     config: str
     """Native configuration class in `transformers`."""
     model: str
-    """Native headless class, behind `AutoModel`."""
+    """Native class behind `AutoModel`; the generator itself where there is no headless class."""
     generator: str
     """Native class with the language head, behind `auto_class`."""
     auto_class: str
     """Auto class that people load the model with."""
     pipeline_tag: str
     modalities: tuple[Modality, ...]
+    """Modalities that the model can tell apart, so that each gets its own re-centring."""
     visual_tokens: dict[Modality, str]
-    """Modality to the configuration attribute that holds its placeholder token id."""
+    """Modality to the configuration attribute that holds a token id which shows it: the placeholder
+    or, where image and video share one, the token that opens a clip."""
+    shown_by: dict[str, Literal["image", "video", "audio"]]
+    """Parameter of `forward` to the modality that it brings. What was not calibrated is refused."""
     decoder: str
     """Module path of the text decoder in the generator; its `.layers` are the decoder layers."""
     activation: str
@@ -48,11 +55,15 @@ class Family(BaseModel):
     extra: str | None
     """Extra of this package that the family's processor needs, for example `video`."""
     forward: Forward
+    notes: tuple[str, ...] = ()
+    """Limits that users must know, one sentence each."""
+    inspected: bool = False
+    """Worked out from the model's classes by `families.inspection`, without tests of ours."""
 
     @property
     def disk_model_type(self) -> str:
         """`model_type` of a steered config.json, unknown to Transformers: it needs our code."""
-        return f"mars_{self.model_type}"
+        return _STEERED + self.model_type
 
 
 @cache
@@ -76,9 +87,16 @@ def family_of(model_type: str) -> Family:
     known = families()
     if model_type in known:
         return known[model_type]
-    if model_type in {family.disk_model_type for family in known.values()}:
+    if model_type.startswith(_STEERED):
         raise MarsError("the model is already steered; pass the base model that it was made from")
     raise MarsError(
         f"model type {model_type!r} is not supported (supported: {', '.join(known)}); "
-        "CONTRIBUTING.md says how to add a family"
+        "CONTRIBUTING.md says how to add a family, --allow-unknown-family tries without one"
     )
+
+
+def decoder_layers(model: Any) -> Any:
+    """Decoder layers of a loaded model, an `nn.ModuleList`."""
+    decoder = model.get_decoder()
+    # Llama 4 gives its language model with the head.
+    return (decoder if hasattr(decoder, "layers") else decoder.model).layers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steering inside the model: the file that travels with a checkpoint.
 
 It needs only torch and transformers. MARS (arXiv 2606.31876) pushes the residual stream along a
@@ -19,10 +20,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.conversion_mapping import (
-    get_checkpoint_conversion_mapping,
-    register_checkpoint_conversion_mapping,
-)
 
 MODALITIES = ("text", "image", "video")
 
@@ -125,7 +122,7 @@ class Steering(nn.Module):
         p = (x * self.direction).sum(-1) - self.shift[modality]
         gate = torch.relu((p - origin) / (harmful - origin))
         strength = torch.minimum(torch.minimum(slope * gate, torch.relu(cap - p)), radius)
-        if window["record"] and not torch.compiler.is_compiling():
+        if window["record"]:
             entry = (steered, position, modality, gate, strength)
             self.mars.trace.append(tuple(t.detach() for t in entry))
         pushed = (x + strength.unsqueeze(-1) * self.direction).to(h.dtype)
@@ -186,19 +183,19 @@ def _follow(tokens: list[torch.Tensor]) -> torch.Tensor:
     return hit
 
 
-def _ones(x: torch.Tensor) -> torch.Tensor:
-    return torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
-
-
 class SteeredMixin(_Native):
     """Puts `Steering` into layer `config.mars["layer"]` and finds the positions to steer."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.mars = Mars()
-        layer = self.get_decoder().layers[config.mars["layer"]]
+        layer = self._steered_layer()
         layer.steering = Steering(config.get_text_config().hidden_size, self.mars)
         layer.register_forward_hook(_steer, with_kwargs=True)
+
+    def _steered_layer(self) -> Any:
+        found = self.get_decoder()  # of Llama 4: the language model with its head
+        return (found if hasattr(found, "layers") else found.model).layers[self.config.mars["layer"]]
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -215,7 +212,7 @@ class SteeredMixin(_Native):
 
     def verify_steering(self) -> None:
         """Raise unless the steering tensors are the ones that were exported."""
-        steering = self.get_decoder().layers[self.config.mars["layer"]].steering
+        steering = self._steered_layer().steering
         if steering.direction.is_meta or steering.digest() != self.config.mars["sha256"]:
             raise RuntimeError(
                 "steered checkpoint is damaged: the steering tensors are absent or not the "
@@ -232,6 +229,8 @@ class SteeredMixin(_Native):
             if window is None:
                 window = self._window_of(named, extra)
             extra["mars_window"] = window
+        else:
+            self.mars.trace.clear()
         out = native(**{k: v for k, v in named.items() if v is not None}, **extra)
         cache = getattr(out, "past_key_values", None)
         if window and cache is not None:
@@ -249,8 +248,7 @@ class SteeredMixin(_Native):
         x = named.get("inputs_embeds") if x is None else x
         if x is None or x.shape[1] < min(map(len, self.config.mars["header_suffixes"])):
             return False
-        if not torch.compiler.is_compiling():
-            self.mars.trace.clear()
+        self.mars.trace.clear()
         return self._plan({**extra, **named}, prompt_end=False).window(
             self._past(named), x.shape[1], x.shape[0]
         )
@@ -265,11 +263,13 @@ class SteeredMixin(_Native):
 
         Steered are the tokens that end an assistant header and, inside generate(), the last one.
         """
+        self._refuse_uncalibrated(inputs)
         ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
         ids = ids if ids is not None and ids.shape[1] else None
         x: Any = ids if ids is not None else embeds
         n, mask = x.shape[1], inputs.get("attention_mask")
-        mask = mask.to(x.device) if mask is not None and mask.dim() == 2 else _ones(x)
+        ones = x.new_ones(x.shape[:2], dtype=torch.long)
+        mask = mask.to(x.device) if mask is not None and mask.dim() == 2 else ones
         offset = self._past(inputs) if not prompt_end else max(0, mask.shape[1] - n)
         if mask.shape[1] < offset + n:
             mask = nn.functional.pad(mask, (offset + n - mask.shape[1], 0), value=1)
@@ -279,6 +279,16 @@ class SteeredMixin(_Native):
             steered = steered | last
         position = (mask != 0).long().cumsum(1)[:, offset : offset + n] - 1
         return _Plan(steered, self._modality(ids, x, inputs, offset), position, offset)
+
+    def _refuse_uncalibrated(self, inputs: dict[str, Any]) -> None:
+        """Raise where an input brings a modality whose shift was never measured."""
+        given = {**inputs, **(inputs.get("mm_encoder_outputs") or {})}
+        for name, modality in self.config.mars["refused"].items():
+            if given.get(name) is not None:
+                raise ValueError(
+                    f"steered checkpoint: {name} was given, and steering was not calibrated for "
+                    f"{modality}; leave it out, or set model.mars.enabled = False"
+                )
 
     def _headers(self, ids: Any, embeds: Any) -> torch.Tensor:
         """(B, T) bool: tokens that end an assistant header of the chat template."""
@@ -298,21 +308,17 @@ class SteeredMixin(_Native):
         tokens = self.config.mars["visual_tokens"]
         if not tokens:
             return x.new_zeros(x.shape[:2], dtype=torch.long)
-        if ids is not None:
-            code = torch.zeros_like(ids)
-            for modality, attribute in tokens.items():
-                hit = ids == getattr(self.config, attribute)
-                code = code.masked_fill(hit, MODALITIES.index(modality))
-        else:
-            types = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
-            given = next((t for t in types if t is not None), None)
-            if given is None:
-                raise ValueError(
-                    "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
-                    "input_ids or mm_token_type_ids (0 text, 1 image, 2 video) as well"
-                )
-            code = given[:, -x.shape[1] :].long()
-        seen = code.cummax(1).values
+        types = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
+        n = x.shape[1]
+        codes = [t[:, -n:].to(x.device).long() for t in types if t is not None and t.shape[1] >= n]
+        for modality, attribute in tokens.items() if ids is not None else ():
+            codes.append((ids == getattr(self.config, attribute)) * MODALITIES.index(modality))
+        if not codes:
+            raise ValueError(
+                "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
+                "input_ids or mm_token_type_ids (0 text, 1 image, 2 video) as well"
+            )
+        seen = torch.stack(codes).amax(0).cummax(1).values
         if offset:
             before = getattr(inputs.get("past_key_values"), "mars_seen", None)
             if before is None:
@@ -381,16 +387,3 @@ class SteeredConfigMixin(_Native):
         raw = copy.deepcopy({k: v for k, v in config_dict.items() if k != "model_type"})
         raw.get("text_config", raw).update(raw.get("mars", {}).get("guarded", {}))
         return super().from_dict(raw, **kwargs)
-
-
-def register_renames(config: Any, *natives: Any) -> None:
-    """Give the steered classes the checkpoint key renames of their native classes.
-
-    Transformers skips its own renames for custom classes; weights would be random instead.
-    """
-    for native in natives:
-        renames = get_checkpoint_conversion_mapping(native.__name__)
-        renames = renames or get_checkpoint_conversion_mapping(config.model_type)
-        if renames:
-            name = "Steered" + native.__name__
-            register_checkpoint_conversion_mapping(name, renames, overwrite=True)

@@ -49,7 +49,7 @@ def test_last_tells_position_modality_gate_and_strength(pair):
     assert all(s.gate > 0 and 0 < s.strength <= 10 * pair.record.separation for s in seen)
     pair.model.mars.enabled = False
     pair.model.generate(**batch, max_new_tokens=2, do_sample=False)
-    pair.model.mars.enabled = True
+    assert pair.model.mars.last == []
 
 
 GENERATION = {
@@ -189,3 +189,14 @@ def test_batch_and_padding_do_not_move_the_gate(pair):
     batched = pair.model.mars.last[0][0]
     assert (batched.position, batched.modality) == (one.position, one.modality)
     assert batched.gate == pytest.approx(one.gate, rel=1e-4)
+
+
+def test_compiled_without_a_graph_break_it_is_the_same_and_tells_the_same(pair):
+    batch = tiny.inputs(pair.family, [(random_ids(6, 1), None), (random_ids(9, 2), None)])
+    want = pair.model(**batch).logits
+    eager = pair.model.mars.last
+    compiled = torch.compile(pair.model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(**batch).logits, want, rtol=1e-5, atol=1e-5)
+    assert [[s.position for s in row] for row in pair.model.mars.last] == [
+        [s.position for s in row] for row in eager
+    ]

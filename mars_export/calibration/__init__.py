@@ -1,0 +1,1 @@
+"""From a base model and prompts to directions, shifts and a layer."""

@@ -1,0 +1,200 @@
+"""Last-position activations and first-token logits of a model, batch by batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mars_export.calibration.progress import Meter
+from mars_export.calibration.refusal import log_odds
+from mars_export.errors import MarsError
+from mars_export.inputs.requests import Request, collate
+
+__all__ = ["Edit", "Reader", "Readout", "edited", "recorded"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change to the residual stream at the last position, after one decoder layer.
+
+    Attributes:
+        layer: Decoder layer whose output is changed.
+        change: Maps (B, d) states, in the model's dtype, to new ones of that dtype.
+    """
+
+    layer: int
+    change: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What a list of N requests did to the model.
+
+    Attributes:
+        states: (L, N, d) float32, residual stream after each decoder layer at the last position;
+            empty unless asked for.
+        log_odds: (N,) float64, refusal log-odds of the first token, nats.
+        log_probs: (N, V) float32, first-token log-probabilities; empty unless asked for.
+    """
+
+    states: torch.Tensor
+    log_odds: torch.Tensor
+    log_probs: torch.Tensor
+
+
+class Reader:
+    """Runs requests through a model, one left-padded forward per batch.
+
+    Only the last position of every layer is kept, on the CPU: memory does not grow with the
+    length of the prompts.
+
+    Attributes:
+        batch_size: Requests per forward; halved when memory runs out.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        refusal_tokens: Sequence[int],
+        batch_size: int = 16,
+        meter: Meter | None = None,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.refusal_tokens = list(refusal_tokens)
+        self.batch_size = batch_size
+        self.meter = meter or Meter()
+
+    def read(
+        self,
+        requests: Sequence[Request],
+        *,
+        states: bool = False,
+        log_probs: bool = False,
+        edit: Edit | None = None,
+    ) -> Readout:
+        """Run requests of one modality.
+
+        Args:
+            requests: At least one.
+            states: Keep the residual stream.
+            log_probs: Keep the first-token distribution.
+            edit: Steer while running.
+
+        Returns:
+            Rows in the order of `requests`.
+
+        Raises:
+            MarsError: A single request does not fit into memory.
+        """
+        parts = list(self._parts(requests, states, log_probs, edit))
+        return Readout(
+            torch.cat([part.states for part in parts], 1),
+            torch.cat([part.log_odds for part in parts]),
+            torch.cat([part.log_probs for part in parts]),
+        )
+
+    def _parts(
+        self, requests: Sequence[Request], states: bool, log_probs: bool, edit: Edit | None
+    ) -> Iterator[Readout]:
+        start = 0
+        while start < len(requests):
+            batch = requests[start : start + self.batch_size]
+            try:
+                part = self._forward(batch, states, log_probs, edit)
+            except RuntimeError as error:
+                self._halve(error)
+                continue
+            yield part
+            start += len(batch)
+            self.meter.advance(len(batch))
+
+    def _halve(self, error: RuntimeError) -> None:
+        if not _out_of_memory(error):
+            raise error
+        if self.batch_size == 1:
+            raise MarsError(
+                "One request does not fit into memory; use a device with more memory or "
+                "--dtype bfloat16."
+            ) from error
+        self.batch_size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _forward(
+        self, batch: Sequence[Request], states: bool, log_probs: bool, edit: Edit | None
+    ) -> Readout:
+        inputs = collate(self.processor, batch).to(self.model.device, self.model.dtype)
+        with edited(self.model, edit), recorded(self.model, states) as kept:
+            out = self.model(**inputs, use_cache=False, logits_to_keep=1)
+        logits = out.logits[:, -1].to("cpu", torch.float32)
+        rows = len(batch)
+        return Readout(
+            torch.stack(kept) if kept else torch.empty(0, rows, 0),
+            log_odds(logits, self.refusal_tokens),
+            logits.log_softmax(-1) if log_probs else torch.empty(rows, 0),
+        )
+
+
+@contextmanager
+def recorded(model: Any, active: bool = True) -> Iterator[list[torch.Tensor]]:
+    """Collect the last position of every decoder layer's output during one forward.
+
+    Args:
+        model: A Transformers model with a text decoder.
+        active: False collects nothing.
+
+    Yields:
+        A list that the forward fills with (B, d) float32 CPU tensors, one per layer in order.
+    """
+    kept: list[torch.Tensor] = []
+
+    def keep(_module: Any, _args: Any, output: Any) -> None:
+        # copy=True: a view would keep the whole sequence alive.
+        kept.append(_hidden(output)[:, -1].detach().to("cpu", torch.float32, copy=True))
+
+    layers = model.get_decoder().layers if active else ()
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def edited(model: Any, edit: Edit | None) -> Iterator[None]:
+    """Apply an edit while the context is open; None applies nothing.
+
+    Args:
+        model: A Transformers model with a text decoder.
+        edit: What to change, at which layer.
+    """
+    if edit is None:
+        yield
+        return
+
+    def change(_module: Any, _args: Any, output: Any) -> Any:
+        hidden = _hidden(output).clone()
+        hidden[:, -1] = edit.change(hidden[:, -1])
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handle = model.get_decoder().layers[edit.layer].register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _hidden(output: Any) -> torch.Tensor:
+    """Decoder layers return a tensor or a tuple that begins with it."""
+    hidden: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

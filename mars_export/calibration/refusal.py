@@ -1,0 +1,70 @@
+"""How strongly a first token says refusal."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from mars_export.errors import MarsError
+
+__all__ = ["divergence", "log_odds", "refusal_tokens"]
+
+
+def refusal_tokens(tokenizer: Any, openers: Iterable[str]) -> list[int]:
+    """First tokens of refusal openers, with and without a leading space.
+
+    Args:
+        tokenizer: A Transformers tokenizer.
+        openers: Beginnings of refusals, for example `I'm sorry`.
+
+    Returns:
+        Sorted token ids without special, unknown and white-space tokens.
+
+    Raises:
+        MarsError: No opener begins with a known token.
+    """
+    special = set(tokenizer.all_special_ids)
+    found = set()
+    for opener in openers:
+        for text in (opener, " " + opener):
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            found.update([i for i in ids if tokenizer.decode([i]).strip()][:1])
+    if not found - special:
+        raise MarsError(
+            "No refusal opener begins with a token that the tokenizer knows; give openers in the "
+            "language in which the model refuses."
+        )
+    return sorted(found - special)
+
+
+def log_odds(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    """Refusal log-odds ln P(refusal tokens) - ln(1 - P) (Arditi et al., arXiv 2406.11717).
+
+    Args:
+        logits: (N, V) first-token logits.
+        tokens: Refusal token ids.
+
+    Returns:
+        (N,) float64, nats.
+    """
+    refuses = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    refuses[list(tokens)] = True
+    logits = logits.double()
+    return logits[:, refuses].logsumexp(-1) - logits[:, ~refuses].logsumexp(-1)
+
+
+def divergence(base: torch.Tensor, steered: torch.Tensor) -> torch.Tensor:
+    """First-token KL(base || steered) of each row.
+
+    Args:
+        base: (N, V) log-probabilities without steering.
+        steered: (N, V) log-probabilities with steering.
+
+    Returns:
+        (N,) float64, nats.
+    """
+    rows = [
+        torch.nn.functional.kl_div(q.double(), p.double(), reduction="sum", log_target=True)
+        for p, q in zip(base, steered, strict=True)
+    ]
+    return torch.stack(rows)

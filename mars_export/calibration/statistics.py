@@ -1,0 +1,152 @@
+"""Text statistics of every decoder layer: difference in means and layer scores, in float64.
+
+Tensors are (L, ...) over the layers; coordinates are residual-stream units. A3.n are sections of
+the method notes.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+__all__ = [
+    "CAP_QUANTILE",
+    "TextStatistics",
+    "combine",
+    "consistency",
+    "coordinates",
+    "margin",
+    "separability",
+    "text_statistics",
+]
+
+CAP_QUANTILE: Final = 0.95
+"""Quantile of harmful validation text that bounds the push (A3.4)."""
+
+_TAIL: Final = 0.05
+
+
+@dataclass(frozen=True)
+class TextStatistics:
+    """Harmful against harmless text, per layer (A3.1); float64.
+
+    Attributes:
+        centroid_harmful: (L, d) mean of harmful training text.
+        centroid_harmless: (L, d) mean of harmless training text.
+        direction: (L, d) unit difference of the two; 0 where they coincide.
+        separation: (L,) R, their distance.
+        harmful: (L,) p_u, coordinate of the harmful centroid.
+        harmless: (L,) p_s = p_u - R.
+    """
+
+    centroid_harmful: torch.Tensor
+    centroid_harmless: torch.Tensor
+    direction: torch.Tensor
+    separation: torch.Tensor
+    harmful: torch.Tensor
+    harmless: torch.Tensor
+
+
+def text_statistics(harmful: torch.Tensor, harmless: torch.Tensor) -> TextStatistics:
+    """Difference in means of every layer.
+
+    Args:
+        harmful: (L, N, d) states of harmful training text.
+        harmless: (L, M, d) states of harmless training text.
+
+    Returns:
+        Statistics accumulated in float64.
+    """
+    mean_u = harmful.mean(1, dtype=torch.float64)
+    mean_s = harmless.mean(1, dtype=torch.float64)
+    difference = mean_u - mean_s
+    separation = difference.norm(dim=-1)
+    direction = difference / separation.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(-1)
+    return TextStatistics(
+        mean_u,
+        mean_s,
+        direction,
+        separation,
+        (mean_u * direction).sum(-1),
+        (mean_s * direction).sum(-1),
+    )
+
+
+def coordinates(states: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """Coordinates <h, r> of states along the direction of their layer.
+
+    Args:
+        states: (L, N, d), any floating dtype.
+        direction: (L, d) float64.
+
+    Returns:
+        (L, N) float64.
+    """
+    rows = [h.double() @ r for h, r in zip(states, direction, strict=True)]
+    return torch.stack(rows)
+
+
+def consistency(harmful: torch.Tensor, text: TextStatistics) -> torch.Tensor:
+    """Mean cosine of h - mu_s with r over harmful validation text (A3.5).
+
+    Args:
+        harmful: (L, N, d) states.
+        text: Training statistics.
+
+    Returns:
+        (L,) float64 in [-1, 1].
+    """
+    rows = []
+    for h, origin, r in zip(harmful, text.centroid_harmless, text.direction, strict=True):
+        seen = h.double() - origin
+        rows.append(torch.nn.functional.cosine_similarity(seen, r.expand_as(seen)).mean())
+    return torch.stack(rows)
+
+
+def separability(harmful: torch.Tensor, harmless: torch.Tensor) -> torch.Tensor:
+    """Return d' of validation coordinates (A3.5): mean gap over the root mean variance.
+
+    Args:
+        harmful: (L, N) coordinates, N > 1.
+        harmless: (L, M) coordinates, M > 1.
+
+    Returns:
+        (L,) float64, 0 where nothing varies and the means coincide.
+    """
+    spread = ((harmful.var(-1) + harmless.var(-1)) / 2).sqrt()
+    gap = harmful.mean(-1) - harmless.mean(-1)
+    return gap / spread.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def margin(harmful: torch.Tensor, harmless: torch.Tensor, separation: torch.Tensor) -> torch.Tensor:
+    """Gap from the 95 % quantile of harmless to the 5 % quantile of harmful text, over R (A3.5).
+
+    Args:
+        harmful: (L, N) validation coordinates.
+        harmless: (L, M) validation coordinates.
+        separation: (L,) R.
+
+    Returns:
+        (L,) float64.
+    """
+    low, high = harmful.quantile(_TAIL, -1), harmless.quantile(1 - _TAIL, -1)
+    return (low - high) / separation.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def combine(scores: torch.Tensor, admissible: torch.Tensor) -> torch.Tensor:
+    """Equal-weight mean of scores after min-max over the admissible layers (A3.5).
+
+    Args:
+        scores: (S, L) float64, one row per score.
+        admissible: (L,) bool.
+
+    Returns:
+        (L,) float64, NaN for layers that are not admissible. A score that does not vary counts 1.
+    """
+    combined = torch.full_like(scores[0], torch.nan)
+    chosen = scores[:, admissible]
+    if chosen.numel():
+        low, high = chosen.amin(-1, keepdim=True), chosen.amax(-1, keepdim=True)
+        scaled = torch.where(high > low, (chosen - low) / (high - low), 1.0)
+        combined[admissible] = scaled.mean(0)
+    return combined

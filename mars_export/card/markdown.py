@@ -1,0 +1,63 @@
+"""Template filters: foreign text and numbers made safe for Markdown."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from mars_export.card.numbers import minus, unbroken
+from mars_export.card.results import Tally
+
+__all__ = ["FILTERS", "cell", "code", "ids", "num", "sentence", "size"]
+
+
+def cell(text: str) -> str:
+    """Text that breaks neither a table nor the line."""
+    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def code(text: str) -> str:
+    """A name as code, whatever characters it has."""
+    clean = " ".join(text.split()).replace("`", "'").replace("|", "/")
+    return f"`{clean[:120]}`"
+
+
+def num(value: float | None) -> str:
+    """Three significant digits with a true minus; a dash for None."""
+    if value is None:
+        return "\N{EN DASH}"
+    text = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return minus(text[0]) + text[1:]
+
+
+def size(count: int) -> str:
+    """Bytes in the decimal unit that fits."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return unbroken(f"{value:.3g} {unit}" if unit != "B" else f"{count} B")
+
+
+def sentence(text: str) -> str:
+    """A cell that ends as a sentence does."""
+    text = cell(text)
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def ids(tally: Tally) -> str:
+    """The ids in brackets, or nothing."""
+    if not tally.ids:
+        return ""
+    more = f" and {tally.more} more" if tally.more else ""
+    return f" ({', '.join(map(code, tally.ids))}{more})"
+
+
+FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "cell": cell,
+    "code": code,
+    "ids": ids,
+    "num": num,
+    "sentence": sentence,
+    "size": size,
+    "unbroken": unbroken,
+}

@@ -1,0 +1,82 @@
+"""The YAML front matter that the Hub reads, through huggingface_hub's own types."""
+
+from typing import Any, Final
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from mars_export.card.data import CardData
+from mars_export.card.results import cells_by_arm, label, too_unknown
+from mars_export.checkpoint.manifest import BaseModelSource
+from mars_export.evaluation.report import Cell, Report
+
+__all__ = ["TAGS", "front_matter"]
+
+TAGS: Final = (
+    "mars",
+    "activation-steering",
+    "refusal-steering",
+    "pre-steered",
+    "custom_code",
+    "safety",
+)
+
+
+def front_matter(data: CardData) -> str:
+    """YAML between the `---` lines, without them."""
+    base = data.manifest.base
+    fields: dict[str, Any] = {
+        "language": base.languages or None,
+        "license": base.licence,
+        "license_name": base.licence_name,
+        "license_link": base.licence_link,
+        "library_name": "transformers",
+        "base_model": base.repo,
+        "pipeline_tag": base.pipeline_tag,
+        "tags": list(TAGS),
+        **_lineage(base),
+    }
+    if data.report:
+        fields |= _evaluation(data.name, data.report, base.pipeline_tag)
+    return ModelCardData(**fields).to_yaml()
+
+
+def _lineage(base: BaseModelSource) -> dict[str, str]:
+    """Relation to the base, and for a gated base the prompt that its copy must show as well."""
+    fields = {"base_model_relation": "finetune"} if base.repo else {}
+    if base.gated:
+        fields["extra_gated_prompt"] = (
+            f"This is a modified copy of {base.name}, which is gated. "
+            "Its licence and terms of use apply to this copy."
+        )
+    return fields
+
+
+def _evaluation(name: str, report: Report, task: str) -> dict[str, Any]:
+    """`model-index` fields; nothing when the judge left too much undecided for a number."""
+    if too_unknown(report):
+        return {}
+    cells = (cell for arms in cells_by_arm(report).values() for cell in arms.values())
+    return {"model_name": name, "eval_results": [_entry(cell, report, task) for cell in cells]}
+
+
+def _entry(cell: Cell, report: Report, task: str) -> EvalResult:
+    kind = label(cell.modality, cell.harmful)
+    return EvalResult(
+        task_type=task,
+        dataset_type=report.suite.name,
+        dataset_name=f"{report.suite.name}, {kind}",
+        dataset_config=kind.replace(" ", "-"),
+        dataset_split="evaluation",
+        dataset_args={"sha256": report.suite.sha256},
+        metric_type="refusal_rate",
+        metric_name=f"Share refused, steering {cell.arm} (style of the response, not harm)",
+        metric_value=round(cell.refused.rate, 6),
+        metric_args={
+            "steering": cell.arm,
+            "count": cell.refused.count,
+            "n": cell.refused.n,
+            "wilson_95_low": round(cell.refused.low, 6),
+            "wilson_95_high": round(cell.refused.high, 6),
+            "judge": report.judge,
+        },
+    )

@@ -1,0 +1,77 @@
+"""Words that depend on a fact: the methods, and what an evaluation left out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from mars_export.evaluation.report import Report
+from mars_export.vocabulary import Modality
+
+__all__ = ["METHODS", "Method", "not_evaluated"]
+
+
+RHO: Final = "\N{GREEK SMALL LETTER RHO}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a card names and explains a steering method."""
+
+    name: str
+    summary: str
+    formula: str
+    citation: str
+    """Markdown link to the paper."""
+
+
+METHODS: Final[dict[str, Method]] = {
+    "mars": Method(
+        name="MARS (modality-agnostic refusal steering)",
+        summary=(
+            "The refusal direction is the difference of the mean activations on harmful and "
+            "harmless *text*. At the last token of the prompt, one decoder layer's output h is "
+            "read along that direction r, the average shift β of the request's modality (measured "
+            "on neutral random-colour visuals) is taken off, and a gate decides: at or below the "
+            "origin o nothing happens; above it, h is moved along r, but never past the edge c of "
+            f"the harmful text data and never by more than {RHO}R. Only the reading is "
+            "re-centred; the state itself is not."
+        ),
+        formula=(
+            "p = <h, r> - β(modality)\n"
+            "gate = max(0, (p - o) / (p_u - o))\n"
+            f"h <- h + min(κ R gate, max(0, c - p), {RHO} R) r"
+        ),
+        citation=(
+            "Harnessing Textual Refusal Directions for Multimodal Safety, "
+            "[arXiv 2606.31876](https://arxiv.org/abs/2606.31876)"
+        ),
+    ),
+}
+
+_NEVER: Final = (
+    "Whether an answer does harm. The judge sees refusal style; an answer that is not a refusal "
+    "may be harmless, wrong or dangerous.",
+    "Utility on general benchmarks (MMMU, MMStar, MME, ...).",
+    "Public safety and over-refusal benchmarks (HarmBench, FigStep, MM-SafetyBench, XSTest, ...).",
+    "Attacks: assistant prefill, system-prompt override, multi-turn, repeated sampling, "
+    "typographic and adversarially optimised images, attackers who know the method.",
+    "Overlap between the calibration prompts and the evaluation requests.",
+    "Other languages, several images in one request, long videos, tool use, thinking modes.",
+    "Differences in over-refusal between groups of people (bias).",
+    "Speed, memory, quantised copies, and every serving engine other than Transformers.",
+)
+
+
+def not_evaluated(report: Report | None, modalities: Iterable[Modality]) -> tuple[str, ...]:
+    """What nobody measured, first what this report could have had and has not."""
+    if report is None:
+        return ("Anything: this directory holds no evaluation report.", *_NEVER)
+    have = {(c.modality, c.harmful) for c in report.cells}
+    missing = [
+        f"{'Harmful' if harmful else 'Harmless'} {modality} requests, although the checkpoint "
+        f"takes {modality}."
+        for modality in modalities
+        for harmful in (True, False)
+        if (modality, harmful) not in have
+    ]
+    return (*missing, *_NEVER)

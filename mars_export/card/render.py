@@ -1,0 +1,160 @@
+"""Render and write the card of a steered directory."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import ValidationError
+
+from mars_export.card.data import CardData, card_data
+from mars_export.card.lint import lint_responses, lint_text
+from mars_export.card.markdown import FILTERS
+from mars_export.card.metadata import front_matter
+from mars_export.card.plots import GATES, LAYERS, REFUSAL, draw
+from mars_export.card.provenance import STEERING_FILE
+from mars_export.card.record_lint import lint_records
+from mars_export.card.results import VERDICTS, label
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.errors import MarsError
+from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
+
+__all__ = ["CARD_NAME", "render", "write_card"]
+
+CARD_NAME: Final = "README.md"
+
+_SHOWN: Final = {"image": "a picture", "video": "a video"}
+_ORIGIN_WORDS: Final = {
+    "base": "base, unchanged",
+    "base-rewritten": "base, adapted",
+    "added": "added",
+}
+
+
+def write_card(directory: Path, repo_id: str | None = None) -> Path:
+    """Write `README.md` and its plots from the directory's manifest and evaluation report.
+
+    Args:
+        directory: A steered checkpoint. Without `evaluation/report.json` the card says first of
+            all that the copy was not evaluated.
+        repo_id: Hub repository that the loading snippet names; by default the directory's name.
+
+    Returns:
+        Path of the card. Plots of an earlier card that this one has not are removed.
+
+    Raises:
+        MarsError: if manifest or report cannot be read, a lint fails, or a file cannot be written.
+    """
+    manifest = Manifest.read(directory)
+    report = _read_report(directory)
+    text = render(manifest, report, repo_id or directory.resolve().name)
+    lint_responses(text, _responses(directory / SAMPLES_NAME))
+    drawn = draw(manifest, report)
+    card = directory / CARD_NAME
+    try:
+        for path, png in drawn.items():
+            _replace(directory / path, png)
+        _replace(card, text.encode())
+        for path in {REFUSAL, LAYERS, GATES} - set(drawn):
+            (directory / path).unlink(missing_ok=True)
+    except OSError as error:
+        raise MarsError(
+            f"{card} cannot be written: {error.strerror}; free the disk or make it writable"
+        ) from error
+    return card
+
+
+def render(manifest: Manifest, report: Report | None, checkpoint: str | None = None) -> str:
+    """Render the card. Pure: the same records give the same text.
+
+    Args:
+        manifest: Record of the steered directory.
+        report: Its evaluation, or None if there is none.
+        checkpoint: Hub repository or directory name for the loading snippet.
+
+    Raises:
+        MarsError: if a lint fails.
+    """
+    lint_records(manifest, report)
+    data = card_data(manifest, report, checkpoint)
+    text = _environment().get_template("template.md.j2").render(_context(data))
+    lint_text(data, text)
+    return text
+
+
+def _context(data: CardData) -> dict[str, Any]:
+    direction = [t.name for t in data.manifest.tensors if t.name.endswith("direction")]
+    visual = [_SHOWN[m] for m in data.modalities if m != "text"]
+    return {
+        "data": data,
+        "manifest": data.manifest,
+        "record": data.manifest.calibration,
+        "report": data.report,
+        "results": data.results,
+        "front_matter": front_matter(data),
+        "figure": lambda name: next((p for p in data.figures if name in p), None),
+        "label": label,
+        "verdicts": VERDICTS,
+        "origin_words": _ORIGIN_WORDS,
+        "visual": f" shown as {' or '.join(visual)}" if visual else "",
+        "direction": direction[0] if direction else None,
+        "steering_file": STEERING_FILE,
+    }
+
+
+def _environment() -> Environment:
+    # The output is Markdown, not HTML: foreign strings go through `code` and `cell` instead.
+    environment = Environment(
+        loader=PackageLoader("mars_export.card", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= FILTERS
+    return environment
+
+
+def _read_report(directory: Path) -> Report | None:
+    path = directory / REPORT_NAME
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise MarsError(f"{path} cannot be read: {error.strerror}; evaluate again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise MarsError(f"{path}: {where}: {first['msg']}; evaluate the directory again") from error
+
+
+def _responses(path: Path) -> Iterator[str]:
+    """Responses that the card must not quote; none when there is no sample log."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield SampleResult.model_validate_json(line).response
+            except ValidationError as error:
+                raise MarsError(
+                    f"{path}, line {number} is not a sample; evaluate the directory again"
+                ) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside the target, then rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

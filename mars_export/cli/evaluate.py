@@ -1,0 +1,47 @@
+"""`mars-export evaluate DIR`: measure a steered directory again."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mars_export.cli.options import GroupedHelp, read_settings, settings_options
+from mars_export.cli.quiet import quiet_libraries
+from mars_export.errors import MarsError
+from mars_export.settings import EvaluationSettings
+
+__all__ = ["evaluate"]
+
+
+@click.command(cls=GroupedHelp)
+@click.argument("directory", type=click.Path(path_type=Path))
+@settings_options(EvaluationSettings)
+@click.pass_context
+def evaluate(ctx: click.Context, /, directory: Path, **values: Any) -> None:
+    """Evaluate the steered directory DIRECTORY, steering off and on.
+
+    Writes evaluation/report.json and evaluation/samples.jsonl there; `mars-export card` then
+    brings the model card up to date.
+    """
+    settings = read_settings(EvaluationSettings, ctx, values)
+    from mars_export.cli.summary import print_results
+    from mars_export.evaluation.packaged import packaged_suite
+    from mars_export.evaluation.runner import evaluate as run
+    from mars_export.evaluation.suite import read_suite
+    from mars_export.failures import clear_disk_errors
+    from mars_export.progress import progress_for
+
+    suite = packaged_suite() if settings.suite is None else read_suite(settings.suite)
+    quiet_libraries()
+    with clear_disk_errors(directory), progress_for(settings.display).stage("evaluate") as tick:
+        report = run(
+            directory,
+            suite,
+            max_new_tokens=settings.max_new_tokens,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            progress=tick,
+        )
+    if not report.self_check.active:
+        raise MarsError(f"{directory} does not steer as calibrated: {report.self_check.detail}")
+    print_results(report)

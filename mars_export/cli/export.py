@@ -1,0 +1,23 @@
+"""The main command: `mars-export --model X`."""
+
+from typing import Any
+
+import click
+
+from mars_export.cli.options import read_settings
+from mars_export.cli.quiet import quiet_libraries
+from mars_export.settings import Settings
+
+__all__ = ["export"]
+
+
+def export(ctx: click.Context, values: dict[str, Any]) -> None:
+    """Run the whole pipeline and print what came out."""
+    settings = read_settings(Settings, ctx, values)
+    from mars_export.cli.summary import print_summary
+    from mars_export.pipeline import export as run
+
+    quiet_libraries()
+    output = run(settings)
+    if settings.display != "none":
+        print_summary(output)

@@ -1,0 +1,15 @@
+"""`mars-export families`: what can be steered."""
+
+import click
+
+__all__ = ["families"]
+
+
+@click.command()
+def families() -> None:
+    """List the supported model families."""
+    from mars_export.families import families as known
+
+    for family in known().values():
+        extra = f"  (pip install 'mars-export[{family.extra}]')" if family.extra else ""
+        click.echo(f"{family.model_type:12} {family.name:12} {', '.join(family.modalities)}{extra}")

@@ -1,0 +1,98 @@
+"""`mars-export`: parses, runs one command and turns problems into one line and an exit code."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import click
+
+import mars_export
+from mars_export.cli.card import card
+from mars_export.cli.evaluate import evaluate
+from mars_export.cli.families import families
+from mars_export.cli.options import GroupedHelp, settings_options
+from mars_export.cli.push import push
+from mars_export.errors import MarsError
+from mars_export.settings import Settings
+
+__all__ = ["cli", "main"]
+
+_USER_ERROR: Final = 2
+_INTERRUPTED: Final = 128 + signal.SIGINT
+_TERMINATED: Final = 128 + signal.SIGTERM
+
+_EXAMPLES: Final = """\b
+Examples:
+  mars-export --model organism:gemma3 --output steered
+  mars-export --model org/model --dtype bfloat16 --push
+  mars-export --model ./model --harmful bad.txt --harmless good.txt
+
+Every option can also be set as MARS_OPTION in the environment or in the --config file; the command
+line wins, then the environment, then the file. A stopped run goes on when it is repeated."""
+
+
+class _Main(GroupedHelp, click.Group):
+    """The main command, which has subcommands beside its own options."""
+
+
+@click.group(
+    cls=_Main,
+    name="mars-export",
+    invoke_without_command=True,
+    epilog=_EXAMPLES,
+    subcommand_metavar="",
+    options_metavar="--model X [OPTIONS] | COMMAND ...",
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
+@settings_options(Settings)
+@click.version_option(mars_export.__version__, prog_name="mars-export")
+@click.pass_context
+def cli(ctx: click.Context, /, **values: Any) -> None:
+    """Turn a vision-language model into a pre-steered checkpoint.
+
+    The checkpoint refuses harmful pictures as the model refuses harmful text. One run calibrates,
+    exports, evaluates, writes the model card and, if asked, publishes.
+    """
+    if ctx.invoked_subcommand is None:
+        from mars_export.cli.export import export
+
+        export(ctx, values)
+
+
+for _command in (evaluate, card, push, families):
+    cli.add_command(_command)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the program is, so that it cleans up like after Ctrl-C."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point.
+
+    Exits with 0, 2 for a problem that the user can fix, 130 after Ctrl-C and 143 after SIGTERM.
+    Bugs keep their traceback.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        # In this mode click returns the code of `--help` and the like instead of exiting.
+        code = cli.main(arguments, prog_name="mars-export", standalone_mode=False)
+    except MarsError as error:
+        _fail(f"error: {error}", _USER_ERROR)
+    except click.ClickException as error:
+        _fail(f"error: {error.format_message()}", _USER_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped; finished stages are kept and the same command goes on", _INTERRUPTED)
+    except _Terminated:
+        _fail("terminated; finished stages are kept and the same command goes on", _TERMINATED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print("mars-export:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated

@@ -1,0 +1,38 @@
+"""The end of a run: what changed, where it is, how to load it."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mars_export.evaluation.report import REPORT_NAME, Cell, Report
+
+__all__ = ["print_results", "print_summary"]
+
+
+def print_summary(output: Path) -> None:
+    """Print the results of a steered directory, its path and three lines that load it."""
+    print_results(Report.model_validate_json((output / REPORT_NAME).read_bytes()))
+    print(f"\n{output}\n")
+    print("from transformers import AutoModelForImageTextToText, AutoProcessor")
+    for name, auto in (("model", "AutoModelForImageTextToText"), ("processor", "AutoProcessor")):
+        print(f"{name} = {auto}.from_pretrained({str(output)!r}, trust_remote_code=True)")
+
+
+def print_results(report: Report) -> None:
+    """Print refusal off and on for every modality and label, with the number of requests."""
+    table = Table("requests", "n", "refused before", "after", title=f"suite {report.suite.name}")
+    cells = {(cell.modality, cell.harmful, cell.arm): cell for cell in report.cells}
+    for (modality, harmful, arm), before in cells.items():
+        after = cells.get((modality, harmful, "on"))
+        if arm == "off" and after is not None:
+            label = "harmful" if harmful else "harmless"
+            table.add_row(
+                f"{label} {modality}", str(before.refused.n), _percent(before), _percent(after)
+            )
+    Console(highlight=False).print(table)
+
+
+def _percent(cell: Cell) -> str:
+    rate = cell.refused
+    return f"{rate.rate:.1%} ({rate.low:.1%} to {rate.high:.1%})"

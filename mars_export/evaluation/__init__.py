@@ -1,0 +1,1 @@
+"""Measuring a steered directory as a user loads it."""

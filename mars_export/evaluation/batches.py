@@ -1,0 +1,134 @@
+"""Running a suite batch by batch, in both arms, into the journal."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+import torch
+
+from mars_export.errors import MarsError
+from mars_export.evaluation.generation import Loaded, Steered, is_out_of_memory
+from mars_export.evaluation.journal import Entry, Journal
+from mars_export.evaluation.report import SampleResult
+from mars_export.evaluation.run import Run
+from mars_export.evaluation.suite import Sample
+from mars_export.progress import Tick
+from mars_export.vocabulary import Arm, Verdict
+
+__all__ = ["run_batches"]
+
+
+def run_batches(
+    run: Run, loaded: Loaded, arms: Sequence[Arm], journal: Journal, progress: Tick
+) -> None:
+    """Run what the journal does not hold yet.
+
+    Args:
+        run: What to run.
+        loaded: The steered directory.
+        arms: `off` before `on`; every batch runs in all of them, so both see the same padding.
+        journal: Of this run; results of other arms or requests in it are dropped.
+        progress: Told how many answers there are, and of how many.
+
+    Raises:
+        MarsError: A request alone does not fit into memory, or was not steered in the arm `on`.
+    """
+    order = run.order
+    journal.keep(_valid(journal.entries, order, arms))
+    done = len(journal.results) // len(arms)
+    limit = journal.entries[-1].limit if journal.entries else run.batch_size
+    progress(done * len(arms), len(order) * len(arms))
+    while done < len(order):
+        batch = _batch(order[done:], limit)
+        started = time.monotonic()
+        results = _try(run, loaded, batch, arms)
+        if results is None:
+            limit = _halved(len(batch), batch[0])
+            continue
+        seconds = round(time.monotonic() - started, 3)
+        journal.append(Entry(limit=limit, seconds=seconds, results=results))
+        done += len(batch)
+        progress(done * len(arms), len(order) * len(arms))
+
+
+def _valid(entries: Sequence[Entry], order: Sequence[Sample], arms: Sequence[Arm]) -> int:
+    """How many entries, from the first, are what this run would have written."""
+    expected = [(sample.id, arm) for sample in order for arm in arms]
+    start = 0
+    for count, entry in enumerate(entries):
+        end = start + len(entry.results)
+        if [(r.id, r.arm) for r in entry.results] != expected[start:end] or end == start:
+            return count
+        start = end
+    return len(entries)
+
+
+def _batch(rest: Sequence[Sample], limit: int) -> list[Sample]:
+    same = takewhile(lambda sample: sample.modality == rest[0].modality, rest[:limit])
+    return list(same)
+
+
+def _try(
+    run: Run, loaded: Loaded, batch: Sequence[Sample], arms: Sequence[Arm]
+) -> list[SampleResult] | None:
+    """Results by sample, off before on; None if the batch does not fit into memory."""
+    try:
+        return _results(run, loaded, batch, arms)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _results(
+    run: Run, loaded: Loaded, batch: Sequence[Sample], arms: Sequence[Arm]
+) -> list[SampleResult]:
+    inputs = loaded.inputs([run.suite.request(sample) for sample in batch])
+    by_arm = [_arm(run, loaded, batch, inputs, arm) for arm in arms]
+    return [result for results in zip(*by_arm, strict=True) for result in results]
+
+
+def _arm(
+    run: Run, loaded: Loaded, batch: Sequence[Sample], inputs: Any, arm: Arm
+) -> list[SampleResult]:
+    answers = loaded.answer(inputs, arm, run.max_new_tokens)
+    verdicts = run.judge.judge(
+        [(sample.prompt, text) for sample, text in zip(batch, answers.texts, strict=True)]
+    )
+    rows = zip(batch, answers.texts, verdicts, answers.steered, strict=True)
+    return [_result(run, arm, *row) for row in rows]
+
+
+def _result(
+    run: Run, arm: Arm, sample: Sample, text: str, verdict: Verdict, steered: Sequence[Steered]
+) -> SampleResult:
+    if arm == "on" and not steered:
+        raise MarsError(f"{run.directory}: {sample.id} was not steered; export the model again")
+    end = steered[-1] if steered else None
+    return SampleResult(
+        id=sample.id,
+        modality=sample.modality,
+        harmful=sample.harmful,
+        arm=arm,
+        verdict=verdict,
+        response=text,
+        position=end.position if end else None,
+        seen_as=end.modality if end else None,
+        gate=end.gate if end else None,
+        strength=end.strength if end else None,
+    )
+
+
+def _halved(size: int, sample: Sample) -> int:
+    if size == 1:
+        raise MarsError(
+            f"the request {sample.id} alone does not fit into memory; use a device with more memory"
+        )
+    if torch.cuda.is_available():
+        gc.collect()  # the failed batch, so that its memory is free before the next
+        torch.cuda.empty_cache()
+    return size // 2

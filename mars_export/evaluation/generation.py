@@ -1,0 +1,120 @@
+"""Loading a steered directory as a user does, and greedy answers with steering off or on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from mars_export.errors import MarsError
+from mars_export.inputs.requests import Request, collate
+from mars_export.vocabulary import Arm, Modality
+
+__all__ = ["GREEDY", "Answers", "Loaded", "Steered", "is_out_of_memory", "load"]
+
+GREEDY: Final[dict[str, int | float | bool]] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+}
+"""Greedy decoding, whatever the checkpoint's own defaults. The last three are Transformers'
+defaults: greedy decoding ignores them, and warns of any other value."""
+
+
+class Steered(Protocol):
+    """What `model.mars.last` says of one steered position."""
+
+    position: int
+    modality: Modality
+    gate: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to a batch of B requests.
+
+    Attributes:
+        texts: B answers without special tokens.
+        steered: For each request its steered positions, in order; empty lists for the arm `off`.
+        logits: (B, V), of the first generated token, in the model's dtype.
+    """
+
+    texts: list[str]
+    steered: list[list[Steered]]
+    logits: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A steered model and its processor, as `from_pretrained` gives them."""
+
+    model: Any
+    processor: Any
+
+    def inputs(self, requests: Sequence[Request]) -> Any:
+        """The requests as model inputs, where and as the model wants them."""
+        return collate(self.processor, requests).to(self.model.device, self.model.dtype)
+
+    def answer(self, inputs: Any, arm: Arm, max_new_tokens: int) -> Answers:
+        """Generate greedily.
+
+        Args:
+            inputs: Of `Loaded.inputs`.
+            arm: Whether to steer.
+            max_new_tokens: Longest answer, in tokens.
+
+        Raises:
+            AttributeError: `arm` is `on` and the model has no steering.
+        """
+        self._switch(arm)
+        out = self.model.generate(
+            **inputs,
+            **GREEDY,
+            max_new_tokens=max_new_tokens,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        rows, width = inputs["input_ids"].shape
+        texts = self.processor.batch_decode(out.sequences[:, width:], skip_special_tokens=True)
+        last = self.model.mars.last if arm == "on" else []
+        return Answers(list(texts), list(last) or [[] for _ in range(rows)], out.logits[0])
+
+    def _switch(self, arm: Arm) -> None:
+        if arm == "on" or hasattr(self.model, "mars"):
+            self.model.mars.enabled = arm == "on"
+
+
+def load(directory: Path, device: str, dtype: str | None) -> Loaded:
+    """Load a steered directory the way its card tells users to.
+
+    Args:
+        directory: Steered checkpoint.
+        device: For example `cpu` or `cuda`.
+        dtype: Name of a torch dtype; None for the one the checkpoint is saved in.
+
+    Raises:
+        MarsError: The directory does not load.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(directory, trust_remote_code=True)
+        model = AutoModelForImageTextToText.from_pretrained(
+            directory, trust_remote_code=True, dtype=dtype or "auto"
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MarsError(f"{directory} does not load: {reason}") from error
+    return Loaded(model.to(device).eval(), processor)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a batch was too large for the memory of its device."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

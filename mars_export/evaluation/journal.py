@@ -1,0 +1,93 @@
+"""Results as they come in, so that a killed run continues where it stopped. Free of torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mars_export.evaluation.report import SampleResult
+
+__all__ = ["Entry", "Journal", "write_atomically"]
+
+_SUFFIX: Final = ".partial.jsonl"
+
+
+class Entry(BaseModel):
+    """One batch; a line of the journal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int
+    """Largest batch that was allowed at the time; smaller than asked for once memory ran out."""
+    seconds: float
+    results: list[SampleResult]
+
+
+class Journal:
+    """An append-only file of finished batches, one a line, that belongs to one run.
+
+    A line that was cut off by a kill is dropped, so that its batch is run again as a whole: the
+    composition of batches, and with it every rounding, is that of an uninterrupted run.
+
+    Attributes:
+        entries: Finished batches, oldest first.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self._folder = folder
+        self._path = folder / f"samples.{run}{_SUFFIX}"
+        self.entries = self._read()
+
+    @property
+    def results(self) -> list[SampleResult]:
+        """Results of all finished batches, oldest first."""
+        return [result for entry in self.entries for result in entry.results]
+
+    def keep(self, count: int) -> None:
+        """Forget all but the first `count` entries."""
+        self.entries = self.entries[:count]
+        write_atomically(self._path, "".join(map(_line, self.entries)))
+
+    def append(self, entry: Entry) -> None:
+        """Add a finished batch; it is on its way to the disk when this returns."""
+        with self._path.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(_line(entry))
+        self.entries.append(entry)
+
+    def remove(self) -> None:
+        """Delete this journal and those that other unfinished runs left beside it."""
+        for path in self._folder.glob(f"samples.*{_SUFFIX}"):
+            path.unlink(missing_ok=True)
+
+    def _read(self) -> list[Entry]:
+        entries: list[Entry] = []
+        if self._path.exists():
+            # Not splitlines(): it also splits at separators that JSON leaves inside strings.
+            for line in self._path.read_bytes().split(b"\n")[:-1]:
+                entry = _entry(line)
+                if entry is None:
+                    break
+                entries.append(entry)
+        return entries
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file at once, so that no reader and no kill ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)  # noqa: PTH105 - the name says what matters
+
+
+def _line(entry: Entry) -> str:
+    return entry.model_dump_json() + "\n"
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        return Entry.model_validate_json(line)
+    except ValidationError:
+        return None

@@ -1,0 +1,94 @@
+"""What a run of the evaluation is, and all that its result depends on. Free of torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.evaluation.judges.base import Judge
+from mars_export.evaluation.suite import Sample, Suite
+from mars_export.vocabulary import MODALITIES
+
+__all__ = ["Run", "sha256", "versions"]
+
+_PACKAGES: Final = ("mars-export", "torch", "torchvision", "transformers", "tokenizers", "pillow")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A steered directory, the requests to run on it, and how.
+
+    Attributes:
+        directory: Steered checkpoint.
+        manifest: Of that checkpoint.
+        suite: Where `samples` come from.
+        samples: What is run, in the order of the suite.
+        judge: Of the answers.
+        batch_size: Requests at once, while memory lasts.
+        max_new_tokens: Longest answer, in tokens.
+        device: For example `cpu`.
+        dtype: Name of a torch dtype; None for the one the checkpoint is saved in.
+    """
+
+    directory: Path
+    manifest: Manifest
+    suite: Suite
+    samples: list[Sample]
+    judge: Judge
+    batch_size: int
+    max_new_tokens: int
+    device: str
+    dtype: str | None
+
+    @cached_property
+    def identity(self) -> str:
+        """The same for two runs that must give the same result."""
+        parts = {
+            "manifest": sha256((self.directory / MANIFEST_NAME).read_bytes()),
+            "suite": [self.suite.name, self.suite.sha256],
+            "samples": [sample.id for sample in self.samples],
+            "judge": self.judge.name,
+            "decoding": self.decoding,
+            "where": [self.device, self.dtype],
+            "versions": versions(),
+        }
+        return sha256(json.dumps(parts, sort_keys=True).encode())[:16]
+
+    @property
+    def decoding(self) -> dict[str, str | int | float | bool]:
+        """Settings of generation, as the report prints them."""
+        return {
+            "do_sample": False,
+            "num_beams": 1,
+            "max_new_tokens": self.max_new_tokens,
+            "batch_size": self.batch_size,
+        }
+
+    @property
+    def order(self) -> list[Sample]:
+        """One modality after the other, long prompts first: too large a batch shows at once."""
+        return sorted(self.samples, key=lambda s: (MODALITIES.index(s.modality), -len(s.prompt)))
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Installed versions of Python and of what the numbers can depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # an extra that is not installed
+            continue
+    return found
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal digest."""
+    return hashlib.sha256(data).hexdigest()

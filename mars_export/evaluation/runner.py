@@ -1,0 +1,149 @@
+"""Running a suite on a steered directory: the same weights, steering off and on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.errors import MarsError
+from mars_export.evaluation import aggregate
+from mars_export.evaluation.batches import run_batches
+from mars_export.evaluation.generation import Loaded, load
+from mars_export.evaluation.journal import Journal, write_atomically
+from mars_export.evaluation.judges.base import Judge
+from mars_export.evaluation.judges.rules import RulesJudge
+from mars_export.evaluation.report import (
+    REPORT_NAME,
+    SAMPLES_NAME,
+    Report,
+    SelfCheck,
+    SuiteSource,
+)
+from mars_export.evaluation.run import Run, sha256, versions
+from mars_export.evaluation.selfcheck import self_check
+from mars_export.evaluation.suite import Suite
+from mars_export.loading import pick_device
+from mars_export.progress import Tick
+from mars_export.vocabulary import Arm
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    directory: Path,
+    suite: Suite,
+    *,
+    batch_size: int = 16,
+    max_new_tokens: int = 32,
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: Tick | None = None,
+    judge: Judge | None = None,
+) -> Report:
+    """Measure a steered directory on a suite and write the report into it.
+
+    Every request is answered greedily by the same weights with steering off and on. If the
+    self-check finds that steering is not active, nothing is run with steering on and the report
+    holds no `on` numbers; the caller decides what to make of it.
+
+    A killed run continues where it stopped, and `evaluation/samples.jsonl` and the report come
+    out as those of an uninterrupted one, but for `created` and `seconds`. A finished run with
+    an active self-check is not repeated.
+
+    Args:
+        directory: Steered checkpoint; `evaluation/` in it is written.
+        suite: Requests; those of the split `evaluation` whose modality the model takes are run.
+        batch_size: Requests at once, halved when memory runs out.
+        max_new_tokens: Longest answer, in tokens.
+        device: For example `cpu`; None or `auto` takes a GPU when there is one.
+        dtype: Name of a torch dtype; None for the one the checkpoint is saved in.
+        progress: Told how many answers there are, and of how many.
+        judge: Of the answers; None for the rules.
+
+    Raises:
+        MarsError: The directory is not a steered checkpoint or does not load, there is no such
+            device, the suite has nothing to run, one request alone does not fit into memory, or
+            a request was not steered although steering is active.
+    """
+    manifest = Manifest.read(directory)
+    modalities = manifest.calibration.shift
+    run = Run(
+        directory=directory,
+        manifest=manifest,
+        suite=suite,
+        samples=suite.evaluation_samples(modalities),
+        judge=judge or RulesJudge(),
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        device=pick_device(device or "auto"),
+        dtype=dtype,
+    )
+    if not run.samples:
+        raise MarsError(
+            f"the suite {suite.name} has no request of the split `evaluation` for "
+            f"{', '.join(modalities)}; give one that has"
+        )
+    return _finished(run) or _execute(run, progress or (lambda _done, _total: None))
+
+
+def _finished(run: Run) -> Report | None:
+    """The report of this very run, if it is there with its samples."""
+    try:
+        report = Report.model_validate_json((run.directory / REPORT_NAME).read_bytes())
+        samples = (run.directory / SAMPLES_NAME).read_bytes()
+    except (OSError, ValidationError):
+        return None
+    same = report.run == run.identity and report.self_check.active
+    return report if same and sha256(samples) == report.samples_sha256 else None
+
+
+def _execute(run: Run, progress: Tick) -> Report:
+    loaded = load(run.directory, run.device, run.dtype)
+    check = self_check(loaded, run.manifest)
+    arms: tuple[Arm, ...] = ("off", "on") if check.active else ("off",)
+    journal = Journal((run.directory / SAMPLES_NAME).parent, run.identity)
+    run_batches(run, loaded, arms, journal, progress)
+    report = _write(run, loaded, check, journal)
+    journal.remove()
+    return report
+
+
+def _write(run: Run, loaded: Loaded, check: SelfCheck, journal: Journal) -> Report:
+    place = {sample.id: index for index, sample in enumerate(run.samples)}
+    results = sorted(journal.results, key=lambda r: (place[r.id], r.arm != "off"))
+    lines = "".join(result.model_dump_json() + "\n" for result in results)
+    smallest = journal.entries[-1].limit
+    reduced = {"reduced_batch_size": smallest} if smallest < run.batch_size else {}
+    report = Report(
+        run=run.identity,
+        steering_sha256=run.manifest.steering_sha256,
+        samples_sha256=sha256(lines.encode()),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        self_check=check,
+        suite=SuiteSource(name=run.suite.name, sha256=run.suite.sha256, samples=len(run.samples)),
+        judge=run.judge.name,
+        decoding={**run.decoding, **reduced},
+        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        device=_named(run.device),
+        versions=versions(),
+        cells=aggregate.cells(results),
+        pairs=aggregate.pairs(results),
+        regressions=aggregate.regressions(results),
+        newly_refused=aggregate.newly_refused(results),
+        gates=aggregate.gates(results),
+        seconds=round(sum(entry.seconds for entry in journal.entries), 3),
+    )
+    write_atomically(run.directory / SAMPLES_NAME, lines)
+    write_atomically(run.directory / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
+    return report
+
+
+def _named(device: str) -> str:
+    """The device as the report prints it, with the model of a GPU."""
+    if device.startswith("cuda"):
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return device

@@ -1,0 +1,144 @@
+"""Does the loaded checkpoint steer as calibrated, and only where it should?
+
+A checkpoint whose steering is not active looks like any other, so nothing is said about steering
+before this check. It never raises: whatever goes wrong means that steering is not known to work.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+
+from mars_export.calibration.record import CalibrationRecord, Probe
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.evaluation.generation import Answers, Loaded, Steered
+from mars_export.evaluation.report import SelfCheck
+from mars_export.inputs import visuals
+from mars_export.inputs.requests import Request
+
+__all__ = ["self_check"]
+
+_TOLERANCE: Final = {"float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
+"""Rounding of a coordinate that other batch shapes and kernels bring, relative to its size."""
+
+_TOKENS: Final = 2
+"""One is steered; the second shows that decoding is not."""
+
+
+class _FailedError(Exception):
+    """The reason why steering is not known to work, as one sentence."""
+
+
+class _Distance(NamedTuple):
+    """Of what was seen from what was calibrated, relative to its scale."""
+
+    gate: float
+    strength: float
+
+
+def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
+    """Run the probes of the calibration with steering off, off again, and on.
+
+    Active means, for every probe: exactly one position is steered, the end of the prompt, with
+    the shift of the probe's own modality; gate and strength are the recorded ones within a
+    tolerance for the dtype; logits with steering off repeat bit for bit, differ from those with
+    steering on where the push is more than rounding, and equal them where it is zero. At least
+    one probe has such a push.
+
+    Args:
+        loaded: The steered directory as a user loads it.
+        manifest: Of that directory.
+    """
+    try:
+        return SelfCheck(active=True, detail=_run(loaded, manifest.calibration))
+    except _FailedError as reason:
+        return SelfCheck(active=False, detail=str(reason))
+    except Exception as error:  # whatever it is, steering is not known to work
+        said = " ".join(str(error).split())
+        detail = f"The self-check could not be run: {type(error).__name__}: {said}"
+        return SelfCheck(active=False, detail=detail)
+    finally:
+        if hasattr(loaded.model, "mars"):
+            loaded.model.mars.enabled = True
+
+
+def _run(loaded: Loaded, record: CalibrationRecord) -> str:
+    tolerance = _tolerance(record.dtype, str(loaded.model.dtype).removeprefix("torch."))
+    if not any(probe.strength > tolerance * record.separation for probe in record.probes):
+        raise _FailedError("The calibration has no probe with a positive strength.")
+    found = [_probe(loaded, record, probe, tolerance) for probe in record.probes]
+    return (
+        f"{len(found)} probes: one steered position each, at the end of the prompt; largest "
+        f"difference from the calibration {max(d.gate for d in found):.1e} in the gate and "
+        f"{max(d.strength for d in found):.1e} in the strength (tolerance {tolerance:.0e}); "
+        "logits with steering off repeat bit for bit."
+    )
+
+
+def _tolerance(*dtypes: str) -> float:
+    """That of the coarsest dtype involved."""
+    return max(_TOLERANCE.get(dtype, _TOLERANCE["float32"]) for dtype in dtypes)
+
+
+def _probe(loaded: Loaded, record: CalibrationRecord, probe: Probe, tolerance: float) -> _Distance:
+    name = f"the {probe.modality} probe {probe.prompt!r}"
+    inputs = loaded.inputs([_request(record, probe)])
+    off, again, on = (loaded.answer(inputs, arm, _TOKENS) for arm in ("off", "off", "on"))
+    if not torch.equal(off.logits, again.logits):
+        raise _FailedError(f"With steering off the logits of {name} do not repeat.")
+    _check_position(on, int(inputs["attention_mask"].sum()) - 1, probe, name)
+    seen = on.steered[0][0]
+    changed = not torch.equal(off.logits, on.logits)
+    if (changed and seen.strength == 0) or (
+        not changed and seen.strength > tolerance * record.separation
+    ):
+        verb = "changes" if changed else "does not change"
+        raise _FailedError(f"A strength of {seen.strength:g} {verb} the logits of {name}.")
+    return _distance(seen, record, probe, tolerance, name)
+
+
+def _request(record: CalibrationRecord, probe: Probe) -> Request:
+    """The probe with the neutral visual that it was calibrated with."""
+    if probe.modality == "text" or probe.visual is None:
+        return Request(probe.prompt)
+    source = record.visuals[probe.modality]
+    if source.generator != visuals.GENERATOR:
+        raise _FailedError(f"The neutral visuals {source.generator!r} cannot be made again.")
+    size = (source.width, source.height)
+    if probe.modality == "image":
+        pictures = visuals.images(source.count, source.seed, size)
+        return Request(probe.prompt, images=(pictures[probe.visual],))
+    clips = visuals.clips(source.count, source.seed, source.frames, size)
+    return Request(probe.prompt, video=clips[probe.visual])
+
+
+def _check_position(on: Answers, end: int, probe: Probe, name: str) -> None:
+    where = [record.position for record in on.steered[0]]
+    if where != [end]:
+        raise _FailedError(f"Steering of {name} is at positions {where} instead of {end} alone.")
+    seen = on.steered[0][0].modality
+    if seen != probe.modality:
+        raise _FailedError(f"The checkpoint takes {name} for a {seen} request.")
+
+
+def _distance(
+    seen: Steered, record: CalibrationRecord, probe: Probe, tolerance: float, name: str
+) -> _Distance:
+    scale = _gate_scale(record, probe)
+    distance = _Distance(
+        abs(seen.gate - probe.gate) / scale,
+        abs(seen.strength - probe.strength) / (record.separation * max(1.0, record.gain * scale)),
+    )
+    if not all(part <= tolerance for part in distance):  # NaN fails too
+        raise _FailedError(
+            f"Gate {seen.gate:.4g} and strength {seen.strength:.4g} of {name} are not the "
+            f"calibrated {probe.gate:.4g} and {probe.strength:.4g}."
+        )
+    return distance
+
+
+def _gate_scale(record: CalibrationRecord, probe: Probe) -> float:
+    """What the gate would be if the coordinate were off by its own size."""
+    coordinate = abs(probe.projection) + abs(record.shift[probe.modality])
+    return max(1.0, max(record.separation, coordinate) / (record.harmful - record.origin))

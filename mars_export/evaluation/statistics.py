@@ -1,0 +1,97 @@
+"""Intervals and tests for rates and for paired rates. Free of torch."""
+
+from math import sqrt
+from typing import Final, NamedTuple
+
+from mars_export.evaluation.report import Rate
+
+__all__ = ["CONFIDENCE", "Difference", "mcnemar", "paired_difference", "wilson"]
+
+CONFIDENCE: Final = 0.95
+"""Two-sided confidence of every interval."""
+
+
+class Difference(NamedTuple):
+    """A difference of two paired proportions (-1 to 1) with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(count: int, n: int) -> Rate:
+    """A rate with its Wilson score interval (Wilson 1927).
+
+    With no event the upper bound is what to quote: `wilson(0, 100).high` is 0.037, "0 of 100,
+    at most 3.7 %".
+
+    Args:
+        count: Events, 0 to `n`.
+        n: Trials, at least 1.
+
+    Raises:
+        ValueError: `n` is not positive or `count` lies outside 0 to `n`.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(count, n).proportion_ci(CONFIDENCE, "wilson")
+    return Rate(
+        count=count, n=n, rate=count / n, low=float(interval.low), high=float(interval.high)
+    )
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided p-value of McNemar's test.
+
+    Under the null hypothesis each discordant pair falls on either side with probability 1/2
+    (McNemar 1947; the exact binomial form).
+
+    Args:
+        gained: Pairs that have the event in the second arm only.
+        lost: Pairs that have it in the first arm only.
+    """
+    from scipy.stats import binomtest
+
+    discordant = gained + lost
+    return float(binomtest(gained, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def paired_difference(both: int, first: int, second: int, neither: int) -> Difference:
+    """Second minus first proportion of the same subjects, with Newcombe's interval.
+
+    Method 10 of Newcombe (1998), Statistics in Medicine 17:2635-2650: Wilson limits of the two
+    proportions, combined with their correlation phi. The numerator of phi is corrected for
+    continuity when it is positive; phi is 0 when a margin is empty.
+
+    Args:
+        both: Subjects with the event in both arms.
+        first: With the event in the first arm only.
+        second: With the event in the second arm only.
+        neither: With it in no arm.
+
+    Raises:
+        ValueError: There are no subjects.
+    """
+    n = both + first + second + neither
+    before, after = wilson(both + first, n), wilson(both + second, n)
+    phi = _correlation(both, first, second, neither)
+    below = _combine(after.rate - after.low, before.high - before.rate, phi)
+    above = _combine(after.high - after.rate, before.rate - before.low, phi)
+    value = (second - first) / n
+    return Difference(value, max(-1.0, value - below), min(1.0, value + above))
+
+
+def _correlation(both: int, first: int, second: int, neither: int) -> float:
+    n = both + first + second + neither
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    if margins == 0:
+        return 0.0
+    cross: float = both * neither - first * second
+    if cross > 0:
+        cross = max(0.0, cross - n / 2)
+    return cross / sqrt(margins)
+
+
+def _combine(one: float, other: float, phi: float) -> float:
+    """Length of the third side of a triangle whose sides `one` and `other` enclose acos(phi)."""
+    return sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))

@@ -1,0 +1,164 @@
+"""A family worked out from the classes of the installed Transformers.
+
+`python -m mars_export.families.inspection DIRECTORY` prints the JSON of a model's family, to start a
+new file from. The exporter uses `inspect_family` for a family without a file, when told to.
+"""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from mars_export.errors import MarsError
+from mars_export.families.family import Family, Forward
+from mars_export.vocabulary import Modality
+
+__all__ = ["inspect_family"]
+
+Shown = Literal["image", "video", "audio"]
+
+_SHOWN_BY: Final[dict[str, Shown]] = {
+    "pixel_values": "image",
+    "image_pixel_values": "image",
+    "pixel_values_videos": "video",
+    "input_features": "audio",
+    "audio_input_features": "audio",
+}
+_TOKENS: Final[dict[Modality, str]] = {"image": "image_token_id", "video": "video_token_id"}
+_NONSENSE: Final = "no activation has this name"
+
+
+def inspect_family(raw: dict[str, Any]) -> Family:
+    """Work out the family of a model from its config.json; no weights are read.
+
+    The model is built on the meta device. The activation that the guard replaces is found by trying:
+    the decoder must refuse to be built without it.
+
+    Args:
+        raw: The base's config.json.
+
+    Returns:
+        A family with `inspected` set. Video counts only if it has a placeholder token of its own.
+
+    Raises:
+        MarsError: if Transformers has no such model, or it is not a decoder with layers.
+    """
+    if raw.get("auto_map"):
+        raise _unknown(raw, "it needs custom code of its own")
+    import torch
+
+    generator = _generator(raw)
+    config = generator.config_class.from_dict(raw)
+    try:
+        with torch.device("meta"):
+            model = generator(config)
+            decoder = _decoder(model, raw)
+            activation = _activation(type(decoder), decoder.config, raw)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unknown(raw, f"its structure is not understood ({error})") from error
+    parameters = _parameters(generator)
+    shown = {name: _SHOWN_BY[name] for name in parameters if name in _SHOWN_BY}
+    visual = _visual_tokens(config, set(shown.values()))
+    headless = _mapped("MODEL_MAPPING", config) or generator
+    return Family(
+        name=generator.__name__.removesuffix("ForConditionalGeneration").removesuffix("ForCausalLM"),
+        model_type=config.model_type,
+        config=type(config).__name__,
+        model=headless.__name__,
+        generator=generator.__name__,
+        auto_class=_auto_class(config, generator, raw),
+        pipeline_tag="image-text-to-text" if shown else "text-generation",
+        modalities=("text", *visual),
+        visual_tokens=visual,
+        shown_by=shown,
+        decoder=next(path for path, module in model.named_modules() if module is decoder),
+        activation=activation,
+        extra="video" if "video" in visual else None,
+        forward=Forward(model=tuple(_parameters(headless)), generator=tuple(parameters)),
+        inspected=True,
+    )
+
+
+def _generator(raw: dict[str, Any]) -> Any:
+    import transformers
+
+    name = next(iter(raw.get("architectures") or ()), "")
+    found = getattr(transformers, name, None)
+    if not (inspect.isclass(found) and issubclass(found, transformers.GenerationMixin)):
+        raise _unknown(raw, f"Transformers has no generating class {name!r}")
+    if found.config_class.model_type != raw.get("model_type"):
+        raise _unknown(raw, f"{name} is of type {found.config_class.model_type!r}")
+    return found
+
+
+def _decoder(model: Any, raw: dict[str, Any]) -> Any:
+    decoder = model.get_decoder()
+    decoder = decoder if hasattr(decoder, "layers") else getattr(decoder, "model", None)
+    if decoder is None or not hasattr(decoder, "layers"):
+        raise _unknown(raw, "its decoder has no layers")
+    return decoder
+
+
+def _activation(decoder: Any, config: Any, raw: dict[str, Any]) -> str:
+    """Key of the text configuration without whose value the decoder cannot be built."""
+    from transformers.activations import ACT2FN
+
+    values = {k: v for k, v in vars(config).items() if isinstance(v, str) and v in ACT2FN}
+    for key, value in values.items():
+        setattr(config, key, _NONSENSE)
+        try:
+            decoder(config)
+        except KeyError:
+            return key
+        finally:
+            setattr(config, key, value)
+    raise _unknown(raw, "its decoder can be built without an activation, so nothing guards it")
+
+
+def _visual_tokens(config: Any, shown: set[Shown]) -> dict[Modality, str]:
+    ids = {m: getattr(config, a, None) for m, a in _TOKENS.items() if m in shown}
+    found = {m: _TOKENS[m] for m, token in ids.items() if isinstance(token, int)}
+    if "video" in found and ids["video"] == ids.get("image"):
+        del found["video"]
+    return found
+
+
+def _auto_class(config: Any, generator: Any, raw: dict[str, Any]) -> str:
+    mappings = {
+        "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
+        "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    }
+    for auto, mapping in mappings.items():
+        if _mapped(mapping, config) is generator:
+            return auto
+    raise _unknown(raw, f"no Auto class loads {generator.__name__}")
+
+
+def _mapped(mapping: str, config: Any) -> Any:
+    import transformers
+
+    found = getattr(transformers, mapping).get(type(config), None)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _parameters(native: Any) -> list[str]:
+    skipped = {"self", "args", "kwargs"}
+    return [name for name in inspect.signature(native.forward).parameters if name not in skipped]
+
+
+def _unknown(raw: dict[str, Any], reason: str) -> MarsError:
+    return MarsError(
+        f"model type {raw.get('model_type')!r} is not supported and cannot be worked out: {reason}; "
+        "CONTRIBUTING.md says how to add a family"
+    )
+
+
+def _main() -> None:
+    family = inspect_family(json.loads((Path(sys.argv[1]) / "config.json").read_text("utf-8")))
+    data = family.model_dump(mode="json", exclude={"inspected"})
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    _main()

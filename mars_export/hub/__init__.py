@@ -1,0 +1,11 @@
+"""The Hugging Face Hub: where a base model comes from and where a steered one goes.
+
+The token is the user's own, found by huggingface_hub (`hf auth login` or HF_TOKEN). It is never a
+parameter, never stored and never printed.
+"""
+
+from mars_export.hub.base import BaseDirectory, fetch_base
+from mars_export.hub.licence import Licence, licence_of
+from mars_export.hub.publish import push
+
+__all__ = ["BaseDirectory", "Licence", "fetch_base", "licence_of", "push"]

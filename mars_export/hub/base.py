@@ -1,0 +1,156 @@
+"""Finds the base model: a local directory, or a Hub repository at one commit."""
+
+import json
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from glob import escape
+from pathlib import Path
+from typing import Final
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.hf_api import ModelInfo
+
+from mars_export.checkpoint.files import INDEX, SINGLE
+from mars_export.errors import MarsError
+from mars_export.hub.failures import hub_errors, unreachable
+from mars_export.hub.licence import BaseCard, read_card
+
+__all__ = ["BaseDirectory", "fetch_base"]
+
+_COMPANIONS: Final = (
+    *("*.json", "*.txt", "*.model", "*.jinja", "*.py"),
+    *("README.md", "LICEN[CS]E*", "NOTICE*", "USE_POLICY*"),
+)
+"""What is downloaded beside the weights. Python files show that a base needs its own code."""
+_CACHED: Final = ("config.json", "model*.safetensors*")
+"""What the cache must hold when the Hub cannot be asked."""
+
+_TEMPLATES: Final = "additional_chat_templates/"
+_LOOKS_LIKE_PATH: Final = re.compile(r"[./~\\]|.*[/\\].*[/\\]|[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class BaseDirectory:
+    """A base model on this machine."""
+
+    path: Path
+    repo: str | None
+    """Hub repository, `org/name`; None for a local directory."""
+    revision: str | None
+    """Commit of that repository."""
+    name: str
+    """Repository or directory name, for people."""
+    gated: str | bool
+    """`auto` or `manual` when the Hub asks people to accept terms first."""
+    private: bool
+    card: BaseCard
+
+
+def fetch_base(model: str, revision: str | None = None) -> BaseDirectory:
+    """Find a base model, downloading it if it is a Hub repository.
+
+    Without network a repository that is already in the cache is used; whether it is gated is then
+    read from its card, and looked up again before a push.
+
+    Args:
+        model: Directory or Hub repository `org/name`.
+        revision: Branch, tag or commit of the repository; None for its default branch.
+
+    Raises:
+        MarsError: if there is no such model, it may not be read, or it holds no complete
+            safetensors weights.
+    """
+    local = Path(model).expanduser()
+    if local.is_dir():
+        return _local(local, revision)
+    if _LOOKS_LIKE_PATH.match(model) or local.exists():
+        raise MarsError(f"{model} is not a directory: give a model directory or a repository name")
+    return _download(model, revision)
+
+
+def _local(path: Path, revision: str | None) -> BaseDirectory:
+    if revision is not None:
+        raise MarsError(f"{path} is a local directory: --revision is for Hub repositories")
+    require_weights(str(path), [file.name for file in path.iterdir()])
+    card = read_card(path)
+    return BaseDirectory(path, None, None, path.resolve().name, card.gated, False, card)
+
+
+def _download(repo: str, revision: str | None) -> BaseDirectory:
+    api = HfApi(library_name="mars-export")
+    with hub_errors(repo, api.endpoint):
+        info = _look_up(api, repo, revision)
+        if info is None:
+            return _from_cache(api, repo, revision)
+        files = [file.rfilename for file in info.siblings or []]
+        require_weights(repo, files)
+        wanted = [escape(name) for name in _wanted(api, repo, info.sha, files)]
+        # By the user's revision, so that the cache knows it when there is no network.
+        path = Path(api.snapshot_download(repo, revision=revision, allow_patterns=wanted))
+    if path.name != info.sha:
+        raise MarsError(f"{repo} changed on the Hub during the download: run the command again")
+    gated, private = info.gated or False, bool(info.private)
+    return BaseDirectory(path, repo, info.sha, repo, gated, private, read_card(path))
+
+
+def _look_up(api: HfApi, repo: str, revision: str | None) -> ModelInfo | None:
+    """What the Hub says of a repository; None when the Hub cannot be reached."""
+    try:
+        return api.model_info(repo, revision=revision)
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError as error:
+        raise MarsError(
+            f"{repo} is neither a directory here nor a model on the Hub that you can see: "
+            "check the name, or run `hf auth login` if it is private"
+        ) from error
+    except Exception as error:
+        if unreachable(error):
+            return None
+        raise
+
+
+def _from_cache(api: HfApi, repo: str, revision: str | None) -> BaseDirectory:
+    path = Path(
+        api.snapshot_download(
+            repo, revision=revision, allow_patterns=list(_CACHED), local_files_only=True
+        )
+    )
+    require_weights(repo, [file.name for file in path.iterdir()])
+    card = read_card(path)
+    # The folder of a snapshot is named after its commit.
+    return BaseDirectory(path, repo, path.name, repo, card.gated, False, card)
+
+
+def _wanted(api: HfApi, repo: str, commit: str | None, files: list[str]) -> list[str]:
+    """Files that make up the model; some repositories hold the weights in several formats."""
+    top = [file for file in files if "/" not in file or file.startswith(_TEMPLATES)]
+    companions = [file for file in top if any(fnmatch(file, kind) for kind in _COMPANIONS)]
+    if SINGLE in top:
+        return [*companions, SINGLE]
+    if INDEX not in top:
+        return companions
+    index = Path(api.hf_hub_download(repo, INDEX, revision=commit)).read_bytes()
+    return [*companions, *sorted(set(json.loads(index)["weight_map"].values()))]
+
+
+def require_weights(model: str, files: list[str]) -> None:
+    """Check that a model's files hold a Transformers model with safetensors weights.
+
+    Raises:
+        MarsError: if the configuration or the weights are missing.
+    """
+    if SINGLE in files or INDEX in files:
+        if "config.json" not in files:
+            raise MarsError(f"{model} has no config.json: give a Transformers model")
+        return
+    if "adapter_config.json" in files:
+        raise MarsError(f"{model} holds an adapter only: merge it into its base model first")
+    if any(file.endswith((".bin", ".pt", ".pth")) for file in files):
+        raise MarsError(
+            f"{model} has pickled weights only (.bin): load it with Transformers and "
+            "save it again with save_pretrained, which writes safetensors"
+        )
+    raise MarsError(f"{model} has no safetensors weights: give a Transformers model")

@@ -1,0 +1,97 @@
+"""Publishes a steered directory in one commit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import FileDuplicationError, HfHubHTTPError
+
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.hub.access import access_of_base, open_destination
+from mars_export.hub.failures import hub_errors
+from mars_export.hub.plan import Plan, make_plan
+from mars_export.hub.readiness import require_ready
+
+__all__ = ["push"]
+
+
+def push(
+    directory: Path,
+    repo_id: str | None = None,
+    *,
+    private: bool | None = None,
+    overwrite: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+    tick: Callable[[int, int], None] | None = None,
+) -> str:
+    """Publish a steered directory in one commit, as the logged-in user.
+
+    Weights that already live in the base's repository are copied there by the server. A base that
+    is private or gated gets a destination that is private, or gated too, before any file is
+    committed.
+
+    Args:
+        directory: Complete steered directory: checkpoint, evaluation and card.
+        repo_id: `org/name` or `name`; None for the user's `<base name>-MARS`.
+        private: Whether a new repository is private; None for the base's and the account's rule.
+        overwrite: Whether to replace the content of a repository that is no steered checkpoint.
+        note: Takes one line about each step.
+        tick: Told how many bytes of the directory have been checked, and how many there are.
+
+    Returns:
+        Address of the commit. The present one if nothing had changed.
+
+    Raises:
+        MarsError: if the directory is not fit to be published, or the Hub refuses.
+    """
+    manifest = require_ready(directory, tick)
+    api = HfApi(library_name="mars-export")
+    target = _target(api, repo_id, manifest)
+    source = manifest.base.repo or target
+    with hub_errors(source, api.endpoint):
+        access = access_of_base(api, manifest.base, note)
+    with hub_errors(target, api.endpoint):
+        destination = open_destination(api, target, access, private, overwrite=overwrite)
+        plan = make_plan(api, directory, manifest, destination)
+        if plan.empty:
+            note(f"{target} is up to date")
+            return f"{api.endpoint}/{target}/commit/{destination.sha}"
+        return _commit(api, target, plan, manifest, destination.sha, note)
+
+
+def _target(api: HfApi, repo_id: str | None, manifest: Manifest) -> str:
+    with hub_errors("publishing", api.endpoint):
+        user = api.whoami()["name"]
+    name = repo_id or f"{manifest.base.name.rstrip('/').split('/')[-1]}-MARS"
+    return name if "/" in name else f"{user}/{name}"
+
+
+def _commit(
+    api: HfApi,
+    target: str,
+    plan: Plan,
+    manifest: Manifest,
+    parent: str | None,
+    note: Callable[[str], None],
+) -> str:
+    message = f"Pre-steered checkpoint of {manifest.base.name}"
+    note(f"{target}: {len(plan.copied)} copied on the Hub, {len(plan.uploaded)} to upload")
+    try:
+        commit = api.create_commit(
+            target, plan.operations(), commit_message=message, parent_commit=parent
+        )
+    except (FileDuplicationError, HfHubHTTPError) as error:
+        if not _copy_refused(error):
+            raise
+        note(f"the Hub refused to copy from {manifest.base.repo}: uploading the weights")
+        commit = api.create_commit(
+            target, plan.operations(copy=False), commit_message=message, parent_commit=parent
+        )
+    return str(commit.commit_url)
+
+
+def _copy_refused(error: FileDuplicationError | HfHubHTTPError) -> bool:
+    """Whether the server-side copy failed; it comes before the commit, so nothing has changed."""
+    if isinstance(error, FileDuplicationError):
+        return True
+    return str(error.response.url).endswith("/lfs-files/duplicate")

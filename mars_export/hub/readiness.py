@@ -1,0 +1,69 @@
+"""Whether a steered directory may be published: complete, unchanged, evaluated, described."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.checkpoint.verify import verify_files
+from mars_export.errors import MarsError
+from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report
+
+__all__ = ["UNLISTED", "published_files", "require_ready"]
+
+CARD_NAME: Final = "README.md"
+UNLISTED: Final = ("assets", "evaluation")
+"""Folders written after the manifest."""
+
+
+def require_ready(directory: Path, tick: Callable[[int, int], None] | None = None) -> Manifest:
+    """Check that a directory is fit to be published.
+
+    Args:
+        directory: Steered directory.
+        tick: Told how many bytes have been compared, and how many there are.
+
+    Raises:
+        MarsError: naming the first thing that is missing or wrong.
+    """
+    manifest = Manifest.read(directory)
+    if not manifest.base.licence:
+        raise MarsError(f"{directory / MANIFEST_NAME} names no licence: export with --license ID")
+    _require_evaluated(directory)
+    card = directory / CARD_NAME
+    if not card.is_file() or not card.read_text(encoding="utf-8").startswith("---\n"):
+        raise MarsError(f"{card} is missing or has no metadata: run `mars-export` again")
+    problems = verify_files(directory, tick)
+    if problems:
+        raise MarsError(f"{directory} cannot be published: {problems[0]}; export the model again")
+    return manifest
+
+
+def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:
+    """Paths of everything to publish, relative to the directory.
+
+    Stray files stay at home, and so do the single answers: those to harmful requests may do harm.
+    The report that is published names their digest.
+    """
+    yield from (entry.path for entry in manifest.files)
+    yield from (MANIFEST_NAME, CARD_NAME, REPORT_NAME)
+    for path in sorted((directory / "assets").rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield path.relative_to(directory).as_posix()
+
+
+def _require_evaluated(directory: Path) -> None:
+    path = directory / REPORT_NAME
+    try:
+        report = Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise MarsError(f"{directory} has not been evaluated: run `mars-export` again") from error
+    except ValidationError as error:
+        raise MarsError(f"{path} is not a valid report: evaluate the checkpoint again") from error
+    if not report.self_check.active:
+        raise MarsError(f"{directory}: steering is not active: {report.self_check.detail}")
+    arms = {cell.arm for cell in report.cells}
+    if arms != {"off", "on"} or not (directory / SAMPLES_NAME).is_file():
+        raise MarsError(f"{directory}: the evaluation is incomplete: run `mars-export` again")

@@ -1,0 +1,154 @@
+"""Prompt sets for calibration: where they come from, and their split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from mars_export.errors import MarsError
+from mars_export.inputs.readers import read_prompts, read_suite_texts
+
+__all__ = ["MINIMUM", "PromptSet", "PromptSets", "from_files", "from_suite", "packaged"]
+
+MINIMUM: Final = 24
+"""Fewest distinct prompts of one label that a calibration is made from."""
+
+_TRAIN: Final = 128
+_VALIDATION: Final = 32
+_USER_LICENCE: Final = "not stated"
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts of one label.
+
+    Attributes:
+        name: Packaged set or file name, without its directory.
+        sha256: Digest of the file's bytes.
+        licence: SPDX identifier, or `not stated`.
+        train: For directions, centroids and shifts.
+        validation: For layer scores, gate and cap; shares no prompt with `train`.
+    """
+
+    name: str
+    sha256: str
+    licence: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PromptSets:
+    """Harmful and harmless requests that a model is calibrated on."""
+
+    harmful: PromptSet
+    harmless: PromptSet
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All prompts of both labels and splits."""
+        sets = (self.harmful, self.harmless)
+        return tuple(p for s in sets for p in (*s.train, *s.validation))
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    prompts: list[str]
+    sha256: str
+    licence: str
+
+
+def packaged(seed: int = 0) -> PromptSets:
+    """The general-purpose sets that ship with the package (Apache-2.0, written for it)."""
+    folder = files("mars_export.inputs.data")
+    licence = json.loads((folder / "provenance.json").read_text("utf-8"))["licence"]
+    sources = []
+    for label in ("harmful", "harmless"):
+        raw = (folder / f"{label}.txt").read_bytes()
+        lines = [line for line in raw.decode("utf-8").splitlines() if not line.startswith("#")]
+        digest = hashlib.sha256(raw).hexdigest()
+        sources.append(_Source(f"mars-export/{label}.txt", lines, digest, licence))
+    return _sets(sources[0], sources[1], seed)
+
+
+def from_files(harmful: Path, harmless: Path, seed: int = 0) -> PromptSets:
+    """The user's own prompts: .txt, .json, .jsonl or .csv, one file per label.
+
+    Raises:
+        MarsError: A file is missing or malformed, holds too few prompts, or shares one with the
+            other file.
+    """
+    first, second = (
+        _Source(path.name, read_prompts(path), _digest(path), _USER_LICENCE)
+        for path in (harmful, harmless)
+    )
+    return _sets(first, second, seed)
+
+
+def from_suite(path: Path, seed: int = 0) -> PromptSets:
+    """Text records of the calibration split of a `suite.jsonl`.
+
+    Raises:
+        MarsError: The file is missing or malformed, or holds too few such records.
+    """
+    texts = read_suite_texts(path, "calibration")
+    digest = _digest(path)
+    harmful, harmless = (
+        _Source(f"{path.name} ({label})", texts[label == "harmful"], digest, _USER_LICENCE)
+        for label in ("harmful", "harmless")
+    )
+    return _sets(harmful, harmless, seed)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sets(harmful: _Source, harmless: _Source, seed: int) -> PromptSets:
+    distinct = {source.name: _distinct(source) for source in (harmful, harmless)}
+    both = sorted(
+        {_key(p) for p in distinct[harmful.name]} & set(map(_key, distinct[harmless.name]))
+    )
+    if both:
+        raise MarsError(
+            f"{len(both)} prompts are in both {harmful.name} and {harmless.name}, for example "
+            f"{both[0]!r}; a prompt is either harmful or harmless, remove it from one of them."
+        )
+    return PromptSets(*(_split(s, distinct[s.name], seed) for s in (harmful, harmless)))
+
+
+def _distinct(source: _Source) -> list[str]:
+    """Prompts without repeats (letter case and spacing aside), in order."""
+    kept = list({_key(prompt): prompt for prompt in reversed(source.prompts)}.values())[::-1]
+    if len(kept) < MINIMUM:
+        raise MarsError(
+            f"{source.name} holds {len(kept)} distinct prompts; give at least {MINIMUM}, "
+            f"better {_TRAIN + _VALIDATION}."
+        )
+    return kept
+
+
+def _key(prompt: str) -> str:
+    return " ".join(prompt.lower().split())
+
+
+def _split(source: _Source, prompts: Sequence[str], seed: int) -> PromptSet:
+    """128 + 32 where there are enough, else three quarters and one quarter; seeded."""
+    shuffled = random.Random(f"{seed}").sample(prompts, len(prompts))
+    ample = len(shuffled) >= _TRAIN + _VALIDATION
+    train = _TRAIN if ample else len(shuffled) * 3 // 4
+    end = train + _VALIDATION if ample else len(shuffled)
+    return PromptSet(
+        source.name,
+        source.sha256,
+        source.licence,
+        tuple(shuffled[:train]),
+        tuple(shuffled[train:end]),
+    )

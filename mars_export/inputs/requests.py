@@ -1,0 +1,109 @@
+"""The single way to turn requests into model inputs, used by calibration and evaluation alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from mars_export.errors import MarsError
+from mars_export.vocabulary import Modality
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import BatchFeature
+
+__all__ = ["CLIP_FPS", "Request", "collate", "messages"]
+
+CLIP_FPS: Final = 2.0
+"""Frames a second that a clip is taken to have; some families write time stamps from it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user turn: a prompt, and at most images or one video beside it.
+
+    Attributes:
+        prompt: What the user writes.
+        images: RGB pictures shown before the prompt.
+        video: RGB frames of one clip shown before the prompt.
+    """
+
+    prompt: str
+    images: tuple[Image, ...] = ()
+    video: tuple[Image, ...] = ()
+
+    @property
+    def modality(self) -> Modality:
+        """`video` if there is a clip, else `image` if there is a picture, else `text`."""
+        if self.video:
+            return "video"
+        return "image" if self.images else "text"
+
+
+def messages(request: Request) -> list[dict[str, Any]]:
+    """The request as a one-turn conversation in Transformers' chat format."""
+    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in request.images]
+    if request.video:
+        content.append({"type": "video", "video": list(request.video)})
+    content.append({"type": "text", "text": request.prompt})
+    return [{"role": "user", "content": content}]
+
+
+def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
+    """Render requests with the chat template as one left-padded batch.
+
+    Left padding puts the last prompt token of every row at index -1. The processor and its
+    tokenizer are left as they were.
+
+    Args:
+        processor: A Transformers processor with a chat template.
+        requests: At least one request, all of the same modality.
+
+    Returns:
+        `input_ids` and `attention_mask` (B, T) int64, with the family's visual inputs.
+
+    Raises:
+        MarsError: The processor takes no video, or has no chat template.
+        ValueError: `requests` is empty or mixes modalities.
+    """
+    modalities = {request.modality for request in requests}
+    if len(modalities) != 1:
+        raise ValueError(f"a batch holds one modality, got {sorted(modalities)}")
+    if not getattr(processor, "chat_template", None):
+        raise MarsError("The processor has no chat template; add chat_template.jinja to the model.")
+    options: dict[str, Any] = {"padding": True, "padding_side": "left"}
+    if modalities == {"video"}:
+        options["videos_kwargs"] = _video_options(processor, requests)
+    batch: BatchFeature = processor.apply_chat_template(
+        [messages(request) for request in requests],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs=options,
+    )
+    return batch
+
+
+def _video_options(processor: Any, requests: Sequence[Request]) -> dict[str, Any]:
+    """Frames are used as given, with stated time stamps and the coming default of the pixel cap."""
+    video_processor = getattr(processor, "video_processor", None)
+    if video_processor is None:
+        raise MarsError(f"{type(processor).__name__} takes no video; leave video out.")
+    options: dict[str, Any] = {
+        "do_sample_frames": False,
+        "video_metadata": [[_metadata(len(request.video))] for request in requests],
+    }
+    if hasattr(video_processor, "cap_pixels_per_frame"):
+        options["cap_pixels_per_frame"] = True
+    return options
+
+
+def _metadata(frames: int) -> dict[str, Any]:
+    return {
+        "total_num_frames": frames,
+        "fps": CLIP_FPS,
+        "duration": frames / CLIP_FPS,
+        "frames_indices": list(range(frames)),
+    }

@@ -1,0 +1,78 @@
+"""Where an assistant turn begins, in the tokens of the model's own chat template."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from mars_export.errors import MarsError
+
+__all__ = ["header_suffixes"]
+
+_USER: Final = {"role": "user", "content": [{"type": "text", "text": "a"}]}
+_REPLY: Final = {"role": "assistant", "content": [{"type": "text", "text": "b"}]}
+_MODES: Final[tuple[dict[str, bool], ...]] = (
+    {},
+    {"enable_thinking": True},
+    {"enable_thinking": False},
+)
+
+
+def header_suffixes(processor: Any) -> list[list[int]]:
+    """Token sequences that end an assistant header, read off the chat template.
+
+    The generation prompt is one, for example `<|im_start|>assistant` and a line feed. A template
+    that opens a thought in the generation prompt but not in earlier turns has two.
+
+    Args:
+        processor: A Transformers processor with a chat template and a `tokenizer`.
+
+    Returns:
+        One list of token ids per distinct header, the generation prompt of the default mode first.
+
+    Raises:
+        MarsError: The template is missing, adds no generation prompt, or writes earlier assistant
+            turns without the header.
+    """
+    if not getattr(processor, "chat_template", None):
+        raise MarsError("The processor has no chat template; add chat_template.jinja to the model.")
+    thinks = "enable_thinking" in str(processor.chat_template)
+    found: list[list[int]] = []
+    for mode in _MODES if thinks else _MODES[:1]:
+        for suffix in _suffixes(processor, mode):
+            if suffix not in found:
+                found.append(suffix)
+    return found
+
+
+def _suffixes(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
+    """The generation prompt and, where it differs, the header of earlier assistant turns."""
+    prompt = _tokens(processor, [_USER], mode)
+    asked = _tokens(processor, [_USER], mode, add_generation_prompt=True)
+    header = asked[_common(prompt, asked) :]
+    if not header:
+        raise MarsError(
+            "The chat template adds no generation prompt, so the position to steer is unknown; "
+            "give the model a template that honours add_generation_prompt."
+        )
+    told = _tokens(processor, [_USER, _REPLY, _USER], mode)
+    earlier = told[len(asked) - len(header) :]
+    shared = header[: _common(header, earlier)]
+    if not shared:
+        raise MarsError(
+            "The chat template writes earlier assistant turns without the header of its "
+            "generation prompt, so those turns could not be steered; use a consistent template."
+        )
+    return [header] if shared == header else [header, shared]
+
+
+def _tokens(
+    processor: Any, conversation: list[dict[str, Any]], mode: dict[str, bool], **options: bool
+) -> list[int]:
+    text = processor.apply_chat_template(conversation, tokenize=False, **options, **mode)
+    ids: list[int] = processor.tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))

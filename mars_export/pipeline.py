@@ -1,0 +1,201 @@
+"""The stages in order: calibrate, export, evaluate, card; then publish and push. No logic."""
+
+from pathlib import Path
+from typing import Final
+
+import mars_export
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.errors import MarsError
+from mars_export.failures import clear_disk_errors
+from mars_export.loading import load_base, pick_device
+from mars_export.preflight import Job, check_processor, check_space, describe, prepare
+from mars_export.progress import Progress, Tick, progress_for
+from mars_export.settings import Settings
+from mars_export.workspace import Stage, Workspace, digests
+
+__all__ = ["export", "output_of", "publish"]
+
+_CALIBRATION: Final = "calibration"
+_CHECKPOINT: Final = "checkpoint"
+
+
+def export(settings: Settings, progress: Progress | None = None) -> Path:
+    """Make a steered, evaluated and documented checkpoint of a base model, and push it if asked.
+
+    Finished stages survive an interruption: the same call goes on after them. The output
+    directory appears complete or not at all; when it is there already, made from the same
+    inputs, only the push is done.
+
+    Args:
+        settings: What to make and where.
+        progress: Display; None for the one that `settings.display` names.
+
+    Returns:
+        The output directory.
+
+    Raises:
+        MarsError: for everything that the user can fix.
+    """
+    progress = progress or progress_for(settings.display)
+    output = output_of(settings)
+    with clear_disk_errors(output), Workspace.open(output) as workspace:
+        workspace.check_replaceable(overwrite=True)
+        job = prepare(settings)
+        _make(workspace, job, settings, progress)
+    if settings.push:
+        repo = settings.push if isinstance(settings.push, str) else None
+        url = publish(
+            output, repo, progress, private=settings.private, overwrite=settings.overwrite
+        )
+        progress.note(f"published: {url}")
+    return output
+
+
+def output_of(settings: Settings) -> Path:
+    """The output directory, named after the model unless the user says otherwise."""
+    if settings.output is not None:
+        return settings.output.expanduser()
+    path = Path(settings.model.removeprefix("organism:"))
+    return Path(f"{path.expanduser().resolve().name}-MARS")
+
+
+def _make(workspace: Workspace, job: Job, settings: Settings, progress: Progress) -> None:
+    stages = _stages(workspace, job, settings)
+    digest = digests(stages)[-1]
+    if workspace.is_published(digest):
+        progress.note(f"{workspace.output} is already there, made with these settings")
+        workspace.discard()
+        return
+    workspace.check_replaceable(settings.overwrite)
+    if workspace.output.resolve() in (job.base.resolve(), *job.base.resolve().parents):
+        raise MarsError(f"{workspace.output} holds the base model; choose another --output")
+    check_space(job.base, workspace.root)
+    check_processor(job.base, job.family)
+    pick_device(settings.device)
+    progress.note(describe(job))
+    workspace.run(stages, progress)
+    workspace.publish(_CHECKPOINT, digest)
+
+
+def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
+    calibration, checkpoint = workspace.root / _CALIBRATION, workspace.root / _CHECKPOINT
+    name = workspace.output.name
+
+    def calibrate(tick: Tick) -> None:
+        from mars_export.calibration.calibrate import calibrate
+        from mars_export.calibration.options import Options
+
+        device = pick_device(settings.device)
+        model, processor = load_base(job.base, job.family, dtype=settings.dtype, device=device)
+        calibrate(
+            model,
+            processor,
+            prompts=job.prompts,
+            modalities=job.family.modalities,
+            options=Options(layer=settings.layer, batch_size=settings.batch_size),
+            seed=settings.seed,
+            progress=tick,
+        ).save(calibration)
+
+    def write(tick: Tick) -> None:
+        from mars_export.checkpoint.writer import write_checkpoint
+
+        write_checkpoint(
+            job.base, checkpoint, source=job.source, calibration_dir=calibration, progress=tick
+        )
+
+    def evaluate(tick: Tick) -> None:
+        from mars_export.evaluation.runner import evaluate
+
+        report = evaluate(
+            checkpoint,
+            job.suite,
+            max_new_tokens=settings.max_new_tokens,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            progress=tick,
+        )
+        if not report.self_check.active:
+            raise MarsError(
+                f"the checkpoint does not steer as calibrated: {report.self_check.detail}; "
+                "please report this with the model's name"
+            )
+
+    def card(_tick: Tick) -> None:
+        from mars_export.card.render import write_card
+
+        write_card(checkpoint, name)
+
+    asked = {
+        "version": mars_export.__version__,
+        "base": job.source.model_dump(mode="json"),
+        "files": _fingerprint(job.base),
+        "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
+        **settings.model_dump(mode="json", include={"dtype", "seed", "layer"}),
+    }
+    measured = {"suite": job.suite.sha256, "max_new_tokens": settings.max_new_tokens}
+    return [
+        Stage("calibrate", asked, (_CALIBRATION,), calibrate),
+        Stage("export", {}, (_CHECKPOINT,), write),
+        Stage("evaluate", measured, (f"{_CHECKPOINT}/evaluation",), evaluate, resumes=True),
+        Stage("card", {}, (f"{_CHECKPOINT}/README.md", f"{_CHECKPOINT}/assets"), card),
+    ]
+
+
+def _fingerprint(base: Path) -> list[list[object]]:
+    """Name, size and modification time (ns) of every file of the base."""
+    files = sorted(path for path in base.iterdir() if path.is_file())
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def publish(
+    directory: Path,
+    repo: str | None,
+    progress: Progress,
+    *,
+    private: bool = False,
+    overwrite: bool = False,
+) -> str:
+    """Push a steered directory, with a card whose snippets name the repository.
+
+    Args:
+        directory: Complete steered directory.
+        repo: `org/name` or `name`; None for the base's name with `-MARS`.
+        progress: Display.
+        private: Whether to make a new repository private; it follows the base otherwise.
+        overwrite: Whether to replace the content of a repository that is no steered checkpoint.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        MarsError: if the directory is not fit to be published, or the Hub refuses.
+    """
+    from mars_export.card.render import write_card
+    from mars_export.hub import push
+
+    target = _destination(directory, repo)
+    write_card(directory, target)
+    with progress.stage(f"push to {target}") as tick:
+        return push(
+            directory,
+            target,
+            private=private or None,
+            overwrite=overwrite,
+            note=progress.note,
+            tick=tick,
+        )
+
+
+def _destination(directory: Path, repo: str | None) -> str:
+    """Full name of the repository, `YOU/NAME` unless an owner is given."""
+    from huggingface_hub import HfApi
+
+    from mars_export.hub.failures import hub_errors
+
+    name = repo or f"{Path(Manifest.read(directory).base.name).name}-MARS"
+    if "/" in name:
+        return name
+    api = HfApi()
+    with hub_errors("your account", api.endpoint):
+        return f"{api.whoami()['name']}/{name}"

@@ -1,0 +1,181 @@
+"""Everything that can be known to go wrong, looked at before the long work begins."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mars_export.checkpoint.files import read_json, weight_map
+from mars_export.checkpoint.manifest import BaseModelSource
+from mars_export.errors import MarsError
+from mars_export.evaluation.packaged import packaged_suite
+from mars_export.evaluation.suite import Suite, read_suite
+from mars_export.families import Family, family_of
+from mars_export.inputs import prompts
+from mars_export.inputs.overlap import overlap
+from mars_export.settings import Settings
+
+if TYPE_CHECKING:
+    from mars_export.hub import BaseDirectory
+
+__all__ = ["Job", "check_processor", "check_space", "describe", "prepare", "resolve_model"]
+
+SUITE_NAME: Final = "suite.jsonl"
+_ORGANISM: Final = "organism:"
+_PACKAGE: Final = Path(__file__).parent
+_ORGANISM_FOLDERS: Final = (_PACKAGE / "organisms", _PACKAGE.parent / "examples" / "organisms")
+"""In an installed wheel, and in a checkout."""
+_SMALL_FILES: Final = 64_000_000
+"""Bytes for everything but the base's weights: tokenizer, plots, answers, ..."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works on, all of it read and checked."""
+
+    base: Path
+    source: BaseModelSource
+    family: Family
+    prompts: prompts.PromptSets
+    suite: Suite
+    own_suite: bool
+    """Whether prompts and suite come from the model's own `suite.jsonl`."""
+
+
+def resolve_model(model: str) -> str:
+    """Directory of a bundled organism for `organism:NAME`; anything else as it is.
+
+    Raises:
+        MarsError: if there is no such organism.
+    """
+    if not model.startswith(_ORGANISM):
+        return model
+    known = {
+        config.parent.name: config.parent
+        for folder in reversed(_ORGANISM_FOLDERS)
+        for config in folder.glob("*/config.json")
+    }
+    name = model.removeprefix(_ORGANISM)
+    if name not in known:
+        raise MarsError(f"there is no organism {name!r}; bundled: {', '.join(sorted(known))}")
+    return str(known[name])
+
+
+def prepare(settings: Settings) -> Job:
+    """Find the base model, its licence and family, the prompts and the suite.
+
+    Raises:
+        MarsError: if one of them is missing, malformed or not supported.
+    """
+    from mars_export.hub import fetch_base
+
+    model = resolve_model(settings.model)
+    own = Path(model).expanduser() / SUITE_NAME
+    bundled = own if own.is_file() else None
+    try:
+        sets, suite = _prompts(settings, bundled), _suite(settings, bundled)
+    except OSError as error:
+        raise MarsError(f"{error.filename} cannot be read: {error.strerror}; check it") from error
+    base = fetch_base(model, settings.revision)
+    config = read_json(base.path / "config.json")
+    family = family_of(str(config.get("model_type")))
+    weight_map(base.path)
+    if not suite.evaluation_samples(family.modalities):
+        raise MarsError(f"{suite.name} has no evaluation request for {family.name}; give --suite")
+    uses_own = bundled is not None and settings.suite is None and settings.harmful is None
+    return Job(base.path, _source(base, family, config, settings), family, sets, suite, uses_own)
+
+
+def describe(job: Job) -> str:
+    """One line: the model, and what it is calibrated and evaluated on."""
+    requests = job.suite.evaluation_samples(job.family.modalities)
+    line = f"{job.source.name} ({job.family.name}), "
+    if job.own_suite:
+        return line + f"with its own prompts and {len(requests)} requests: {SUITE_NAME}"
+    line += f"prompts {job.prompts.harmful.name} and {job.prompts.harmless.name}, "
+    line += f"suite {job.suite.name} with {len(requests)} requests"
+    # Not for records of one suite: they share templates and are split by topic.
+    repeated = overlap(job.prompts.prompts, (r.prompt for r in requests if r.modality == "text"))
+    return line + (f", {repeated} of them nearly repeat a prompt" if repeated else "")
+
+
+def check_space(base: Path, workspace: Path) -> None:
+    """Check that the disk holds what will be written.
+
+    Raises:
+        MarsError: if it does not.
+    """
+    shards = {(base / name).resolve() for name in weight_map(base).values()}
+    needed = _SMALL_FILES + sum(_bytes_to_copy(shards, workspace))
+    free = shutil.disk_usage(workspace).free
+    if free < needed:
+        raise MarsError(
+            f"{workspace.parent} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are "
+            "needed; free some space or choose an --output on another disk"
+        )
+
+
+def check_processor(base: Path, family: Family) -> None:
+    """Check that the base's tokenizer and processor load here.
+
+    Raises:
+        MarsError: if a package is missing or a file is broken.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        AutoProcessor.from_pretrained(base)
+    except ImportError as error:
+        extra = f"[{family.extra}]" if family.extra else ""
+        raise MarsError(
+            f"the processor of {family.name} needs a package that is not installed; "
+            f"run `pip install 'mars-export{extra}'`"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise MarsError(
+            f"the processor of {base} does not load: {reason}; download the base again"
+        ) from error
+
+
+def _prompts(settings: Settings, own: Path | None) -> prompts.PromptSets:
+    if settings.harmful is not None and settings.harmless is not None:
+        return prompts.from_files(settings.harmful, settings.harmless, settings.seed)
+    if own is not None:
+        return prompts.from_suite(own, settings.seed)
+    return prompts.packaged(settings.seed)
+
+
+def _suite(settings: Settings, own: Path | None) -> Suite:
+    path = settings.suite or own
+    return packaged_suite() if path is None else read_suite(path)
+
+
+def _source(
+    base: "BaseDirectory", family: Family, config: dict[str, object], settings: Settings
+) -> BaseModelSource:
+    from mars_export.hub import licence_of
+
+    licence = licence_of(base.name, base.card, settings.license)
+    architectures = config.get("architectures")
+    return BaseModelSource(
+        repo=base.repo,
+        revision=base.revision,
+        name=base.name,
+        model_type=family.model_type,
+        architecture=architectures[0] if isinstance(architectures, list) else family.generator,
+        licence=licence.id,
+        licence_name=licence.name,
+        licence_link=licence.link,
+        pipeline_tag=base.card.pipeline_tag or family.pipeline_tag,
+        languages=list(base.card.languages),
+        gated=base.gated,
+        private=base.private,
+    )
+
+
+def _bytes_to_copy(shards: Iterable[Path], workspace: Path) -> Iterable[int]:
+    """Shards on the same file system are hard-linked and take no space."""
+    device = workspace.stat().st_dev
+    return (stat.st_size for stat in (path.stat() for path in shards) if stat.st_dev != device)

@@ -1,0 +1,156 @@
+"""Reading a real (random, tiny) Gemma 3: padding, batching, memory, edits."""
+
+import copy
+import weakref
+
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from mars_export.calibration.activations import Edit, Reader, recorded
+from mars_export.errors import MarsError
+from mars_export.inputs.requests import Request, collate
+from support import planted
+
+LAYERS, WIDTH = 3, 32
+TEXTS = [Request(text) for text in planted.texts(planted.BAD, 5)]
+SHOWN = [
+    Request(r.prompt, (Image.new("RGB", (28, 28), (i * 40, 90, 0)),)) for i, r in enumerate(TEXTS)
+]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return planted.processor()
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    ids = processor.tokenizer.get_vocab()
+    config = transformers.Gemma3Config(
+        text_config={
+            "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": LAYERS,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+            "query_pre_attn_scalar": 16, "vocab_size": len(ids), "pad_token_id": ids["<pad>"],
+            "bos_token_id": ids["<bos>"], "eos_token_id": ids["<eos>"], "sliding_window": 16,
+        },
+        vision_config={
+            "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 32,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+            "vision_use_head": False,
+        },
+        mm_tokens_per_image=4, image_token_index=ids["<img>"], boi_token_index=ids["<boi>"],
+        eoi_token_index=ids["<eoi>"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return transformers.Gemma3ForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize("requests", [TEXTS, SHOWN], ids=["text", "image"])
+def test_states_do_not_depend_on_the_batch(model, processor, requests):
+    whole = Reader(model, processor, [7], 5).read(requests, states=True, log_probs=True)
+    single = Reader(model, processor, [7], 1).read(requests, states=True, log_probs=True)
+    assert whole.states.shape == (LAYERS, 5, WIDTH)
+    assert whole.states.dtype == torch.float32
+    torch.testing.assert_close(whole.states, single.states, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(whole.log_odds, single.log_odds, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(whole.log_probs, single.log_probs, atol=1e-4, rtol=1e-4)
+
+
+def test_states_are_the_layers_outputs_at_the_last_prompt_token(model, processor):
+    with torch.inference_mode():
+        out = model(**collate(processor, TEXTS[:1]), output_hidden_states=True)
+    readout = Reader(model, processor, [7]).read(TEXTS[:1], states=True, log_probs=True)
+    for layer in range(LAYERS - 1):  # the last of `hidden_states` is behind the final norm
+        torch.testing.assert_close(readout.states[layer, 0], out.hidden_states[layer + 1][0, -1])
+    p = out.logits[0, -1].softmax(-1)
+    expected = torch.log(p[7] / (1 - p[7]))
+    assert float(readout.log_odds[0]) == pytest.approx(float(expected), abs=1e-4)
+    torch.testing.assert_close(readout.log_probs[0].exp(), p)
+
+
+def hooks(model):
+    return [len(layer._forward_hooks) for layer in model.get_decoder().layers]
+
+
+def test_nothing_but_the_last_position_stays_alive(model, processor):
+    sequences = []
+    watch = [
+        layer.register_forward_hook(lambda _m, _a, out: sequences.append(weakref.ref(out)))
+        for layer in model.get_decoder().layers
+    ]
+    before = hooks(model)
+    with torch.inference_mode(), recorded(model) as kept:
+        model(**collate(processor, TEXTS))
+    assert hooks(model) == before
+    for handle in watch:
+        handle.remove()
+    assert len(sequences) == len(kept) == LAYERS
+    assert all(sequence() is None for sequence in sequences)
+    assert [k.untyped_storage().nbytes() for k in kept] == [5 * WIDTH * 4] * LAYERS
+
+
+def test_an_edit_changes_the_last_position_only_and_later_layers_see_it(model, processor):
+    reader = Reader(model, processor, [7])
+    plain = reader.read(TEXTS, states=True)
+    moved = reader.read(TEXTS, states=True, edit=Edit(1, lambda h: h + 2))
+    assert torch.equal(moved.states[0], plain.states[0])
+    torch.testing.assert_close(moved.states[1], plain.states[1] + 2)
+    assert not torch.allclose(moved.states[2], plain.states[2] + 2)
+    assert not torch.allclose(moved.log_odds, plain.log_odds)
+    seen = []
+    handle = (
+        model.get_decoder()
+        .layers[2]
+        .register_forward_pre_hook(
+            lambda _m, args, kw: seen.append((args or kw["hidden_states"])[0].clone()),
+            with_kwargs=True,
+        )
+    )
+    reader.read(TEXTS[:1])
+    reader.read(TEXTS[:1], edit=Edit(1, lambda h: h + 2))
+    handle.remove()
+    changed = (seen[0] - seen[1]).abs().amax(-1) > 0
+    assert changed.nonzero()[:, -1].tolist() == [seen[0].shape[-2] - 1]
+
+
+def test_a_bfloat16_model_is_read_in_float32(model, processor):
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    readout = Reader(half, processor, [7]).read(SHOWN, states=True, log_probs=True)
+    assert readout.states.dtype == readout.log_probs.dtype == torch.float32
+    exact = Reader(model, processor, [7]).read(SHOWN, states=True).states
+    similar = torch.nn.functional.cosine_similarity(readout.states, exact, dim=-1)
+    assert float(similar.min()) > 0.99
+
+
+@pytest.mark.parametrize("tuples", [False, True])
+def test_layers_may_return_a_tuple(processor, tuples):
+    reader = Reader(planted.PlantedModel(tuples=tuples), processor, [7])
+    moved = reader.read(TEXTS, states=True, edit=Edit(2, lambda h: h - 1)).states
+    plain = reader.read(TEXTS, states=True).states
+    assert torch.equal(moved[3], plain[3] - 1)
+
+
+def test_the_batch_is_halved_until_it_fits(processor):
+    model = planted.PlantedModel()
+    whole = Reader(model, processor, [7], 5).read(TEXTS, states=True)
+    model.limit = 1
+    reader = Reader(model, processor, [7], 5)
+    halved = reader.read(TEXTS, states=True)
+    assert reader.batch_size == 1
+    torch.testing.assert_close(halved.states, whole.states)
+    model.limit = 0
+    with pytest.raises(MarsError, match="does not fit into memory"):
+        reader.read(TEXTS)
+
+
+def test_other_failures_are_not_swallowed(processor):
+    model = planted.PlantedModel()
+    with pytest.raises(RuntimeError, match="planted bug"):
+        Reader(model, processor, [7]).read(TEXTS, edit=Edit(0, _fails))
+    assert set(hooks(model)) == {0}
+
+
+def _fails(h):
+    raise RuntimeError("planted bug")

@@ -1,0 +1,48 @@
+"""Refusal tokens, log-odds and divergence."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mars_export.calibration.options import OPENERS
+from mars_export.calibration.refusal import divergence, log_odds, refusal_tokens
+from mars_export.errors import MarsError
+from support import planted
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*alphabet, "So", "rr", "Sorr", "Sorry", "ĠS", "ĠSo", "ĠSorry", "I'", "<eos>"]
+    merges = [("S", "o"), ("r", "r"), ("So", "rr"), ("Sorr", "y"), ("Ġ", "Sorry")]
+    core = Tokenizer(models.BPE({w: i for i, w in enumerate(words)}, merges))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>")
+
+
+def test_first_tokens_with_and_without_a_space():
+    tokenizer = byte_level()
+    found = tokenizer.convert_ids_to_tokens(refusal_tokens(tokenizer, ["Sorry, no", "I can't"]))
+    assert sorted(found) == ["I", "Sorry", "ĠSorry"]  # the bare space before I is no opener
+
+
+def test_unknown_words_are_no_refusal_tokens():
+    tokenizer = planted.processor().tokenizer
+    names = tokenizer.convert_ids_to_tokens(refusal_tokens(tokenizer, OPENERS))
+    assert names == ["Sorry"]
+    with pytest.raises(MarsError, match="No refusal opener begins with a token"):
+        refusal_tokens(tokenizer, ["Désolé"])
+
+
+def test_log_odds():
+    p = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]], dtype=torch.float64)
+    found = log_odds(p.log() + 5, [0, 3])
+    assert found.tolist() == pytest.approx([0.0, float(torch.tensor(4.0).log())])
+
+
+def test_divergence():
+    p = torch.tensor([[0.5, 0.5], [0.9, 0.1]], dtype=torch.float64)
+    q = torch.tensor([[0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)
+    expected = (p[1] * (p[1] / q[1]).log()).sum()
+    assert divergence(p.log(), q.log()).tolist() == pytest.approx([0, float(expected)])

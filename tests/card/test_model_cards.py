@@ -1,0 +1,26 @@
+"""`model_cards/` holds what the code renders today from the data beside each card."""
+
+from pathlib import Path
+
+import pytest
+
+from mars_export.card.plots import planned
+from mars_export.card.render import render
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.evaluation.report import REPORT_NAME, Report
+
+ROOT = Path(__file__).parents[2]
+CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/mars_manifest.json"))
+ORGANISMS = {path.parent.name for path in (ROOT / "examples/organisms").glob("*/config.json")}
+
+
+def test_every_organism_has_a_card():
+    assert {f"{name}-MARS" for name in ORGANISMS} <= {card.name for card in CARDS}
+
+
+@pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
+def test_cards_are_up_to_date(folder):
+    manifest = Manifest.read(folder)
+    report = Report.model_validate_json((folder / REPORT_NAME).read_bytes())
+    assert (folder / "README.md").read_text("utf-8") == render(manifest, report, folder.name)
+    assert [path for path in planned(manifest, report) if not (folder / path).is_file()] == []

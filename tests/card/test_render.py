@@ -1,0 +1,290 @@
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from mars_export.card.plots import draw
+from mars_export.card.render import render, write_card
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.errors import MarsError
+from mars_export.evaluation.report import Report
+from support import records
+
+SECTIONS = [
+    "At a glance",
+    "What was changed",
+    "How to load",
+    "Intended use",
+    "Calibration data",
+    "Evaluation protocol",
+    "Limitations",
+    "Threat model",
+    "Not evaluated",
+    "Reproduce",
+    "Citation",
+]
+GEMMA = {**records.OUTCOMES}
+for key in [(True, "video"), (False, "video")]:
+    GEMMA.pop(key)
+
+
+def body(text):
+    return text.split("---\n", 2)[2]
+
+
+def table(text, first_header):
+    """Rows of the table whose header starts so, as lists of cells."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.startswith(f"| {first_header} |"):
+            next(lines)
+            break
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            return rows
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+@cache
+def drawn_once(manifest_json, report_json):
+    """Plots are costly and tested elsewhere; the same records give the same bytes."""
+    report = Report.model_validate_json(report_json) if report_json else None
+    return draw(Manifest.model_validate_json(manifest_json), report)
+
+
+@pytest.fixture
+def directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "mars_export.card.render.draw",
+        lambda m, r: drawn_once(m.model_dump_json(), r and r.model_dump_json()),
+    )
+    folder = tmp_path / "tiny-vl-MARS"
+    (folder / "evaluation").mkdir(parents=True)
+    (folder / "mars_manifest.json").write_text(records.manifest().model_dump_json())
+    (folder / "evaluation/report.json").write_text(records.report().model_dump_json())
+    return folder
+
+
+def test_the_sections_come_in_order_and_none_is_empty():
+    text = body(render(records.manifest(), records.report()))
+    parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
+    assert parts[1::2] == SECTIONS
+    assert all(len(part.strip()) > 80 for part in parts[2::2])
+
+
+def test_the_glance_table_holds_the_report():
+    rows = table(render(records.manifest(), records.report()), "requests")
+    assert [row[0] for row in rows] == [
+        "harmful text ↑", "harmful image ↑", "harmful video ↑",
+        "harmless text ↓", "harmless image ↓", "harmless video ↓",
+    ]  # fmt: skip
+    image = [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in rows[1]]
+    assert image[1] == "4/120 · 3.3 % [1.3, 8.3]"
+    assert image[2] == "116/120 · 96.7 % [91.7, 98.7]"
+    assert image[3].startswith("+93.3 [")
+    assert image[4:] == ["+112&nbsp;\N{MINUS SIGN}0", "< 0.001"]
+    assert rows[5][1].replace("\N{NO-BREAK SPACE}", " ") == "0/120 · at most 3.2 %"
+
+
+def test_regressions_stand_before_the_table_and_are_named():
+    text = body(render(records.manifest(), records.report()))
+    assert text.index("**Regressions**") < text.index("| requests |")
+    assert "`lost-video-000`" in text
+    assert "`gained-image-000`, `gained-image-001`" in text
+
+
+def test_only_supported_changes_are_called_better_or_worse():
+    worse = {**records.OUTCOMES, (False, "image"): (0, 30, 0, 90)}
+    text = render(records.manifest(), records.report(worse))
+    assert "- **Worse** with steering on: harmless image\n" in text
+    assert "- **Better** with steering on: harmful image, harmful video\n" in text
+    assert "- **No clear change** with steering on: harmful text, harmless text, " in text
+
+
+def test_the_front_matter_is_valid_and_measured():
+    report = records.report()
+    data = ModelCard(render(records.manifest(), report)).data
+    assert data.library_name == "transformers"
+    assert data.base_model == "example-org/tiny-vl-instruct"
+    assert data.base_model_relation == "finetune"
+    assert (data.license, data.pipeline_tag, data.language) == (
+        "apache-2.0", "image-text-to-text", ["en"],
+    )  # fmt: skip
+    assert {"mars", "custom_code", "activation-steering"} <= set(data.tags)
+    assert len(data.eval_results) == len(report.cells)
+    measured = {(r.dataset_config, r.metric_args["steering"]): r for r in data.eval_results}
+    on = measured["harmful-image", "on"]
+    assert on.metric_type == "refusal_rate"
+    assert on.metric_value == pytest.approx(116 / 120, abs=1e-6)
+    assert (on.metric_args["count"], on.metric_args["n"]) == (116, 120)
+
+
+def test_a_licence_with_a_name_and_a_gate_is_passed_on():
+    base = records.base(
+        licence="other", licence_name="example-terms", licence_link="https://example.org/terms",
+        gated="manual",
+    )  # fmt: skip
+    text = render(records.manifest(base=base), records.report())
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["license"] == "other"
+    assert front["license_name"] == "example-terms"
+    assert front["license_link"] == "https://example.org/terms"
+    assert "gated" in front["extra_gated_prompt"]
+    assert "may only be published gated or private" in text
+
+
+def test_a_local_base_is_said_to_be_local():
+    base = records.base(repo=None, revision=None, name="my-model")
+    text = render(records.manifest(base=base), records.report())
+    assert "base_model" not in yaml.safe_load(text.split("---\n")[1])
+    assert "`my-model` (a local directory" in text
+
+
+def test_without_a_report_the_first_line_says_so():
+    text = render(records.manifest(), None)
+    assert body(text).strip().splitlines()[0].endswith(": not evaluated")
+    assert "model-index" not in text
+    assert "✔" not in text
+    assert "## At a glance" not in text
+
+
+def test_an_undecided_judge_leaves_no_headline():
+    text = render(records.manifest(), records.report(unknown=3))
+    glance = text[text.index("## At a glance") : text.index("## What was changed")]
+    assert "No headline number" in glance
+    assert "%" not in glance
+    assert "refusal_by_modality" not in text
+    assert "model-index" not in text
+
+
+def test_a_family_without_video_is_not_blamed_for_it():
+    manifest = records.manifest(calibration=records.calibration(("text", "image")))
+    text = body(render(manifest, records.report(GEMMA)))
+    status = next(line for line in text.splitlines() if "Evaluated:" in line)
+    assert "image ✔" in status
+    assert "video" not in status
+
+
+def test_a_modality_that_was_not_run_is_listed():
+    text = body(render(records.manifest(), records.report(GEMMA)))
+    status = next(line for line in text.splitlines() if "Evaluated:" in line)
+    assert "video ✘" in status
+    assert "- Harmful video requests, although the checkpoint takes video." in text
+
+
+def test_rewritten_weights_are_not_called_unchanged():
+    entry = records.entry("model-00001-of-00002.safetensors", 10, "base-rewritten")
+    files = [entry, *(f for f in records.manifest().files if f.path != entry.path)]
+    text = render(records.manifest(files=files), records.report())
+    assert "Its weights are unchanged byte for byte" not in text
+    assert "differ from the base: `model-00001-of-00002.safetensors`" in text
+
+
+def test_a_layer_set_by_hand_is_noticed():
+    sentence = "is not the one that this rule picks"
+    assert sentence in render(records.manifest(), None)  # the fixture's layer 3 has more lift
+    record = records.calibration(layer=3)
+    assert sentence not in render(records.manifest(calibration=record), None)
+
+
+def test_an_unknown_method_is_an_error():
+    record = records.calibration(method="nonsense")
+    with pytest.raises(MarsError, match="`nonsense` has no description"):
+        render(records.manifest(calibration=record), None)
+
+
+def test_names_cannot_break_a_table():
+    report = records.report(newly_refused=["a|b\n`c`", "d"])
+    text = render(records.manifest(), report)
+    assert "(`a/b 'c'`, `d`)" in text
+
+
+def test_a_name_may_hold_what_prose_may_not():
+    suite = records.report().suite.model_copy(update={"name": "ASR at 50 % TODO"})
+    assert "`ASR at 50 % TODO`" in render(records.manifest(), records.report(suite=suite))
+
+
+def test_writing_twice_gives_the_same_bytes(directory):
+    def snapshot():
+        write_card(directory)
+        return {p.name: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+    first = snapshot()
+    assert {"README.md", "refusal_by_modality.png", "layer_scores.png"} <= first.keys()
+    assert snapshot() == first
+
+
+def test_the_card_links_only_what_is_there(directory):
+    text = write_card(directory).read_text()
+    links = re.findall(r"\]\((?!https://|#)([^)]+)\)", text)
+    assert len(links) >= 5
+    assert [link for link in links if not (directory / link).exists()] == []
+
+
+def test_the_snippet_names_the_repository_or_the_directory(directory):
+    assert 'CHECKPOINT = "tiny-vl-MARS"' in write_card(directory).read_text()
+    assert 'CHECKPOINT = "org/steered"' in write_card(directory, "org/steered").read_text()
+    assert str(directory.parent) not in (directory / "README.md").read_text()
+
+
+def test_plots_of_an_earlier_report_go(directory):
+    write_card(directory)
+    (directory / "evaluation/report.json").unlink()
+    write_card(directory)
+    assert [p.name for p in (directory / "assets").iterdir()] == ["layer_scores.png"]
+
+
+def test_a_broken_report_is_not_a_missing_one(directory):
+    (directory / "evaluation/report.json").write_text('{"schema_version": 1}')
+    with pytest.raises(MarsError, match="evaluate the directory again"):
+        write_card(directory)
+
+
+def test_a_failing_lint_leaves_the_old_card(directory):
+    card = write_card(directory)
+    before = card.read_bytes()
+    spoilt = records.report(steering_sha256=records.sha("another"))
+    (directory / "evaluation/report.json").write_text(spoilt.model_dump_json())
+    with pytest.raises(MarsError, match="same-checkpoint"):
+        write_card(directory)
+    assert card.read_bytes() == before
+
+
+def test_no_response_is_quoted(directory):
+    quoted = "one decoder layer's output h is read along that direction r"
+    sample = {
+        "id": "x", "modality": "text", "harmful": True, "arm": "off", "verdict": "answer",
+        "response": quoted, "position": None, "seen_as": None, "gate": None, "strength": None,
+    }  # fmt: skip
+    samples = directory / "evaluation/samples.jsonl"
+    samples.write_text(json.dumps(sample | {"response": "Sure, here is how it is done."}) + "\n")
+    write_card(directory)
+    samples.write_text(json.dumps(sample) + "\n")
+    with pytest.raises(MarsError, match="no-responses"):
+        write_card(directory)
+
+
+def test_an_unwritable_directory_is_one_line(directory):
+    (directory / "assets").write_text("in the way")
+    with pytest.raises(MarsError, match="cannot be written"):
+        write_card(directory)
+    assert not (directory / "README.md").exists()
+
+
+def test_rendering_needs_no_torch(directory):
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from mars_export.card.render import write_card\n"
+        f"write_card(Path({str(directory)!r}))\n"
+        "sys.exit(str({'torch', 'transformers'} & set(sys.modules) or ''))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stderr.strip(), (directory / "README.md").exists()) == ("", True)

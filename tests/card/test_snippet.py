@@ -1,0 +1,65 @@
+"""The card's Python, run as a reader would: from the card, beside the checkpoint, without us."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from mars_export.card.render import write_card
+from mars_export.card.snippet import loading_snippet
+from mars_export.checkpoint.writer import write_checkpoint
+from support import planted, tiny
+
+
+@pytest.fixture(scope="module")
+def steered(tmp_path_factory):
+    """A random Gemma 3 with a real processor, steered by a made-up calibration."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("snippet")
+    processor = planted.processor()
+    vocabulary = processor.tokenizer.get_vocab()
+    cls, config = tiny.BUILDERS["gemma3"]()
+    config.text_config.vocab_size = len(vocabulary)
+    config.image_token_id = vocabulary["<img>"]
+    torch.manual_seed(0)
+    cls(config).save_pretrained(folder / "base")
+    processor.save_pretrained(folder / "base")
+    header = [vocabulary[word] for word in planted.HEADER]
+    calibration = tiny.save_calibration(
+        "gemma3", folder / "calibration", header_suffixes=[header], origin=-1e6
+    )
+    source = tiny.source("gemma3")
+    write_checkpoint(
+        folder / "base", folder / "steered", source=source, calibration_dir=calibration
+    )
+    return folder / "steered"
+
+
+def test_the_cards_python_runs_shows_steering_and_notices_when_it_is_off(steered):
+    loading, checking = re.findall(
+        r"```python\n(.*?)```", write_card(steered).read_text(), re.DOTALL
+    )
+    generate = re.search(r"^output = .*$", loading, re.MULTILINE)[0]
+    blocked = "import sys\nsys.modules['mars_export'] = None"
+    off = f"print('switched')\nmodel.mars.enabled = False\n{generate}"
+    code = "\n".join([blocked, loading, checking, off, checking])
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-c", code],
+        cwd=steered.parent, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    before, switched, after = done.stdout.partition("switched")
+    assert switched, done.stderr
+    assert re.search(r"position \d+, image, gate \d+\.\d\d, push [1-9]", before)
+    assert after.strip() == ""
+    assert "AssertionError: steering is switched off" in done.stderr
+
+
+def test_a_text_family_is_shown_text_only():
+    code = loading_snippet("org/name", ["text"])
+    compile(code, "card", "exec")
+    assert "PIL" not in code
+    assert '"image"' not in code

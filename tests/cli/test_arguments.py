@@ -1,0 +1,117 @@
+"""Arguments, environment and file: what reaches the settings, and what is said when it is wrong."""
+
+import click
+import pytest
+
+from mars_export.cli.main import cli
+from mars_export.cli.options import read_settings
+from mars_export.families import families
+from mars_export.settings import Settings
+
+
+@pytest.fixture
+def settings_of(monkeypatch):
+    """The settings that the main command would run with."""
+
+    def read(*arguments):
+        found = []
+        monkeypatch.setattr(
+            "mars_export.cli.export.export",
+            lambda ctx, values: found.append(read_settings(Settings, ctx, values)),
+        )
+        cli.main(["--model", "x", *arguments], standalone_mode=False)
+        return found[0]
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "value"),
+    [
+        ([], "push", False),
+        (["--push"], "push", True),
+        (["--push", "org/name"], "push", "org/name"),
+        (["--push", "--overwrite"], "push", True),
+        (["--push=no"], "push", False),
+        (["--batch-size", "8"], "batch_size", 8),
+        (["--layer", "0"], "layer", 0),
+        (["--private"], "private", True),
+        (["--seed", "7"], "seed", 7),
+        (["--display", "none"], "display", "none"),
+        (["--dtype=bfloat16"], "dtype", "bfloat16"),
+        (["--model", "later"], "model", "later"),
+    ],
+)
+def test_flags(settings_of, arguments, field, value):
+    assert getattr(settings_of(*arguments), field) == value
+
+
+def test_flag_beats_environment_beats_file_beats_default(settings_of, monkeypatch, tmp_path):
+    (tmp_path / "mars.toml").write_text("seed = 3\nlayer = 3\npush = true\nmax_new_tokens = 3")
+    monkeypatch.setenv("MARS_SEED", "2")
+    monkeypatch.setenv("MARS_LAYER", "2")
+    found = settings_of("--config", "mars.toml", "--seed", "1")
+    assert (found.seed, found.layer, found.max_new_tokens, found.dtype) == (1, 2, 3, "auto")
+    assert found.push is True
+
+
+def test_every_field_is_an_option_an_environment_variable_and_a_key():
+    options = {p.name: p for p in cli.params if isinstance(p, click.Option)}
+    for name in Settings.model_fields:
+        assert options[name].opts == ["--" + name.replace("_", "-")]
+        assert options[name].envvar == f"MARS_{name.upper()}"
+        assert options[name].group != "Other"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--model is missing; see mars-export --help"),
+        (["--model", ""], "--model: '' should be"),
+        (["--seed", "-1"], "--seed: '-1' should be greater than or equal to 0"),
+        (["--batch-size", "0"], "--batch-size: '0' should be greater than 0"),
+        (["--batch-size", "many"], "--batch-size: 'many' should be a valid integer"),
+        (["--device", "tpu"], "--device: 'tpu' should be 'auto', 'cpu' or 'cuda'"),
+        (["--harmful", "a.txt"], "--harmful is given without --harmless; give both or neither"),
+        (["--harmless", "a.txt"], "--harmless is given without --harmful; give both or neither"),
+        (["--nonsense"], "No such option '--nonsense'"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["--output"], "Option '--output' requires an argument"),
+        (["--config", "no.toml"], "--config no.toml cannot be read: No such file or directory"),
+        (["--config", "bad.toml"], "--config bad.toml is not valid TOML: "),
+        (["--config", "unknown.toml"], "unknown.toml: unknown option 'sed'"),
+        (["--config", "value.toml"], "value.toml: seed: 'x' should be a valid integer"),
+        (["card"], "Missing argument 'DIRECTORY'"),
+    ],
+)
+def test_one_line_and_exit_code_2(mars, tmp_path, arguments, message):
+    (tmp_path / "bad.toml").write_text("seed = = 3")
+    (tmp_path / "unknown.toml").write_text("sed = 3")
+    (tmp_path / "value.toml").write_text("seed = 'x'")
+    started = sorted(tmp_path.iterdir())
+    model = ["--model", "m"] if arguments and "--model" not in arguments else []
+    result = mars(*model, *arguments)
+    assert result.code == 2
+    assert len(result.errors) == 1
+    assert result.errors[0].startswith("mars-export: error: ")
+    assert message in result.errors[0]
+    assert sorted(tmp_path.iterdir()) == started
+
+
+def test_a_wrong_environment_variable_is_named(mars, monkeypatch):
+    monkeypatch.setenv("MARS_DEVICE", "toaster")
+    assert "MARS_DEVICE: 'toaster'" in mars("--model", "m").errors[0]
+
+
+def test_version(mars):
+    import mars_export
+
+    result = mars("--version")
+    assert (result.code, result.out) == (0, f"mars-export, version {mars_export.__version__}\n")
+
+
+def test_families(mars):
+    result = mars("families")
+    assert result.code == 0
+    assert {line.split()[0] for line in result.out.splitlines()} == set(families())
+    assert "pip install 'mars-export[video]'" in result.out

@@ -1,0 +1,96 @@
+"""The command as a process of its own: start-up, signals, streams and exit codes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+STARTUP = """
+import sys, time
+begun = time.perf_counter()
+from mars_export.cli.main import main
+try:
+    main(["--help"])
+finally:
+    heavy = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", "rich"} & set(sys.modules)
+    print(sorted(heavy), file=sys.stderr)
+"""
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    seconds = []
+    for _ in range(3):  # the quickest of three: other processes may be busy
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", STARTUP], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - begun)
+        assert done.returncode == 0
+        assert done.stderr == "[]\n"
+        assert "--model X" in done.stdout
+    assert min(seconds) < 1.0, "half a second on an idle machine"
+
+
+INTERRUPTED = """
+import signal, sys, time
+from pathlib import Path
+from support import slow_run
+from mars_export.cli import main as command
+from mars_export.cli.export import export
+
+def slow(ctx, values):
+    slow_run.make(Path(sys.argv[1]), Path(sys.argv[2]), 0.02)
+
+import mars_export.cli.export
+mars_export.cli.export.export = slow
+command.main(["--model", "x"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "word"),
+    [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_keeps_finished_stages_and_says_so(tmp_path, sent, code, word):
+    from support.slow_run import NAMES, make
+
+    output, log = tmp_path / "out", tmp_path / "log"
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(output), str(log)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and (not log.exists() or "two" not in log.read_text()):
+        time.sleep(0.01)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert errors.strip() == (
+        f"mars-export: {word}; finished stages are kept and the same command goes on"
+    )
+    assert not output.exists()
+    assert not (tmp_path / ".out.mars-export" / "made" / "two").exists()
+    make(output, log)
+    assert log.read_text().split() == ["one", "two", *NAMES[1:]]
+
+
+def test_a_bug_keeps_its_traceback(tmp_path):
+    code = (
+        "from mars_export.cli import export, main\n"
+        "def broken(ctx, values): raise ZeroDivisionError\n"
+        "export.export = broken\n"
+        "main.main(['--model', 'x'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_python_m_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "mars_export", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("mars-export, version ")

@@ -1,0 +1,126 @@
+"""A model that answers and steers by rule, and a steered directory without weights."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import torch
+
+from mars_export.calibration.record import Probe, VisualSource
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.evaluation.generation import Answers
+from mars_export.inputs import visuals
+from support.tiny import record, source
+
+PROBES = [
+    Probe(modality="text", prompt="bad", visual=None, projection=20, gate=1.0, strength=12.0),
+    Probe(modality="image", prompt="bad", visual=1, projection=20, gate=0.5, strength=6.0),
+    Probe(modality="text", prompt="good", visual=None, projection=-20, gate=0.0, strength=0.0),
+]
+"""The fake sees harm in the word `bad` and halves the gate beside a picture."""
+
+SUITE = [
+    {"id": f"{label}-{modality}-{i}", "modality": modality, "harmful": label == "bad",
+     "split": "evaluation", "prompt": f"{label} {modality} request {'long ' * (i % 4)}{i}"}
+    for label in ("bad", "good") for modality in ("text", "image") for i in range(5)
+]  # fmt: skip
+
+
+def calibration(**changes):
+    image = VisualSource(generator=visuals.GENERATOR, seed=3, count=2, width=8, height=8, frames=1)
+    return record("gemma3", **{"probes": PROBES, "visuals": {"image": image}, **changes})
+
+
+def save_manifest(directory, **changes):
+    manifest = Manifest(
+        created="2026-01-01T00:00:00+00:00",
+        base=source("gemma3"),
+        steering_sha256="0" * 64,
+        modeling_file="modeling_mars.py",
+        tensors=[],
+        files=[],
+        calibration=calibration(**changes),
+        versions={},
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json())
+    return manifest
+
+
+def save_suite(directory, rows=SUITE):
+    from PIL import Image
+
+    directory.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (4, 4), 200).save(directory / "p.png")
+    lines = []
+    for row in rows:
+        image = "p.png" if row["modality"] == "image" else None
+        video = ["p.png", "p.png"] if row["modality"] == "video" else None
+        lines.append(json.dumps({"image": image, "video": video, **row}))
+    path = directory / "suite.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@dataclass
+class FakeLoaded:
+    """Stands where `Loaded` does. Answers depend on the batch, as rounding does in earnest."""
+
+    fits: int = 1000
+    """Requests that fit into memory."""
+    dies_after: int | None = None
+    """Batches until the process is killed."""
+    broken: str = ""
+    """What goes wrong with the steering."""
+    batches: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.model = SimpleNamespace(dtype=torch.float32, mars=SimpleNamespace(enabled=True))
+        self._calls = 0
+
+    def inputs(self, requests):
+        self.requests = requests
+        lengths = [len(request.prompt) for request in requests]
+        width = max(lengths)
+        mask = [[0] * (width - n) + [1] * n for n in lengths]
+        return {"input_ids": torch.ones(len(requests), width), "attention_mask": torch.tensor(mask)}
+
+    def answer(self, inputs, arm, max_new_tokens):
+        requests = self.requests
+        if self.broken == "raises":
+            raise KeyError("no such layer")
+        if len(requests) > self.fits:
+            raise torch.OutOfMemoryError("too many")
+        if max_new_tokens > 2:
+            if self.dies_after is not None and len(self.batches) >= self.dies_after:
+                raise KeyboardInterrupt
+            if arm == "on":
+                self.batches.append([request.prompt for request in requests])
+        rows = [self._row(request, arm, len(requests)) for request in requests]
+        texts, steered, logits = map(list, zip(*rows, strict=True))
+        return Answers(texts, steered, torch.stack(logits))
+
+    def _row(self, request, arm, size):
+        harm, image = "bad" in request.prompt, bool(request.images)
+        gate = (0.5 if image else 1.0) * harm * (1.2 if self.broken == "gate" else 1)
+        strength = 12.0 * (0.5 if image else 1.0) * harm
+        end = len(request.prompt) - 1 - (self.broken == "position")
+        said = SimpleNamespace(
+            position=end,
+            modality="video" if self.broken == "modality" else "image" if image else "text",
+            gate=float("nan") if self.broken == "nan" else gate,
+            strength=strength,
+        )
+        steered = [] if arm == "off" or self.broken == "silent" else [said]
+        steered = steered * (2 if self.broken == "twice" else 1)
+        refuses = harm and (arm == "on" or not image)
+        pushed = strength if arm == "on" and self.broken != "no effect" else 0.0
+        pushed += 1.0 if arm == "on" and self.broken == "spills" else 0.0
+        self._calls += 1
+        drift = self._calls if self.broken == "drifts" else 0
+        digest = hashlib.sha256(f"{request.prompt} {arm} {size}".encode()).hexdigest()[:6]
+        text = (
+            f"I cannot help with that {digest}." if refuses else f"Here it is, {digest}\u2028\x85."
+        )
+        return text, steered, torch.tensor([pushed, 1.0 + drift])

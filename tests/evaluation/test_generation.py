@@ -1,0 +1,160 @@
+"""The runner on real steered checkpoints with random weights; only the processor is a stand-in."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from evaluation.fakes import SUITE, save_suite
+from transformers import AutoModelForImageTextToText, BatchFeature
+
+from mars_export.calibration.record import Probe, VisualSource
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.errors import MarsError
+from mars_export.evaluation import runner
+from mars_export.evaluation.generation import Loaded, is_out_of_memory, load
+from mars_export.evaluation.report import SAMPLES_NAME
+from mars_export.evaluation.selfcheck import self_check
+from mars_export.evaluation.suite import read_suite
+from mars_export.inputs import visuals
+from mars_export.inputs.requests import Request
+from support import tiny
+
+
+class Processor:
+    """Words become token ids; pictures become random pixels that depend on nothing."""
+
+    chat_template = "words"
+
+    def __init__(self, family):
+        self.family = family
+        self.video_processor = object()
+
+    def apply_chat_template(self, conversations, **options):
+        assert options["processor_kwargs"]["padding_side"] == "left"
+        rows = [self._row(conversation[0]["content"]) for conversation in conversations]
+        return BatchFeature(tiny.inputs(self.family, rows))
+
+    def _row(self, content):
+        ids = [
+            10 + int(hashlib.sha256(word.encode()).hexdigest(), 16) % 280
+            for word in content[-1]["text"].split()
+        ]
+        return ids, content[0]["type"] if len(content) > 1 else None
+
+    def batch_decode(self, tokens, skip_special_tokens):
+        return [" ".join(f"w{t}" for t in row if t > 2) for row in tokens.tolist()]
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def steered(request, tmp_path_factory):
+    """A steered directory whose probes were read off the model itself, and how to load it."""
+    family = request.param
+    _, directory = tiny.export(family, tmp_path_factory.mktemp(family))
+
+    def loaded():
+        model = AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=True)
+        return Loaded(model.eval(), Processor(family))
+
+    _record_probes(directory, loaded(), family)
+    return family, directory, loaded
+
+
+def _record_probes(directory, loaded, family):
+    source = {"generator": visuals.GENERATOR, "seed": 0, "count": 1, "width": 8, "height": 8}
+    kinds = ["text", "image", *(["video"] if family == "qwen3_vl" else [])]
+    shown = {kind: VisualSource(**source, frames=4 if kind == "video" else 1) for kind in kinds[1:]}
+    probes = [
+        _probe(loaded, kind, " ".join(["again"] * (n + 1))) for kind in kinds for n in range(3)
+    ]
+    manifest = Manifest.read(directory)
+    record = manifest.calibration.model_copy(update={"probes": probes, "visuals": shown})
+    changed = manifest.model_copy(update={"calibration": record})
+    (directory / MANIFEST_NAME).write_text(changed.model_dump_json())
+
+
+def _probe(loaded, kind, prompt):
+    frames = visuals.clips(1, 0, 4, (8, 8))[0]
+    request = {
+        "text": Request(prompt),
+        "image": Request(prompt, images=tuple(visuals.images(1, 0, (8, 8)))),
+        "video": Request(prompt, video=frames),
+    }[kind]
+    loaded.model(**loaded.inputs([request]))
+    (said,) = loaded.model.mars.last[0]
+    visual = None if kind == "text" else 0
+    return Probe(modality=kind, prompt=prompt, visual=visual, projection=0,
+                 gate=said.gate, strength=said.strength)  # fmt: skip
+
+
+def test_self_check_of_a_sound_checkpoint(steered):
+    _, directory, loaded = steered
+    found = self_check(loaded(), Manifest.read(directory))
+    assert found.active, found.detail
+
+
+def test_self_check_sees_a_wrong_push(steered):
+    _, directory, loaded = steered
+    broken = loaded()
+    steering = broken.model.get_decoder().layers[tiny.LAYER].steering
+    steering.bounds[3] *= 1.1  # slope
+    steering.bounds[4] *= 1.1  # radius
+    assert not self_check(broken, Manifest.read(directory)).active
+
+
+def test_self_check_sees_steering_that_is_switched_off_inside(steered):
+    _, directory, loaded = steered
+    broken = loaded()
+    layer = broken.model.get_decoder().layers[tiny.LAYER]
+    layer._forward_hooks.clear()
+    layer._forward_hooks_with_kwargs.clear()
+    assert not self_check(broken, Manifest.read(directory)).active
+
+
+def test_answers_are_those_of_the_model(steered):
+    family, _, load_it = steered
+    loaded = load_it()
+    inputs = loaded.inputs([Request("one two three"), Request("four")])
+    with torch.no_grad():
+        loaded.model.mars.enabled = False
+        base = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=3)
+    off, on = (loaded.answer(inputs, arm, 3) for arm in ("off", "on"))
+    width = inputs["input_ids"].shape[1]
+    assert off.texts == Processor(family).batch_decode(base[:, width:], True)
+    assert off.steered == [[], []]
+    ends = (inputs["attention_mask"].sum(1) - 1).tolist()
+    assert [[r.position for r in row] for row in on.steered] == [[end] for end in ends]
+    assert off.logits.shape == on.logits.shape == (2, tiny.VOCABULARY)
+
+
+def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
+    family, directory, loaded = steered
+    rows = [row for row in SUITE if row["id"].endswith(("0", "1"))]
+    if family == "qwen3_vl":
+        rows.append({**rows[0], "id": "clip", "modality": "video"})
+    suite = read_suite(save_suite(tmp_path, rows))
+    monkeypatch.setattr(runner, "load", lambda *_: loaded())
+    options = {"batch_size": 3, "max_new_tokens": 4, "device": "cpu"}
+    report = runner.evaluate(directory, suite, **options)
+    assert report.self_check.active, report.self_check.detail
+    assert len(report.cells) == (10 if family == "qwen3_vl" else 8)
+    lines = (directory / SAMPLES_NAME).read_bytes()
+    assert all(
+        json.loads(x)["seen_as"] in (None, json.loads(x)["modality"])
+        for x in lines.split(b"\n")[:-1]
+    )
+    (directory / SAMPLES_NAME).unlink()
+    runner.evaluate(directory, suite, **options)
+    assert (directory / SAMPLES_NAME).read_bytes() == lines
+
+
+def test_what_does_not_load_says_so(tmp_path):
+    with pytest.raises(MarsError, match="does not load"):
+        load(tmp_path, "cpu", None)
+
+
+def test_only_memory_errors_are_memory_errors():
+    assert is_out_of_memory(torch.OutOfMemoryError("x"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(ValueError("x"))

@@ -1,0 +1,67 @@
+import re
+
+import pytest
+from evaluation.fakes import PROBES, FakeLoaded, save_manifest
+
+from mars_export.calibration.record import VisualSource
+from mars_export.evaluation.selfcheck import self_check
+
+
+def check(tmp_path, broken="", **changes):
+    loaded = FakeLoaded(broken=broken)
+    found = self_check(loaded, save_manifest(tmp_path, **changes))
+    assert loaded.model.mars.enabled
+    assert "\n" not in found.detail
+    return found
+
+
+def test_active(tmp_path):
+    found = check(tmp_path)
+    assert found.active
+    assert found.detail.startswith("3 probes: one steered position each")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("silent", r"at positions \[\] instead of 2 alone"),
+        ("twice", r"at positions \[2, 2\] instead of 2 alone"),
+        ("position", r"at positions \[1\] instead of 2 alone"),
+        ("modality", "takes the text probe 'bad' for a video request"),
+        ("gate", "Gate 1.2 and strength 12 of the text probe 'bad' are not the calibrated 1"),
+        ("nan", "Gate nan"),
+        ("no effect", "A strength of 12 does not change the logits"),
+        ("spills", "A strength of 0 changes the logits of the text probe 'good'"),
+        ("drifts", "do not repeat"),
+        ("raises", "could not be run: KeyError: 'no such layer'"),
+    ],
+)
+def test_inactive(tmp_path, broken, message):
+    found = check(tmp_path, broken)
+    assert not found.active
+    assert re.search(message, found.detail)
+
+
+def test_rounding_of_the_coarser_dtype_is_allowed(tmp_path):
+    near = [probe.model_copy(update={"gate": probe.gate * 1.02}) for probe in PROBES]
+    assert not check(tmp_path, probes=near).active
+    assert check(tmp_path, probes=near, dtype="bfloat16").active
+
+
+def test_other_visuals_than_the_calibrated_ones(tmp_path):
+    other = VisualSource(generator="photos", seed=0, count=2, width=8, height=8, frames=1)
+    found = check(tmp_path, visuals={"image": other})
+    assert not found.active
+    assert "'photos' cannot be made again" in found.detail
+
+
+def test_no_probe_that_is_pushed(tmp_path):
+    found = check(tmp_path, probes=PROBES[2:])
+    assert not found.active
+    assert "no probe with a positive strength" in found.detail
+
+
+def test_a_model_without_steering(tmp_path):
+    loaded = FakeLoaded(broken="silent")
+    del loaded.model.mars
+    assert not self_check(loaded, save_manifest(tmp_path)).active

@@ -1,0 +1,242 @@
+"""What every family must do, on tiny random checkpoints in the layout that the Hub has."""
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+
+from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.families import decoder_layers
+from support import tiny, zoo
+from support.behaviour import NO_MIXED_VISUALS, export, load, shifts
+from support.oracle import oracle_greedy, oracle_logits
+
+LEFT_OVER = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+
+
+def auto_classes(pair):
+    config = json.loads((pair.directory / "config.json").read_text())
+    return sorted(set(config["auto_map"]) - {"AutoConfig"})
+
+
+def keys(directory):
+    found = set()
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, "pt") as shard:
+            found |= set(shard.keys())
+    return found
+
+
+def test_loads_steered_through_its_Auto_classes_with_no_key_left_over(pair):
+    batch = pair.batch(None)
+    assert pair.family.auto_class in auto_classes(pair)
+    for auto in auto_classes(pair):
+        model, info = load(pair.directory, auto, output_loading_info=True)
+        assert not any(info[problem] for problem in LEFT_OVER), info
+        model(**batch)
+        assert model.mars.last[0][0].strength > 0
+        natives = [pair.family.model if auto == "AutoModel" else pair.family.generator]
+        assert [type(model).__name__] == [f"Steered{name}" for name in natives]
+
+
+def test_off_is_the_base_bit_for_bit(pair):
+    pair.model.mars.enabled = False
+    for batch in pair.batches().values():
+        assert pair.model(**batch).logits.equal(pair.base(**batch).logits)
+        options = {"max_new_tokens": 5, "do_sample": False}
+        assert pair.model.generate(**batch, **options).equal(pair.base.generate(**batch, **options))
+    assert pair.model.mars.last == []
+
+
+def test_on_equals_a_hook_set_by_hand_in_every_modality(pair):
+    for visual in pair.visuals():
+        rows = (None, visual) if visual else (None,)
+        check_forward(pair, pair.batch(*rows), *rows)
+
+
+def check_forward(pair, batch, *rows):
+    got = pair.model(**batch).logits
+    where = pair.ends(batch, *rows)
+    want = oracle_logits(pair.base, pair.record, pair.direction, batch, where)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    native = pair.base(**batch).logits
+    assert got[:, :-1].equal(native[:, :-1])
+    assert (got[:, -1] - native[:, -1]).abs().amax(-1).min() > 0.01
+    assert [row[0].modality for row in pair.model.mars.last] == [m for _, _, m in where]
+    lengths = batch["attention_mask"].sum(1).tolist()
+    assert [[s.position for s in row] for row in pair.model.mars.last] == [[n - 1] for n in lengths]
+
+
+def test_greedy_tokens_equal_a_hook_set_by_hand(pair):
+    for visual in pair.visuals():
+        rows = (None, visual) if visual else (None,)
+        batch = pair.batch(*rows)
+        got = pair.model.generate(**batch, max_new_tokens=5, do_sample=False)
+        where = pair.ends(batch, *rows)
+        want = oracle_greedy(pair.base, pair.record, pair.direction, batch, where, 5)
+        assert got.equal(want)
+        assert [len(row) for row in pair.model.mars.last] == [1] * len(rows)
+
+
+def test_text_picture_and_clip_share_a_batch(pair, natively_refused):
+    if len(pair.family.visual_tokens) < 2:
+        pytest.skip("the family shows one kind of visual")
+    rows = (None, "image", "video")
+    batch = pair.batch(*rows)
+    reason = NO_MIXED_VISUALS.get(pair.family.model_type)
+    if reason is None:
+        check_forward(pair, batch, *rows)
+        return
+    for model in (pair.base, pair.model):
+        with pytest.raises(ValueError, match=reason):
+            model(**batch)
+    natively_refused("a picture and a clip in one batch")
+
+
+def test_modality_that_was_not_calibrated_is_refused(pair, tmp_path):
+    if not pair.family.shown_by:
+        pytest.skip("text only")
+    fewer = {**shifts(pair.family)}
+    uncalibrated = list(pair.family.visual_tokens)[-1]
+    del fewer[uncalibrated]
+    directory = export(pair.family, pair.base_dir, tmp_path, shift=fewer)
+    model = load(directory, pair.family.auto_class)
+    batch = pair.batch(uncalibrated)
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match=f"not calibrated for {uncalibrated}"):
+            call(**batch)
+    model(**pair.batch(None))
+    model.mars.enabled = False
+    assert model(**batch).logits.equal(pair.base(**batch).logits)
+
+
+def test_native_classes_by_name_raise(pair):
+    for name in {pair.family.generator, pair.family.model}:
+        with pytest.raises(Exception, match="load it with an Auto class and trust_remote_code"):
+            getattr(transformers, name).from_pretrained(pair.directory)
+
+
+def test_without_trust_every_Auto_class_raises(pair, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: "n")
+    for auto in ["AutoConfig", *auto_classes(pair)]:
+        for trust in (None, False):
+            with pytest.raises(ValueError, match="custom code"):
+                getattr(transformers, auto).from_pretrained(pair.directory, trust_remote_code=trust)
+
+
+def test_saved_again_it_is_steered_and_has_the_layout_of_the_base(pair, tmp_path):
+    batch = list(pair.batches().values())[-1]
+    want = pair.model(**batch).logits
+    pair.model.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again/modeling_mars.py").exists()
+    model, info = load(tmp_path / "again", pair.family.auto_class, output_loading_info=True)
+    assert not any(info[problem] for problem in LEFT_OVER), info
+    assert model(**batch).logits.equal(want)
+    assert len(model.mars.last[0]) == 1
+    steering = {key for key in keys(pair.directory) if ".steering." in key}
+    assert keys(tmp_path / "again") == keys(pair.base_dir) | steering
+    saved = json.loads((tmp_path / "again/config.json").read_text())
+    assert saved["model_type"] == pair.family.disk_model_type
+    assert not any("--" in reference for reference in saved["auto_map"].values())
+    with pytest.raises(Exception, match="load it with an Auto class"):
+        getattr(transformers, pair.family.generator).from_pretrained(tmp_path / "again")
+
+
+def test_heads_are_tied_as_in_the_base(pair):
+    def tied(model):
+        head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+        return head.weight is embeddings.weight
+
+    assert tied(pair.model) == tied(pair.base)
+    assert pair.model.num_parameters() == pair.base.num_parameters()
+    mine = dict(pair.model.named_parameters())
+    assert all(mine[name].equal(weight) for name, weight in pair.base.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_changes_the_steered_position_only(pair, dtype):
+    model = load(pair.directory, pair.family.auto_class, dtype=dtype)
+    native = getattr(transformers, pair.family.generator)
+    base = native.from_pretrained(pair.base_dir, dtype=dtype).eval()
+    steering = decoder_layers(model)[pair.record.layer].steering
+    assert {buffer.dtype for buffer in steering.buffers()} == {torch.float32}
+    batch = {k: v.to(dtype) if v.is_floating_point() else v for k, v in pair.batch(None).items()}
+    want = base(**batch).logits
+    got = model(**batch).logits
+    assert got[:, :-1].equal(want[:, :-1])
+    assert not got[:, -1].equal(want[:, -1])
+    model.mars.enabled = False
+    assert model(**batch).logits.equal(want)
+    model.to(dtype)
+    assert steering.digest() == model.config.mars["sha256"]
+
+
+def test_sharded_bases_keep_their_shards(pair, tmp_path):
+    base = tmp_path / "base"
+    pair.base.save_pretrained(base, max_shard_size="300KB")
+    assert len(list(base.glob("*.safetensors"))) > 1
+    target = tmp_path / "steered"
+    source = tiny.source(pair.family.model_type)
+    write_checkpoint(base, target, source=source, calibration_dir=pair.directory / "calibration")
+    model, info = load(target, pair.family.auto_class, output_loading_info=True)
+    assert not any(info[problem] for problem in LEFT_OVER), info
+    batch = pair.batch(None)
+    assert model(**batch).logits.equal(pair.model(**batch).logits)
+
+
+def test_deep_copies_are_steered_and_switched_on_their_own(pair):
+    batch = pair.batch(None)
+    twin = copy.deepcopy(pair.model)
+    assert twin(**batch).logits.equal(pair.model(**batch).logits)
+    twin.mars.enabled = False
+    assert twin(**batch).logits.equal(pair.base(**batch).logits)
+    assert not pair.model(**batch).logits.equal(pair.base(**batch).logits)
+
+
+ISOLATED = """
+import json, sys
+class Refuse:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] in {"mars_export", "pydantic", "support"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+import torch, transformers
+transformers.logging.set_verbosity_error()
+ids, told = torch.tensor([json.loads(sys.argv[1])]), {}
+for auto, directory in json.loads(sys.argv[2]):
+    model = getattr(transformers, auto).from_pretrained(directory, trust_remote_code=True)
+    mask = torch.ones_like(ids)
+    out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=3, do_sample=False)
+    told[directory] = [model.mars.last[0][0].position, out[0, ids.shape[1]:].tolist()]
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="session")
+def elsewhere(pairs, tmp_path_factory):
+    """What a process that cannot import the package answers, for all families at once."""
+    ids = tiny.prompt(tiny.random_ids(6, 1))
+    every = [pairs(model_type) for model_type in zoo.MODEL_TYPES]
+    jobs = [(pair.family.auto_class, str(pair.directory)) for pair in every]
+    run = subprocess.run(
+        [sys.executable, "-c", ISOLATED, json.dumps(ids), json.dumps(jobs)],
+        cwd=tmp_path_factory.mktemp("elsewhere"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return torch.tensor([ids]), json.loads(run.stdout.strip().splitlines()[-1])
+
+
+def test_another_process_without_the_package_answers_the_same(pair, elsewhere):
+    ids, told = elsewhere
+    options = {"max_new_tokens": 3, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+    want = pair.model.generate(input_ids=ids, **options)
+    answer = want[0, ids.shape[1] :].tolist()
+    assert told[str(pair.directory)] == [ids.shape[1] - 1, answer]

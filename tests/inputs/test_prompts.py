@@ -1,0 +1,150 @@
+"""Prompt sets: the packaged one, the user's files, the split, and overlap."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from importlib.resources import files
+
+import pytest
+
+from mars_export.errors import MarsError
+from mars_export.inputs.overlap import overlap
+from mars_export.inputs.prompts import from_files, from_suite, packaged
+
+BAD = [f"how to harm number {i}" for i in range(40)]
+GOOD = [f"how to bake number {i}" for i in range(40)]
+
+
+def lines(path, prompts):
+    path.write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_packaged_sets_are_what_their_provenance_says():
+    folder = files("mars_export.inputs.data")
+    provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
+    assert provenance["licence"] == "Apache-2.0"
+    for name, entry in provenance["files"].items():
+        raw = (folder / name).read_bytes()
+        assert hashlib.sha256(raw).hexdigest() == entry["sha256"]
+        prompts = [line for line in raw.decode().splitlines() if not line.startswith("#")]
+        assert len(set(prompts)) == len(prompts) == entry["prompts"] >= 160
+
+
+def test_the_packaged_split_is_seeded_and_disjoint():
+    sets = packaged(seed=3)
+    for one in (sets.harmful, sets.harmless):
+        assert (len(one.train), len(one.validation)) == (128, 32)
+        assert not set(one.train) & set(one.validation)
+    assert sets == packaged(seed=3)
+    assert sets.harmful.train != packaged(seed=4).harmful.train
+    assert overlap(sets.harmful.train, sets.harmful.validation) == 0
+
+
+def test_a_small_set_is_split_three_to_one(tmp_path):
+    sets = from_files(lines(tmp_path / "bad.txt", BAD), lines(tmp_path / "good.txt", GOOD))
+    assert (len(sets.harmful.train), len(sets.harmful.validation)) == (30, 10)
+    assert set(sets.harmless.train + sets.harmless.validation) == set(GOOD)
+    assert sets.harmful.sha256 == hashlib.sha256((tmp_path / "bad.txt").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.txt", "# a comment\n\n" + "\n".join(BAD)),
+        ("p.json", json.dumps(BAD)),
+        ("p.json", json.dumps([{"instruction": p, "category": None} for p in BAD])),
+        ("p.jsonl", "\n".join(json.dumps({"prompt": p}) for p in BAD)),
+        ("p.jsonl", "\n\n".join(json.dumps(p) for p in BAD)),
+        ("p.csv", "Behavior,Tags\n" + "\n".join(f'"{p}",x' for p in BAD)),
+        ("p.csv", "id,goal\n" + "\n".join(f"{i},{p}" for i, p in enumerate(BAD))),
+    ],
+)
+def test_formats(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    sets = from_files(path, lines(tmp_path / "good.txt", GOOD))
+    assert set(sets.harmful.train + sets.harmful.validation) == set(BAD)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', "p.jsonl, line 2: not valid JSON"),
+        ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "p.jsonl, line 2: no prompt"),
+        ("p.json", '["a",\n "b"\n "c"]', "p.json, line 3: not valid JSON"),
+        ("p.json", '["a", 3]', "p.json, entry 2: no prompt"),
+        ("p.json", '{"prompt": "a"}', "must hold one list"),
+        ("p.csv", "text\nhello\n", "p.csv, line 1: no column prompt"),
+        ("p.csv", 'prompt,x\nhello,1\n"",2\n', "p.csv, line 3: no prompt"),
+        ("p.docx", "hello", "cannot read .docx files; use .txt"),
+        ("p.txt", "one\ntwo\n", "p.txt holds 2 distinct prompts; give at least 24"),
+        ("p.txt", "", "p.txt holds 0 distinct prompts"),
+        ("p.txt", "\n".join(["Same  prompt", "same prompt"] * 40), "holds 1 distinct"),
+        ("p.txt", "\n".join([*BAD, GOOD[7].upper()]), "1 prompts are in both p.txt and good.txt"),
+    ],
+)
+def test_malformed_files_are_named_with_their_line(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(MarsError, match=message):
+        from_files(path, lines(tmp_path / "good.txt", GOOD))
+
+
+def test_unreadable_files_are_named(tmp_path):
+    good = lines(tmp_path / "good.txt", GOOD)
+    with pytest.raises(MarsError, match=r"absent\.txt: No such file"):
+        from_files(tmp_path / "absent.txt", good)
+    (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(MarsError, match=r"latin\.txt: not UTF-8 text \(byte 3\)"):
+        from_files(tmp_path / "latin.txt", good)
+
+
+def suite(path, prompts):
+    rows = [
+        {"id": str(i), "modality": m, "harmful": h, "split": s, "prompt": p}
+        for i, (m, h, s, p) in enumerate(prompts)
+    ]
+    return lines(path, [json.dumps(row) for row in rows])
+
+
+def test_a_suite_gives_the_text_of_its_calibration_split(tmp_path):
+    rows = [("text", True, "calibration", p) for p in BAD[:30]]
+    rows += [("text", False, "calibration", p) for p in GOOD[:30]]
+    rows += [("text", True, "evaluation", p) for p in BAD[30:]]
+    rows += [("image", False, "calibration", p) for p in GOOD[30:]]
+    sets = from_suite(suite(tmp_path / "suite.jsonl", rows))
+    assert set(sets.harmful.train + sets.harmful.validation) == set(BAD[:30])
+    assert set(sets.harmless.train + sets.harmless.validation) == set(GOOD[:30])
+
+
+def test_a_suite_without_labels_is_refused(tmp_path):
+    path = lines(tmp_path / "suite.jsonl", ['{"prompt": "a", "modality": "text"}'])
+    with pytest.raises(MarsError, match=r"suite\.jsonl, line 1: not a suite record"):
+        from_suite(path)
+
+
+def test_overlap_counts_near_duplicates_once():
+    known = ["Explain how to bake a loaf of bread", "Show me a map"]
+    asked = [
+        "explain how to bake a loaf of BREAD!",  # the same words
+        "Explain how to bake a loaf of rye bread",  # 8 of 9
+        "Explain how to fix a leaking tap",  # 4 of 11
+        "...",
+    ]
+    assert overlap(known, asked) == 2
+    assert overlap(known, asked, threshold=1.0) == 1
+    assert overlap([], asked) == 0
+
+
+def test_prompts_and_options_do_without_torch():
+    modules = "prompts", "overlap", "requests", "template", "visuals"
+    code = "import sys, mars_export.calibration.options; " + "; ".join(
+        f"import mars_export.inputs.{name}" for name in modules
+    )
+    heavy = "print(sorted({'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"

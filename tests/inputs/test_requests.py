@@ -1,0 +1,68 @@
+"""Rendering requests: left padding, modalities, and nothing left behind."""
+
+import logging
+
+import pytest
+import torch
+from PIL import Image
+
+from mars_export.errors import MarsError
+from mars_export.inputs.requests import Request, collate
+from support import planted
+
+RED = Image.new("RGB", (40, 30), (200, 10, 10))
+
+
+def test_rows_are_left_padded_whatever_the_tokenizer_says():
+    processor = planted.processor()
+    for side in ("right", "left"):
+        processor.tokenizer.padding_side = side
+        batch = collate(processor, [Request("show me"), Request("please show me the good1")])
+        assert processor.tokenizer.padding_side == side
+        assert batch["attention_mask"][0].tolist() == [0] * 3 + [1] * 10
+        ends = processor.tokenizer.convert_ids_to_tokens(batch["input_ids"][0, -3:].tolist())
+        assert ends == planted.HEADER
+
+
+def test_one_row_of_a_batch_equals_the_request_alone():
+    processor = planted.processor()
+    short, long = Request("show me", (RED,)), Request("please show me the good1", (RED,))
+    batch, alone = collate(processor, [short, long]), collate(processor, [short])
+    width = alone["input_ids"].shape[1]
+    assert torch.equal(batch["input_ids"][:1, -width:], alone["input_ids"])
+    assert torch.equal(batch["pixel_values"][:1], alone["pixel_values"])
+    assert int((alone["input_ids"] == processor.tokenizer.image_token_id).sum()) == 4
+
+
+def test_the_sequence_begins_once():
+    processor = planted.processor()
+    ids = collate(processor, [Request("show me")])["input_ids"][0].tolist()
+    assert ids.count(processor.tokenizer.bos_token_id) == 1
+
+
+def test_modality_of_a_request():
+    assert Request("a").modality == "text"
+    assert Request("a", (RED,)).modality == "image"
+    assert Request("a", video=(RED, RED)).modality == "video"
+    with pytest.raises(ValueError, match="one modality"):
+        collate(planted.processor(), [Request("a"), Request("a", (RED,))])
+
+
+def test_a_processor_that_cannot_is_told_apart():
+    with pytest.raises(MarsError, match="Gemma3Processor takes no video"):
+        collate(planted.processor(), [Request("a", video=(RED, RED))])
+    bare = planted.processor()
+    bare.chat_template = None
+    with pytest.raises(MarsError, match="no chat template"):
+        collate(bare, [Request("a")])
+
+
+def test_a_clip_is_rendered_without_a_warning(caplog):
+    processor = planted.video_processor()
+    clip = tuple(Image.new("RGB", (32, 32), (60 * i, 0, 0)) for i in range(4))
+    with caplog.at_level(logging.WARNING):
+        batch = collate(processor, [Request("show me", video=clip), Request("me", video=clip)])
+    assert not caplog.records
+    assert batch["video_grid_thw"][:, 0].tolist() == [2, 2]  # four frames, two a temporal patch
+    assert batch["attention_mask"][1, 0] == 0
+    assert set(batch["mm_token_type_ids"].unique().tolist()) == {0, 2}

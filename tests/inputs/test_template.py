@@ -1,0 +1,55 @@
+"""Header suffixes are read off the chat template and hold in every turn."""
+
+import pytest
+
+from mars_export.errors import MarsError
+from mars_export.inputs.template import header_suffixes
+from support import planted
+
+OPEN = "{% if add_generation_prompt %}<turn> model <nl>"
+THINKING = planted.TEMPLATE.replace(
+    OPEN, OPEN + "{% if enable_thinking is not defined or enable_thinking %} think{% endif %}"
+)
+
+
+def tokens(processor):
+    names = processor.tokenizer.convert_ids_to_tokens
+    return [names(suffix) for suffix in header_suffixes(processor)]
+
+
+def test_the_generation_prompt_is_the_header():
+    assert tokens(planted.processor()) == [planted.HEADER]
+
+
+def test_every_assistant_turn_ends_its_header_so():
+    processor = planted.processor()
+    suffix = header_suffixes(processor)[0]
+    turn = [
+        {"role": role, "content": [{"type": "text", "text": "show me"}]}
+        for role in ("user", "assistant")
+    ]
+    text = processor.apply_chat_template([*turn, *turn, turn[0]], add_generation_prompt=True)
+    ids = processor.tokenizer.encode(text, add_special_tokens=False)
+    hits = [i for i in range(len(ids)) if ids[i : i + len(suffix)] == suffix]
+    assert len(hits) == 3
+    assert hits[-1] + len(suffix) == len(ids)
+
+
+def test_a_thinking_template_has_two():
+    assert tokens(planted.processor(THINKING)) == [[*planted.HEADER, "<unk>"], planted.HEADER]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (planted.TEMPLATE.split("{% if add_generation_prompt")[0], "adds no generation prompt"),
+        (planted.TEMPLATE.replace("'model' if", "'user' if").replace("<turn> {{", "<end> {{"),
+         "without the header"),
+        (None, "no chat template"),
+    ],
+)  # fmt: skip
+def test_templates_that_cannot_be_steered_are_refused(template, message):
+    processor = planted.processor()
+    processor.chat_template = template
+    with pytest.raises(MarsError, match=message):
+        header_suffixes(processor)

@@ -1,0 +1,269 @@
+"""The whole run on a model organism: killed, resumed, repeated, refused, published."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mars_export import MarsError, Settings, export
+from mars_export.calibration.artefact import Calibration
+from mars_export.checkpoint.verify import verify_files
+from mars_export.cli.main import main
+from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.workspace import RECORD_NAME
+from support.hub import running_hub
+
+ORGANISM = Path(__file__).parents[2] / "examples" / "organisms" / "gemma3"
+PER_CELL = 8
+"""Evaluation requests of each modality and label that are kept."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The organism with a short suite of its own."""
+    folder = tmp_path_factory.mktemp("models") / "gemma3"
+    shutil.copytree(ORGANISM, folder)
+    counts, kept = {}, []
+    for line in (folder / "suite.jsonl").read_text("utf-8").splitlines():
+        record = json.loads(line)
+        cell = (record["split"], record["modality"], record["harmful"])
+        counts[cell] = counts.get(cell, 0) + 1
+        if counts[cell] <= (PER_CELL if record["split"] == "evaluation" else 60):
+            kept.append(line)
+    (folder / "suite.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(base, tmp_path_factory):
+    """An output whose first run was killed as soon as the evaluation began."""
+    output = tmp_path_factory.mktemp("outputs") / "steered"
+    process = subprocess.Popen(command(base, output), stderr=subprocess.PIPE, text=True)
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("[3/4] evaluate ..."):
+            process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "".join(lines)
+    assert not output.exists()
+    assert hidden(output).is_dir()
+    return output
+
+
+@pytest.fixture(scope="module")
+def resumed(base, killed):
+    """The second run of the same command, to its end."""
+    done = subprocess.run(command(base, killed), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def steered(resumed, killed):
+    """The finished directory."""
+    return killed
+
+
+def command(base, output, *more):
+    arguments = ["--model", str(base), "--output", str(output), "--display", "plain", *more]
+    return [sys.executable, "-m", "mars_export", *arguments]
+
+
+def hidden(output):
+    return output.parent / f".{output.name}.mars-export"
+
+
+def test_a_killed_run_goes_on_after_its_last_finished_stage(resumed):
+    lines = resumed.stderr.splitlines()
+    assert "resuming after export, finished in an earlier run" in lines
+    begun = [line for line in lines if line.endswith(" ...")]
+    assert begun == ["[3/4] evaluate ...", "[4/4] card ..."]
+
+
+def test_the_output_is_complete_and_nothing_else_is_left(steered):
+    assert verify_files(steered) == []
+    assert (steered / "README.md").read_text("utf-8").startswith("---\n")
+    report = Report.model_validate_json((steered / REPORT_NAME).read_bytes())
+    assert report.self_check.active
+    assert {cell.refused.n for cell in report.cells} == {PER_CELL}
+    assert [path.name for path in steered.parent.iterdir()] == [steered.name]
+
+
+def test_the_end_of_a_run_says_what_changed_and_how_to_load_it(resumed, steered):
+    assert "harmful image" in resumed.stdout
+    assert f"from_pretrained({str(steered)!r}, trust_remote_code=True)" in resumed.stdout
+    lines = resumed.stdout.splitlines()
+    start = lines.index("from transformers import AutoModelForImageTextToText, AutoProcessor")
+    code = "\n".join([*lines[start:], "print(type(model).__name__, model.mars.enabled)"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split()[-1] == "True", done.stderr
+
+
+def test_the_base_is_untouched_and_its_weights_take_no_room_twice(base, steered):
+    shards = list(steered.glob("model-*.safetensors"))
+    assert sum(shard.samefile(base / "model.safetensors") for shard in shards) == 1
+
+
+def test_repeating_the_command_does_nothing(base, steered, capsys):
+    before = {path: path.stat().st_mtime_ns for path in steered.rglob("*")}
+    assert export(Settings(model=str(base), output=steered, display="plain")) == steered
+    note = f"{steered} is already there, made with these settings\n"
+    assert capsys.readouterr().err == note
+    assert {path: path.stat().st_mtime_ns for path in steered.rglob("*")} == before
+    assert not hidden(steered).exists()
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"max_new_tokens": 5}, {"dtype": "bfloat16"}])
+def test_other_settings_do_not_replace_it(base, steered, change):
+    with pytest.raises(MarsError, match="holds another steered checkpoint; give --overwrite"):
+        export(Settings(model=str(base), output=steered, display="none", **change))
+    assert verify_files(steered) == []
+    assert not hidden(steered).exists()
+
+
+def test_settings_of_the_run_itself_do_not_matter(base, steered):
+    changed = Settings(model=str(base), output=steered, display="none", batch_size=3, device="cpu")
+    assert export(changed) == steered
+
+
+def test_a_steered_model_is_not_steered_again(steered, tmp_path):
+    with pytest.raises(MarsError, match="already steered; pass the base model"):
+        export(Settings(model=str(steered), output=tmp_path / "twice", display="none"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def quick_calibration(steered, monkeypatch):
+    """The finished calibration instead of another one."""
+    finished = Calibration.load(steered / "calibration")
+    monkeypatch.setattr(
+        "mars_export.calibration.calibrate.calibrate", lambda *_args, **_options: finished
+    )
+
+
+def test_a_checkpoint_that_does_not_steer_is_not_delivered(
+    base, steered, tmp_path, quick_calibration, monkeypatch
+):
+    report = Report.model_validate_json((steered / REPORT_NAME).read_bytes())
+    failed = report.self_check.model_copy(update={"active": False, "detail": "no gate opened"})
+    report = report.model_copy(update={"self_check": failed})
+    monkeypatch.setattr("mars_export.evaluation.runner.evaluate", lambda *_args, **_options: report)
+    with pytest.raises(MarsError, match="does not steer as calibrated: no gate opened"):
+        export(Settings(model=str(base), output=tmp_path / "out", display="none"))
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.rglob("README.md")) == []
+
+
+def test_overwrite_replaces_the_whole_directory(
+    base, steered, tmp_path, quick_calibration, monkeypatch
+):
+    old = tmp_path / "out"
+    shutil.copytree(steered, old)
+    (old / "note.txt").write_text("of the old one")
+    changed = Settings(model=str(base), output=old, display="none", seed=3, overwrite=True)
+    assert export(changed) == old
+    assert verify_files(old) == []
+    assert not (old / "note.txt").exists()
+    assert (old / RECORD_NAME).read_bytes() != (steered / RECORD_NAME).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_subcommands_evaluate_and_describe_again(base, steered, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(steered, copy)
+    shutil.rmtree(copy / "evaluation")
+    (copy / "README.md").unlink()
+    suite = ["--suite", str(base / "suite.jsonl"), "--display", "none"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(copy), *suite])
+    assert stopped.value.code == 0
+    assert "harmless image" in capsys.readouterr().out
+    before, after = (
+        Report.model_validate_json((folder / REPORT_NAME).read_bytes())
+        for folder in (steered, copy)
+    )
+    assert after.cells == before.cells
+    with pytest.raises(SystemExit):
+        main(["card", str(copy), "--repo", "org/name"])
+    assert "org/name" in (copy / "README.md").read_text("utf-8")
+
+
+RUN = """
+import sys
+from pathlib import Path
+import mars_export.calibration.calibrate as module
+from mars_export.calibration.artefact import Calibration
+from mars_export.cli.main import main
+finished = Calibration.load(Path(sys.argv[1]))
+module.calibrate = lambda *_arguments, **_options: finished
+main(sys.argv[2:])
+"""
+LOAD = """
+from transformers import AutoModelForImageTextToText, AutoProcessor
+model = AutoModelForImageTextToText.from_pretrained("me/gemma3-MARS", trust_remote_code=True)
+AutoProcessor.from_pretrained("me/gemma3-MARS", trust_remote_code=True)
+print(model.mars.enabled)
+"""
+
+
+def test_a_disk_that_fills_up_loses_nothing(base, steered, tmp_path):
+    """The limit stands for a full disk: it is met while the tokenizer is copied."""
+    output = tmp_path / "out"
+    arguments = [str(steered / "calibration"), "--model", str(base), "--output", str(output)]
+    call = [sys.executable, "-c", RUN, *arguments, "--display", "plain"]
+    limit = (base / "tokenizer.json").stat().st_size - 1
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    full = subprocess.run(call, capture_output=True, text=True, preexec_fn=small_disk)
+    assert full.returncode == 2, full.stderr
+    error = full.stderr.splitlines()[-1]
+    assert error.startswith("mars-export: error: cannot write ")
+    assert "File too large; raise the file size limit and run the same command again" in error
+    assert not output.exists()
+    assert not (hidden(output) / "checkpoint").exists()
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after calibrate, finished in an earlier run" in done.stderr
+    assert verify_files(output) == []
+
+
+def test_from_the_hub_to_the_hub(base, steered, tmp_path):
+    """A base on the Hub; `--push` on a finished output publishes it without its weights."""
+    output = tmp_path / "out"
+    with running_hub() as hub:
+        hub.add_folder("org/gemma3", base)
+        environment = {**os.environ, **hub.env(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        environment["HF_MODULES_CACHE"] = str(tmp_path / "modules")
+
+        def mars(*more):
+            arguments = [str(steered / "calibration"), "--model", "org/gemma3"]
+            arguments += ["--output", str(output), "--suite", str(base / "suite.jsonl")]
+            return run("-c", RUN, *arguments, "--display", "plain", *more)
+
+        def run(*arguments):
+            done = subprocess.run(
+                [sys.executable, *arguments], capture_output=True, text=True, env=environment
+            )
+            assert done.returncode == 0, done.stderr
+            return done
+
+        mars()
+        before = hub.received()
+        published = mars("--push").stderr
+        assert "is already there, made with these settings" in published
+        assert f"published: {hub.url}/me/gemma3-MARS/commit/" in published
+        assert (hub.count("commit"), hub.count("duplicate")) == (1, 1)
+        assert hub.received() - before < (base / "model.safetensors").stat().st_size / 2
+        files = hub.repos["me/gemma3-MARS"].head.files
+        assert RECORD_NAME not in files
+        assert "me/gemma3-MARS" in files["README.md"].content.decode()
+        assert "base_model: org/gemma3" in files["README.md"].content.decode()
+        assert run("-c", LOAD).stdout.split() == ["True"]

@@ -1,0 +1,147 @@
+"""A hand-made model whose refusal direction, modality shift and acting layers are known.
+
+State axes: HARM is set by harmful words, SIGHT by a picture; a picture also moves HARM by `shift`.
+The other axes hold noise from the words. Block `commit` decides the first token by HARM: a push
+causes refusal only at layers before it, though the label is easier to read from it on.
+"""
+
+from types import SimpleNamespace
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+from transformers.models.gemma3 import Gemma3ImageProcessorPil
+
+from mars_export.inputs.prompts import PromptSet, PromptSets
+from support import torchvision_shim
+
+torchvision_shim.install()  # for `video_processor`
+
+HARM, SIGHT, WIDTH = 0, 1, 16
+GOOD = [f"good{i}" for i in range(200)]
+BAD = [f"bad{i}" for i in range(200)]
+FILLER = ["how", "do", "i", "make", "show", "me", "please", "a", "the", "explain", "Sorry", "sure"]
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>", "<turn>", "<end>", "user", "model", "<nl>"]
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<turn> "
+    "{{ 'model' if m['role'] == 'assistant' else m['role'] }} <nl> "
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<boi> {% else %}{{ c['text'] }} "
+    "{% endif %}{% endfor %}<end> {% endfor %}"
+    "{% if add_generation_prompt %}<turn> model <nl>{% endif %}"
+)
+HEADER = ["<turn>", "model", "<nl>"]
+
+
+def processor(template: str = TEMPLATE) -> transformers.Gemma3Processor:
+    """A real Gemma 3 processor with a word-level tokenizer."""
+    visual = {"image_token": "<img>", "boi_token": "<boi>", "eoi_token": "<eoi>"}
+    words = [*SPECIAL, *visual.values(), *FILLER, *GOOD, *BAD]
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.add_special_tokens(["<turn>", "<end>", "<nl>", *visual.values()])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>",
+        unk_token="<unk>", extra_special_tokens=visual,
+    )  # fmt: skip
+    images = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
+    return transformers.Gemma3Processor(
+        images, tokenizer, chat_template=template, image_seq_length=4
+    )
+
+
+def texts(words: list[str], count: int) -> list[str]:
+    forms = ["how do i make a {}", "show me the {}", "please explain {}", "make me a {} please"]
+    return [forms[i % len(forms)].format(words[i]) for i in range(count)]
+
+
+class _Block(nn.Module):
+    """Passes the state on; the committing block also decides, and quietens the noise axes."""
+
+    def __init__(self, commits: bool, tuples: bool) -> None:
+        super().__init__()
+        self.commits, self.tuples = commits, tuples
+        self.decision = torch.empty(0)
+
+    def forward(self, h: torch.Tensor) -> object:
+        if self.commits:
+            self.decision = h[:, -1, HARM].clone()
+            h = torch.cat([h[..., : SIGHT + 1], 0.7 * h[..., SIGHT + 1 :]], -1)
+        return (h * 1.0, "extra") if self.tuples else h * 1.0
+
+
+class PlantedModel(nn.Module):
+    """Takes the batches of `processor()`; see the module's docstring."""
+
+    def __init__(
+        self, layers: int = 10, commit: int = 6, harm: float = 4.0, shift: float = 1.0,
+        noise: float = 0.3, threshold: float = 2.0, tuples: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        vocabulary = processor().tokenizer.get_vocab()
+        self.config = SimpleNamespace(model_type="gemma3")
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.layers = nn.ModuleList(_Block(i == commit, tuples) for i in range(layers))
+        self.harm, self.shift, self.threshold = harm, shift, threshold
+        generator = torch.Generator().manual_seed(0)
+        self.noise = noise * torch.randn(len(vocabulary), WIDTH, generator=generator)
+        self.noise[:, SIGHT] = 0
+        self.noise[: len(SPECIAL)] = 0
+        self.bad = torch.zeros(len(vocabulary))
+        self.bad[[vocabulary[w] for w in BAD]] = 1
+        self.image, self.refuses = vocabulary["<img>"], vocabulary["Sorry"]
+        self.limit = 10**6  # requests that fit into memory
+
+    def get_decoder(self) -> "PlantedModel":
+        return self
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool,
+        logits_to_keep: int, **_: torch.Tensor,
+    ) -> SimpleNamespace:  # fmt: skip
+        if len(input_ids) > self.limit:
+            raise torch.OutOfMemoryError("planted")
+        h = (self.noise[input_ids] * attention_mask.unsqueeze(-1)).cumsum(1)
+        h[..., HARM] += self.harm * (self.bad[input_ids] * attention_mask).cummax(1).values
+        seen = (input_ids == self.image).float().cummax(1).values
+        h[..., SIGHT] += 3 * seen
+        h[..., HARM] += self.shift * seen
+        for layer in self.layers:
+            out = layer(h)
+            h = out[0] if isinstance(out, tuple) else out
+        decision = next(layer.decision for layer in self.layers if layer.commits)
+        logits = torch.zeros(len(h), 1, len(self.noise))
+        logits[:, 0, self.refuses] = 6 + 4 * (decision - self.threshold)
+        return SimpleNamespace(logits=logits)
+
+
+def prompt_sets(count: int = 60) -> PromptSets:
+    """Harmful and harmless texts, three quarters for training."""
+    train = count * 3 // 4
+
+    def of(name: str, words: list[str]) -> PromptSet:
+        made = texts(words, count)
+        return PromptSet(name, "0" * 64, "Apache-2.0", tuple(made[:train]), tuple(made[train:]))
+
+    return PromptSets(of("bad", BAD), of("good", GOOD))
+
+
+def video_processor() -> transformers.Qwen3VLProcessor:
+    """A real Qwen3-VL processor around the same words."""
+    tokens = {
+        "image_token": "<|image_pad|>", "video_token": "<|video_pad|>",
+        "vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>",
+    }  # fmt: skip
+    tokenizer = processor().tokenizer
+    core = tokenizer.backend_tokenizer
+    core.add_special_tokens(list(tokens.values()))
+    words = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", extra_special_tokens=tokens
+    )
+    size = {"shortest_edge": 32 * 32, "longest_edge": 32 * 32 * 4}
+    template = TEMPLATE.replace("'image' %}<boi>", "'video' %}<|video_pad|>")
+    return transformers.Qwen3VLProcessor(
+        transformers.Qwen2VLImageProcessor(patch_size=8), words,
+        transformers.Qwen3VLVideoProcessor(patch_size=8, size=size),
+        chat_template=template.replace("{{ bos_token }}", ""),
+    )  # fmt: skip

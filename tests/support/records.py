@@ -1,0 +1,270 @@
+"""Plausible manifests and reports for card tests; numbers are made up, their relations are not."""
+
+import hashlib
+import math
+import random
+
+from scipy.stats import binomtest
+
+from mars_export.calibration.record import (
+    CalibrationRecord,
+    LayerScore,
+    Probe,
+    PromptSource,
+    VisualSource,
+)
+from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
+from mars_export.evaluation.report import Cell, Pair, Rate, Report, SelfCheck, SuiteSource
+
+VERSIONS = {
+    "mars-export": "0.1.0",
+    "python": "3.11.9",
+    "safetensors": "0.8.0",
+    "torch": "2.13.0",
+    "transformers": "5.23.0",
+}
+OUTCOMES = {
+    # (harmful, modality): (both refused, newly refused, newly answered, both answered)
+    (True, "text"): (118, 1, 0, 1),
+    (True, "image"): (4, 112, 0, 4),
+    (True, "video"): (6, 103, 1, 10),
+    (False, "text"): (1, 0, 1, 118),
+    (False, "image"): (0, 2, 0, 118),
+    (False, "video"): (0, 0, 0, 120),
+}
+
+
+def sha(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def calibration(modalities=("text", "image", "video"), **changes):
+    rng = random.Random(0)
+    shift = {"text": 0.0, "image": 2.61, "video": 3.4}
+    scores = [
+        LayerScore(
+            layer=layer,
+            consistency=0.35 + 0.09 * layer - 0.01 * layer**2,
+            separability=4.0 + 6.1 * layer - 0.55 * layer**2,
+            margin=0.2 + 0.25 * layer - 0.024 * layer**2,
+            combined=None if layer in (0, 7) else 0.18 * layer - 0.015 * layer**2,
+            excluded={0: "below 0.2 of the depth", 7: "beyond 0.8 of the depth"}.get(layer),
+            separation=3.0 + layer,
+            shift={m: shift[m] * (0.6 + 0.1 * layer) for m in modalities},
+            induced=4.2 - 0.4 * layer if layer in (3, 4, 5) else None,
+            kl=0.012 * layer if layer in (3, 4, 5) else None,
+            lift=9.1 - 0.8 * layer if layer in (3, 4, 5) else None,
+        )
+        for layer in range(8)
+    ]
+
+    def cloud(middle, spread, n):
+        return [round(rng.gauss(middle, spread), 4) for _ in range(n)]
+
+    visual = [m for m in modalities if m != "text"]
+    projections = {"harmful text": cloud(4.1, 0.7, 48), "harmless text": cloud(-4.0, 0.8, 48)}
+    projections |= {f"harmless text + neutral {m}": cloud(-3.8, 1.0, 48) for m in visual}
+    values = {
+        "model_type": "qwen3_vl",
+        "layer": 4,
+        "layers": 8,
+        "hidden_size": 128,
+        "dtype": "bfloat16",
+        "separation": 8.1,
+        "harmful": 4.05,
+        "harmless": -4.05,
+        "shift": {m: shift[m] for m in modalities},
+        "origin": -2.2,
+        "cap": 5.3,
+        "gain": 2.0,
+        "radius": 1.0,
+        "refusal_tokens": [40, 2121],
+        "scores": scores,
+        "prompts": {
+            "harmful": PromptSource(
+                name="harmful-1",
+                sha256=sha("harmful"),
+                licence="CC-BY-4.0",
+                train=128,
+                validation=48,
+                dropped=3,
+            ),
+            "harmless": PromptSource(
+                name="harmless-1",
+                sha256=sha("harmless"),
+                licence="Apache-2.0",
+                train=128,
+                validation=48,
+                dropped=0,
+            ),
+        },
+        "visuals": {
+            m: VisualSource(
+                generator="uniform random colour",
+                seed=0,
+                count=24,
+                width=64,
+                height=64,
+                frames=4 if m == "video" else 1,
+            )
+            for m in visual
+        },
+        "header_suffixes": [[151644, 77091, 198]],
+        "probes": [
+            Probe(
+                modality="text",
+                prompt="a probe",
+                visual=None,
+                projection=3.0,
+                gate=0.8,
+                strength=2.3,
+            )
+        ],
+        "projections": projections,
+        "seed": 0,
+        "seconds": 41.7,
+    }
+    return CalibrationRecord(**values | changes)
+
+
+def base(**changes):
+    values = {
+        "repo": "example-org/tiny-vl-instruct",
+        "revision": "8f2a1c0d9e7b6a5f4c3d2e1f0a9b8c7d6e5f4a3b",
+        "name": "example-org/tiny-vl-instruct",
+        "model_type": "qwen3_vl",
+        "architecture": "Qwen3VLForConditionalGeneration",
+        "licence": "apache-2.0",
+        "pipeline_tag": "image-text-to-text",
+        "languages": ["en"],
+    }
+    return BaseModelSource(**values | changes)
+
+
+def entry(path, size, origin):
+    return FileEntry(path=path, sha256=sha(path), size=size, origin=origin)
+
+
+def manifest(**changes):
+    prefix = "model.language_model.layers.4.mars"
+    values = {
+        "created": "2026-03-01T10:00:00+00:00",
+        "base": base(),
+        "steering_sha256": sha("steering"),
+        "modeling_file": "modeling_mars.py",
+        "tensors": [
+            TensorEntry(name=f"{prefix}.direction", shape=[128], dtype="float32", norm=1.0),
+            TensorEntry(name=f"{prefix}.shift", shape=[3], dtype="float32", norm=4.29),
+            TensorEntry(name=f"{prefix}.origin", shape=[], dtype="float32", norm=2.2),
+        ],
+        "files": [
+            entry("config.json", 2310, "base-rewritten"),
+            entry("model-00001-of-00002.safetensors", 4_812_330_000, "base"),
+            entry("mars.safetensors", 1432, "added"),
+            entry("model.safetensors.index.json", 9120, "base-rewritten"),
+            entry("modeling_mars.py", 12_480, "added"),
+            entry("tokenizer.json", 180_332, "base"),
+            entry("calibration/calibration.json", 31_002, "added"),
+            entry("calibration/calibration.safetensors", 8800, "added"),
+        ],
+        "calibration": calibration(),
+        "versions": VERSIONS,
+    }
+    return Manifest(**values | changes)
+
+
+def rate(count, n):
+    interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    return Rate(count=count, n=n, rate=count / n, low=interval.low, high=interval.high)
+
+
+def cell(modality, harmful, arm, refused, n, unknown=0):
+    rebuttal, unknown = refused // 5, min(unknown, n - refused)
+    return Cell(
+        modality=modality,
+        harmful=harmful,
+        arm=arm,
+        refused=rate(refused, n),
+        degenerate=rate(0, n),
+        unknown=rate(unknown, n),
+        verdicts={
+            "refusal": refused - rebuttal,
+            "rebuttal": rebuttal,
+            "answer": n - refused - unknown,
+            "degenerate": 0,
+            "unknown": unknown,
+        },
+    )
+
+
+def pair(modality, harmful, outcome):
+    both, gained, lost, neither = outcome
+    n, discordant = both + gained + lost + neither, gained + lost
+    difference = (gained - lost) / n
+    # Wald with half an event added: near enough to Newcombe's interval for a fixture.
+    width = 1.96 * math.sqrt(max(discordant + 1 - n * difference**2, 0.5)) / n
+    return Pair(
+        modality=modality,
+        harmful=harmful,
+        n=n,
+        newly_refused=gained,
+        newly_answered=lost,
+        difference=difference,
+        low=max(-1.0, difference - width),
+        high=min(1.0, difference + width),
+        p_value=binomtest(gained, discordant, 0.5).pvalue if discordant else 1.0,
+    )
+
+
+def gates(outcomes):
+    rng = random.Random(1)
+    opened = {
+        True: lambda: max(0.0, rng.gauss(0.7, 0.25)),
+        False: lambda: max(0.0, rng.gauss(-1, 0.5)),
+    }
+    return {
+        f"{'harmful' if harmful else 'harmless'} {modality}": [
+            round(opened[harmful](), 4) for _ in range(sum(outcome))
+        ]
+        for (harmful, modality), outcome in outcomes.items()
+    }
+
+
+def report(outcomes=OUTCOMES, unknown=0, **changes):
+    cells, pairs = [], []
+    for (harmful, modality), outcome in outcomes.items():
+        both, gained, lost, _ = outcome
+        n = sum(outcome)
+        cells.append(cell(modality, harmful, "off", both + lost, n))
+        cells.append(cell(modality, harmful, "on", both + gained, n, unknown))
+        pairs.append(pair(modality, harmful, outcome))
+    values = {
+        "created": "2026-03-01T10:05:00+00:00",
+        "steering_sha256": sha("steering"),
+        "self_check": SelfCheck(
+            active=True,
+            detail="12 probes at the calibrated gate, largest error 0.003",
+        ),
+        "suite": SuiteSource(name="organism-topics", sha256=sha("suite"), samples=720),
+        "judge": "rules-1",
+        "decoding": {"do_sample": False, "max_new_tokens": 24, "batch_size": 16},
+        "dtype": "bfloat16",
+        "device": "cpu",
+        "versions": {k: v for k, v in VERSIONS.items() if k != "safetensors"},
+        "cells": cells,
+        "pairs": pairs,
+        "regressions": ids("lost", True, 2, outcomes),
+        "newly_refused": ids("gained", False, 1, outcomes),
+        "gates": gates(outcomes),
+        "seconds": 88.4,
+    }
+    return Report(**values | changes)
+
+
+def ids(word, harmful, index, outcomes):
+    return [
+        f"{word}-{modality}-{i:03d}"
+        for (is_harmful, modality), outcome in outcomes.items()
+        if is_harmful == harmful
+        for i in range(outcome[index])
+    ]
