@@ -101,7 +101,12 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
         from mars_export.checkpoint.writer import write_checkpoint
 
         write_checkpoint(
-            job.base, checkpoint, source=job.source, calibration_dir=calibration, progress=tick
+            job.base,
+            checkpoint,
+            source=job.source,
+            calibration_dir=calibration,
+            family=job.family,
+            progress=tick,
         )
 
     def evaluate(tick: Tick) -> None:
@@ -129,6 +134,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
     asked = {
         "version": mars_export.__version__,
         "base": job.source.model_dump(mode="json"),
+        "family": job.family.model_dump(mode="json"),
         "files": _fingerprint(job.base),
         "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
         **settings.model_dump(mode="json", include={"dtype", "seed", "layer"}),

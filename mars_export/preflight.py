@@ -11,7 +11,8 @@ from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.errors import MarsError
 from mars_export.evaluation.packaged import packaged_suite
 from mars_export.evaluation.suite import Suite, read_suite
-from mars_export.families import Family, family_of
+from mars_export.families import Family
+from mars_export.families.inspection import family_for
 from mars_export.inputs import prompts
 from mars_export.inputs.overlap import overlap
 from mars_export.settings import Settings
@@ -79,7 +80,7 @@ def prepare(settings: Settings) -> Job:
         raise MarsError(f"{error.filename} cannot be read: {error.strerror}; check it") from error
     base = fetch_base(model, settings.revision)
     config = read_json(base.path / "config.json")
-    family = family_of(str(config.get("model_type")))
+    family = family_for(config, allow_unknown=settings.allow_unknown_family)
     weight_map(base.path)
     if not suite.evaluation_samples(family.modalities):
         raise MarsError(f"{suite.name} has no evaluation request for {family.name}; give --suite")

@@ -98,6 +98,11 @@ class Settings(EvaluationSettings, PushSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _option(
         "auto", "Precision to calibrate in; auto is the checkpoint's own.", group="Model"
     )
+    allow_unknown_family: bool = _option(
+        False,
+        "Expert: try a family without a file, worked out from its classes and without tests.",
+        group="Model",
+    )
     output: Path | None = _option(
         None,
         "Directory to make; appears complete or not at all. Default: NAME-MARS, here.",

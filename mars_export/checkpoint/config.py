@@ -73,8 +73,7 @@ def _auto_map(family: Family) -> dict[str, str]:
 
 
 def _refused(family: Family, record: CalibrationRecord) -> dict[str, str]:
-    """Inputs that bring a modality without a measured shift: parameters, and keys of what an
-    encoder has computed beforehand."""
+    """Inputs without a measured shift: parameters, and keys of encoder outputs given instead."""
     brought = family.shown_by | {modality: modality for modality in family.shown_by.values()}
     return {name: modality for name, modality in brought.items() if modality not in record.shift}
 

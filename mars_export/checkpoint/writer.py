@@ -50,6 +50,7 @@ def write_checkpoint(
     *,
     source: BaseModelSource,
     calibration_dir: Path,
+    family: Family | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write a complete steered directory; the model is never loaded.
@@ -62,6 +63,7 @@ def write_checkpoint(
         target: Directory to make; must not exist.
         source: Where the base comes from.
         calibration_dir: Holds calibration.json and calibration.safetensors.
+        family: Family of the base, where it is not one with a file (`inspect_family`).
         progress: Told (bytes hashed, bytes in all).
 
     Raises:
@@ -70,7 +72,7 @@ def write_checkpoint(
     """
     target.mkdir(parents=True)
     try:
-        return _write(base, target, source, calibration_dir, progress)
+        return _write(base, target, source, calibration_dir, family, progress)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -81,10 +83,11 @@ def _write(
     target: Path,
     source: BaseModelSource,
     calibration_dir: Path,
+    family: Family | None,
     progress: Progress | None,
 ) -> Manifest:
     raw = read_json(base / "config.json")
-    family = family_of(raw["model_type"])
+    family = family or family_of(raw["model_type"])
     for name in CALIBRATION:
         reuse_copy(calibration_dir / Path(name).name, target / name)
     record, direction = _read_calibration(target, raw)

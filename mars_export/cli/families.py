@@ -12,4 +12,5 @@ def families() -> None:
 
     for family in known().values():
         extra = f"  (pip install 'mars-export[{family.extra}]')" if family.extra else ""
-        click.echo(f"{family.model_type:12} {family.name:12} {', '.join(family.modalities)}{extra}")
+        modalities = ", ".join(family.modalities)
+        click.echo(f"{family.model_type:16} {family.name:16} {modalities}{extra}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mars_export.checkpoint.files import read_json
 from mars_export.evaluation.report import REPORT_NAME, Cell, Report
 
 __all__ = ["print_results", "print_summary"]
@@ -14,9 +15,11 @@ def print_summary(output: Path) -> None:
     """Print the results of a steered directory, its path and three lines that load it."""
     print_results(Report.model_validate_json((output / REPORT_NAME).read_bytes()))
     print(f"\n{output}\n")
-    print("from transformers import AutoModelForImageTextToText, AutoProcessor")
-    for name, auto in (("model", "AutoModelForImageTextToText"), ("processor", "AutoProcessor")):
-        print(f"{name} = {auto}.from_pretrained({str(output)!r}, trust_remote_code=True)")
+    auto_map = read_json(output / "config.json")["auto_map"]
+    auto = next(name for name in auto_map if name.startswith("AutoModelFor"))
+    print(f"from transformers import {auto}, AutoProcessor")
+    for name, loader in (("model", auto), ("processor", "AutoProcessor")):
+        print(f"{name} = {loader}.from_pretrained({str(output)!r}, trust_remote_code=True)")
 
 
 def print_results(report: Report) -> None:

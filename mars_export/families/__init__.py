@@ -1,5 +1,6 @@
 """Model families as data."""
 
 from mars_export.families.family import Family, decoder_layers, families, family_of
+from mars_export.families.results import Tested, tested
 
-__all__ = ["Family", "decoder_layers", "families", "family_of"]
+__all__ = ["Family", "Tested", "decoder_layers", "families", "family_of", "tested"]

@@ -1,7 +1,7 @@
 """A family worked out from the classes of the installed Transformers.
 
-`python -m mars_export.families.inspection DIRECTORY` prints the JSON of a model's family, to start a
-new file from. The exporter uses `inspect_family` for a family without a file, when told to.
+`python -m mars_export.families.inspection DIRECTORY` prints the JSON of a model's family, to start
+a new file from. The exporter uses `inspect_family` for a family without a file, when told to.
 """
 
 import inspect
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mars_export.errors import MarsError
-from mars_export.families.family import Family, Forward
+from mars_export.families.family import Family, Forward, families, family_of
 from mars_export.vocabulary import Modality
 
-__all__ = ["inspect_family"]
+__all__ = ["family_for", "inspect_family"]
 
 Shown = Literal["image", "video", "audio"]
 
@@ -29,11 +29,26 @@ _TOKENS: Final[dict[Modality, str]] = {"image": "image_token_id", "video": "vide
 _NONSENSE: Final = "no activation has this name"
 
 
+def family_for(raw: dict[str, Any], *, allow_unknown: bool) -> Family:
+    """The family of a base model, by its file or, if allowed, worked out from its classes.
+
+    Args:
+        raw: The base's config.json.
+        allow_unknown: Whether a family without a file, and so without tests, will do.
+
+    Raises:
+        MarsError: if the family is not supported, or the model is already steered.
+    """
+    model_type = str(raw.get("model_type"))
+    known = model_type in families() or model_type.startswith("mars_") or not allow_unknown
+    return family_of(model_type) if known else inspect_family(raw)
+
+
 def inspect_family(raw: dict[str, Any]) -> Family:
     """Work out the family of a model from its config.json; no weights are read.
 
-    The model is built on the meta device. The activation that the guard replaces is found by trying:
-    the decoder must refuse to be built without it.
+    The model is built on the meta device. The activation that the guard replaces is found by
+    trying: the decoder must refuse to be built without it.
 
     Args:
         raw: The base's config.json.
@@ -58,11 +73,13 @@ def inspect_family(raw: dict[str, Any]) -> Family:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unknown(raw, f"its structure is not understood ({error})") from error
     parameters = _parameters(generator)
-    shown = {name: _SHOWN_BY[name] for name in parameters if name in _SHOWN_BY}
+    shown = _shown_by(generator, parameters, raw)
     visual = _visual_tokens(config, set(shown.values()))
     headless = _mapped("MODEL_MAPPING", config) or generator
     return Family(
-        name=generator.__name__.removesuffix("ForConditionalGeneration").removesuffix("ForCausalLM"),
+        name=generator.__name__.removesuffix("ForConditionalGeneration").removesuffix(
+            "ForCausalLM"
+        ),
         model_type=config.model_type,
         config=type(config).__name__,
         model=headless.__name__,
@@ -84,8 +101,9 @@ def _generator(raw: dict[str, Any]) -> Any:
     import transformers
 
     name = next(iter(raw.get("architectures") or ()), "")
-    found = getattr(transformers, name, None)
-    if not (inspect.isclass(found) and issubclass(found, transformers.GenerationMixin)):
+    found: Any = getattr(transformers, name, None)
+    generates = inspect.isclass(found) and issubclass(found, transformers.GenerationMixin)
+    if not generates:
         raise _unknown(raw, f"Transformers has no generating class {name!r}")
     if found.config_class.model_type != raw.get("model_type"):
         raise _unknown(raw, f"{name} is of type {found.config_class.model_type!r}")
@@ -110,17 +128,30 @@ def _activation(decoder: Any, config: Any, raw: dict[str, Any]) -> str:
         try:
             decoder(config)
         except KeyError:
-            return key
+            return str(key)
         finally:
             setattr(config, key, value)
     raise _unknown(raw, "its decoder can be built without an activation, so nothing guards it")
 
 
+def _shown_by(generator: Any, parameters: list[str], raw: dict[str, Any]) -> dict[str, Shown]:
+    """Parameters that bring a modality; raise if the class has one that no known name brings."""
+    found = {name: _SHOWN_BY[name] for name in parameters if name in _SHOWN_BY}
+    for modality in ("image", "video", "audio"):
+        if hasattr(generator, f"get_{modality}_features") and modality not in found.values():
+            raise _unknown(raw, f"no known parameter of {generator.__name__} brings its {modality}")
+    return found
+
+
 def _visual_tokens(config: Any, shown: set[Shown]) -> dict[Modality, str]:
-    ids = {m: getattr(config, a, None) for m, a in _TOKENS.items() if m in shown}
-    found = {m: _TOKENS[m] for m, token in ids.items() if isinstance(token, int)}
-    if "video" in found and ids["video"] == ids.get("image"):
-        del found["video"]
+    """Modalities with a placeholder token of their own."""
+    found: dict[Modality, str] = {}
+    taken: set[int] = set()
+    for modality, attribute in _TOKENS.items():
+        token = getattr(config, attribute, None)
+        if modality in shown and isinstance(token, int) and token not in taken:
+            found[modality] = attribute
+            taken.add(token)
     return found
 
 
@@ -149,8 +180,8 @@ def _parameters(native: Any) -> list[str]:
 
 def _unknown(raw: dict[str, Any], reason: str) -> MarsError:
     return MarsError(
-        f"model type {raw.get('model_type')!r} is not supported and cannot be worked out: {reason}; "
-        "CONTRIBUTING.md says how to add a family"
+        f"model type {raw.get('model_type')!r} is not supported and cannot be worked out: "
+        f"{reason}; CONTRIBUTING.md says how to add a family"
     )
 
 

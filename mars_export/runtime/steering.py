@@ -195,7 +195,8 @@ class SteeredMixin(_Native):
 
     def _steered_layer(self) -> Any:
         found = self.get_decoder()  # of Llama 4: the language model with its head
-        return (found if hasattr(found, "layers") else found.model).layers[self.config.mars["layer"]]
+        found = found if hasattr(found, "layers") else found.model
+        return found.layers[self.config.mars["layer"]]
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:

@@ -36,6 +36,7 @@ def settings_of(monkeypatch):
         (["--batch-size", "8"], "batch_size", 8),
         (["--layer", "0"], "layer", 0),
         (["--private"], "private", True),
+        (["--allow-unknown-family"], "allow_unknown_family", True),
         (["--seed", "7"], "seed", 7),
         (["--display", "none"], "display", "none"),
         (["--dtype=bfloat16"], "dtype", "bfloat16"),

@@ -41,6 +41,11 @@ def test_a_family_that_is_not_supported(refuses, base):
     refuses("model type 'made_up' is not supported", "--model", base)
 
 
+def test_a_family_that_transformers_does_not_know_either(refuses, base):
+    (base / "config.json").write_text(json.dumps({"model_type": "made_up"}))
+    refuses("'made_up'", "--model", base, "--allow-unknown-family")
+
+
 def test_a_missing_licence(refuses, base):
     (base / "README.md").unlink()
     refuses("names no licence: look it up and state it", "--model", base)

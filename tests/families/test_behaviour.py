@@ -32,16 +32,31 @@ def keys(directory):
     return found
 
 
-def test_loads_steered_through_its_Auto_classes_with_no_key_left_over(pair):
+def close(got, want, rtol=1e-5, atol=1e-5):
+    torch.testing.assert_close(got, want, rtol=rtol, atol=atol)
+
+
+def same_weights(model, other):
+    """Equal bits. Logits may differ in the last ones: a new file aligns tensors differently."""
+    theirs = dict(other.named_parameters())
+    assert all(weight.equal(theirs[name]) for name, weight in model.named_parameters())
+
+
+def test_loads_steered_through_its_auto_classes_with_no_key_left_over(pair):
     batch = pair.batch(None)
     assert pair.family.auto_class in auto_classes(pair)
+    # A headless class leaves the head over, in some families; no other key, and no other class.
+    headless = getattr(transformers, pair.family.model)
+    _, allowed = headless.from_pretrained(pair.base_dir, output_loading_info=True)
     for auto in auto_classes(pair):
         model, info = load(pair.directory, auto, output_loading_info=True)
-        assert not any(info[problem] for problem in LEFT_OVER), info
+        name = pair.family.model if auto == "AutoModel" else pair.family.generator
+        assert type(model).__name__ == f"Steered{name}"
+        assert isinstance(model, getattr(transformers, name))
+        same = {k: info[k] for k in LEFT_OVER} == {k: allowed[k] for k in LEFT_OVER}
+        assert same if auto == "AutoModel" else not any(info[k] for k in LEFT_OVER)
         model(**batch)
         assert model.mars.last[0][0].strength > 0
-        natives = [pair.family.model if auto == "AutoModel" else pair.family.generator]
-        assert [type(model).__name__] == [f"Steered{name}" for name in natives]
 
 
 def test_off_is_the_base_bit_for_bit(pair):
@@ -59,13 +74,21 @@ def test_on_equals_a_hook_set_by_hand_in_every_modality(pair):
         check_forward(pair, pair.batch(*rows), *rows)
 
 
+def check_others_untouched(pair, got, native):
+    """Bit for bit, except that experts multiply as many rows at once as were routed to them."""
+    if hasattr(pair.base.config.get_text_config(), "num_experts_per_tok"):
+        epsilon = torch.finfo(got.dtype).eps
+        close(got[:, :-1], native[:, :-1], rtol=20 * epsilon, atol=20 * epsilon)
+    else:
+        assert got[:, :-1].equal(native[:, :-1])
+
+
 def check_forward(pair, batch, *rows):
     got = pair.model(**batch).logits
     where = pair.ends(batch, *rows)
-    want = oracle_logits(pair.base, pair.record, pair.direction, batch, where)
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    close(got, oracle_logits(pair.base, pair.record, pair.direction, batch, where))
     native = pair.base(**batch).logits
-    assert got[:, :-1].equal(native[:, :-1])
+    check_others_untouched(pair, got, native)
     assert (got[:, -1] - native[:, -1]).abs().amax(-1).min() > 0.01
     assert [row[0].modality for row in pair.model.mars.last] == [m for _, _, m in where]
     lengths = batch["attention_mask"].sum(1).tolist()
@@ -121,7 +144,7 @@ def test_native_classes_by_name_raise(pair):
             getattr(transformers, name).from_pretrained(pair.directory)
 
 
-def test_without_trust_every_Auto_class_raises(pair, monkeypatch):
+def test_without_trust_every_auto_class_raises(pair, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: "n")
     for auto in ["AutoConfig", *auto_classes(pair)]:
         for trust in (None, False):
@@ -136,10 +159,11 @@ def test_saved_again_it_is_steered_and_has_the_layout_of_the_base(pair, tmp_path
     assert (tmp_path / "again/modeling_mars.py").exists()
     model, info = load(tmp_path / "again", pair.family.auto_class, output_loading_info=True)
     assert not any(info[problem] for problem in LEFT_OVER), info
-    assert model(**batch).logits.equal(want)
+    same_weights(model, pair.model)
+    close(model(**batch).logits, want)
     assert len(model.mars.last[0]) == 1
-    steering = {key for key in keys(pair.directory) if ".steering." in key}
-    assert keys(tmp_path / "again") == keys(pair.base_dir) | steering
+    new = {name for name in keys(tmp_path / "again") if ".steering." not in name}
+    assert new == keys(pair.base_dir)
     saved = json.loads((tmp_path / "again/config.json").read_text())
     assert saved["model_type"] == pair.family.disk_model_type
     assert not any("--" in reference for reference in saved["auto_map"].values())
@@ -154,8 +178,7 @@ def test_heads_are_tied_as_in_the_base(pair):
 
     assert tied(pair.model) == tied(pair.base)
     assert pair.model.num_parameters() == pair.base.num_parameters()
-    mine = dict(pair.model.named_parameters())
-    assert all(mine[name].equal(weight) for name, weight in pair.base.named_parameters())
+    same_weights(pair.model, pair.base)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
@@ -168,7 +191,7 @@ def test_half_precision_changes_the_steered_position_only(pair, dtype):
     batch = {k: v.to(dtype) if v.is_floating_point() else v for k, v in pair.batch(None).items()}
     want = base(**batch).logits
     got = model(**batch).logits
-    assert got[:, :-1].equal(want[:, :-1])
+    check_others_untouched(pair, got, want)
     assert not got[:, -1].equal(want[:, -1])
     model.mars.enabled = False
     assert model(**batch).logits.equal(want)
@@ -185,17 +208,18 @@ def test_sharded_bases_keep_their_shards(pair, tmp_path):
     write_checkpoint(base, target, source=source, calibration_dir=pair.directory / "calibration")
     model, info = load(target, pair.family.auto_class, output_loading_info=True)
     assert not any(info[problem] for problem in LEFT_OVER), info
+    same_weights(model, pair.model)
     batch = pair.batch(None)
-    assert model(**batch).logits.equal(pair.model(**batch).logits)
+    close(model(**batch).logits, pair.model(**batch).logits)
 
 
 def test_deep_copies_are_steered_and_switched_on_their_own(pair):
     batch = pair.batch(None)
     twin = copy.deepcopy(pair.model)
-    assert twin(**batch).logits.equal(pair.model(**batch).logits)
+    close(twin(**batch).logits, pair.model(**batch).logits)
     twin.mars.enabled = False
-    assert twin(**batch).logits.equal(pair.base(**batch).logits)
-    assert not pair.model(**batch).logits.equal(pair.base(**batch).logits)
+    close(twin(**batch).logits, pair.base(**batch).logits)
+    assert (pair.model(**batch).logits - pair.base(**batch).logits).abs().max() > 0.01
 
 
 ISOLATED = """

@@ -1,43 +1,94 @@
 """Family data agrees with the installed Transformers."""
 
 import inspect
+import json
 
 import pytest
 import transformers
+from safetensors import safe_open
 
 from mars_export.checkpoint.modeling import modeling_source
 from mars_export.errors import MarsError
-from mars_export.families import families, family_of
-from support import tiny
+from mars_export.families import decoder_layers, families, family_of
+from mars_export.families.inspection import inspect_family
+from support import tiny, zoo
 
 FAMILIES = list(families().values())
+BY_HAND = {"name", "extra", "notes", "modalities", "visual_tokens", "inspected"}
+
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.model_type)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.model_type)
-def test_parameters_are_the_native_ones(family):
-    for name, listed in (
-        (family.model, family.forward.model),
-        (family.generator, family.forward.generator),
-    ):
+def raw_config(family):
+    cls, config = zoo.build(family.model_type)
+    return {**json.loads(config.to_json_string()), "architectures": [cls.__name__]}
+
+
+def test_every_family_has_a_tiny_checkpoint():
+    assert list(families()) == zoo.MODEL_TYPES
+
+
+@each_family
+def test_data_is_what_the_native_classes_say(family):
+    seen = inspect_family(raw_config(family))
+    assert seen.inspected
+    assert not family.inspected
+    assert seen.model_dump(exclude=BY_HAND) == family.model_dump(exclude=BY_HAND)
+
+
+@each_family
+def test_defaults_of_parameters_are_the_native_ones(family):
+    for name in (family.model, family.generator):
         native = inspect.signature(getattr(transformers, name).forward).parameters
-        assert list(listed) == [n for n in native if n not in ("self", "kwargs")]
-        defaults = {n: native[n].default for n in listed}
+        defaults = {n: p.default for n, p in native.items() if n not in ("self", "kwargs")}
         assert {n: d for n, d in defaults.items() if d is not None} in ({}, {"logits_to_keep": 0})
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.model_type)
+@each_family
 def test_names_fit_the_native_classes(family):
-    cls, config = tiny.BUILDERS[family.model_type]()
+    cls, config = zoo.build(family.model_type)
     assert cls.__name__ == family.generator
     assert type(config).__name__ == family.config
-    assert hasattr(config.get_text_config(), family.activation)
     assert set(family.visual_tokens) == set(family.modalities) - {"text"}
-    assert all(isinstance(getattr(config, a), int) for a in family.visual_tokens.values())
+    assert set(family.visual_tokens) <= set(family.shown_by.values())
+    tokens = [getattr(config, attribute) for attribute in family.visual_tokens.values()]
+    assert all(isinstance(token, int) for token in tokens)
+    assert len(set(tokens)) == len(tokens)
     model = cls(config)
-    assert model.get_submodule(family.decoder) is model.get_decoder()
+    assert model.get_submodule(family.decoder).layers is decoder_layers(model)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.model_type)
+# First part of the keys of the language model on disk, where it is not the module's name.
+LEGACY = {
+    "gemma3": "language_model.model.layers.",
+    "internvl": "language_model.model.layers.",
+    "llava": "language_model.model.layers.",
+    "llava_onevision": "language_model.model.layers.",
+    "mistral3": "language_model.model.layers.",
+    "molmo2": "model.transformer.blocks.",
+    "qwen2_5_vl": "model.layers.",
+}
+
+
+@each_family
+def test_tiny_checkpoints_have_the_layout_of_the_hub(family, tmp_path):
+    zoo.save_base(family.model_type, tmp_path)
+    prefix = LEGACY.get(family.model_type, f"{family.decoder}.layers.")
+    with safe_open(tmp_path / "model.safetensors", "pt") as shard:
+        assert any(key.startswith(prefix) for key in shard.keys())  # noqa: SIM118
+        moved = any(key.startswith(f"{family.decoder}.layers.") for key in shard.keys())  # noqa: SIM118
+    assert moved == (family.model_type not in LEGACY)
+
+
+def test_the_steered_layer_of_hybrid_models_has_linear_attention(tmp_path):
+    for model_type in ("qwen3_5", "qwen3_5_moe"):
+        cls, config = zoo.build(model_type)
+        layer = decoder_layers(cls(config))[tiny.LAYER]
+        assert hasattr(layer, "linear_attn")
+        assert not hasattr(layer, "self_attn")
+
+
+@each_family
 def test_modeling_file_is_one_flat_compilable_file(family):
     source = modeling_source(family)
     compile(source, "modeling_mars.py", "exec")
@@ -54,5 +105,6 @@ def is_import(line):
 def test_unknown_and_steered_types_are_refused():
     with pytest.raises(MarsError, match="'mystery' is not supported"):
         family_of("mystery")
-    with pytest.raises(MarsError, match="already steered"):
-        family_of("mars_gemma3")
+    for model_type in ("mars_gemma3", "mars_mystery"):
+        with pytest.raises(MarsError, match="already steered"):
+            family_of(model_type)

@@ -84,7 +84,7 @@ def export(family: Family, base_dir: Path, folder: Path, **changes: Any) -> Path
     calibration = tiny.save_calibration(family.model_type, folder / "calibration", **changes)
     target = folder / "steered"
     source = tiny.source(family.model_type)
-    write_checkpoint(base_dir, target, source=source, calibration_dir=calibration)
+    write_checkpoint(base_dir, target, source=source, calibration_dir=calibration, family=family)
     return target
 
 

@@ -18,8 +18,9 @@ class Oracle:
         self.record = record
         self.unit = direction / direction.norm()
         self.where: list[tuple[int, int, str]] = []
-        layer = model.get_decoder().layers[record.layer]
-        self.handle = layer.register_forward_hook(self._hook)
+        decoder = model.get_decoder()
+        layers = decoder.layers if hasattr(decoder, "layers") else decoder.model.layers
+        self.handle = layers[record.layer].register_forward_hook(self._hook)
 
     def _hook(self, module, args, out):
         out = out.clone()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from mars_export.families import Family, families
 from support.tiny import BUILDERS as REFERENCE
 from support.tiny import HIDDEN, IMAGE, LAYERS, TEXT, VIDEO, VISION_END, VISION_START
 
@@ -225,6 +226,10 @@ _SPECS = {
 }
 
 MODEL_TYPES = sorted([*_SPECS, *REFERENCE])
+
+
+def family(model_type: str) -> Family:
+    return families()[model_type]
 
 
 def build(model_type: str):

@@ -9,7 +9,7 @@ _QWEN = {"qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe", "gl
 _TYPED = _QWEN | {"gemma4", "molmo2"}
 _MARKED_IMAGE = [VISION_START, *[IMAGE] * 4, VISION_END]
 
-# What stands before the text; families that are not listed mark an image and show no clip.
+# What stands before the text, where it is not placeholders between two marks.
 _SHOWN = {
     "image": {
         # Two crops of 2 x 2 patches and a newline behind each row of the tile.
@@ -22,15 +22,14 @@ _SHOWN = {
         "molmo2": [VIDEO_START, *[IMAGE] * 4, VIDEO_END],
         # The placeholders inside a clip are those of images.
         "glm46v": [VIDEO_START, *_MARKED_IMAGE, VIDEO_END],
-        **dict.fromkeys(_QWEN - {"glm46v"}, [VISION_START, *[VIDEO] * 4, VISION_END]),
-        "gemma4": [VISION_START, *[VIDEO] * 4, VISION_END],
     },
 }
+_MARKED = {"image": _MARKED_IMAGE, "video": [VISION_START, *[VIDEO] * 4, VISION_END]}
 
 
 def prompt(model_type: str, text: list[int], visual: str | None) -> list[int]:
     """Token ids of a one-turn request, generation prompt included."""
-    shown = _SHOWN[visual].get(model_type, _MARKED_IMAGE) if visual else []
+    shown = _SHOWN[visual].get(model_type, _MARKED[visual]) if visual else []
     return [1, *shown, *text, *HEADER]
 
 
@@ -88,7 +87,7 @@ def _pixels(model_type: str, visual: str, count: int, generator: torch.Generator
 
 
 def _molmo2_pixels(visual: str, count: int, random) -> dict:
-    """A low-resolution crop of 2 x 2 patches for either; a picture has a high-resolution one too."""
+    """A low-resolution crop of 2 x 2 patches; of a picture a high-resolution one as well."""
     crops = 2 if visual == "image" else 1
     patches = torch.arange(count * crops * 4).reshape(-1, 1)
     pixels = random(count * crops, 4, 14 * 14 * 3)
