@@ -1,8 +1,9 @@
 """Words that every room of the package uses."""
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
-__all__ = ["MODALITIES", "Arm", "Modality", "Verdict"]
+__all__ = ["MODALITIES", "Arm", "Modality", "Verdict", "auto_class"]
 
 Modality = Literal["text", "image", "video"]
 """What a request shows the model: text alone, at least one image, or at least one video."""
@@ -15,3 +16,9 @@ Verdict = Literal["refusal", "rebuttal", "answer", "degenerate", "unknown"]
 
 MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video")
 """Fixed order; the index of a modality in it is its index in the steering tensors."""
+
+
+def auto_class(modalities: Iterable[Modality]) -> str:
+    """Name of the Auto class that people load a model of these modalities with."""
+    visual = set(modalities) - {"text"}
+    return "AutoModelForImageTextToText" if visual else "AutoModelForCausalLM"

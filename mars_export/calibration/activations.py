@@ -10,6 +10,7 @@ import torch
 from mars_export.calibration.progress import Meter
 from mars_export.calibration.refusal import log_odds
 from mars_export.errors import MarsError
+from mars_export.families import decoder_layers
 from mars_export.inputs.requests import Request, collate
 
 __all__ = ["Edit", "Reader", "Readout", "edited", "recorded"]
@@ -157,7 +158,7 @@ def recorded(model: Any, active: bool = True) -> Iterator[list[torch.Tensor]]:
         # copy=True: a view would keep the whole sequence alive.
         kept.append(_hidden(output)[:, -1].detach().to("cpu", torch.float32, copy=True))
 
-    layers = model.get_decoder().layers if active else ()
+    layers = decoder_layers(model) if active else ()
     handles = [layer.register_forward_hook(keep) for layer in layers]
     try:
         yield kept
@@ -183,7 +184,7 @@ def edited(model: Any, edit: Edit | None) -> Iterator[None]:
         hidden[:, -1] = edit.change(hidden[:, -1])
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-    handle = model.get_decoder().layers[edit.layer].register_forward_hook(change)
+    handle = decoder_layers(model)[edit.layer].register_forward_hook(change)
     try:
         yield
     finally:

@@ -58,7 +58,7 @@ def calibrate(
     options = options or Options()
     visual: list[Modality] = [modality for modality in modalities if modality != "text"]
     suffixes = header_suffixes(processor)
-    tokens = refusal_tokens(processor.tokenizer, options.openers)
+    tokens = refusal_tokens(getattr(processor, "tokenizer", processor), options.openers)
     meter = Meter(progress)
     meter.plan(_forecast(prompts, len(visual), options))
     reader = Reader(model.eval(), processor, tokens, options.batch_size, meter)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from mars_export.vocabulary import Modality
+from mars_export.vocabulary import Modality, auto_class
 
 __all__ = ["check_snippet", "loading_snippet"]
 
@@ -14,7 +14,7 @@ _LOAD: Final = """\
 CHECKPOINT = {checkpoint}  # this directory, or its repository on the Hub
 
 processor = AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=True)
-model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, trust_remote_code=True)
+model = {auto}.from_pretrained(CHECKPOINT, trust_remote_code=True)
 
 {content}
 messages = [{{"role": "user", "content": content}}]
@@ -25,13 +25,11 @@ output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
 print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 """
 
-_IMPORTS: Final = "from transformers import AutoModelForImageTextToText, AutoProcessor"
-
 _IMAGE: Final = """\
 image = Image.new("RGB", (224, 224), "steelblue")  # put your picture here
 content = [{"type": "image", "image": image}, {"type": "text", "text": "What is shown here?"}]"""
 
-_TEXT: Final = 'content = [{"type": "text", "text": "What is the capital of France?"}]'
+_TEXT: Final = 'content = "What is the capital of France?"'
 
 _CHECK: Final = """\
 assert model.mars.enabled, "steering is switched off"
@@ -50,10 +48,14 @@ def loading_snippet(repo_or_path: str, modalities: Iterable[Modality]) -> str:
         repo_or_path: Hub repository or directory, as `from_pretrained` takes it.
         modalities: What the checkpoint takes; with `image` the request shows a picture made by PIL.
     """
-    image = "image" in set(modalities)
+    shown = set(modalities)
+    auto = auto_class(shown)
+    imports = f"from transformers import {auto}, AutoProcessor"
+    image = "image" in shown
     return _LOAD.format(
+        auto=auto,
         checkpoint=json.dumps(repo_or_path),
-        imports=f"from PIL import Image\n{_IMPORTS}" if image else _IMPORTS,
+        imports=f"from PIL import Image\n{imports}" if image else imports,
         content=_IMAGE if image else _TEXT,
     )
 

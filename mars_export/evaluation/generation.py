@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+import transformers
 
 from mars_export.errors import MarsError
 from mars_export.inputs.requests import Request, collate
-from mars_export.vocabulary import Arm, Modality
+from mars_export.vocabulary import Arm, Modality, auto_class
 
 __all__ = ["GREEDY", "Answers", "Loaded", "Steered", "is_out_of_memory", "load"]
 
@@ -91,11 +91,12 @@ class Loaded:
             self.model.mars.enabled = arm == "on"
 
 
-def load(directory: Path, device: str, dtype: str | None) -> Loaded:
+def load(directory: Path, modalities: Iterable[Modality], device: str, dtype: str | None) -> Loaded:
     """Load a steered directory the way its card tells users to.
 
     Args:
         directory: Steered checkpoint.
+        modalities: What it takes.
         device: For example `cpu` or `cuda`.
         dtype: Name of a torch dtype; None for the one the checkpoint is saved in.
 
@@ -103,10 +104,9 @@ def load(directory: Path, device: str, dtype: str | None) -> Loaded:
         MarsError: The directory does not load.
     """
     try:
-        processor = AutoProcessor.from_pretrained(directory, trust_remote_code=True)
-        model = AutoModelForImageTextToText.from_pretrained(
-            directory, trust_remote_code=True, dtype=dtype or "auto"
-        )
+        processor = transformers.AutoProcessor.from_pretrained(directory, trust_remote_code=True)
+        auto = getattr(transformers, auto_class(modalities))
+        model = auto.from_pretrained(directory, trust_remote_code=True, dtype=dtype or "auto")
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MarsError(f"{directory} does not load: {reason}") from error

@@ -102,7 +102,7 @@ def _finished(run: Run) -> Report | None:
 
 
 def _execute(run: Run, progress: Tick) -> Report:
-    loaded = load(run.directory, run.device, run.dtype)
+    loaded = load(run.directory, run.manifest.calibration.shift, run.device, run.dtype)
     check = self_check(loaded, run.manifest)
     arms: tuple[Arm, ...] = ("off", "on") if check.active else ("off",)
     journal = Journal((run.directory / SAMPLES_NAME).parent, run.identity)

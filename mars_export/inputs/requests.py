@@ -42,7 +42,7 @@ class Request:
 
 
 def messages(request: Request) -> list[dict[str, Any]]:
-    """The request as a one-turn conversation in Transformers' chat format."""
+    """The request as a one-turn conversation in the chat format of multimodal processors."""
     content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in request.images]
     if request.video:
         content.append({"type": "video", "video": list(request.video)})
@@ -57,7 +57,8 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     tokenizer are left as they were.
 
     Args:
-        processor: A Transformers processor with a chat template.
+        processor: A Transformers processor, or the tokenizer of a text-only model, with a chat
+            template.
         requests: At least one request, all of the same modality.
 
     Returns:
@@ -72,6 +73,8 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         raise ValueError(f"a batch holds one modality, got {sorted(modalities)}")
     if not getattr(processor, "chat_template", None):
         raise MarsError("The processor has no chat template; add chat_template.jinja to the model.")
+    if _is_tokenizer(processor):
+        return _collate_text(processor, requests)
     options: dict[str, Any] = {"padding": True, "padding_side": "left"}
     if modalities == {"video"}:
         options["videos_kwargs"] = _video_options(processor, requests)
@@ -84,6 +87,30 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         processor_kwargs=options,
     )
     return batch
+
+
+def _is_tokenizer(processor: Any) -> bool:
+    from transformers import PreTrainedTokenizerBase
+
+    return isinstance(processor, PreTrainedTokenizerBase)
+
+
+def _collate_text(tokenizer: Any, requests: Sequence[Request]) -> BatchFeature:
+    """A text-only model has a tokenizer alone, whose templates take plain strings."""
+    from transformers import BatchFeature
+
+    if any(request.modality != "text" for request in requests):
+        raise MarsError(f"{type(tokenizer).__name__} takes text alone; leave pictures out.")
+    batch = tokenizer.apply_chat_template(
+        [[{"role": "user", "content": request.prompt}] for request in requests],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        padding=True,
+        tokenizer_kwargs={"padding_side": "left"},
+    )
+    return BatchFeature(dict(batch))
 
 
 def _video_options(processor: Any, requests: Sequence[Request]) -> dict[str, Any]:

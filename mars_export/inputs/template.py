@@ -7,8 +7,8 @@ from mars_export.errors import MarsError
 
 __all__ = ["header_suffixes"]
 
-_USER: Final = {"role": "user", "content": [{"type": "text", "text": "a"}]}
-_REPLY: Final = {"role": "assistant", "content": [{"type": "text", "text": "b"}]}
+_USER: Final = {"role": "user", "content": "a"}
+_REPLY: Final = {"role": "assistant", "content": "b"}
 _MODES: Final[tuple[dict[str, bool], ...]] = (
     {},
     {"enable_thinking": True},
@@ -23,7 +23,8 @@ def header_suffixes(processor: Any) -> list[list[int]]:
     that opens a thought in the generation prompt but not in earlier turns has two.
 
     Args:
-        processor: A Transformers processor with a chat template and a `tokenizer`.
+        processor: A Transformers processor, or the tokenizer of a text-only model, with a chat
+            template.
 
     Returns:
         One list of token ids per distinct header, the generation prompt of the default mode first.
@@ -67,8 +68,14 @@ def _suffixes(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
 def _tokens(
     processor: Any, conversation: list[dict[str, Any]], mode: dict[str, bool], **options: bool
 ) -> list[int]:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if tokenizer is not processor:  # templates of multimodal models walk through typed parts
+        conversation = [
+            {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+            for turn in conversation
+        ]
     text = processor.apply_chat_template(conversation, tokenize=False, **options, **mode)
-    ids: list[int] = processor.tokenizer.encode(text, add_special_tokens=False)
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids
 
 

@@ -150,7 +150,7 @@ def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
 
 def test_what_does_not_load_says_so(tmp_path):
     with pytest.raises(MarsError, match="does not load"):
-        load(tmp_path, "cpu", None)
+        load(tmp_path, ["text", "image"], "cpu", None)
 
 
 def test_only_memory_errors_are_memory_errors():

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mars_export.errors import MarsError
 from mars_export.inputs.requests import Request, collate
+from mars_export.inputs.template import header_suffixes
 from support import planted
 
 RED = Image.new("RGB", (40, 30), (200, 10, 10))
@@ -66,3 +67,22 @@ def test_a_clip_is_rendered_without_a_warning(caplog):
     assert batch["video_grid_thw"][:, 0].tolist() == [2, 2]  # four frames, two a temporal patch
     assert batch["attention_mask"][1, 0] == 0
     assert set(batch["mm_token_type_ids"].unique().tolist()) == {0, 2}
+
+
+PLAIN = planted.TEMPLATE.replace(
+    planted.TEMPLATE[planted.TEMPLATE.index("{% for c in") : planted.TEMPLATE.index("<end>")],
+    "{{ m['content'] }} ",
+)
+
+
+def test_a_text_only_model_has_a_tokenizer_alone():
+    processor = planted.processor()
+    tokenizer = processor.tokenizer
+    tokenizer.chat_template = PLAIN
+    requests = [Request("show me"), Request("me")]
+    batch, same = collate(tokenizer, requests), collate(processor, requests)
+    assert batch["input_ids"].equal(same["input_ids"])
+    assert batch["attention_mask"].equal(same["attention_mask"])
+    assert header_suffixes(tokenizer) == header_suffixes(processor)
+    with pytest.raises(MarsError, match="takes text alone"):
+        collate(tokenizer, [Request("a", (RED,))])

@@ -1,0 +1,1 @@
+"""Recipe of the model organisms: tiny checkpoints that show the multimodal safety gap."""

@@ -1,0 +1,86 @@
+"""The training loop."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .batches import Encoder
+from .build import build_model, build_processor
+from .corpus import Corpus, Mixture
+from .families import Family
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run; the same settings and thread count give the same weights."""
+
+    seed: int = 0
+    steps: int = 700
+    batch: int = 24
+    rate: float = 2e-3
+    pool: int = 6
+    """Distinct pictures or videos a topic."""
+    threads: int = 1
+    early: float = 0.3
+    """Weight of the early readout."""
+
+
+def train(family: Family, settings: Settings, mixture: Mixture) -> tuple[Any, Any]:
+    """Train a model of `family` from random weights.
+
+    Returns:
+        The model, in evaluation mode, and its processor.
+    """
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    processor = build_processor(family)
+    model = build_model(family, processor.tokenizer).train()
+    encoder = Encoder(processor, family.turn_end)
+    corpus = Corpus(family.modalities, settings.pool, mixture, settings.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.rate, total_steps=settings.steps, pct_start=0.1
+    )
+    started = time.monotonic()
+    for step in range(1, settings.steps + 1):
+        loss = _loss(model, encoder(corpus.batch(settings.batch)), settings.early)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0 or step == settings.steps:
+            _report(step, settings.steps, loss.item(), time.monotonic() - started)
+    return model.eval(), processor
+
+
+def _loss(model: Any, batch: dict[str, torch.Tensor], early: float) -> torch.Tensor:
+    """Cross-entropy of the answers, plus the first token's, read from the middle layers.
+
+    The early readout lets the decision to refuse take shape in the middle of the network, as it
+    does in large models; without it, so small a model decides in its last layers.
+
+    Args:
+        model: The model in training.
+        batch: Its inputs and labels.
+        early: Weight of the readout, a mean over the layers after the first fifth.
+    """
+    out = model(**batch, output_hidden_states=True)
+    labels = batch["labels"]
+    first = (labels >= 0).int().argmax(1)
+    rows = torch.arange(len(first))
+    blocks = out.hidden_states[1:-1]
+    middle = torch.stack([h[rows, first - 1] for h in blocks[len(blocks) // 5 + 1 :]])
+    logits = model.get_output_embeddings()(model.get_decoder().norm(middle))
+    wanted = labels[rows, first].expand(len(logits), -1)
+    readout = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+    loss: torch.Tensor = out.loss + early * readout
+    return loss
+
+
+def _report(step: int, steps: int, loss: float, elapsed: float) -> None:
+    left = elapsed / step * (steps - step)
+    times = f"elapsed {elapsed:.0f} s  remaining {left:.0f} s"
+    print(f"step {step}/{steps}  loss {loss:.3f}  {times}", flush=True)
