@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Final
 
 import mars_export
-from mars_export.checkpoint.manifest import Manifest
 from mars_export.errors import MarsError
 from mars_export.failures import clear_disk_errors
 from mars_export.loading import load_base, pick_device
@@ -44,9 +43,7 @@ def export(settings: Settings, progress: Progress | None = None) -> Path:
         _make(workspace, job, settings, progress)
     if settings.push:
         repo = settings.push if isinstance(settings.push, str) else None
-        url = publish(
-            output, repo, progress, private=settings.private, overwrite=settings.overwrite
-        )
+        url = publish(output, repo, progress, private=settings.private)
         progress.note(f"published: {url}")
     return output
 
@@ -74,7 +71,7 @@ def _make(workspace: Workspace, job: Job, settings: Settings, progress: Progress
     pick_device(settings.device)
     progress.note(describe(job))
     workspace.run(stages, progress)
-    workspace.publish(_CHECKPOINT, digest)
+    workspace.publish(_CHECKPOINT, digest, overwrite=settings.overwrite)
 
 
 def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
@@ -154,14 +151,7 @@ def _fingerprint(base: Path) -> list[list[object]]:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-def publish(
-    directory: Path,
-    repo: str | None,
-    progress: Progress,
-    *,
-    private: bool = False,
-    overwrite: bool = False,
-) -> str:
+def publish(directory: Path, repo: str | None, progress: Progress, *, private: bool = False) -> str:
     """Push a steered directory, with a card whose snippets name the repository.
 
     Args:
@@ -169,7 +159,6 @@ def publish(
         repo: `org/name` or `name`; None for the base's name with `-MARS`.
         progress: Display.
         private: Whether to make a new repository private; it follows the base otherwise.
-        overwrite: Whether to replace the content of a repository that is no steered checkpoint.
 
     Returns:
         Address of the commit.
@@ -178,30 +167,9 @@ def publish(
         MarsError: if the directory is not fit to be published, or the Hub refuses.
     """
     from mars_export.card.render import write_card
-    from mars_export.hub import push
+    from mars_export.hub import destination_of, push
 
-    target = _destination(directory, repo)
+    target = destination_of(directory, repo)
     write_card(directory, target)
     with progress.stage(f"push to {target}") as tick:
-        return push(
-            directory,
-            target,
-            private=private or None,
-            overwrite=overwrite,
-            note=progress.note,
-            tick=tick,
-        )
-
-
-def _destination(directory: Path, repo: str | None) -> str:
-    """Full name of the repository, `YOU/NAME` unless an owner is given."""
-    from huggingface_hub import HfApi
-
-    from mars_export.hub.failures import hub_errors
-
-    name = repo or f"{Path(Manifest.read(directory).base.name).name}-MARS"
-    if "/" in name:
-        return name
-    api = HfApi()
-    with hub_errors("your account", api.endpoint):
-        return f"{api.whoami()['name']}/{name}"
+        return push(directory, target, private=private or None, note=progress.note, tick=tick)

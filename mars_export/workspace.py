@@ -25,6 +25,7 @@ from typing import IO, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mars_export.atomic import write_atomically
 from mars_export.checkpoint.manifest import MANIFEST_NAME
 from mars_export.errors import MarsError
 from mars_export.progress import Progress, Tick
@@ -134,15 +135,20 @@ class Workspace:
             kept.append(FinishedStage(name=stage.name, digest=chain[number], seconds=seconds))
             self._save(kept)
 
-    def publish(self, made: str, digest: str) -> None:
-        """Move a finished directory to the output; the caller has checked that it may.
+    def publish(self, made: str, digest: str, *, overwrite: bool) -> None:
+        """Move a finished directory to the output.
 
         Args:
             made: The directory, relative to the workspace.
             digest: Of everything it was made from; see `is_published`.
+            overwrite: Whether it may replace another steered checkpoint.
+
+        Raises:
+            MarsError: if something is there that must stay; the finished stages are kept.
         """
+        self.check_replaceable(overwrite)  # again: files may have come during a long run
         source, replaced = self.root / made, self.root / _REPLACED
-        _write(source / RECORD_NAME, _Published(digest=digest))
+        _write_record(source / RECORD_NAME, _Published(digest=digest))
         if _has_entries(self.output):
             self.output.rename(replaced)
         source.rename(self.output)
@@ -263,14 +269,12 @@ class Workspace:
                 path.unlink(missing_ok=True)
 
     def _save(self, stages: Sequence[FinishedStage]) -> None:
-        _write(self.root / _STATE, _State(stages=tuple(stages)))
+        _write_record(self.root / _STATE, _State(stages=tuple(stages)))
 
 
 def _has_entries(directory: Path) -> bool:
     return directory.is_dir() and any(directory.iterdir())
 
 
-def _write(path: Path, record: BaseModel) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def _write_record(path: Path, record: BaseModel) -> None:
+    write_atomically(path, record.model_dump_json(indent=2) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from mars_export.atomic import replacing, write_atomically
 from mars_export.calibration.record import CalibrationRecord
 from mars_export.errors import MarsError
 from mars_export.vocabulary import Modality
@@ -49,13 +49,12 @@ class Calibration:
         Args:
             directory: Made if it does not exist.
         """
-        directory.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name) for name in _VECTORS}
         tensors.update({f"{_SHIFT}{m}": vector for m, vector in self.shift.items()})
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        _replace(directory / TENSORS_NAME, lambda path: save_file(whole, path))
-        text = self.record.model_dump_json(indent=2) + "\n"
-        _replace(directory / RECORD_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+        with replacing(directory / TENSORS_NAME) as path:
+            save_file(whole, path)
+        write_atomically(directory / RECORD_NAME, self.record.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> Calibration:
@@ -81,12 +80,6 @@ class Calibration:
         }
         direction, harmful, harmless = (tensors[name] for name in _VECTORS)
         return cls(record, direction, harmful, harmless, shift)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)
 
 
 def _check(directory: Path, record: CalibrationRecord, tensors: dict[str, torch.Tensor]) -> None:

@@ -16,6 +16,7 @@ from mars_export.calibration.record import (
     VisualSource,
 )
 from mars_export.calibration.selection import Trial
+from mars_export.calibration.tuning import Tuning
 from mars_export.inputs.prompts import PromptSet, PromptSets
 from mars_export.inputs.visuals import GENERATOR
 from mars_export.vocabulary import Modality
@@ -32,8 +33,7 @@ class Findings:
     landscape: Landscape
     layer: int
     trials: tuple[Trial, ...]
-    gain: float
-    radius: float
+    tuning: Tuning
 
 
 def assemble(
@@ -51,7 +51,8 @@ def assemble(
     """Write findings down as a `Calibration`."""
     landscape, layer = findings.landscape, findings.layer
     stats = landscape.text
-    bounds = landscape.bounds(layer, findings.gain, findings.radius)
+    tuning = findings.tuning
+    bounds = landscape.bounds(layer, tuning.gain, tuning.radius)
     record = CalibrationRecord(
         model_type=model_type,
         layer=layer,
@@ -64,8 +65,9 @@ def assemble(
         shift={m: float(beta[layer]) for m, beta in landscape.shift.items()},
         origin=bounds.origin,
         cap=bounds.cap,
-        gain=findings.gain,
-        radius=findings.radius,
+        **tuning._asdict(),
+        layer_forced=options.layer is not None,
+        layer_failures=next(t.failures for t in findings.trials if t.layer == layer),
         refusal_tokens=refusal_tokens,
         scores=_scores(landscape, findings.trials),
         prompts={
@@ -123,7 +125,7 @@ def _visual_source(
 
 def _probes(findings: Findings) -> list[Probe]:
     text, layer = findings.text, findings.layer
-    bounds = findings.landscape.bounds(layer, findings.gain, findings.radius)
+    bounds = findings.landscape.bounds(layer, findings.tuning.gain, findings.tuning.radius)
 
     def rows(
         measured: Measured, group: str, visuals: Sequence[int] | None = None

@@ -73,10 +73,10 @@ def calibrate(
     harmful: Checks = {"text": text.harmful.validation}
     harmful.update({m: seen.harmful for m, seen in neutral.items()})
     layer, trials = _layer(reader, landscape, checks, options)
-    gain, radius = tune(reader, landscape, layer, checks, harmful, options)
+    tuning = tune(reader, landscape, layer, checks, harmful, options)
     meter.settle()
 
-    findings = Findings(text, neutral, landscape, layer, tuple(trials), gain, radius)
+    findings = Findings(text, neutral, landscape, layer, tuple(trials), tuning)
     calibration = assemble(
         findings,
         prompts,

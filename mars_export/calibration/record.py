@@ -106,6 +106,16 @@ class CalibrationRecord(_Record):
     """kappa: the push grows by kappa * R * gate."""
     radius: float
     """rho: no push is longer than rho * R."""
+    layer_forced: bool = False
+    """Whether the user named the layer."""
+    layer_failures: list[str] = Field(default_factory=list)
+    """Causal checks that the layer failed, each with value and threshold; only a forced layer
+    can have any."""
+    reached: float | None = None
+    """Mean refusal log-odds of harmful text beside neutral visuals, steered; least over the
+    modalities. None without visual modalities."""
+    goal: float | None = None
+    """What `reached` should be at least: that of harmful text alone, less a tolerance."""
     refusal_tokens: list[int]
     """First tokens of the refusal openers, for the refusal log-odds."""
     scores: list[LayerScore]

@@ -52,13 +52,21 @@ class Trial:
     lift: float
 
     @property
-    def failure(self) -> str | None:
-        """Which check failed, with its value and threshold; None if none did."""
-        if not self.induced > 0:
-            return f"the induced refusal log-odds are {self.induced:.2f}, not above 0"
-        if not self.kl <= KL_LIMIT:
-            return f"the KL on harmless inputs is {self.kl:.3f} nats, above {KL_LIMIT:g}"
-        return None
+    def failures(self) -> list[str]:
+        """The checks that failed, each with its value and threshold; NaN fails."""
+        checks = (
+            (self.induced > 0, f"the induced refusal log-odds are {self.induced:.2f}, not above 0"),
+            (
+                self.kl <= KL_LIMIT,
+                f"the KL on harmless inputs is {self.kl:.3f} nats, above {KL_LIMIT:g}",
+            ),
+            (
+                self.lift > 0,
+                f"the lift of the refusal log-odds by the largest push is {self.lift:.2f}, "
+                "not above 0",
+            ),
+        )
+        return [said for passed, said in checks if not passed]
 
 
 def choose(
@@ -86,13 +94,14 @@ def choose(
     for start in range(0, len(ranked), finalists):
         group = [try_layer(reader, landscape, checks, i) for i in ranked[start : start + finalists]]
         trials += group
-        passed = [trial for trial in group if trial.failure is None]
+        passed = [trial for trial in group if not trial.failures]
         if passed:
             return max(passed, key=lambda trial: trial.lift).layer, trials
     best = max(trials, key=lambda trial: trial.induced)
     raise MarsError(
         f"No usable refusal direction: at layer {best.layer}, the best of {len(trials)} tried, "
-        f"{best.failure}. Choose a base that refuses harmful text reliably, or give other prompts."
+        f"{best.failures[0]}. Choose a base that refuses harmful text reliably, or give other "
+        "prompts."
     )
 
 

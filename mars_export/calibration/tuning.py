@@ -1,6 +1,6 @@
 """kappa and rho: how far the push may go (method A3.4)."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from mars_export.calibration.activations import Reader
 from mars_export.calibration.edits import gated
@@ -17,7 +17,7 @@ from mars_export.calibration.selection import (
 from mars_export.methods.mars import Bounds
 from mars_export.vocabulary import Modality
 
-__all__ = ["tune"]
+__all__ = ["Tuning", "tune"]
 
 _LADDER: Final = ((GAIN, RADIUS), (3.0, RADIUS), (GAIN, 1.5), (3.0, 1.5))
 """(kappa, rho), weakest first; weaker ones than the defaults are not needed, because the chosen
@@ -27,6 +27,23 @@ _TOLERANCE: Final = 0.5
 """Nats by which refusal beside a visual may fall short of refusal of the same text alone."""
 
 
+class Tuning(NamedTuple):
+    """The chosen strength and how far it gets.
+
+    Attributes:
+        gain: kappa.
+        radius: rho.
+        reached: Mean refusal log-odds of harmful text beside neutral visuals, steered; least over
+            the visual modalities. None if there are none.
+        goal: What `reached` should be at least. None if there are no visual modalities.
+    """
+
+    gain: float
+    radius: float
+    reached: float | None = None
+    goal: float | None = None
+
+
 def tune(
     reader: Reader,
     landscape: Landscape,
@@ -34,12 +51,13 @@ def tune(
     checks: Checks,
     harmful: dict[Modality, Measured],
     options: Options,
-) -> tuple[float, float]:
+) -> Tuning:
     """Choose kappa and rho from text and neutral visuals.
 
     The defaults (2, 1) stay if harmful text beside neutral visuals, steered, is refused as strongly
     as the same text alone. Else the next stronger pair is taken at which it is, and whose KL on
-    harmless inputs keeps within the limit; if there is none, the defaults stay.
+    harmless inputs keeps within the limit; if there is none, the defaults stay, and
+    `reached` or the layer's recorded checks say so.
 
     Args:
         reader: Runs the model.
@@ -50,18 +68,22 @@ def tune(
         options: `gain` and `radius` fix a value.
 
     Returns:
-        kappa and rho.
+        kappa, rho and the refusal that they reach.
     """
     pairs = [(options.gain or gain, options.radius or radius) for gain, radius in _LADDER]
-    pairs = list(dict.fromkeys(pairs))
+    if set(harmful) == {"text"}:
+        return Tuning(*pairs[0])
     goal = float(harmful["text"].readout.log_odds.mean()) - _TOLERANCE
-    for gain, radius in pairs if len(pairs) > 1 else ():
+    tried: list[Tuning] = []
+    for gain, radius in dict.fromkeys(pairs):
         bounds = landscape.bounds(layer, gain, radius)
-        if _weakest_refusal(reader, landscape, layer, harmful, bounds) < goal:
+        reached = _weakest_refusal(reader, landscape, layer, harmful, bounds)
+        tried.append(Tuning(gain, radius, reached, goal))
+        if not reached >= goal:  # NaN does not reach it either
             continue
         if gated_divergence(reader, landscape, checks, layer, bounds) <= KL_LIMIT:
-            return gain, radius
-    return pairs[0]
+            return tried[-1]
+    return tried[0]
 
 
 def _weakest_refusal(
@@ -72,7 +94,7 @@ def _weakest_refusal(
     bounds: Bounds,
 ) -> float:
     """Least mean refusal log-odds over the visual modalities, steered."""
-    means = [float("inf")]
+    means = []
     for modality, measured in harmful.items():
         if modality != "text":
             shift = float(landscape.shift[modality][layer])

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from mars_export.card import provenance, results
+from mars_export.card import provenance, reproduce, results
 from mars_export.card.plots import LAYERS, planned
 from mars_export.card.prose import METHODS, Method, not_evaluated
 from mars_export.card.snippet import check_snippet, loading_snippet
@@ -38,6 +38,10 @@ class CardData:
     """Paths of the plots, relative to the card."""
     layers_figure: str
     not_evaluated: tuple[str, ...]
+    command: str
+    """The call that makes the directory again."""
+    needs: tuple[str, ...]
+    """What that call takes from the disk."""
 
 
 def card_data(manifest: Manifest, report: Report | None, checkpoint: str | None = None) -> CardData:
@@ -55,8 +59,9 @@ def card_data(manifest: Manifest, report: Report | None, checkpoint: str | None 
     checkpoint = checkpoint or default_checkpoint(manifest)
     modalities = tuple(m for m in MODALITIES if m in manifest.calibration.shift)
     measured = results.results(report) if report else None
+    name = checkpoint.rsplit("/", 1)[-1]
     return CardData(
-        name=checkpoint.rsplit("/", 1)[-1],
+        name=name,
         checkpoint=checkpoint,
         manifest=manifest,
         report=report,
@@ -71,6 +76,8 @@ def card_data(manifest: Manifest, report: Report | None, checkpoint: str | None 
         figures=planned(manifest, report),
         layers_figure=LAYERS,
         not_evaluated=not_evaluated(report, modalities),
+        command=reproduce.command(manifest, report, name),
+        needs=reproduce.needs(manifest, report),
     )
 
 

@@ -45,6 +45,7 @@ def _flat(text: str) -> str:
 
 def _prose(text: str) -> str:
     """The card's own words: no front matter, and no names, which the template writes as code."""
+    text = re.sub(r"^```bash\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"`[^`\n]+`", "", text.split("---\n", 2)[-1])
 
 

@@ -29,12 +29,12 @@ METHODS: Final[dict[str, Method]] = {
         name="MARS (modality-agnostic refusal steering)",
         summary=(
             "The refusal direction is the difference of the mean activations on harmful and "
-            "harmless *text*. At the last token of the prompt, one decoder layer's output h is "
-            "read along that direction r, the average shift β of the request's modality (measured "
-            "on neutral random-colour visuals) is taken off, and a gate decides: at or below the "
-            "origin o nothing happens; above it, h is moved along r, but never past the edge c of "
-            f"the harmful text data and never by more than {RHO}R. Only the reading is "
-            "re-centred; the state itself is not."
+            "harmless *text*. Where an answer begins (see *position* below), one decoder layer's "
+            "output h is read along that direction r, the average shift β of the request's "
+            "modality (measured on neutral random-colour visuals) is taken off, and a gate "
+            "decides: at or below the origin o nothing happens; above it, h is moved along r, but "
+            f"never past the edge c of the harmful text data and never by more than {RHO}R. Only "
+            "the reading is re-centred; the state itself is not."
         ),
         formula=(
             "p = <h, r> - β(modality)\n"

@@ -87,9 +87,10 @@ def _tie_break(finalists: tuple[LayerScore, ...]) -> int | None:
     passed = [
         s
         for s in finalists
-        if s.induced is not None and s.induced > 0 and s.kl is not None and s.kl <= KL_LIMIT
+        if (s.induced or 0) > 0 and (math.inf if s.kl is None else s.kl) <= KL_LIMIT
+        if (s.lift or 0) > 0
     ]
-    best = max(passed, key=lambda s: s.lift if s.lift is not None else -math.inf, default=None)
+    best = max(passed, key=lambda s: s.lift or 0, default=None)
     return best.layer if best else None
 
 

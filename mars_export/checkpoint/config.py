@@ -3,8 +3,11 @@
 import copy
 from typing import Any
 
+import torch
+
 from mars_export.calibration.record import CalibrationRecord
 from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.checkpoint.tensors import steering_digest
 from mars_export.errors import MarsError
 from mars_export.families import Family
 from mars_export.runtime.steering import GUARD
@@ -13,7 +16,10 @@ __all__ = ["steered_config"]
 
 
 def steered_config(
-    raw: dict[str, Any], family: Family, record: CalibrationRecord, sha256: str
+    raw: dict[str, Any],
+    family: Family,
+    record: CalibrationRecord,
+    tensors: dict[str, torch.Tensor],
 ) -> dict[str, Any]:
     """Config of the steered checkpoint.
 
@@ -21,11 +27,11 @@ def steered_config(
         raw: The base's config.json.
         family: Family of the base.
         record: Calibration whose tensors are shipped.
-        sha256: Digest of the steering tensors, which the modeling file checks at load.
+        tensors: The steering tensors; the modeling file checks their digest at load.
 
     Returns:
         A new dictionary with its own `model_type`, the guard in place of the text activation,
-        `auto_map`, and a `mars` entry.
+        `auto_map`, and a `mars` entry whose `sha256` covers the entry itself and the tensors.
 
     Raises:
         MarsError: if the base needs custom code of its own.
@@ -47,15 +53,15 @@ def steered_config(
     config["model_type"] = family.disk_model_type
     config["architectures"] = [f"Steered{family.generator}"]
     config["auto_map"] = _auto_map(family)
-    config["mars"] = {
+    rules = {
         "method": record.method,
         "layer": record.layer,
         "header_suffixes": record.header_suffixes,
         "visual_tokens": dict(family.visual_tokens),
         "refused": _refused(family, record),
         "guarded": {family.activation: native},
-        "sha256": sha256,
     }
+    config["mars"] = {**rules, "sha256": steering_digest(tensors, rules)}
     return config
 
 

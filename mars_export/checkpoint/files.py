@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mars_export.errors import MarsError
 
-__all__ = ["companions", "digest", "read_json", "reuse", "weight_map", "write_text"]
+__all__ = ["companions", "digest", "read_index", "read_json", "reuse", "weight_map", "write_text"]
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -52,6 +52,19 @@ def read_json(path: Path) -> Any:
         raise MarsError(f"{path} is not valid JSON: {error}; download the base again") from error
 
 
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name to shard file name, as an index says.
+
+    Raises:
+        MarsError: if the file cannot be read or is no index.
+    """
+    index = read_json(path)
+    where = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise MarsError(f"{path} has no `weight_map` of shard names; download the base again")
+    return where
+
+
 def weight_map(base: Path) -> dict[str, str]:
     """Tensor name to shard file name.
 
@@ -68,7 +81,7 @@ def weight_map(base: Path) -> dict[str, str]:
             f"{base} holds no safetensors weights ({SINGLE} or {INDEX}); save the base with "
             "`save_pretrained`, which writes them"
         )
-    where: dict[str, str] = read_json(base / INDEX)["weight_map"]
+    where = read_index(base / INDEX)
     for shard_name in sorted(set(where.values())):
         if Path(shard_name).name != shard_name or not (base / shard_name).is_file():
             raise MarsError(f"{base / INDEX} names {shard_name!r}, which is not a file beside it")

@@ -1,6 +1,5 @@
 """The modeling file of a family: the files of `runtime` as they are, then its classes."""
 
-import hashlib
 from importlib.resources import files
 from typing import Final
 
@@ -8,7 +7,7 @@ from jinja2 import Environment, StrictUndefined
 
 from mars_export.families import Family
 
-__all__ = ["MODELING_NAME", "modeling_digest", "modeling_source"]
+__all__ = ["MODELING_NAME", "modeling_source"]
 
 MODELING_NAME: Final = "modeling_mars.py"
 _PARTS: Final = ("steering.py", "renames.py")
@@ -35,8 +34,3 @@ def modeling_source(family: Family) -> str:
     )
     parts = [(folder / name).read_text("utf-8").rstrip("\n") for name in _PARTS]
     return "\n\n\n".join(parts) + "\n" + tail
-
-
-def modeling_digest(family: Family) -> str:
-    """SHA-256 of the modeling file, to recognise it without running it."""
-    return hashlib.sha256(modeling_source(family).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """The steering tensors as the checkpoint holds them."""
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -46,8 +46,8 @@ def steering_tensors(record: CalibrationRecord, direction: torch.Tensor) -> dict
     return tensors
 
 
-def steering_digest(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of the tensors, computed by the very code that checks it at load."""
+def steering_digest(tensors: dict[str, torch.Tensor], rules: dict[str, Any]) -> str:
+    """SHA-256 of tensors and `config.mars`, computed by the very code that checks it at load."""
     steering = Steering(tensors["direction"].numel(), Mars())
     steering.load_state_dict(tensors)
-    return steering.digest()
+    return steering.digest(rules)

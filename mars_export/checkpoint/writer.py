@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from mars_export.calibration.record import CalibrationRecord
+from mars_export.calibration.artefact import Calibration
 from mars_export.checkpoint.config import steered_config
 from mars_export.checkpoint.files import (
     INDEX,
@@ -32,7 +32,7 @@ from mars_export.checkpoint.manifest import (
     TensorEntry,
 )
 from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
-from mars_export.checkpoint.tensors import TENSORS_NAME, steering_digest, steering_tensors
+from mars_export.checkpoint.tensors import TENSORS_NAME, steering_tensors
 from mars_export.errors import MarsError
 from mars_export.families import Family, family_of
 
@@ -88,22 +88,24 @@ def _write(
 ) -> Manifest:
     raw = read_json(base / "config.json")
     family = family or family_of(raw["model_type"])
+    calibration = _read_calibration(calibration_dir, raw)
+    record = calibration.record
     for name in CALIBRATION:
-        reuse_copy(calibration_dir / Path(name).name, target / name)
-    record, direction = _read_calibration(target, raw)
-    tensors = steering_tensors(record, direction)
-    steering_sha256 = steering_digest(tensors)
-
-    origins = _reuse_base(base, target)
-    names = _write_weights(base, target, family, record.layer, tensors)
-    config = steered_config(raw, family, record, steering_sha256)
+        _copy_small(calibration_dir / Path(name).name, target / name)
+    tensors = steering_tensors(record, calibration.direction)
+    where = weight_map(base)
+    origins = _reuse_base(base, target, where)
+    prefix = f"{family.decoder}.layers.{record.layer}.steering"
+    names = {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+    _write_weights(base, target, where, names)
+    config = steered_config(raw, family, record, tensors)
     write_text(target / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_text(target / MODELING_NAME, modeling_source(family))
 
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         base=source,
-        steering_sha256=steering_sha256,
+        steering_sha256=config["mars"]["sha256"],
         modeling_file=MODELING_NAME,
         tensors=[
             TensorEntry(name=name, shape=list(t.shape), dtype="float32", norm=float(t.norm()))
@@ -117,61 +119,50 @@ def _write(
     return manifest
 
 
-def reuse_copy(source: Path, target: Path) -> None:
+def _copy_small(source: Path, target: Path) -> None:
     """Copy a small file; a link would let an edit of the one change the other."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source.resolve(), target)
 
 
-def _read_calibration(
-    target: Path, raw: dict[str, object]
-) -> tuple[CalibrationRecord, torch.Tensor]:
-    record = CalibrationRecord.model_validate_json((target / CALIBRATION[0]).read_bytes())
-    if record.model_type != raw["model_type"]:
+def _read_calibration(directory: Path, raw: dict[str, object]) -> Calibration:
+    calibration = Calibration.load(directory)
+    if calibration.record.model_type != raw["model_type"]:
         raise MarsError(
-            f"the calibration was made for {record.model_type!r}, the base is "
+            f"the calibration was made for {calibration.record.model_type!r}, the base is "
             f"{raw['model_type']!r}; calibrate this base"
         )
-    direction: torch.Tensor = load_file(target / CALIBRATION[1])["direction"]
-    if direction.shape != (record.hidden_size,):
-        raise MarsError(
-            f"{CALIBRATION[1]}: direction has shape {tuple(direction.shape)}, expected "
-            f"({record.hidden_size},); calibrate again"
-        )
-    return record, direction
+    return calibration
 
 
-def _reuse_base(base: Path, target: Path) -> dict[str, str]:
+def _reuse_base(base: Path, target: Path, where: dict[str, str]) -> dict[str, str]:
     """Bring shards and companion files over; returns target path -> base path."""
     origins = {}
-    for name in sorted(set(weight_map(base).values())):
+    for name in sorted(set(where.values())):
         # `model.safetensors` would win over the index, and the steering shard would not be read.
         new = _RENAMED.get(name, name)
         reuse(base / name, target / new)
         origins[new] = name
     for path in companions(base):
         name = path.relative_to(base).as_posix()
-        reuse_copy(path, target / name)
+        _copy_small(path, target / name)
         origins[name] = name
     return origins
 
 
 def _write_weights(
-    base: Path, target: Path, family: Family, layer: int, tensors: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Write the steering shard and the index; returns the tensors by their full names."""
-    prefix = f"{family.decoder}.layers.{layer}.steering"
-    names = {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-    save_file(names, target / TENSORS_NAME, metadata={"format": "pt"})
+    base: Path, target: Path, where: dict[str, str], tensors: dict[str, torch.Tensor]
+) -> None:
+    """Write the steering shard and the index; `where` is the base's, `tensors` have full names."""
+    save_file(tensors, target / TENSORS_NAME, metadata={"format": "pt"})
     (target / TENSORS_NAME).chmod(0o644)
-    where = {name: _RENAMED.get(shard, shard) for name, shard in weight_map(base).items()}
     metadata = read_json(base / INDEX).get("metadata", {}) if (base / INDEX).exists() else {}
-    size = metadata.get("total_size") or _tensor_bytes(base, set(weight_map(base).values()))
+    size = metadata.get("total_size") or _tensor_bytes(base, set(where.values()))
     metadata["total_size"] = size + sum(t.numel() * t.element_size() for t in tensors.values())
-    where.update(dict.fromkeys(names, TENSORS_NAME))
-    index = {"metadata": metadata, "weight_map": where}
+    shards = {name: _RENAMED.get(shard, shard) for name, shard in where.items()}
+    shards.update(dict.fromkeys(tensors, TENSORS_NAME))
+    index = {"metadata": metadata, "weight_map": shards}
     write_text(target / INDEX, json.dumps(index, indent=2) + "\n")
-    return names
 
 
 def _tensor_bytes(base: Path, shards: set[str]) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mars_export.atomic import write_atomically
 from mars_export.evaluation.report import SampleResult
 
-__all__ = ["Entry", "Journal", "write_atomically"]
+__all__ = ["Entry", "Journal"]
 
 _SUFFIX: Final = ".partial.jsonl"
 
@@ -72,14 +72,6 @@ class Journal:
                     break
                 entries.append(entry)
         return entries
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file at once, so that no reader and no kill ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)  # noqa: PTH105 - the name says what matters
 
 
 def _line(entry: Entry) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from mars_export.atomic import write_atomically
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.errors import MarsError
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.batches import run_batches
 from mars_export.evaluation.generation import Loaded, load
-from mars_export.evaluation.journal import Journal, write_atomically
+from mars_export.evaluation.journal import Journal
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.report import (

@@ -22,6 +22,12 @@ __all__ = ["self_check"]
 _TOLERANCE: Final = {"float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Rounding of a coordinate that other batch shapes and kernels bring, relative to its size."""
 
+_GATE_ERROR: Final = 0.25
+"""Largest difference in the gate that rounding may explain: more would hide an inert gate."""
+
+_SIGNIFICANT: Final = 0.1
+"""Strength over R from which at least half of the push must be seen, whatever the dtype."""
+
 _TOKENS: Final = 2
 """One is steered; the second shows that decoding is not."""
 
@@ -42,7 +48,8 @@ def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
 
     Active means, for every probe: exactly one position is steered, the end of the prompt, with
     the shift of the probe's own modality; gate and strength are the recorded ones within a
-    tolerance for the dtype; logits with steering off repeat bit for bit, differ from those with
+    tolerance for the dtype, which must tell an open gate from a shut one; a push that matters has
+    at least half its length; logits with steering off repeat bit for bit, differ from those with
     steering on where the push is more than rounding, and equal them where it is zero. At least
     one probe has such a push.
 
@@ -95,6 +102,7 @@ def _probe(loaded: Loaded, record: CalibrationRecord, probe: Probe, tolerance: f
     ):
         verb = "changes" if changed else "does not change"
         raise _FailedError(f"A strength of {seen.strength:g} {verb} the logits of {name}.")
+    _check_strength(seen, record, probe, name)
     return _distance(seen, record, probe, tolerance, name)
 
 
@@ -122,6 +130,15 @@ def _check_position(on: Answers, end: int, probe: Probe, name: str) -> None:
         raise _FailedError(f"The checkpoint takes {name} for a {seen} request.")
 
 
+def _check_strength(seen: Steered, record: CalibrationRecord, probe: Probe, name: str) -> None:
+    matters = probe.strength > _SIGNIFICANT * record.separation
+    if matters and not seen.strength >= probe.strength / 2:  # NaN fails too
+        raise _FailedError(
+            f"Strength {seen.strength:.4g} of {name} is less than half of the calibrated "
+            f"{probe.strength:.4g}."
+        )
+
+
 def _distance(
     seen: Steered, record: CalibrationRecord, probe: Probe, tolerance: float, name: str
 ) -> _Distance:
@@ -130,7 +147,9 @@ def _distance(
         abs(seen.gate - probe.gate) / scale,
         abs(seen.strength - probe.strength) / (record.separation * max(1.0, record.gain * scale)),
     )
-    if not all(part <= tolerance for part in distance):  # NaN fails too
+    # Where coordinates are large, rounding of the dtype excuses much; never an open gate seen shut.
+    near = abs(seen.gate - probe.gate) <= _GATE_ERROR
+    if not (near and all(part <= tolerance for part in distance)):  # NaN fails too
         raise _FailedError(
             f"Gate {seen.gate:.4g} and strength {seen.strength:.4g} of {name} are not the "
             f"calibrated {probe.gate:.4g} and {probe.strength:.4g}."

@@ -6,6 +6,6 @@ parameter, never stored and never printed.
 
 from mars_export.hub.base import BaseDirectory, fetch_base
 from mars_export.hub.licence import Licence, licence_of
-from mars_export.hub.publish import push
+from mars_export.hub.publish import destination_of, push
 
-__all__ = ["BaseDirectory", "Licence", "fetch_base", "licence_of", "push"]
+__all__ = ["BaseDirectory", "Licence", "destination_of", "fetch_base", "licence_of", "push"]

@@ -1,6 +1,5 @@
 """Finds the base model: a local directory, or a Hub repository at one commit."""
 
-import json
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -12,7 +11,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo
 
-from mars_export.checkpoint.files import INDEX, SINGLE
+from mars_export.checkpoint.files import INDEX, SINGLE, read_index
 from mars_export.errors import MarsError
 from mars_export.hub.failures import hub_errors, unreachable
 from mars_export.hub.licence import BaseCard, read_card
@@ -132,8 +131,8 @@ def _wanted(api: HfApi, repo: str, commit: str | None, files: list[str]) -> list
         return [*companions, SINGLE]
     if INDEX not in top:
         return companions
-    index = Path(api.hf_hub_download(repo, INDEX, revision=commit)).read_bytes()
-    return [*companions, *sorted(set(json.loads(index)["weight_map"].values()))]
+    index = read_index(Path(api.hf_hub_download(repo, INDEX, revision=commit)))
+    return [*companions, *sorted(set(index.values()))]
 
 
 def require_weights(model: str, files: list[str]) -> None:

@@ -12,7 +12,26 @@ from mars_export.hub.failures import hub_errors
 from mars_export.hub.plan import Plan, make_plan
 from mars_export.hub.readiness import require_ready
 
-__all__ = ["push"]
+__all__ = ["destination_of", "push"]
+
+
+def destination_of(directory: Path, repo_id: str | None = None) -> str:
+    """Full name of the repository that a steered directory goes to.
+
+    Args:
+        directory: Steered directory.
+        repo_id: `org/name` or `name`; None for `<base name>-MARS`. The logged-in user owns a
+            repository that names no owner.
+
+    Raises:
+        MarsError: if the directory has no manifest, nobody is logged in, or the Hub cannot be
+            reached.
+    """
+    manifest, api = Manifest.read(directory), HfApi(library_name="mars-export")
+    with hub_errors("publishing", api.endpoint):  # for `org/name` too: a push needs a login
+        user = api.whoami()["name"]
+    name = repo_id or f"{manifest.base.name.rstrip('/').split('/')[-1]}-MARS"
+    return name if "/" in name else f"{user}/{name}"
 
 
 def push(
@@ -46,7 +65,7 @@ def push(
     """
     manifest = require_ready(directory, tick)
     api = HfApi(library_name="mars-export")
-    target = _target(api, repo_id, manifest)
+    target = destination_of(directory, repo_id)
     source = manifest.base.repo or target
     with hub_errors(source, api.endpoint):
         access = access_of_base(api, manifest.base, note)
@@ -57,13 +76,6 @@ def push(
             note(f"{target} is up to date")
             return f"{api.endpoint}/{target}/commit/{destination.sha}"
         return _commit(api, target, plan, manifest, destination.sha, note)
-
-
-def _target(api: HfApi, repo_id: str | None, manifest: Manifest) -> str:
-    with hub_errors("publishing", api.endpoint):
-        user = api.whoami()["name"]
-    name = repo_id or f"{manifest.base.name.rstrip('/').split('/')[-1]}-MARS"
-    return name if "/" in name else f"{user}/{name}"
 
 
 def _commit(

@@ -49,19 +49,23 @@ class SteeredPosition:
     strength: float
 
 
-class Mars:
-    """The switch and the record of a steered model, at `model.mars`."""
+class Trace:
+    """Steered positions of one request, as tensors until somebody reads them."""
 
     def __init__(self) -> None:
-        self.enabled = True
-        self.verified = False
-        self.trace: list[tuple[torch.Tensor, ...]] = []
+        self.entries: list[tuple[torch.Tensor, ...]] = []
 
-    @property
-    def last(self) -> list[list[SteeredPosition]]:
-        """Steered positions of the last request, one list per row of its batch, in order."""
+    def add(self, entry: tuple[torch.Tensor, ...]) -> None:
+        """Keep (steered, position, modality, gate, strength), each (B, T)."""
+        self.entries.append(tuple(t.detach() for t in entry))
+        if len(self.entries) > 64 and not torch.compiler.is_compiling():
+            # A loop written by hand adds one entry a token; nearly all of them steer nothing.
+            self.entries = [kept for kept in self.entries if kept[0].any()]
+
+    def rows(self) -> list[list[SteeredPosition]]:
+        """Steered positions of every row, in order."""
         rows: list[list[SteeredPosition]] = []
-        for entry in self.trace:
+        for entry in self.entries:
             steered, position, modality, gate, strength = (t.tolist() for t in entry)
             rows += [[] for _ in range(len(steered) - len(rows))]
             for b, row in enumerate(steered):
@@ -73,6 +77,23 @@ class Mars:
                     if hit
                 ]
         return rows
+
+
+class Mars:
+    """The switch and the record of a steered model, at `model.mars`."""
+
+    def __init__(self) -> None:
+        self.enabled = True
+        self.verified = False
+        self.trace = Trace()
+
+    @property
+    def last(self) -> list[list[SteeredPosition]]:
+        """Steered positions of the last request, one list per row of its batch, in order.
+
+        A request is one generate(), or the forwards from an empty cache on.
+        """
+        return self.trace.rows()
 
 
 class Steering(nn.Module):
@@ -104,9 +125,15 @@ class Steering(nn.Module):
                 self._buffers[name] = old.to(new.device)
         return self
 
-    def digest(self) -> str:
-        """SHA-256 over names and little-endian float32 bytes of the tensors."""
-        sha = hashlib.sha256()
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Tensors that come in later are checked before they are used."""
+        self.mars.verified = False
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def digest(self, rules: dict[str, Any]) -> str:
+        """SHA-256 over `config.mars` but its digest, and the tensors' float32 bytes."""
+        stated = {name: rule for name, rule in rules.items() if name != "sha256"}
+        sha = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
         for name in ("direction", "shift", "bounds"):
             tensor = getattr(self, name).detach().to("cpu", torch.float32).contiguous()
             sha.update(name.encode() + tensor.numpy().astype("<f4").tobytes())
@@ -123,8 +150,7 @@ class Steering(nn.Module):
         gate = torch.relu((p - origin) / (harmful - origin))
         strength = torch.minimum(torch.minimum(slope * gate, torch.relu(cap - p)), radius)
         if window["record"]:
-            entry = (steered, position, modality, gate, strength)
-            self.mars.trace.append(tuple(t.detach() for t in entry))
+            window["trace"].add((steered, position, modality, gate, strength))
         pushed = (x + strength.unsqueeze(-1) * self.direction).to(h.dtype)
         return torch.where(steered.unsqueeze(-1), pushed, h)
 
@@ -155,18 +181,22 @@ class _Plan:
     modality: torch.Tensor
     position: torch.Tensor
     offset: int
+    trace: Trace
     finished: bool = False
 
     def window(self, start: int, length: int, rows: int) -> "dict[str, Any] | bool":
         """The part that a forward over columns start..start+length sees; False if there is none."""
         first, last = start - self.offset, start - self.offset + length
         n = self.steered.shape[1]
-        if first >= n:
+        if first >= n and self.finished:
             return False
-        if first < 0:
-            raise RuntimeError("the model was given a piece of prompt that generate() did not see")
+        if not 0 <= first < n:
+            raise RuntimeError(
+                "steered checkpoint: the end of the prompt would not be steered, because the cache "
+                "does not fit the prompt; give generate() the whole conversation and its mask"
+            )
         record, self.finished = not self.finished, self.finished or last >= n
-        window: dict[str, Any] = {"record": record}
+        window: dict[str, Any] = {"record": record, "trace": self.trace}
         for name in ("steered", "modality", "position"):
             part = getattr(self, name)[:, first:last]
             part = part.repeat_interleave(rows // part.shape[0], 0)  # beams, returned sequences
@@ -183,15 +213,27 @@ def _follow(tokens: list[torch.Tensor]) -> torch.Tensor:
     return hit
 
 
+def _seen(history: Any, past: int) -> torch.Tensor:
+    """(B, past) modality of a cached prefix; the cache may have been cropped or generated on."""
+    modality: torch.Tensor = history[1][:, :past]
+    missing = past - modality.shape[1]
+    return torch.cat([modality, modality[:, -1:].expand(-1, missing)], 1)
+
+
 class SteeredMixin(_Native):
     """Puts `Steering` into layer `config.mars["layer"]` and finds the positions to steer."""
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        self.mars = Mars()
         layer = self._steered_layer()
-        layer.steering = Steering(config.get_text_config().hidden_size, self.mars)
+        layer.steering = Steering(config.get_text_config().hidden_size, Mars())
         layer.register_forward_hook(_steer, with_kwargs=True)
+
+    @property
+    def mars(self) -> Mars:
+        """The switch and the record; the steered layer owns them."""
+        mars: Mars = self._steered_layer().steering.mars
+        return mars
 
     def _steered_layer(self) -> Any:
         found = self.get_decoder()  # of Llama 4: the language model with its head
@@ -214,28 +256,31 @@ class SteeredMixin(_Native):
     def verify_steering(self) -> None:
         """Raise unless the steering tensors are the ones that were exported."""
         steering = self._steered_layer().steering
-        if steering.direction.is_meta or steering.digest() != self.config.mars["sha256"]:
+        rules = self.config.mars
+        if steering.direction.is_meta or steering.digest(rules) != rules["sha256"]:
             raise RuntimeError(
-                "steered checkpoint is damaged: the steering tensors are absent or not the "
-                "exported ones (SHA-256 differs from config.mars); download it again"
+                "steered checkpoint is damaged: the steering tensors or config.mars are absent or "
+                "not the exported ones (SHA-256 differs); download it again"
             )
-        self.mars.verified = True
+        steering.mars.verified = True
 
     def _steered_forward(self, native: Any, named: dict[str, Any], extra: dict[str, Any]) -> Any:
         """Run the native forward, telling the steered layer its window."""
-        window = extra.pop("mars_window", None)
-        if self.mars.enabled:
-            if not self.mars.verified:
+        window, mars = extra.pop("mars_window", None), self.mars
+        by_hand = window is None
+        if mars.enabled:
+            if not mars.verified:
                 self.verify_steering()
-            if window is None:
+            if by_hand:
                 window = self._window_of(named, extra)
             extra["mars_window"] = window
         else:
-            self.mars.trace.clear()
+            mars.trace = Trace()
+        history = self._history(named) if mars.enabled and window else None
         out = native(**{k: v for k, v in named.items() if v is not None}, **extra)
         cache = getattr(out, "past_key_values", None)
-        if window and cache is not None:
-            cache.mars_seen = window["modality"][:, -1]  # for later turns on the same cache
+        if cache is not None and window:
+            self._remember(cache, named, window["modality"], history)
         return out
 
     def _window_of(self, named: dict[str, Any], extra: dict[str, Any]) -> "dict[str, Any] | bool":
@@ -247,12 +292,45 @@ class SteeredMixin(_Native):
             )
         x = named.get("input_ids")
         x = named.get("inputs_embeds") if x is None else x
-        if x is None or x.shape[1] < min(map(len, self.config.mars["header_suffixes"])):
+        if x is None:
             return False
-        self.mars.trace.clear()
-        return self._plan({**extra, **named}, prompt_end=False).window(
-            self._past(named), x.shape[1], x.shape[0]
-        )
+        past = self._past(named)
+        if not past:
+            self.mars.trace = Trace()
+        return self._plan({**extra, **named}, prompt_end=False).window(past, *x.shape[1::-1])
+
+    def _history(self, inputs: dict[str, Any]) -> Any:
+        """What a cached prefix showed: (its last tokens (B, k), modality (B, n)), or None.
+
+        Raises:
+            ValueError: if this model did not fill the cache with steering on.
+        """
+        cache, past = inputs.get("past_key_values"), self._past(inputs)
+        if not past:
+            return None
+        history = getattr(cache, "mars_history", None)
+        x: Any = inputs.get("input_ids")
+        x = inputs.get("inputs_embeds") if x is None else x
+        if history is None or history[0].shape[0] != x.shape[0]:
+            raise ValueError(
+                "steered checkpoint: this cache was not filled by this model with steering on, row "
+                "by row; pass the whole conversation, or set model.mars.enabled = False"
+            )
+        return history
+
+    def _remember(
+        self, cache: Any, named: dict[str, Any], modality: torch.Tensor, history: Any
+    ) -> None:
+        """Leave with the cache what a later forward on it must know; see `_history`."""
+        k = max(map(len, self.config.mars["header_suffixes"])) - 1
+        ids = named.get("input_ids")
+        tail = torch.full_like(modality, -1) if ids is None else ids.to(modality.device)
+        if history is not None:
+            tail = torch.cat([history[0].to(tail.device), tail], 1)
+            past = cache.get_seq_length() - modality.shape[1]
+            modality = torch.cat([_seen(history, int(past)).to(modality.device), modality], 1)
+        tail = nn.functional.pad(tail, (max(0, k - tail.shape[1]), 0), value=-1)
+        cache.mars_history = (tail[:, tail.shape[1] - k :], modality)
 
     @staticmethod
     def _past(inputs: dict[str, Any]) -> int:
@@ -272,14 +350,20 @@ class SteeredMixin(_Native):
         ones = x.new_ones(x.shape[:2], dtype=torch.long)
         mask = mask.to(x.device) if mask is not None and mask.dim() == 2 else ones
         offset = self._past(inputs) if not prompt_end else max(0, mask.shape[1] - n)
+        history = self._history(inputs) if offset else None
         if mask.shape[1] < offset + n:
             mask = nn.functional.pad(mask, (offset + n - mask.shape[1], 0), value=1)
-        steered = self._headers(ids, embeds) & (mask[:, offset : offset + n] != 0)
+        steered = self._headers(ids, embeds, history) & (mask[:, offset : offset + n] != 0)
         if prompt_end:
-            last = torch.arange(n, device=x.device) == n - 1
-            steered = steered | last
+            if bool((mask[:, -1] == 0).any()):
+                raise ValueError("steered checkpoint: generate() needs left padding, not right")
+            steered = steered | (torch.arange(n, device=x.device) == n - 1)
         position = (mask != 0).long().cumsum(1)[:, offset : offset + n] - 1
-        return _Plan(steered, self._modality(ids, x, inputs, offset), position, offset)
+        modality = self._modality(ids, x, inputs)
+        if history is not None:
+            modality = torch.maximum(modality, _seen(history, offset)[:, -1:].to(x.device))
+        trace = Trace() if prompt_end else self.mars.trace
+        return _Plan(steered, modality, position, offset, trace)
 
     def _refuse_uncalibrated(self, inputs: dict[str, Any]) -> None:
         """Raise where an input brings a modality whose shift was never measured."""
@@ -291,20 +375,21 @@ class SteeredMixin(_Native):
                     f"{modality}; leave it out, or set model.mars.enabled = False"
                 )
 
-    def _headers(self, ids: Any, embeds: Any) -> torch.Tensor:
-        """(B, T) bool: tokens that end an assistant header of the chat template."""
-        hits = []
+    def _headers(self, ids: Any, embeds: Any, history: Any) -> torch.Tensor:
+        """(B, T) bool: tokens that end an assistant header, which may begin in the cache."""
+        hits, known = [], 0
+        if ids is not None and history is not None:
+            known = history[0].shape[1]
+            ids = torch.cat([history[0].to(ids.device), ids], 1)
         for suffix in self.config.mars["header_suffixes"]:
             if ids is not None:
                 hits.append(_follow([ids == token for token in suffix]))
             else:
                 rows = self.get_input_embeddings()(torch.tensor(suffix, device=embeds.device))
                 hits.append(_follow([(embeds == row.to(embeds.dtype)).all(-1) for row in rows]))
-        return torch.stack(hits).any(0)
+        return torch.stack(hits).any(0)[:, known:]
 
-    def _modality(
-        self, ids: Any, x: torch.Tensor, inputs: dict[str, Any], offset: int
-    ) -> torch.Tensor:
+    def _modality(self, ids: Any, x: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """(B, T) index into MODALITIES: the richest modality that the row has shown so far."""
         tokens = self.config.mars["visual_tokens"]
         if not tokens:
@@ -319,16 +404,7 @@ class SteeredMixin(_Native):
                 "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
                 "input_ids or mm_token_type_ids (0 text, 1 image, 2 video) as well"
             )
-        seen = torch.stack(codes).amax(0).cummax(1).values
-        if offset:
-            before = getattr(inputs.get("past_key_values"), "mars_seen", None)
-            if before is None:
-                raise ValueError(
-                    "steered checkpoint: the cached prefix does not show whether it holds "
-                    "pictures; pass the whole conversation, or a cache that this model filled"
-                )
-            seen = torch.maximum(seen, before.to(seen.device).unsqueeze(1))
-        return seen
+        return torch.stack(codes).amax(0).cummax(1).values
 
 
 class SteeredGenerationMixin(SteeredMixin):
@@ -342,12 +418,21 @@ class SteeredGenerationMixin(SteeredMixin):
             return super().generate(inputs, *args, **kwargs)
         if all(x is None or not x.shape[1] for x in prompt):
             raise ValueError("steered checkpoint: generate() needs input_ids or inputs_embeds")
-        self.mars.trace.clear()
-        token = _PLAN.set(self._plan(given, prompt_end=True))
+        plan = self._plan(given, prompt_end=True)
+        self.mars.trace = plan.trace
+        token = _PLAN.set(plan)
         try:
-            return super().generate(inputs, *args, **kwargs)
+            out = super().generate(inputs, *args, **kwargs)
         finally:
             _PLAN.reset(token)
+        if not plan.finished and not any(self.mars.last):
+            raise RuntimeError(
+                "steered checkpoint: this way of generating never ran the end of the prompt "
+                "steered; its result is not to be used"
+            )
+        if plan.finished:
+            self.mars.trace = plan.trace  # a generate() inside this one has left its own
+        return out
 
     def prepare_inputs_for_generation(self, input_ids: Any, *args: Any, **kwargs: Any) -> Any:
         """As the native method, and the window of the plan that this forward sees."""

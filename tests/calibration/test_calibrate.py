@@ -1,5 +1,6 @@
 """The whole calibration on a model whose answer is known."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from mars_export.calibration.calibrate import calibrate
 from mars_export.calibration.options import Options
+from mars_export.calibration.selection import Trial
 from mars_export.errors import MarsError
 from mars_export.methods.mars import Bounds, strength
 from support import planted
@@ -162,8 +164,45 @@ def test_a_named_layer_is_taken_and_its_checks_recorded():
     record = run(options=replace(OPTIONS, layer=8)).record
     assert record.layer == 8
     assert record.scores[8].induced < 0
+    assert record.layer_forced
+    assert len(record.layer_failures) == 2
+    assert re.match(r"the induced refusal log-odds are -\d", record.layer_failures[0])
+    assert re.match(r"the lift of .* is -?0\.00, not above 0", record.layer_failures[1])
     with pytest.raises(MarsError, match="Layer 10 does not exist; the model has layers 0 to 9"):
         run(options=replace(OPTIONS, layer=10))
+
+
+def test_the_record_says_whether_the_goal_was_reached(found, monkeypatch):
+    assert found.record.reached >= found.record.goal
+    assert (found.record.layer_forced, found.record.layer_failures) == (False, [])
+    monkeypatch.setattr("mars_export.calibration.tuning._TOLERANCE", -99.0)
+    missed = run(options=replace(OPTIONS, layer=found.record.layer)).record
+    assert (missed.gain, missed.radius) == (2.0, 1.0)
+    assert missed.goal == pytest.approx(found.record.goal + 99.5, abs=1e-4)
+    assert missed.reached < missed.goal
+
+
+def test_text_alone_has_no_goal():
+    record = calibrate(
+        planted.PlantedModel(), PROCESSOR, prompts=planted.prompt_sets(), modalities=("text",),
+        options=replace(OPTIONS, layer=4),
+    ).record  # fmt: skip
+    assert (record.reached, record.goal) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("induced", "kl", "lift", "failed"),
+    [
+        (1.0, 0.1, 0.5, []),
+        (1.0, 0.1, 0.0, ["lift"]),
+        (1.0, 0.1, -2.0, ["lift"]),
+        (0.0, 0.2, 0.5, ["induced", "KL"]),
+        (float("nan"), float("nan"), float("nan"), ["induced", "KL", "lift"]),
+    ],
+)
+def test_every_check_of_a_trial_can_fail(induced, kl, lift, failed):
+    failures = Trial(3, induced, kl, lift).failures
+    assert [said.split()[1] for said in failures] == failed
 
 
 def test_named_strengths_are_kept():

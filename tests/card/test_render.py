@@ -194,6 +194,54 @@ def test_a_layer_set_by_hand_is_noticed():
     assert sentence not in render(records.manifest(calibration=record), None)
 
 
+def test_a_forced_layer_and_its_failed_checks_are_named():
+    failed = ["the induced refusal log-odds are -1.00, not above 0", "the KL is 0.2, above 0.1"]
+    record = records.calibration(layer_forced=True, layer_failures=failed)
+    text = render(records.manifest(calibration=record), records.report())
+    assert "**The layer was set by hand** (`--layer 4`), not chosen." in text
+    assert f"It failed 2 of the causal checks below: {'; '.join(failed)}." in text
+    passed = records.calibration(layer_forced=True)
+    assert "It passed the causal checks" in render(records.manifest(calibration=passed), None)
+    assert "set by hand" not in render(records.manifest(), None)
+
+
+def test_a_layer_without_lift_is_not_picked_by_the_rule():
+    scores = [
+        s.model_copy(update={"lift": s.lift and -s.lift}) for s in records.calibration().scores
+    ]
+    record = records.calibration(layer=5, scores=scores)
+    assert "is not the one" in render(records.manifest(calibration=record), None)
+
+
+@pytest.mark.parametrize(
+    ("reached", "goal", "shown", "missed"),
+    [
+        (6.5, 5.25, "6.5 (goal: at least 5.25)", False),
+        (-1.5, 5.25, "\N{MINUS SIGN}1.5 (goal: at least 5.25)", True),
+        (None, 5.25, "\N{EN DASH} (goal: at least 5.25)", True),
+        (None, None, "", False),
+    ],
+)
+def test_a_missed_goal_is_said_plainly(reached, goal, shown, missed):
+    record = records.calibration(reached=reached, goal=goal)
+    text = render(records.manifest(calibration=record), records.report())
+    assert shown in text
+    assert ("(goal: at least" in text) == bool(shown)
+    assert ("**The calibration missed its goal.**" in text) == missed
+
+
+def test_positions_and_routes_are_those_of_the_runtime():
+    text = render(records.manifest(), records.report())
+    position = dict(row[:2] for row in table(text, "quantity"))["position"]
+    assert position.startswith("the tokens that end an assistant header of the chat template, and")
+    assert "inside `generate()` also the last prompt token" in position
+    routes = dict(row[:2] for row in table(text, "route"))
+    assert routes["any class given another model's `config=`"].startswith("**not steered**")
+    raising = [route for route, what in routes.items() if what == "raises an error"]
+    assert sum("without `config=`" in route for route in raising) == 2
+    assert "is **not steered**" in routes["another chat template"]
+
+
 def test_an_unknown_method_is_an_error():
     record = records.calibration(method="nonsense")
     with pytest.raises(MarsError, match="`nonsense` has no description"):

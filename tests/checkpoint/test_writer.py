@@ -118,6 +118,19 @@ def damage_width(base, calibration):
     path.write_text(tiny.record("gemma3", hidden_size=32).model_dump_json())
 
 
+def damage_record(base, calibration):
+    (calibration / "calibration.json").write_text("{")
+
+
+def damage_vectors(base, calibration):
+    (calibration / "calibration.safetensors").write_bytes(b"half")
+
+
+def damage_index(base, calibration):
+    (base / "model.safetensors").unlink()
+    (base / "model.safetensors.index.json").write_text('{"metadata": {}}')
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -127,6 +140,9 @@ def damage_width(base, calibration):
         (damage_json, "not valid JSON"),
         (damage_family, "was made for 'qwen3_vl'"),
         (damage_width, "direction has shape"),
+        (damage_record, "no readable calibration"),
+        (damage_vectors, "no readable calibration"),
+        (damage_index, "has no `weight_map`"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, damage, message):

@@ -104,7 +104,9 @@ class FakeLoaded:
     def _row(self, request, arm, size):
         harm, image = "bad" in request.prompt, bool(request.images)
         gate = (0.5 if image else 1.0) * harm * (1.2 if self.broken == "gate" else 1)
-        strength = 12.0 * (0.5 if image else 1.0) * harm
+        gate *= self.broken != "inert"
+        strength = 12.0 * (0.5 if image else 1.0) * harm * (0.4 if self.broken == "weak" else 1)
+        strength *= self.broken != "inert"
         end = len(request.prompt) - 1 - (self.broken == "position")
         said = SimpleNamespace(
             position=end,

@@ -48,6 +48,34 @@ def test_rounding_of_the_coarser_dtype_is_allowed(tmp_path):
     assert check(tmp_path, probes=near, dtype="bfloat16").active
 
 
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("weak", "Strength 4.8 of the text probe 'bad' is less than half of the calibrated 12"),
+        ("inert", "Strength 0 of the text probe 'bad' is less than half of the calibrated 12"),
+    ],
+)
+def test_a_coarse_dtype_does_not_hide_a_push_that_is_missing(tmp_path, broken, message):
+    found = check(tmp_path, broken, dtype="bfloat16")
+    assert not found.active
+    assert message in found.detail
+
+
+def test_large_coordinates_alone_do_not_fail_a_coarse_dtype(tmp_path):
+    far = [probe.model_copy(update={"projection": 412.0}) for probe in PROBES]
+    assert check(tmp_path, probes=far, dtype="bfloat16").active
+    found = check(tmp_path, "inert", probes=far, dtype="bfloat16")
+    assert not found.active
+    assert "Strength 0 of the text probe 'bad'" in found.detail
+
+
+def test_the_gate_may_be_off_by_a_quarter_at_most(tmp_path):
+    near = [probe.model_copy(update={"projection": 140.0}) for probe in PROBES]
+    off = [probe.model_copy(update={"gate": probe.gate and probe.gate + 0.26}) for probe in near]
+    assert check(tmp_path, probes=near, dtype="bfloat16").active
+    assert "are not the calibrated 1.26" in check(tmp_path, probes=off, dtype="bfloat16").detail
+
+
 def test_other_visuals_than_the_calibrated_ones(tmp_path):
     other = VisualSource(generator="photos", seed=0, count=2, width=8, height=8, frames=1)
     found = check(tmp_path, visuals={"image": other})

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from mars_export import Settings, export
 from mars_export.errors import MarsError
-from mars_export.hub import push
+from mars_export.hub import destination_of, push
 from mars_export.hub.readiness import published_files, require_ready
 from support import hub_routes
 from support.hub import Hub
@@ -230,6 +231,26 @@ def test_a_repository_with_something_else_is_kept(hub: Hub, steered):
     assert content(hub, "me/steered") == {"config.json": b"mine", "LICENSE": b"mine"}
     push(steered, "steered", overwrite=True)
     assert content(hub, "me/steered") == local(steered) | {"LICENSE": b"mine"}
+
+
+def test_overwrite_of_an_export_is_about_its_directory(hub: Hub, steered, monkeypatch):
+    for name in ("pipeline.prepare", "pipeline._make", "card.render.write_card"):
+        monkeypatch.setattr(f"mars_export.{name}", lambda *_: None)
+    hub.add("me/steered", {"config.json": b"mine"})
+    settings = Settings(
+        model="org/base", output=steered, push="steered", overwrite=True, display="none"
+    )
+    with pytest.raises(MarsError, match=r"me/steered exists and is not a steered checkpoint"):
+        export(settings)
+    assert content(hub, "me/steered") == {"config.json": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "name"),
+    [(None, "me/base-MARS"), ("mine", "me/mine"), ("org/mine", "org/mine")],
+)
+def test_the_full_name_of_a_destination(hub: Hub, steered, repo_id, name):
+    assert destination_of(steered, repo_id) == name
 
 
 @pytest.mark.parametrize(

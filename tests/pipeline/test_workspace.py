@@ -190,6 +190,35 @@ class TestOutputThatIsThere:
         assert_complete(output, 2)
         assert left_behind(output) == []
 
+    @pytest.mark.parametrize(
+        ("name", "overwrite", "message"),
+        [
+            ("thesis.txt", False, "did not make; choose another --output"),
+            ("thesis.txt", True, "did not make; choose another --output"),
+            ("mars_manifest.json", False, "give --overwrite"),
+        ],
+    )
+    def test_files_that_come_during_the_run_stay(
+        self, output, log, monkeypatch, name, overwrite, message
+    ):
+        real = Workspace.run
+
+        def run(workspace, *arguments):
+            real(workspace, *arguments)
+            output.mkdir()
+            (output / name).write_text("mine")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Workspace, "run", run)
+            with pytest.raises(MarsError, match=message):
+                make(output, log, overwrite=overwrite)
+        assert {path.name: path.read_text() for path in output.iterdir()} == {name: "mine"}
+        (output / name).unlink()
+        log.unlink()
+        assert make(output, log)
+        assert_complete(output)
+        assert not log.exists(), "all stages were kept"
+
     @pytest.mark.parametrize("renames", [1, 2])
     def test_a_replacement_killed_between_its_renames(self, output, log, renames, monkeypatch):
         """After the first rename the old one comes back; after the second the new one stays."""

@@ -93,6 +93,31 @@ def test_renamed_steering_key_raises(copied):
         load(copied)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("header_suffixes", [[9, 9, 9]]), ("visual_tokens", {}), ("refused", {"x": "video"})],
+)
+def test_altered_rules_raise(copied, name, value):
+    config = json.loads((copied / "config.json").read_text())
+    config["mars"][name] = value
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RuntimeError, match=r"config\.mars"):
+        load(copied)
+
+
+def test_tensors_loaded_later_are_checked(pair):
+    model = copy.deepcopy(pair.model)
+    name = next(k for k in model.state_dict() if k.endswith("steering.direction"))
+    model.load_state_dict({name: torch.zeros(tiny.HIDDEN)}, strict=False)
+    with pytest.raises(RuntimeError, match="SHA-256 differs"):
+        model(**tiny.inputs(pair.family, [(random_ids(6, 1), None)]))
+
+
+def test_the_switch_cannot_be_replaced(pair):
+    with pytest.raises(AttributeError):
+        pair.model.mars = type(pair.model.mars)()
+
+
 def test_missing_steering_shard_or_modeling_file_raises(copied):
     (copied / "mars.safetensors").rename(copied / "elsewhere")
     with pytest.raises(OSError, match=r"mars\.safetensors"):
@@ -115,7 +140,7 @@ def test_index_without_the_steering_shard_raises(copied):
 def test_model_built_without_weights_refuses_to_run(pair):
     config = transformers.AutoConfig.from_pretrained(pair.directory, trust_remote_code=True)
     model = transformers.AutoModelForImageTextToText.from_config(config, trust_remote_code=True)
-    with pytest.raises(RuntimeError, match="steering tensors are absent"):
+    with pytest.raises(RuntimeError, match=r"tensors or config\.mars are absent"):
         model(**tiny.inputs(pair.family, [(random_ids(6, 1), None)]))
 
 
@@ -130,7 +155,7 @@ def test_half_precision_keeps_the_gate_in_float32(pair, dtype):
     model.mars.enabled = False
     assert model(**batch).logits.equal(base(**batch).logits)
     model.to(dtype)
-    assert steering.digest() == model.config.mars["sha256"]
+    assert steering.digest(model.config.mars) == model.config.mars["sha256"]
 
 
 def test_saved_again_it_is_still_steered_and_self_contained(pair, tmp_path):

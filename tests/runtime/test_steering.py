@@ -2,7 +2,7 @@
 
 import torch
 
-from mars_export.runtime.steering import GUARD, MODALITIES, Mars, Steering
+from mars_export.runtime.steering import GUARD, MODALITIES, Mars, Steering, Trace
 from mars_export.vocabulary import MODALITIES as VOCABULARY
 from support import tiny
 from support.oracle import bounded_push
@@ -23,6 +23,7 @@ def window(n, modality=0):
         "modality": ones * modality,
         "position": ones.cumsum(1) - 1,
         "record": True,
+        "trace": Trace(),
     }
 
 
@@ -68,7 +69,7 @@ def test_untouched_positions_keep_their_bits_in_every_dtype():
 
 def test_tensors_move_but_are_never_cast():
     module = steering(tiny.record("gemma3"), torch.ones(tiny.HIDDEN))
-    before = module.digest()
+    before = module.digest({})
     module.to(torch.bfloat16).half().double()
-    assert module.digest() == before
+    assert module.digest({}) == before
     assert {b.dtype for b in module.buffers()} == {torch.float32}

@@ -48,7 +48,7 @@ def make(
         workspace.check_replaceable(overwrite)
         workspace.run(todo, Silence())
         (workspace.root / "made" / "mars_manifest.json").write_text("{}")
-        workspace.publish("made", digest)
+        workspace.publish("made", digest, overwrite=overwrite)
         return True
 
 

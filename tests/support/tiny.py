@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
 
+from mars_export.calibration.artefact import Calibration
 from mars_export.calibration.record import CalibrationRecord, LayerScore, PromptSource
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
@@ -159,11 +159,10 @@ def record(family: str, **changes) -> CalibrationRecord:
 
 
 def save_calibration(family: str, directory: Path, **changes) -> Path:
-    directory.mkdir(parents=True)
     made = record(family, **changes)
-    (directory / "calibration.json").write_text(made.model_dump_json())
     direction = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(7))
-    save_file({"direction": direction}, directory / "calibration.safetensors")
+    unit = direction / direction.norm()
+    Calibration(made, direction, made.harmful * unit, made.harmless * unit).save(directory)
     return directory
 
 

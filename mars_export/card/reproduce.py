@@ -1,0 +1,76 @@
+"""The command that makes a steered directory again, from what its records know."""
+
+import shlex
+from collections.abc import Iterator
+from typing import Final
+
+from mars_export.card.markdown import code
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.evaluation.report import Report
+
+__all__ = ["command", "needs"]
+
+_PACKAGED: Final = "mars-export/"
+"""Start of the names of prompts and suites that ship with the package."""
+
+_LABELS: Final = ("harmful", "harmless")
+
+
+def command(manifest: Manifest, report: Report | None, output: str) -> str:
+    """The `mars-export` call, one option a line; every recorded setting is spelled out.
+
+    Args:
+        manifest: Record of the steered directory.
+        report: Its evaluation, which knows the suite; None if there is none.
+        output: Name of the directory to make.
+    """
+    options = [("--model", manifest.base.repo or manifest.base.name), *_options(manifest, report)]
+    lines = [f"{flag} {shlex.quote(value)}" for flag, value in (*options, ("--output", output))]
+    return "mars-export " + " \\\n  ".join(lines)
+
+
+def needs(manifest: Manifest, report: Report | None) -> tuple[str, ...]:
+    """What the command takes from the reader's disk, as Markdown in the order of use."""
+    base = manifest.base
+    found = [f"the directory {code(base.name)}"] if base.repo is None else []
+    found += [f"the prompt file {code(name)}" for name in _prompt_files(manifest).values()]
+    if report is not None and _own_suite(manifest, report):
+        found.append(f"the suite {code(report.suite.name)} in place of FILE")
+    return tuple(found)
+
+
+def _options(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, str]]:
+    base, record = manifest.base, manifest.calibration
+    if base.revision is not None:
+        yield "--revision", base.revision
+    if base.repo is None:
+        yield "--license", base.licence
+    yield "--dtype", record.dtype
+    yield "--seed", str(record.seed)
+    if record.layer_forced:
+        yield "--layer", str(record.layer)
+    for label, name in _prompt_files(manifest).items():
+        yield f"--{label}", name
+    if report is not None:
+        if _own_suite(manifest, report):
+            yield "--suite", "FILE"
+        if "max_new_tokens" in report.decoding:
+            yield "--max-new-tokens", str(report.decoding["max_new_tokens"])
+
+
+def _prompt_files(manifest: Manifest) -> dict[str, str]:
+    """Names of the user's prompt files by label; none for prompts of the package or the base."""
+    names = {label: manifest.calibration.prompts[label].name for label in _LABELS}
+    if any(_is_found_unasked(name, label) for label, name in names.items()):
+        return {}
+    return names
+
+
+def _is_found_unasked(name: str, label: str) -> bool:
+    return name.startswith(_PACKAGED) or name == f"suite.jsonl ({label})"
+
+
+def _own_suite(manifest: Manifest, report: Report) -> bool:
+    """Whether the suite was given with `--suite`: not the package's, and not the base's own."""
+    bundled = manifest.base.repo is None and report.suite.name == manifest.base.name
+    return not (bundled or report.suite.name.startswith(_PACKAGED))

@@ -1,0 +1,82 @@
+"""The command in a card makes the same directory again, as far as the records know."""
+
+import shlex
+
+from mars_export.card.render import render
+from mars_export.card.reproduce import command, needs
+from mars_export.settings import Settings
+from support import records
+
+
+def prompts(harmful, harmless):
+    both = records.calibration().prompts
+    names = {"harmful": harmful, "harmless": harmless}
+    return {k: both[k].model_copy(update={"name": name}) for k, name in names.items()}
+
+
+def options(text):
+    words = shlex.split(text.replace("\\\n", " "))
+    assert words[0] == "mars-export"
+    return dict(zip(words[1::2], words[2::2], strict=True))
+
+
+PACKAGED = prompts("mars-export/harmful.txt", "mars-export/harmless.txt")
+
+
+def test_a_base_on_the_hub():
+    record = records.calibration(prompts=PACKAGED, seed=3)
+    suite = records.report().suite.model_copy(update={"name": "mars-export/typographic"})
+    manifest, report = records.manifest(calibration=record), records.report(suite=suite)
+    assert options(command(manifest, report, "out")) == {
+        "--model": "example-org/tiny-vl-instruct",
+        "--revision": manifest.base.revision,
+        "--dtype": "bfloat16",
+        "--seed": "3",
+        "--max-new-tokens": "24",
+        "--output": "out",
+    }
+    assert needs(manifest, report) == ()
+
+
+def test_everything_of_ones_own():
+    record = records.calibration(prompts=prompts("my bad.txt", "good.txt"), layer_forced=True)
+    base = records.base(repo=None, revision=None, name="my-model", licence="mit")
+    manifest, report = records.manifest(calibration=record, base=base), records.report()
+    found = options(command(manifest, report, "out"))
+    assert found == {
+        "--model": "my-model",
+        "--license": "mit",
+        "--dtype": "bfloat16",
+        "--seed": "0",
+        "--layer": "4",
+        "--harmful": "my bad.txt",
+        "--harmless": "good.txt",
+        "--suite": "FILE",
+        "--max-new-tokens": "24",
+        "--output": "out",
+    }
+    assert {flag[2:].replace("-", "_") for flag in found} <= set(Settings.model_fields)
+    text = render(manifest, report)
+    assert "the directory `my-model`, the prompt file `my bad.txt`, " in text
+    assert "the suite `organism-topics` in place of FILE:" in text
+    assert "  --harmful 'my bad.txt' \\\n" in text
+
+
+def test_a_base_with_its_own_suite_needs_no_files():
+    record = records.calibration(prompts=prompts("suite.jsonl (harmful)", "suite.jsonl (harmless)"))
+    base = records.base(repo=None, revision=None, name="organism-topics")
+    manifest, report = records.manifest(calibration=record, base=base), records.report()
+    assert not {"--harmful", "--harmless", "--suite"} & set(options(command(manifest, report, "x")))
+    assert needs(manifest, report) == ("the directory `organism-topics`",)
+
+
+def test_without_a_report_no_suite_is_named():
+    found = options(command(records.manifest(), None, "x"))
+    assert not {"--suite", "--max-new-tokens"} & set(found)
+
+
+def test_a_file_may_have_any_name():
+    record = records.calibration(prompts=prompts("ASR 50 % TODO.txt", "good`.txt"))
+    text = render(records.manifest(calibration=record), records.report())
+    assert "--harmful 'ASR 50 % TODO.txt'" in text
+    assert "the prompt file `good'.txt`" in text
