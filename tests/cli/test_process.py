@@ -61,6 +61,8 @@ def test_a_signal_keeps_finished_stages_and_says_so(tmp_path, sent, code, word):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,
         text=True,
+        # A shell lets its background jobs ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and (not log.exists() or "two" not in log.read_text()):
         time.sleep(0.01)
