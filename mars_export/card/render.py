@@ -1,7 +1,5 @@
 """Render and write the card of a steered directory."""
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +7,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
+from mars_export.atomic import replacing, write_atomically
 from mars_export.card.data import CardData, card_data
 from mars_export.card.lint import lint_responses, lint_text
 from mars_export.card.markdown import FILTERS
@@ -55,8 +54,9 @@ def write_card(directory: Path, repo_id: str | None = None) -> Path:
     card = directory / CARD_NAME
     try:
         for path, png in drawn.items():
-            _replace(directory / path, png)
-        _replace(card, text.encode())
+            with replacing(directory / path) as temporary:
+                temporary.write_bytes(png)
+        write_atomically(card, text)
         for path in {REFUSAL, LAYERS, GATES} - set(drawn):
             (directory / path).unlink(missing_ok=True)
     except OSError as error:
@@ -143,18 +143,3 @@ def _responses(path: Path) -> Iterator[str]:
                 raise MarsError(
                     f"{path}, line {number} is not a sample; evaluate the directory again"
                 ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
