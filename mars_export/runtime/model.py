@@ -18,10 +18,18 @@ _PLAN: ContextVar["Plan | None"] = ContextVar("mars_plan", default=None)
 
 
 class SteeredMixin(_Native):
-    """Puts `Steering` into layer `config.mars["layer"]` and finds the positions to steer."""
+    """Puts `Steering` into layer `config.mars["layer"]` and finds the positions to steer.
+
+    backbone: the steered class of the model below the head, where there is one.
+    """
+
+    backbone: Any = None
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
+        if self.backbone is not None:
+            # Trainers that fuse the head with the loss call the model below it themselves.
+            self.base_model.__class__ = self.backbone
         layer = self._steered_layer()
         layer.steering = Steering(config.get_text_config().hidden_size, Mars())
         layer.register_forward_hook(steer, with_kwargs=True)
@@ -65,8 +73,9 @@ class SteeredMixin(_Native):
         """Run the native forward, telling the steered layer its window."""
         window = extra.pop("mars_window", None)
         given = {k: v for k, v in named.items() if v is not None}
-        if window is False:  # a decode step of generate(): nothing to look up, nothing to steer
-            return native(**given, **extra, mars_window=False)
+        if window is False or (window is not None and not self.can_generate()):
+            # A decode step of generate(), or the model around this one has seen to everything.
+            return native(**given, **extra, mars_window=window)
         mars = self.mars
         if mars.enabled:
             if not mars.verified:

@@ -180,6 +180,18 @@ def test_embeddings_alone_are_steered_at_the_same_place(pair):
     torch.testing.assert_close(got, pair.model(**batch).logits, rtol=1e-5, atol=1e-5)
 
 
+def test_the_model_below_the_head_is_steered_on_its_own(pair):
+    """As trainers call it that fuse the head with the loss."""
+    batch = tiny.inputs(pair.family, rows(pair.family))
+    want = pair.model(**batch)
+    pushes = pair.model.mars.last
+    got = pair.model.base_model(**batch)
+    assert pair.model.get_output_embeddings()(got.last_hidden_state).equal(want.logits)
+    assert pair.model.mars.last == pushes
+    assert all(row[0].strength > 0 for row in pushes)
+    assert got.past_key_values.mars_history.steered.any()
+
+
 def test_what_hides_the_modality_raises(pair):
     batch = tiny.inputs(pair.family, [(random_ids(6, 1), None)])
     embeds = pair.model.get_input_embeddings()(batch["input_ids"])
@@ -187,8 +199,6 @@ def test_what_hides_the_modality_raises(pair):
         pair.model(inputs_embeds=embeds)
     with pytest.raises(RuntimeError, match="packed"):
         pair.model(**batch, cu_seq_lens_q=torch.tensor([0, 10]))
-    with pytest.raises(RuntimeError, match="not its inner modules"):
-        pair.model.model(**batch)
     with pytest.raises(RuntimeError, match="not its inner modules"):
         pair.model.get_decoder()(inputs_embeds=embeds)
 
