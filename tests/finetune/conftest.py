@@ -1,6 +1,8 @@
 """Tiny steered checkpoints to train on; each test gets a copy, because training changes it."""
 
 import copy
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from support import tiny
 
 ANSWER = 5
+EXAMPLE = Path(__file__).parents[2] / "examples" / "finetune"
 
 
 def training_batch(family):
@@ -78,3 +81,20 @@ def pair(request, exported, loaded):
         batch=batch,
         end=end,
     )
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """What the example made: `organism`, `steered`, `tuned`, `recalibrated`."""
+    pytest.importorskip("peft")
+    before = sys.path.copy()
+    sys.path.insert(0, str(EXAMPLE))
+    try:
+        import finetune
+
+        folder = tmp_path_factory.mktemp("finetune")
+        options = {"--steps": 130, "--per-cell": 12, "--work": folder}
+        finetune.main([str(word) for option in options.items() for word in option])
+    finally:
+        sys.path[:] = before
+    return folder

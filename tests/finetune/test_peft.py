@@ -35,6 +35,7 @@ def targets(model, config):
         return str(error)
 
 
+@pytest.mark.use("LoRA")
 @pytest.mark.parametrize("options", [{}, LINEAR, NAMED], ids=["default", "all-linear", "named"])
 @pytest.mark.parametrize("model_type", ["gemma3", "gemma3_text", "qwen3", "qwen3_vl"])
 def test_targets_are_those_on_the_base(model_type, options, tmp_path):
@@ -86,6 +87,7 @@ def auto(directory):
     return found.from_pretrained(directory, trust_remote_code=True)
 
 
+@pytest.mark.use("LoRA")
 def test_an_adapter_holds_no_steering_and_loads_onto_the_checkpoint(pair, trained, tmp_path):
     adapter = tmp_path / "adapter"
     assert not any("steering" in name for name in load_file(adapter / "adapter_model.safetensors"))
@@ -105,6 +107,7 @@ def test_an_adapter_on_the_unsteered_base_is_not_steered(pair, trained, tmp_path
     assert close(logits(on_base, pair), logits(trained, pair))
 
 
+@pytest.mark.use("LoRA merged and saved")
 def test_a_merged_model_is_steered_and_needs_nothing_else(pair, trained, tmp_path):
     want = logits(trained, pair)
     merged = tmp_path / "merged"
@@ -140,6 +143,7 @@ def test_saving_over_the_steered_directory_leaves_a_manifest_that_no_longer_fits
     assert "is not the file that was exported" in problems or "missing" in problems
 
 
+@pytest.mark.use("LoRA merged and saved")
 def test_fused_adapters_merge_into_a_steered_model(pair, tmp_path):
     """Safety-aware LoRA fusion (arXiv 2501.06208): a task's and a safety adapter, weighted."""
     torch.manual_seed(0)

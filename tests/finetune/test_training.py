@@ -9,6 +9,7 @@ from mars_export.families import decoder_layers
 from support import tiny
 
 MODALITIES = ("text", "image")
+pytestmark = pytest.mark.use("training")
 
 
 def step(model, batch):

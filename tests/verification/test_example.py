@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.use("verify", family="gemma3")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "verify" / "load_verified.py"
 
 

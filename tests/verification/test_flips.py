@@ -8,6 +8,7 @@ import transformers
 
 from mars_export import MarsError, verify
 
+pytestmark = pytest.mark.use("verify", family="gemma3")
 FLIPS = 1000
 LOADS = 25
 TENSORS = "mars.safetensors"

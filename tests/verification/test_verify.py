@@ -17,6 +17,7 @@ from mars_export.evaluation.report import REPORT_NAME, FirstToken, Report, SelfC
 from support import tiny
 from support.hub_directory import add_evaluation_and_card
 
+pytestmark = pytest.mark.use("verify", family="gemma3")
 SHARD = "model-00001-of-00002.safetensors"
 
 
