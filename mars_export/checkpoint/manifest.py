@@ -13,6 +13,7 @@ from mars_export.paths import require_inside
 
 __all__ = [
     "MANIFEST_NAME",
+    "SIGNATURE_NAME",
     "BaseModelSource",
     "Derivation",
     "FileEntry",
@@ -22,6 +23,8 @@ __all__ = [
 ]
 
 MANIFEST_NAME: Final = "mars_manifest.json"
+SIGNATURE_NAME: Final = "mars_manifest.json.sig"
+"""Where the signature of the manifest is, if somebody made one."""
 
 Inside = Annotated[str, AfterValidator(require_inside)]
 

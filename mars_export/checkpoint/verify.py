@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.checkpoint.place import Directory, Place
 
@@ -18,7 +18,7 @@ _LOADED: Final = (".safetensors", ".json", ".jinja", ".model", ".h5", ".msgpack"
 _LATER: Final = ("assets", "evaluation")
 """Folders written after the manifest; with `README.md` all that is."""
 _OWN: Final = frozenset(
-    {MANIFEST_NAME, "README.md", ".mars_run.json", ".gitattributes", ".gitignore"}
+    {MANIFEST_NAME, SIGNATURE_NAME, "README.md", ".mars_run.json", ".gitattributes", ".gitignore"}
 )
 _OF_TOOLS: Final = (".cache", ".git")
 """What the clients of the Hub leave in a directory; nothing is loaded from there."""

@@ -1,6 +1,7 @@
 """`mars-export verify DIR_OR_REPO`: is it what mars-export wrote?"""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -33,9 +34,21 @@ _MARKS: Final = {
     default="auto",
     help="Where --run runs.  [default: auto]",
 )
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Whose signature the manifest must have (PEM).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(
-    target: str, revision: str | None, offline: bool, run: bool, device: str, as_json: bool
+    target: str,
+    revision: str | None,
+    offline: bool,
+    run: bool,
+    device: str,
+    public_key: Path | None,
+    as_json: bool,
 ) -> int:
     """Check a steered directory or repository without running its code.
 
@@ -48,7 +61,13 @@ def verify(
     progress = progress_for("auto" if sys.stderr.isatty() and not as_json else "none")
     with progress.stage("verify") as tick:
         found = check(
-            target, revision=revision, offline=offline, run=run, device=device, progress=tick
+            target,
+            revision=revision,
+            offline=offline,
+            run=run,
+            device=device,
+            public_key=public_key,
+            progress=tick,
         )
     if as_json:
         click.echo(found.model_dump_json(indent=2))

@@ -16,7 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from mars_export.checkpoint.files import digest
-from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.manifest import SIGNATURE_NAME, Manifest
 from mars_export.hub.readiness import UNLISTED, published_files
 
 __all__ = ["Plan", "make_plan"]
@@ -110,4 +110,8 @@ def _same(path: Path, sha256: str | None, remote: RepoFile | None) -> bool:
 
 def _stale(path: str) -> bool:
     folder, _, rest = path.partition("/")
-    return path.endswith(LOADED) if not rest else folder in (*UNLISTED, "calibration")
+    return (
+        path.endswith(LOADED) or path == SIGNATURE_NAME
+        if not rest
+        else folder in (*UNLISTED, "calibration")
+    )

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.checkpoint.verify import verify_files
 from mars_export.errors import MarsError
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report
@@ -49,6 +49,8 @@ def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:
     """
     yield from (entry.path for entry in manifest.files)
     yield from (MANIFEST_NAME, CARD_NAME, REPORT_NAME)
+    if (directory / SIGNATURE_NAME).is_file():
+        yield SIGNATURE_NAME
     for path in sorted((directory / "assets").rglob("*")):
         if path.is_file() and not path.is_symlink():
             yield path.relative_to(directory).as_posix()

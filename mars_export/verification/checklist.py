@@ -10,7 +10,7 @@ from mars_export.checkpoint.place import Directory, Place
 from mars_export.errors import MarsError
 from mars_export.hub.base import looks_like_path
 from mars_export.hub.place import Repository
-from mars_export.verification import base, code, contents, steering
+from mars_export.verification import base, code, contents, signature, steering
 from mars_export.verification.behaviour import behaves
 from mars_export.verification.report import (
     Check,
@@ -47,6 +47,7 @@ def verify(
     offline: bool = False,
     run: bool = False,
     device: str = "auto",
+    public_key: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
     """Check a steered checkpoint without executing anything that it holds.
@@ -60,15 +61,20 @@ def verify(
         run: Whether to load a directory afterwards, if all else passed, and repeat the probes of
             its calibration. This executes its modeling file, which is ours by then.
         device: Torch device for `run`.
+        public_key: PEM file of the one who must have signed the manifest.
         progress: Told how many bytes have been compared, and how many there are.
 
     Raises:
-        MarsError: if there is no steered checkpoint with a readable manifest.
+        MarsError: if there is no steered checkpoint with a readable manifest, or the key is none.
     """
+    key = None if public_key is None else signature.readable_key(Path(public_key))
     place = _place(str(target), revision, offline=offline, run=run)
     manifest = Manifest.read(place.fetch(MANIFEST_NAME).parent)
     subject = Subject(place, manifest, offline, progress)
     checks = [_check(name, partial(check, subject)) for name, check in _CHECKS]
+    if key is not None:
+        signed = partial(signature.manifest_is_signed, key, subject)
+        checks.insert(1, _check("signature", signed))
     if run and isinstance(place, Directory):
         checks.append(_behaviour(checks, place.root, manifest, device))
     return Verification(

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from mars_export import MarsError, push, verify
-from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.checkpoint.writer import write_checkpoint
 from support import tiny
 from support.hub_directory import CARD, add_evaluation_and_card
@@ -65,6 +65,28 @@ def test_a_repository_is_verified_without_its_weights(hub, steered):
     got = [r for r in hub.requests[before:] if r.route == "resolve" and SHARD in r.path]
     assert all("range" in r.headers for r in got if r.method == "GET"), "only the header"
     assert verify("me/steered", revision=found.commit).commit == found.commit
+
+
+def test_a_signature_is_published_and_an_old_one_does_not_stay(hub, steered, tmp_path):
+    model_signing = pytest.importorskip("model_signing")
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, pem = ec.generate_private_key(ec.SECP256R1()), form.Encoding.PEM
+    private, public = tmp_path / "key.pem", tmp_path / "public.pem"
+    private.write_bytes(key.private_bytes(pem, form.PrivateFormat.PKCS8, form.NoEncryption()))
+    shown = form.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(key.public_key().public_bytes(pem, shown))
+    signer = model_signing.signing.Config().use_elliptic_key_signer(private_key=private)
+    signer.sign(steered / MANIFEST_NAME, steered / SIGNATURE_NAME)
+    push(steered, "steered")
+    status, said = answers("me/steered", public_key=public)["signature"]
+    assert status == "passed", said
+
+    (steered / SIGNATURE_NAME).unlink()
+    push(steered, "steered")
+    assert answers("me/steered", public_key=public)["signature"][0] == "failed"
+    assert SIGNATURE_NAME not in hub.repos["me/steered"].head.files
 
 
 @pytest.mark.parametrize("name", [SHARD, "modeling_mars.py", "tokenizer_config.json"])

@@ -33,6 +33,7 @@ USES: Final = {
     "TRL": Use("Fine-tuning", "finetune", ("trl",)),
     "drift and recalibrate": Use("Fine-tuning", "finetune", ("peft",)),
     "verify": Use("Verification", "verify"),
+    "signed manifest": Use("Verification", "verify", ("model-signing",)),
 }
 """Rows of the table, in order, by the name in the tests' mark."""
 

@@ -1,0 +1,60 @@
+"""Who vouches for the manifest: a signature made and checked with the library model-signing."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME
+from mars_export.errors import MarsError
+from mars_export.verification.report import CheckFailedError
+from mars_export.verification.subject import Subject
+
+__all__ = ["manifest_is_signed", "readable_key"]
+
+
+def readable_key(path: Path) -> Path:
+    """The public key, if it can be used.
+
+    Args:
+        path: PEM file with an elliptic-curve public key.
+
+    Raises:
+        MarsError: if model-signing is not installed or the file is no such key.
+    """
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+        from model_signing import verifying  # noqa: F401
+    except ImportError as error:
+        raise MarsError(
+            "--public-key needs model-signing; run `pip install 'mars-export[signed]'`"
+        ) from error
+    try:
+        usable = isinstance(load_pem_public_key(path.read_bytes()), EllipticCurvePublicKey)
+    except (OSError, ValueError):
+        usable = False
+    if not usable:
+        raise MarsError(f"{path} is not a PEM file with an elliptic-curve public key")
+    return path
+
+
+def manifest_is_signed(key: Path, subject: Subject) -> str:
+    """The signature beside the manifest. The manifest has the digests of everything else."""
+    from model_signing import verifying
+
+    if SIGNATURE_NAME not in subject.place.sizes:
+        raise CheckFailedError(f"there is no {SIGNATURE_NAME}")
+    with tempfile.TemporaryDirectory() as folder:
+        # A cache of the Hub has links in place of files, which the library does not follow.
+        signed, signature = Path(folder, MANIFEST_NAME), Path(folder, SIGNATURE_NAME)
+        shutil.copyfile(subject.place.fetch(MANIFEST_NAME), signed)
+        shutil.copyfile(subject.place.fetch(SIGNATURE_NAME), signature)
+        try:
+            verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+            verifier.verify(signed, signature)
+        except Exception as error:  # whatever it is, the signature was not shown to be good
+            said = " ".join(str(error).split())[:200]
+            raise CheckFailedError(
+                f"{SIGNATURE_NAME} does not show that the owner of {key} signed it ({said})"
+            ) from error
+    return f"{MANIFEST_NAME} is signed by the owner of {key}"
