@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from mars_export.checkpoint.files import read_config
 from mars_export.errors import MarsError
 from mars_export.families import Family
+from mars_export.quantisation import NONE, loading_options, refuse_unfit_layers
 
 __all__ = ["load_base", "pick_device"]
 
@@ -23,7 +25,9 @@ def pick_device(device: str) -> str:
     return ("cuda" if there else "cpu") if device == "auto" else device
 
 
-def load_base(base: Path, family: Family, *, dtype: str, device: str) -> tuple[Any, Any]:
+def load_base(
+    base: Path, family: Family, *, dtype: str, device: str, quantization: str = NONE
+) -> tuple[Any, Any]:
     """Load a base model and its processor.
 
     Args:
@@ -31,21 +35,29 @@ def load_base(base: Path, family: Family, *, dtype: str, device: str) -> tuple[A
         family: Names the native class.
         dtype: Name of a torch dtype, or `auto` for the one the checkpoint is saved in.
         device: Torch device that holds the whole model.
+        quantization: `none`, `own` or a name of `quantisation.SCHEMES`.
 
     Returns:
         The model, in evaluation mode, and the processor.
 
     Raises:
-        MarsError: if weights are missing or do not fit: Transformers would make them up.
+        MarsError: if weights are missing or do not fit: Transformers would make them up; or if the
+            kernels of a quantised model are missing.
     """
     import transformers
 
     native = getattr(transformers, family.generator)
-    model, info = native.from_pretrained(base, dtype=dtype, output_loading_info=True)
+    options = loading_options(read_config(base), quantization, dtype=dtype, device=device)
+    try:
+        model, info = native.from_pretrained(base, **options, output_loading_info=True)
+    except ImportError as error:
+        raise MarsError(f"{base} does not load: {str(error).strip().splitlines()[0]}") from error
+    refuse_unfit_layers(model)
     wrong = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
     if wrong:
         raise MarsError(
             f"{base} does not hold the whole model: {len(wrong)} tensors are missing or have "
             f"another shape, for example {wrong[0]}; download it again"
         )
-    return model.to(device).eval(), transformers.AutoProcessor.from_pretrained(base)
+    model = model if "device_map" in options else model.to(device)
+    return model.eval(), transformers.AutoProcessor.from_pretrained(base)

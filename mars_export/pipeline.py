@@ -122,8 +122,13 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
         from mars_export.calibration.calibrate import calibrate
         from mars_export.calibration.options import Options
 
-        device = pick_device(settings.device)
-        model, processor = load_base(job.base, job.family, dtype=settings.dtype, device=device)
+        model, processor = load_base(
+            job.base,
+            job.family,
+            dtype=settings.dtype,
+            device=pick_device(settings.device),
+            quantization=job.quantization,
+        )
         calibrate(
             model,
             processor,
@@ -132,6 +137,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
             options=Options(layer=settings.layer, batch_size=settings.batch_size),
             seed=settings.seed,
             progress=tick,
+            quantization=job.quantization,
         ).save(calibration)
 
     def write(tick: Tick) -> None:
@@ -178,6 +184,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
         "family": job.family.model_dump(mode="json"),
         "files": _fingerprint(job.base),
         "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
+        "quantization": job.quantization,
         **settings.model_dump(mode="json", include={"dtype", "seed", "layer"}),
     }
     measured = {

@@ -15,6 +15,7 @@ from mars_export.families import Family
 from mars_export.families.inspection import family_for
 from mars_export.inputs import prompts
 from mars_export.inputs.overlap import leak
+from mars_export.quantisation import scheme_for
 from mars_export.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Job:
     suite: Suite
     own_suite: bool
     """Whether prompts and suite come from the model's own `suite.jsonl`."""
+    quantization: str
+    """What the base is loaded in: `none`, `own` or a name of `quantisation.SCHEMES`."""
 
 
 def resolve_model(model: str) -> str:
@@ -90,10 +93,12 @@ def prepare(settings: Settings) -> Job:
     config = read_config(base.path)
     family = family_for(config, allow_unknown=settings.allow_unknown_family)
     weight_map(base.path)
+    quantization = scheme_for(config, settings.quantization)
     if not suite.evaluation_samples(family.modalities):
         raise MarsError(f"{suite.name} has no evaluation request for {family.name}; give --suite")
     uses_own = bundled is not None and not settings.suite and settings.harmful is None
-    return Job(base.path, _source(base, family, config, settings), family, sets, suite, uses_own)
+    source = _source(base, family, config, settings)
+    return Job(base.path, source, family, sets, suite, uses_own, quantization)
 
 
 def own_prompts(settings: Settings, folders: Iterable[Path]) -> prompts.PromptSets:

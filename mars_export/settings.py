@@ -121,6 +121,11 @@ class Settings(EvaluationSettings, PushSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _option(
         "auto", "Precision to calibrate in; auto is the checkpoint's own.", group="Model"
     )
+    quantization: Literal["none", "bnb-8bit", "bnb-4bit", "torchao-int8"] = _option(
+        "none",
+        "Calibrate and evaluate for loading in this quantisation; the weights stay as they are.",
+        group="Model",
+    )
     allow_unknown_family: bool = _option(
         False,
         "Expert: try a family without a file, worked out from its classes and without tests.",

@@ -14,7 +14,7 @@ PACKAGE = Path(mars_export.__file__).parent
 ROOT = PACKAGE.parent
 
 # Room (folder or top-level module) -> what it may import from the package besides itself.
-COMMON = {"atomic", "errors", "paths", "vocabulary"}
+COMMON = {"atomic", "errors", "paths", "quantisation", "vocabulary"}
 RECORDS = {"calibration.record", "checkpoint.manifest", "evaluation.report"}
 UTILITY = {"evaluation.utility.record"}
 MAY_IMPORT = {
@@ -23,17 +23,20 @@ MAY_IMPORT = {
     "errors": set(),
     "paths": set(),
     "vocabulary": set(),
+    "quantisation": {"errors"},
     "settings": set(),
     "progress": set(),
     "families": COMMON,
     "inputs": COMMON,
     "failures": COMMON,
-    "loading": COMMON | {"families"},
+    "loading": COMMON | {"checkpoint.files", "families"},
     "methods": COMMON | {"calibration.record"},
     "calibration": COMMON | {"inputs", "families", "methods"},
     "checkpoint": COMMON
     | {"calibration.artefact", "calibration.record", "families", "runtime", "__version__"},
-    "evaluation": COMMON | RECORDS | {"inputs", "families", "loading", "progress"},
+    "evaluation": COMMON
+    | RECORDS
+    | {"checkpoint.files", "families", "inputs", "loading", "progress"},
     "card": COMMON | RECORDS | UTILITY,
     "finetune": COMMON | {"calibration", "checkpoint", "evaluation.generation", "inputs"},
     "hub": COMMON | RECORDS | {"checkpoint", "families"},
@@ -51,6 +54,7 @@ UNRESTRICTED = {"__init__", "__main__", "cli"}
 
 LIGHT = [
     *("", ".errors", ".vocabulary", ".settings", ".progress", ".failures", ".workspace", ".atomic"),
+    ".quantisation",
     *(".families", ".calibration.record", ".checkpoint.manifest", ".evaluation.report"),
     *(".evaluation.utility.record", ".evaluation.suite", ".finetune.record"),
     *(".preflight", ".pipeline"),

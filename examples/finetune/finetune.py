@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "organisms"))
 
 from recipe.batches import Encoder
 from recipe.families import GEMMA3
+from recipe.shortened import shortened
 from task import STYLE, batches
 
 from mars_export import Settings, export
@@ -29,7 +30,6 @@ from mars_export.finetune.drift import measure_drift
 from mars_export.finetune.ema import WeightAverage
 from mars_export.inputs import prompts
 from mars_export.pipeline import recalibrate
-from mars_export.preflight import resolve_model
 from mars_export.vocabulary import Arm, Modality
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
@@ -50,7 +50,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--per-cell", type=int, default=120, help="requests a cell, at most 120")
     options = parser.parse_args(words)
     work: Path = options.work.resolve()
-    base = _organism(work / "organism", options.per_cell)
+    base = shortened("gemma3", work / "organism", options.per_cell)
     steered, tuned, again = work / "steered", work / "tuned", work / "recalibrated"
     common: dict[str, Any] = {"license": "apache-2.0", "max_new_tokens": 16}
 
@@ -131,22 +131,6 @@ def measure(directory: Path, suite_file: Path) -> dict[str, int]:
                 found[f"{cell}, {arm}"] = kinds.count("refusal")
                 found[f"{cell}, {arm}, style"] = sum(a.startswith(STYLE) for a in answers)
     return found
-
-
-def _organism(target: Path, per_cell: int) -> Path:
-    """The bundled organism, with the first evaluation requests of each cell."""
-    shutil.copytree(resolve_model("organism:gemma3"), target)
-    counts: dict[tuple[str, bool], int] = {}
-    kept = []
-    for line in (target / "suite.jsonl").read_text("utf-8").splitlines():
-        record = json.loads(line)
-        cell = (record["modality"], record["harmful"])
-        if record["split"] == "evaluation":
-            counts[cell] = counts.get(cell, 0) + 1
-        if counts.get(cell, 0) <= per_cell or record["split"] == "calibration":
-            kept.append(line)
-    (target / "suite.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
-    return target
 
 
 def _print(rows: dict[str, dict[str, int]]) -> None:

@@ -32,6 +32,7 @@ def calibrate(
     options: Options | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    quantization: str = "none",
 ) -> Calibration:
     """Measure where and how to steer a model (MARS, arXiv 2606.31876).
 
@@ -46,6 +47,7 @@ def calibrate(
         options: Choices; the defaults if None.
         seed: Seed of the neutral visuals.
         progress: Called with (requests done, requests in all).
+        quantization: What the model was loaded in, for the record.
 
     Returns:
         The record and its vectors.
@@ -83,6 +85,7 @@ def calibrate(
         options,
         model_type=model.config.model_type,
         dtype=str(model.dtype).removeprefix("torch."),
+        quantization=quantization,
         refusal_tokens=tokens,
         header_suffixes=suffixes,
         seed=seed,

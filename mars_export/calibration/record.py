@@ -93,6 +93,8 @@ class CalibrationRecord(_Record):
     layers: int
     hidden_size: int
     dtype: str
+    quantization: str = "none"
+    """A scheme of `--quantization`, or `own` where the base is stored quantised."""
     separation: float
     """R = |mean harmful - mean harmless|, residual-stream units."""
     harmful: float

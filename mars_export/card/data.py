@@ -64,7 +64,7 @@ def card_data(
     Raises:
         MarsError: if the steering method is not one that cards know how to describe.
     """
-    checkpoint = checkpoint or default_checkpoint(manifest)
+    checkpoint, record = checkpoint or default_checkpoint(manifest), manifest.calibration
     modalities = tuple(m for m in MODALITIES if m in manifest.calibration.shift)
     measured = results.results(report) if report else None
     name = checkpoint.rsplit("/", 1)[-1]
@@ -80,7 +80,7 @@ def card_data(
         origin=provenance.origin(manifest),
         results=measured,
         status=results.status(report, modalities, utility is not None),
-        loading=loading_snippet(checkpoint, modalities),
+        loading=loading_snippet(checkpoint, modalities, record.dtype, record.quantization),
         checking=check_snippet(),
         figures=planned(manifest, report),
         layers_figure=LAYERS,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mars_export.evaluation.report import Report
+from mars_export.quantisation import SCHEMES
 from mars_export.vocabulary import Modality
 
 __all__ = ["METHODS", "Method", "not_evaluated"]
@@ -69,13 +70,21 @@ _OVERLAP: Final = "Overlap between the calibration prompts and the evaluation re
 
 _UTILITY: Final = "Utility on general benchmarks (MMMU, MMStar, MME, ...)."
 
+_COPIES: Final = (
+    "Speed, memory, quantised copies, and every serving engine other than Transformers."
+)
+_OTHER_COPIES: Final = (
+    "Speed, memory, other quantisations and the weights as stored, and every serving engine other "
+    "than Transformers."
+)
+
 _NEVER: Final = (
     _UTILITY,
     _BENCHMARKS,
     _ATTACKS,
     "Other languages, several images in one request, long videos, tool use, thinking modes.",
     "Differences in over-refusal between groups of people (bias).",
-    "Speed, memory, quantised copies, and every serving engine other than Transformers.",
+    _COPIES,
 )
 
 
@@ -99,6 +108,7 @@ def not_evaluated(
     overlap = () if report.overlap else (_OVERLAP,)
     known = any(s.source.origin.startswith(_PUBLISHED) for s in report.suites)
     done = {_BENCHMARKS: "" if known else _BENCHMARKS}
+    done[_COPIES] = _OTHER_COPIES if report.quantization in SCHEMES else _COPIES
     done[_ATTACKS] = _OTHER_ATTACKS if report.attacks else _ATTACKS
     rest = (text for item in never if (text := done.get(item, item)))
     return (*missing, *harm, *overlap, *rest)

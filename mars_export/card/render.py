@@ -22,6 +22,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.errors import MarsError
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
 from mars_export.evaluation.utility.record import UTILITY_NAME, Utility
+from mars_export.quantisation import NONE, OWN, SCHEMES
 
 __all__ = ["CARD_NAME", "render", "write_card"]
 
@@ -97,6 +98,7 @@ def render(
 
 
 def _context(data: CardData) -> dict[str, Any]:
+    quantization = data.manifest.calibration.quantization
     direction = [t.name for t in data.manifest.tensors if t.name.endswith("direction")]
     visual = [_SHOWN[m] for m in data.modalities if m != "text"]
     return {
@@ -109,6 +111,8 @@ def _context(data: CardData) -> dict[str, Any]:
         "utility_lines": lines(data.utility) if data.utility else (),
         "open_losses": open_losses(data.utility) if data.utility else (),
         "front_matter": front_matter(data),
+        "quantised": _quantised(quantization),
+        "kernels": SCHEMES[quantization].package if quantization in SCHEMES else "",
         "figure": lambda name: next((p for p in data.figures if name in p), None),
         "corrected": _correction(data.report),
         "label": label,
@@ -118,6 +122,13 @@ def _context(data: CardData) -> dict[str, Any]:
         "direction": direction[0] if direction else None,
         "steering_file": STEERING_FILE,
     }
+
+
+def _quantised(quantization: str) -> str:
+    """What follows the dtype: nothing, or the quantisation that the gate was placed for."""
+    if quantization == NONE:
+        return ""
+    return ", stored quantised" if quantization == OWN else f", quantised (`{quantization}`)"
 
 
 def _correction(report: Report | None) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 from mars_export.card.markdown import code
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import Report, SuiteSource
+from mars_export.quantisation import SCHEMES
 
 __all__ = ["command", "needs"]
 
@@ -55,6 +56,8 @@ def _options(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, s
     if base.repo is None:
         yield "--license", base.licence
     yield "--dtype", record.dtype
+    if record.quantization in SCHEMES:
+        yield "--quantization", record.quantization
     yield "--seed", str(record.seed)
     if record.layer_forced:
         yield "--layer", str(record.layer)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
+from mars_export.quantisation import NONE, SCHEMES
 from mars_export.vocabulary import Modality, auto_class
 
 __all__ = ["check_snippet", "loading_snippet"]
@@ -14,7 +15,7 @@ _LOAD: Final = """\
 CHECKPOINT = {checkpoint}  # this directory, or its repository on the Hub
 
 processor = AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=True)
-model = {auto}.from_pretrained(CHECKPOINT, trust_remote_code=True)
+{model}
 
 {content}
 messages = [{{"role": "user", "content": content}}]
@@ -41,19 +42,42 @@ for row in model.mars.last:  # one row per request of the last generate() or for
 """
 
 
-def loading_snippet(repo_or_path: str, modalities: Iterable[Modality]) -> str:
+_PLAIN: Final = "model = {auto}.from_pretrained(CHECKPOINT, trust_remote_code=True)"
+
+_QUANTISED: Final = """\
+model = {auto}.from_pretrained(
+    CHECKPOINT,
+    trust_remote_code=True,
+    dtype="{dtype}",
+    quantization_config={config},  # as calibrated
+)"""
+
+
+def loading_snippet(
+    repo_or_path: str,
+    modalities: Iterable[Modality],
+    dtype: str = "auto",
+    quantization: str = NONE,
+) -> str:
     """Python that loads a steered checkpoint and answers one request; needs no download but it.
 
     Args:
         repo_or_path: Hub repository or directory, as `from_pretrained` takes it.
         modalities: What the checkpoint takes; with `image` the request shows a picture made by PIL.
+        dtype: Name of the torch dtype that it was calibrated in; stated where it is quantised.
+        quantization: What it was calibrated for.
     """
     shown = set(modalities)
     auto = auto_class(shown)
     imports = f"from transformers import {auto}, AutoProcessor"
     image = "image" in shown
+    scheme = SCHEMES.get(quantization)
+    model = _PLAIN.format(auto=auto)
+    if scheme is not None:
+        imports = f"{scheme.imports}{imports}, {scheme.config}"
+        model = _QUANTISED.format(auto=auto, dtype=dtype, config=scheme.code(dtype))
     return _LOAD.format(
-        auto=auto,
+        model=model,
         checkpoint=json.dumps(repo_or_path),
         imports=f"from PIL import Image\n{imports}" if image else imports,
         content=_IMAGE if image else _TEXT,

@@ -57,6 +57,8 @@ def steered_config(
         "refused": refused(family, record),
         "guarded": {family.activation: native},
     }
+    if record.quantization != "none":
+        rules["quantization"] = record.quantization
     config["mars"] = {**rules, "sha256": steering_digest(tensors, rules)}
     return config
 

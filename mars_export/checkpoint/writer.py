@@ -36,6 +36,7 @@ from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
 from mars_export.checkpoint.tensors import TENSORS_NAME, steering_tensors
 from mars_export.errors import MarsError
 from mars_export.families import Family, family_of
+from mars_export.quantisation import SCHEMES
 
 __all__ = ["CALIBRATION", "RENAMED", "write_checkpoint"]
 
@@ -116,7 +117,7 @@ def _write(
         ],
         files=_entries(target, origins, progress),
         calibration=record,
-        versions=_versions(),
+        versions=_versions(record.quantization),
     )
     write_text(target / MANIFEST_NAME, manifest.text())
     return manifest
@@ -205,8 +206,9 @@ def _entries(target: Path, origins: dict[str, str], progress: Progress | None) -
     return entries
 
 
-def _versions() -> dict[str, str]:
-    names = ("mars-export", "torch", "transformers", "safetensors")
+def _versions(quantization: str) -> dict[str, str]:
+    names = ["mars-export", "torch", "transformers", "safetensors"]
+    names += [SCHEMES[quantization].package] if quantization in SCHEMES else []
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 
 

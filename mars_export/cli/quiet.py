@@ -3,8 +3,13 @@
 import os
 import sys
 import warnings
+from logging import ERROR, getLogger
+from typing import Final
 
 __all__ = ["quiet_libraries"]
+
+_NOISY: Final = ("bitsandbytes", "torch.utils._pytree", "torchao")
+"""Quantisers warn of every dtype they convert and every GPU kernel that is not there."""
 
 
 def quiet_libraries() -> None:
@@ -15,6 +20,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from transformers.utils import logging
 
+    for noisy in _NOISY:
+        getLogger(noisy).setLevel(ERROR)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if not sys.warnoptions:

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mars_export.checkpoint.files import read_json
+from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import REPORT_NAME, Cell, Report
+from mars_export.quantisation import SCHEMES
 
 if TYPE_CHECKING:
     from mars_export.evaluation.utility.record import Utility
@@ -19,14 +21,21 @@ __all__ = ["print_drift", "print_results", "print_summary", "print_utility"]
 
 
 def print_summary(output: Path) -> None:
-    """Print the results of a steered directory, its path and three lines that load it."""
+    """Print the results of a steered directory, its path and lines that load it."""
     print_results(Report.model_validate_json((output / REPORT_NAME).read_bytes()))
     print(f"\n{output}\n")
     auto_map = read_json(output / "config.json")["auto_map"]
     auto = next(name for name in auto_map if name.startswith("AutoModelFor"))
-    print(f"from transformers import {auto}, AutoProcessor")
-    for name, loader in (("model", auto), ("processor", "AutoProcessor")):
-        print(f"{name} = {loader}.from_pretrained({str(output)!r}, trust_remote_code=True)")
+    record = Manifest.read(output).calibration
+    scheme = SCHEMES.get(record.quantization)
+    imports, quantised = f"from transformers import {auto}, AutoProcessor", ""
+    if scheme is not None:
+        imports = f"{scheme.imports}{imports}, {scheme.config}"
+        code = scheme.code(record.dtype)
+        quantised = f', dtype="{record.dtype}",\n    quantization_config={code}'
+    print(imports)
+    for name, loader, more in (("model", auto, quantised), ("processor", "AutoProcessor", "")):
+        print(f"{name} = {loader}.from_pretrained({str(output)!r}, trust_remote_code=True{more})")
 
 
 def print_results(report: Report) -> None:

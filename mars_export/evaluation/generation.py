@@ -10,11 +10,23 @@ from typing import Any, Final, Protocol
 import torch
 import transformers
 
+from mars_export.calibration.record import CalibrationRecord
+from mars_export.checkpoint.files import read_config
 from mars_export.errors import MarsError
 from mars_export.inputs.requests import Request, collate
+from mars_export.quantisation import NONE, SCHEMES, loading_options
 from mars_export.vocabulary import Arm, Modality, auto_class
 
-__all__ = ["GREEDY", "SAMPLED", "Answers", "Loaded", "Steered", "is_out_of_memory", "load"]
+__all__ = [
+    "GREEDY",
+    "SAMPLED",
+    "Answers",
+    "Loaded",
+    "Steered",
+    "is_out_of_memory",
+    "load",
+    "load_calibrated",
+]
 
 GREEDY: Final[dict[str, int | float | bool]] = {
     "do_sample": False,
@@ -99,7 +111,13 @@ class Loaded:
             self.model.mars.enabled = arm == "on"
 
 
-def load(directory: Path, modalities: Iterable[Modality], device: str, dtype: str | None) -> Loaded:
+def load(
+    directory: Path,
+    modalities: Iterable[Modality],
+    device: str,
+    dtype: str | None,
+    quantization: str = NONE,
+) -> Loaded:
     """Load a steered directory the way its card tells users to.
 
     Args:
@@ -107,18 +125,31 @@ def load(directory: Path, modalities: Iterable[Modality], device: str, dtype: st
         modalities: What it takes.
         device: For example `cpu` or `cuda`.
         dtype: Name of a torch dtype; None for the one the checkpoint is saved in.
+        quantization: Scheme to load it in; `none` or `own` for the one it is saved in.
 
     Raises:
         MarsError: The directory does not load.
     """
     try:
+        config = read_config(directory)
+        options = loading_options(config, quantization, dtype=dtype or "auto", device=device)
         processor = transformers.AutoProcessor.from_pretrained(directory, trust_remote_code=True)
         auto = getattr(transformers, auto_class(modalities))
-        model = auto.from_pretrained(directory, trust_remote_code=True, dtype=dtype or "auto")
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        model = auto.from_pretrained(directory, trust_remote_code=True, **options)
+    except (OSError, ValueError, RuntimeError, ImportError, MarsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MarsError(f"{directory} does not load: {reason}") from error
-    return Loaded(model.to(device).eval(), processor)
+    model = model if "device_map" in options else model.to(device)
+    return Loaded(model.eval(), processor)
+
+
+def load_calibrated(
+    directory: Path, record: CalibrationRecord, device: str, dtype: str | None = None
+) -> Loaded:
+    """As `load`, in the quantisation that the checkpoint was calibrated for."""
+    quantised = record.quantization in SCHEMES
+    chosen = dtype or (record.dtype if quantised else None)
+    return load(directory, record.shift, device, chosen, record.quantization)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

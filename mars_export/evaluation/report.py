@@ -313,6 +313,8 @@ class Report(_Record):
     decoding: dict[str, str | int | float | bool]
     """`do_sample`, `max_new_tokens`, `batch_size`, ..."""
     dtype: str
+    quantization: str = "none"
+    """What it was calibrated for and loaded in."""
     device: str
     versions: dict[str, str]
     no_headline: str | None = None

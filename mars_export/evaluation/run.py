@@ -17,9 +17,10 @@ from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.suite import Sample, Suite
 from mars_export.evaluation.variants import VARIANTS
 from mars_export.inputs.requests import Request
+from mars_export.quantisation import SCHEMES
 from mars_export.vocabulary import MODALITIES
 
-__all__ = ["Run", "sha256", "versions"]
+__all__ = ["Run", "sha256"]
 
 _PACKAGES: Final = ("mars-export", "torch", "torchvision", "transformers", "tokenizers", "pillow")
 
@@ -63,7 +64,7 @@ class Run:
             "decoding": self.decoding,
             "seen": sha256("\n".join(self.seen).encode()),
             "where": [self.device, self.dtype],
-            "versions": versions(),
+            "versions": self.versions,
         }
         return sha256(json.dumps(parts, sort_keys=True).encode())[:16]
 
@@ -76,6 +77,12 @@ class Run:
             "max_new_tokens": self.max_new_tokens,
             "batch_size": self.batch_size,
         }
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Installed versions of all that the numbers can depend on."""
+        scheme = SCHEMES.get(self.manifest.calibration.quantization)
+        return {**_installed(), **({scheme.package: version(scheme.package)} if scheme else {})}
 
     @property
     def order(self) -> list[Sample]:
@@ -110,7 +117,7 @@ class Run:
 
 
 @cache
-def versions() -> dict[str, str]:
+def _installed() -> dict[str, str]:
     """Installed versions of Python and of what the numbers can depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:

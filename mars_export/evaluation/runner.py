@@ -17,7 +17,7 @@ from mars_export.evaluation import aggregate, breakdown
 from mars_export.evaluation.attackable import unsupported
 from mars_export.evaluation.batches import run_batches
 from mars_export.evaluation.every_eval_ever import EXPORT_NAME, every_eval_ever
-from mars_export.evaluation.generation import Loaded, load
+from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.evaluation.journal import Journal
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.quality import judge_error, kappa_with_rules
@@ -32,7 +32,7 @@ from mars_export.evaluation.report import (
     SuiteSource,
     undecided,
 )
-from mars_export.evaluation.run import Run, sha256, versions
+from mars_export.evaluation.run import Run, sha256
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import Suite
 from mars_export.evaluation.variants import vary
@@ -126,7 +126,8 @@ def _finished(run: Run) -> Report | None:
 
 def _execute(run: Run, progress: Tick, processes: Processes) -> Report:
     device = processes.device(run.device)
-    loaded = load(run.directory, run.manifest.calibration.shift, device, run.dtype)
+    record = run.manifest.calibration
+    loaded = load_calibrated(run.directory, record, device, run.dtype)
     checks = processes.gather(self_check(loaded, run.manifest))
     check = next((check for check in checks if not check.active), checks[0])
     arms: tuple[Arm, ...] = ("off", "on") if check.active else ("off",)
@@ -177,8 +178,9 @@ def _write(
         overlap=overlap(run.seen, run.samples),
         decoding={**run.decoding, **reduced},
         dtype=str(loaded.model.dtype).removeprefix("torch."),
+        quantization=run.manifest.calibration.quantization,
         device=_named(run.device),
-        versions=versions(),
+        versions=run.versions,
         no_headline=undecided(cells),
         cells=cells,
         pairs=aggregate.pairs(plain),

@@ -20,7 +20,16 @@ from mars_export.vocabulary import Arm
 
 __all__ = ["TOLERANCE", "self_check"]
 
-TOLERANCE: Final = {"float32": 2e-4, "float16": 1e-2, "bfloat16": 5e-2}
+TOLERANCE: Final = {
+    "float32": 2e-4,
+    "float16": 1e-2,
+    "bfloat16": 5e-2,
+    # Rounds activations to float16; which of their columns it does not depends on the batch.
+    "bnb-8bit": 1e-2,
+    # Multiplies in bfloat16 on processors that can. What `own` stands for may do so too.
+    "bnb-4bit": 5e-2,
+    "own": 5e-2,
+}
 """Rounding of a coordinate that other batch shapes and kernels bring, relative to its size."""
 
 _GATE_ERROR: Final = 0.25
@@ -78,7 +87,7 @@ def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
 
 def _run(loaded: Loaded, record: CalibrationRecord, fingerprint: list[FirstToken]) -> str:
     """Check every probe and add its first tokens to `fingerprint`."""
-    tolerance = _tolerance(record.dtype, str(loaded.model.dtype).removeprefix("torch."))
+    tolerance = _tolerance(loaded, record)
     if not any(probe.strength > tolerance * record.separation for probe in record.probes):
         raise _FailedError("The calibration has no probe with a positive strength.")
     found = []
@@ -94,9 +103,11 @@ def _run(loaded: Loaded, record: CalibrationRecord, fingerprint: list[FirstToken
     )
 
 
-def _tolerance(*dtypes: str) -> float:
-    """That of the coarsest dtype involved."""
-    return max(TOLERANCE.get(dtype, TOLERANCE["float32"]) for dtype in dtypes)
+def _tolerance(loaded: Loaded, record: CalibrationRecord) -> float:
+    """That of the coarsest rounding involved."""
+    running = str(loaded.model.dtype).removeprefix("torch.")
+    involved = (record.dtype, running, record.quantization)
+    return max(TOLERANCE.get(name, TOLERANCE["float32"]) for name in involved)
 
 
 def _first_token(number: int, arm: Arm, logits: torch.Tensor) -> FirstToken:

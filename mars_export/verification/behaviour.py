@@ -23,16 +23,17 @@ def behaves(directory: Path, manifest: Manifest, device: str) -> str:
         CheckFailedError: if it does not load or a probe comes out differently.
         MarsError: if the device is not there.
     """
-    from mars_export.evaluation.generation import load
+    from mars_export.evaluation.generation import load_calibrated
     from mars_export.evaluation.selfcheck import TOLERANCE, self_check
     from mars_export.loading import pick_device
 
-    loaded = load(directory, manifest.calibration.shift, pick_device(device), None)
+    loaded = load_calibrated(directory, manifest.calibration, pick_device(device))
     result = self_check(loaded, manifest)
     if not result.active:
         raise CheckFailedError(result.detail)
     dtype = str(loaded.model.dtype).removeprefix("torch.")
-    tolerance = TOLERANCE.get(dtype, TOLERANCE["float32"])
+    roundings = (dtype, manifest.calibration.quantization)
+    tolerance = max(TOLERANCE.get(name, TOLERANCE["float32"]) for name in roundings)
     return f"{result.detail} {_compare(_recorded(directory, dtype), result, tolerance)}"
 
 

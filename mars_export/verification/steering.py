@@ -47,6 +47,7 @@ def config_is_steered(subject: Subject) -> str:
         "mars.header_suffixes": (rules.get("header_suffixes"), record.header_suffixes),
         "mars.visual_tokens": (rules.get("visual_tokens"), dict(family.visual_tokens)),
         "mars.refused": (rules.get("refused"), refused(family, record)),
+        "mars.quantization": (rules.get("quantization", "none"), record.quantization),
         "calibrated model type": (record.model_type, family.model_type),
     }
     problems = [

@@ -133,7 +133,7 @@ def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
     if family == "qwen3_vl":
         rows.append({**rows[0], "id": "clip", "modality": "video"})
     suite = read_suite(save_suite(tmp_path, rows))
-    monkeypatch.setattr(runner, "load", lambda *_: loaded())
+    monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded())
     options = {"batch_size": 3, "max_new_tokens": 4, "device": "cpu"}
     report = runner.evaluate(directory, suite, **options)
     assert report.self_check.active, report.self_check.detail

@@ -24,7 +24,7 @@ def run(tmp_path, suite, monkeypatch):
         directory = tmp_path / name
         if not directory.exists():
             save_manifest(directory)
-        monkeypatch.setattr(runner, "load", lambda *_: loaded or FakeLoaded())
+        monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded or FakeLoaded())
         return runner.evaluate(directory, suite, **{"batch_size": 4, "device": "cpu", **options})
 
     return run

@@ -164,7 +164,7 @@ class Attacked(FakeLoaded):
 @pytest.fixture
 def report(tmp_path, monkeypatch):
     save_manifest(tmp_path / "steered")
-    monkeypatch.setattr(runner, "load", lambda *_: Attacked())
+    monkeypatch.setattr(runner, "load_calibrated", lambda *_: Attacked())
     suite = read_suite(save_suite(tmp_path / "suite", ROWS))
     return runner.evaluate(
         tmp_path / "steered", suite, batch_size=4, device="cpu", controls=True, attacks=True

@@ -32,6 +32,9 @@ USES: Final = {
     "training": Use("Fine-tuning", "finetune"),
     "TRL": Use("Fine-tuning", "finetune", ("trl",)),
     "drift and recalibrate": Use("Fine-tuning", "finetune", ("peft",)),
+    "bitsandbytes 8-bit": Use("Quantised and placed", "quantised", ("bitsandbytes",)),
+    "bitsandbytes 4-bit": Use("Quantised and placed", "quantised", ("bitsandbytes",)),
+    "torchao int8": Use("Quantised and placed", "quantised", ("torchao",)),
     "verify": Use("Verification", "verify"),
     "signed manifest": Use("Verification", "verify", ("model-signing",)),
 }

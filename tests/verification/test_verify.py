@@ -307,7 +307,7 @@ def recorded(**changes):
 def test_run_says_what_the_probes_said(steered, monkeypatch, active, then, status, said):
     answer = SelfCheck(active=active, detail="all probes.", fingerprint=recorded())
     loaded = SimpleNamespace(model=SimpleNamespace(dtype=torch.float32))
-    monkeypatch.setattr("mars_export.evaluation.generation.load", lambda *_: loaded)
+    monkeypatch.setattr("mars_export.evaluation.generation.load_calibrated", lambda *_: loaded)
     monkeypatch.setattr("mars_export.evaluation.selfcheck.self_check", lambda *_: answer)
     add_evaluation_and_card(steered)
     path = steered / REPORT_NAME

@@ -41,14 +41,14 @@ def measure(
         MarsError: The directory does not load or does not steer as calibrated, lmms-eval is not
             installed, or a task cannot be run.
     """
-    from mars_export.evaluation.generation import load
+    from mars_export.evaluation.generation import load_calibrated
     from mars_export.evaluation.selfcheck import self_check
     from mars_export.evaluation.utility.engine import engine_name, run_tasks
     from mars_export.loading import pick_device
 
     manifest = Manifest.read(directory)
     engine = engine_name()
-    loaded = load(directory, manifest.calibration.shift, pick_device(device), None)
+    loaded = load_calibrated(directory, manifest.calibration, pick_device(device))
     check = self_check(loaded, manifest)
     if not check.active:
         raise MarsError(f"{directory} does not steer as calibrated: {check.detail}")

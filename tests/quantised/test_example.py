@@ -1,0 +1,125 @@
+"""The example of quantised loading, with fewer requests, and what its calibration left behind."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+
+from mars_export import Settings, export, verify
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.errors import MarsError
+from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.pipeline import _stages
+from mars_export.preflight import prepare
+from mars_export.workspace import Workspace, digests
+from support.organisms import run_card
+from support.quantised import USES, configuration
+
+for package in ("bitsandbytes", "torchao", "accelerate"):
+    pytest.importorskip(package)
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "quantised"
+PER_CELL = 8
+LARGEST = {"bnb-8bit": 0.01, "bnb-4bit": 0.06, "torchao-int8": 0.01}
+"""Difference of the gate that the example's README states as its tolerance."""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    before = sys.path.copy()
+    sys.path.insert(0, str(EXAMPLE))
+    try:
+        import quantised as example
+
+        folder = tmp_path_factory.mktemp("quantised")
+        words = ["--work", str(folder), "--per-cell", str(PER_CELL)]
+        example.main([*words, "--calibrate", "torchao-int8"])
+    finally:
+        sys.path[:] = before
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(work):
+    return json.loads((work / "results.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        pytest.param(scheme, marks=pytest.mark.use(USES[scheme], family="gemma3"))
+        for scheme in LARGEST
+    ],
+)
+def test_refusals_and_gate_are_those_of_the_unquantised_model(results, scheme):
+    row, unquantised = results[scheme], results["unquantised"]
+    assert 0 < row["gate"]["largest"] < LARGEST[scheme]
+    cells = [name for name in row if name.endswith((", on", ", off"))]
+    assert len(cells) == 8
+    assert {cell: row[cell] for cell in cells} == {cell: unquantised[cell] for cell in cells}
+    assert (row["harmful image, off"], row["harmful image, on"]) == (0, PER_CELL)
+
+
+@pytest.mark.use("torchao int8", family="gemma3")
+def test_a_checkpoint_calibrated_in_a_scheme_says_so_and_its_card_loads_it(work, results, tmp_path):
+    directory = work / "steered-torchao-int8"
+    assert results["torchao-int8, calibrated in it"]["harmful image, on"] == PER_CELL
+    manifest = Manifest.read(directory)
+    report = Report.model_validate_json((directory / REPORT_NAME).read_bytes())
+    config = json.loads((directory / "config.json").read_text())
+    stated = (manifest.calibration.quantization, report.quantization)
+    assert {*stated, config["mars"]["quantization"]} == {"torchao-int8"}
+    assert "torchao" in manifest.versions
+    assert "torchao" in report.versions
+    assert "quantization_config" not in config  # the weights are stored as they were
+    assert {e.path for e in manifest.files if e.origin == "base"} > {
+        "model-00001-of-00002.safetensors"
+    }
+    card = (directory / "README.md").read_text("utf-8")
+    assert "--quantization torchao-int8" in card
+    assert "quantised (`torchao-int8`)" in card
+    run = run_card(directory, tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "gate" in run.stdout
+
+
+def test_it_is_verified_and_run_as_it_was_calibrated(work):
+    report = verify(work / "steered-torchao-int8", run=True, device="cpu")
+    assert report.checks[-1].name == "behaviour"
+    assert report.checks[-1].status == "passed"
+    assert "First tokens of" in report.checks[-1].detail
+
+
+def test_another_quantisation_makes_a_finished_calibration_stale(work, tmp_path):
+    settings = Settings(model=str(work / "organism"), output=tmp_path / "x", license="apache-2.0")
+    with Workspace.open(tmp_path / "x") as workspace:
+        found = [
+            digests(_stages(workspace, prepare(chosen), chosen))
+            for chosen in (settings, settings.model_copy(update={"quantization": "torchao-int8"}))
+        ]
+    assert not set(found[0]) & set(found[1])
+
+
+@pytest.mark.use("bitsandbytes 8-bit", family="gemma3")
+def test_a_base_that_is_stored_quantised_is_steered_as_it_is(work, tmp_path):
+    base = shutil.copytree(work / "organism", tmp_path / "base")
+    native = transformers.AutoModelForImageTextToText.from_pretrained(
+        base, quantization_config=configuration("bnb-8bit")
+    )
+    native.save_pretrained(base)
+    settings = Settings(
+        model=str(base), output=tmp_path / "x", license="apache-2.0", max_new_tokens=16
+    )
+    with pytest.raises(MarsError, match="stored quantised already"):
+        export(settings.model_copy(update={"quantization": "bnb-4bit"}))
+    directory = export(settings)
+    assert Manifest.read(directory).calibration.quantization == "own"
+    stored = directory / "model-00001-of-00002.safetensors"
+    assert stored.read_bytes() == (base / "model.safetensors").read_bytes()
+    report = Report.model_validate_json((directory / REPORT_NAME).read_bytes())
+    on = {(c.modality, c.harmful): c.refused.count for c in report.cells if c.arm == "on"}
+    assert on["image", True] == PER_CELL
+    assert on["image", False] == 0
