@@ -90,20 +90,29 @@ def digests(stages: Sequence[Stage]) -> list[str]:
 class Workspace:
     """The hidden directory of one output, while this process holds its lock."""
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
+    def __init__(
+        self, output: Path, made: str = MANIFEST_NAME, kind: str = "steered checkpoint"
+    ) -> None:
+        self.output, self._made, self._kind = output, made, kind
         self.root = output.parent / f".{output.name}.mars-export"
 
     @classmethod
     @contextmanager
-    def open(cls, output: Path) -> Iterator["Workspace"]:
+    def open(
+        cls, output: Path, made: str = MANIFEST_NAME, kind: str = "steered checkpoint"
+    ) -> Iterator["Workspace"]:
         """Make or reopen the workspace of `output` and lock it.
+
+        Args:
+            output: Directory to make.
+            made: The file by which a directory is known as an earlier output.
+            kind: What such a directory is called.
 
         Raises:
             MarsError: if another run is working on the same output.
             OSError: if the workspace cannot be made.
         """
-        workspace = cls(Path(os.path.abspath(output)))  # noqa: PTH100 - keeps symbolic links
+        workspace = cls(Path(os.path.abspath(output)), made, kind)  # noqa: PTH100 - keeps symbolic links
         lock = workspace._lock()
         try:
             workspace._recover()
@@ -178,13 +187,13 @@ class Workspace:
             raise MarsError(f"{self.output} is a file or a link; choose another --output")
         if not _has_entries(self.output):
             return
-        if not (self.output / MANIFEST_NAME).is_file():
+        if not (self.output / self._made).is_file():
             raise MarsError(
                 f"{self.output} holds files that mars-export did not make; choose another --output"
             )
         if not overwrite:
             raise MarsError(
-                f"{self.output} holds another steered checkpoint; give --overwrite to replace it "
+                f"{self.output} holds another {self._kind}; give --overwrite to replace it "
                 "or choose another --output"
             )
 

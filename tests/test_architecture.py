@@ -39,6 +39,10 @@ MAY_IMPORT = {
     | {"checkpoint.files", "families", "inputs", "loading", "progress"},
     "card": COMMON | RECORDS | UTILITY,
     "finetune": COMMON | {"calibration", "checkpoint", "evaluation.generation", "inputs"},
+    "onnx": COMMON
+    | RECORDS
+    | {"checkpoint", "evaluation.generation", "evaluation.selfcheck", "failures", "families"}
+    | {"inputs", "progress", "runtime", "workspace"},
     "hub": COMMON | RECORDS | {"checkpoint", "families"},
     "verification": COMMON
     | RECORDS

@@ -12,6 +12,7 @@ from mars_export.cli.card import card
 from mars_export.cli.drift import drift
 from mars_export.cli.evaluate import evaluate
 from mars_export.cli.families import families
+from mars_export.cli.onnx import onnx
 from mars_export.cli.options import GroupedHelp, settings_options
 from mars_export.cli.printable import printable
 from mars_export.cli.push import push
@@ -66,7 +67,7 @@ def cli(ctx: click.Context, /, **values: Any) -> None:
         export(ctx, values)
 
 
-_COMMANDS = (evaluate, card, push, verify, families, suites, utility, drift, recalibrate)
+_COMMANDS = (evaluate, card, push, verify, families, suites, utility, drift, recalibrate, onnx)
 for _command in _COMMANDS:
     cli.add_command(_command)
 

@@ -18,7 +18,7 @@ from mars_export.inputs import visuals
 from mars_export.inputs.requests import Request
 from mars_export.vocabulary import Arm
 
-__all__ = ["TOLERANCE", "self_check"]
+__all__ = ["TOLERANCE", "probe_request", "self_check"]
 
 TOLERANCE: Final = {
     "float32": 2e-4,
@@ -123,7 +123,7 @@ def _probe(
 ) -> tuple[_Distance, dict[Arm, torch.Tensor]]:
     """How far a probe is from the calibration, and the logits (1, V) of its first token."""
     name = f"the {probe.modality} probe {probe.prompt!r}"
-    inputs = loaded.inputs([_request(record, probe)])
+    inputs = loaded.inputs([probe_request(record, probe)])
     off, again, on = (loaded.answer(inputs, arm, _TOKENS) for arm in ("off", "off", "on"))
     if not torch.equal(off.logits, again.logits):
         raise _FailedError(f"With steering off the logits of {name} do not repeat.")
@@ -140,7 +140,7 @@ def _probe(
     return distance, {"off": off.logits, "on": on.logits}
 
 
-def _request(record: CalibrationRecord, probe: Probe) -> Request:
+def probe_request(record: CalibrationRecord, probe: Probe) -> Request:
     """The probe with the neutral visual that it was calibrated with."""
     if probe.modality == "text" or probe.visual is None:
         return Request(probe.prompt)

@@ -35,6 +35,8 @@ USES: Final = {
     "bitsandbytes 8-bit": Use("Quantised and placed", "quantised", ("bitsandbytes",)),
     "bitsandbytes 4-bit": Use("Quantised and placed", "quantised", ("bitsandbytes",)),
     "torchao int8": Use("Quantised and placed", "quantised", ("torchao",)),
+    "ONNX, onnxruntime": Use("ONNX", "onnx", ("onnxruntime",)),
+    "ONNX int8": Use("ONNX", "onnx", ("onnxruntime",)),
     "verify": Use("Verification", "verify"),
     "signed manifest": Use("Verification", "verify", ("model-signing",)),
 }

@@ -1,0 +1,1 @@
+"""A steered checkpoint as ONNX graphs, with the steering inside."""

@@ -1,0 +1,57 @@
+"""Writes one module as an ONNX graph."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["write_graph"]
+
+
+def write_graph(
+    module: nn.Module,
+    example: dict[str, Any],
+    dynamic: dict[str, Any],
+    names: dict[str, str],
+    path: Path,
+) -> None:
+    """Export a module, through the exporter of Transformers.
+
+    Args:
+        module: Takes the example as keywords and gives a dictionary of tensors.
+        example: Sizes must be at least 2 and differ where they are not equal by nature.
+        dynamic: Of every tensor the axes that vary, as `torch.export` takes them.
+        names: Leaf of the example or output, as the exporter numbers them, to the name in the
+            graph; those that are not there keep theirs.
+        path: File to write; its weights go beside it.
+    """
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    with _quiet(), torch.no_grad():
+        exporter = OnnxExporter()
+        program, _ = exporter.export_program(module, example, OnnxConfig(dynamic_shapes=dynamic))
+    for value in (*program.graph.inputs, *program.graph.outputs):
+        value.name = names.get(value.name, value.name)
+    exporter.save_program(program, path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what exporters say about themselves; their errors come through."""
+    loggers = [logging.getLogger(name) for name in ("torch", "transformers", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

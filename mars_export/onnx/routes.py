@@ -1,0 +1,54 @@
+"""What the exporter must know about a family to write it as ONNX: `routes.json`, and its reader."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from mars_export.errors import MarsError
+from mars_export.families import Family
+
+__all__ = ["Route", "route_of", "routes"]
+
+
+class Route(BaseModel):
+    """How a family's parts become graphs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lacking: str | None = None
+    """Why there is no route, if there is none."""
+    vision: Literal["pixels", "grid"] | None = None
+    """How pictures come: `pixels`, one size, any number at once; `grid`, patches of one picture or
+    clip of any size."""
+    rotary_axes: Literal[1, 3] = 1
+    """3: the caller gives `position_ids`, because they follow the grids of pictures."""
+    deepstack: bool = False
+    """Whether vision features are also added behind the first decoder layers."""
+    layer_kinds: tuple[Literal["full_attention", "sliding_attention"], ...] = ()
+    """Kinds of layer that the decoder wants a mask for; empty: it takes one for all."""
+    blocks: tuple[Literal["image", "video"], ...] = ()
+    """Modalities whose placeholders attend in both directions inside a picture."""
+
+
+@cache
+def routes() -> dict[str, Route]:
+    """Routes by model type."""
+    raw = (files("mars_export.onnx") / "routes.json").read_bytes()
+    return TypeAdapter(dict[str, Route]).validate_json(raw)
+
+
+def route_of(family: Family) -> Route:
+    """The route of a family.
+
+    Raises:
+        MarsError: if it has none.
+    """
+    route = routes().get(family.model_type, Route(lacking="nobody has tried it"))
+    if route.lacking:
+        there = ", ".join(name for name, r in routes().items() if not r.lacking)
+        raise MarsError(
+            f"{family.name} cannot be written as ONNX: {route.lacking}; families that can: {there}"
+        )
+    return route
