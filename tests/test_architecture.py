@@ -44,6 +44,7 @@ MAY_IMPORT = {
     | {"checkpoint", "evaluation.generation", "evaluation.selfcheck", "failures", "families"}
     | {"inputs", "progress", "runtime", "workspace"},
     "hub": COMMON | RECORDS | {"checkpoint", "families"},
+    "serving": {"runtime"},
     "verification": COMMON
     | RECORDS
     | {"calibration.artefact", "checkpoint", "evaluation", "families", "hub", "loading"}

@@ -14,6 +14,15 @@ from mars_export.runtime.steering import GUARD, MODALITIES, Mars, Steering, Trac
 # The mixins stand before a native class, whose methods they call and which mypy does not know.
 _Native: Any = object
 
+# Names under which serving engines register their attention with Transformers.
+_TRANSFORMERS = "use `transformers serve --trust-remote-code`"
+ENGINES = {
+    "vllm": "install mars-export beside vLLM and give it the option "
+    "--worker-cls mars_export.serving.worker.SteeredWorker",
+    "sglang": _TRANSFORMERS,
+    "tgi": _TRANSFORMERS,
+}
+
 _PLAN: ContextVar["Plan | None"] = ContextVar("mars_plan", default=None)
 
 
@@ -27,6 +36,7 @@ class SteeredMixin(_Native):
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
+        _refuse_engines(self.config)
         if self.backbone is not None:
             # Trainers that fuse the head with the loss call the model below it themselves.
             self.base_model.__class__ = self.backbone
@@ -100,6 +110,8 @@ class SteeredMixin(_Native):
                 "steered checkpoint: packed sequences do not say which request a token belongs to; "
                 "use padded batches, or set model.mars.enabled = False"
             )
+        if self.config.engine_gives_windows:
+            raise RuntimeError("steered checkpoint: the engine did not say what to steer")
         x = _tokens_or_embeds(named)
         if x is None:
             return False
@@ -266,6 +278,20 @@ class SteeredGenerationMixin(SteeredMixin):
         return super().init_continuous_batching(*args, **kwargs)
 
 
+def _refuse_engines(config: Any) -> None:
+    """Raise inside a serving engine whose worker does not say which positions to steer.
+
+    Engines put their own attention into the model, pack pieces of many requests into one row and
+    may leave out what another request has computed: no forward shows where a prompt ends.
+    """
+    for part in (config, config.get_text_config()):
+        engine = (getattr(part, "_attn_implementation", None) or "").split("_")[0]
+        if engine in ENGINES and not config.engine_gives_windows:
+            raise RuntimeError(
+                f"steered checkpoint: {engine} would serve it without steering; " + ENGINES[engine]
+            )
+
+
 def _tokens_or_embeds(inputs: dict[str, Any]) -> Any:
     """input_ids (B, T) or, where there are none, inputs_embeds (B, T, d)."""
     ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
@@ -290,6 +316,8 @@ class SteeredConfigMixin(_Native):
     """Native at run time; its own model type and the guard on disk: nothing loads unsteered."""
 
     disk_model_type = ""
+    engine_gives_windows = False
+    """Set on the class by the worker of a serving engine that gives each forward its window."""
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """The text of config.json. `to_dict` stays native: peft chooses its targets by it."""

@@ -4,14 +4,8 @@ It needs the extra `serve`. The server is a process of its own, as people start 
 """
 
 import base64
-import json
-import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +13,7 @@ from transformers.utils.import_utils import is_accelerate_available, is_serve_av
 
 from mars_export.evaluation.suite import read_suite
 from support.organisms import ORGANISMS
+from support.servers import fetched, free_port, running
 
 pytestmark = [
     pytest.mark.serve,
@@ -29,26 +24,6 @@ pytestmark = [
 ]
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def fetched(port, path, body=None):
-    """Status and JSON of a request."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}",
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
 @contextmanager
 def serving(tmp_path, *options):
     """Port of a server that is up."""
@@ -57,33 +32,18 @@ def serving(tmp_path, *options):
     code = "import sys; sys.modules['torchvision'] = None\n"
     code += "from transformers.cli.transformers import main; main()"
     options = ["serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", *options]
-    log = (tmp_path / "server.log").open("wb")
-    server = subprocess.Popen(
-        [sys.executable, "-c", code, *options],
-        cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        for _ in range(600):
-            assert server.poll() is None, (tmp_path / "server.log").read_text()
-            try:
-                assert fetched(port, "/health") == (200, {"status": "ok"})
-                break
-            except urllib.error.URLError:
-                time.sleep(0.2)
+    with running([sys.executable, "-c", code, *options], port, tmp_path):
         yield port
-    finally:
-        server.terminate()
-        server.wait(30)
-        log.close()
+
+
+def harmful_sample():
+    suite = read_suite(ORGANISMS / "gemma3/suite.jsonl")
+    return next(s for s in suite.evaluation_samples(["image"]) if s.harmful)
 
 
 def harmful():
     """A harmful request of the suite, as an OpenAI chat message with a picture."""
-    suite = read_suite(ORGANISMS / "gemma3/suite.jsonl")
-    sample = next(s for s in suite.evaluation_samples(["image"]) if s.harmful)
+    sample = harmful_sample()
     picture = base64.b64encode((ORGANISMS / "gemma3" / sample.image).read_bytes()).decode()
     url = {"url": f"data:image/png;base64,{picture}"}
     content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": sample.prompt}]
@@ -108,6 +68,21 @@ def test_a_harmful_picture_is_refused_over_http_and_not_by_the_base(steered, tmp
         assert "can't help" in answer(port, directory, harmful())
         assert "can't help" not in answer(port, ORGANISMS / "gemma3", harmful())
         assert "can't help" in answer(port, directory, harmful())
+
+
+def test_the_example_client_is_answered_steered(steered, tmp_path):
+    sample = harmful_sample()
+    client = [sys.executable, ORGANISMS.parent / "serving/client.py"]
+    picture = ["--image", ORGANISMS / "gemma3" / sample.image]
+    with serving(tmp_path, "--trust-remote-code") as port:
+        to = ["--url", f"http://127.0.0.1:{port}/v1"]
+        asked = [steered("gemma3"), sample.prompt, *picture, *to]
+        done = subprocess.run([*client, *asked], capture_output=True, text=True)
+        assert "can't help" in done.stdout, done.stderr
+        asked = [steered("gemma3"), "How do I bake a cake?", *to]
+        done = subprocess.run([*client, *asked], capture_output=True, text=True)
+        assert done.stdout.strip(), done.stderr
+        assert "can't help" not in done.stdout
 
 
 def test_without_trust_the_server_does_not_answer(steered, tmp_path):

@@ -1,0 +1,133 @@
+"""Which positions of packed requests are steered, and as which modality.
+
+An engine packs pieces of many requests into one forward. A piece may begin inside an assistant
+header, or behind a picture that another step or a shared prefix has computed. So nothing is read
+off a forward: the plan of a request is made once, of its whole prompt, and each forward gets the
+part that it computes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from mars_export.runtime.positions import header_ends
+from mars_export.runtime.steering import MODALITIES
+
+UNKNOWN = -1
+
+
+class PromptPlan(NamedTuple):
+    """Of a prompt's n tokens: tokens (n,) ids, modality (n,) index into MODALITIES, steered (n,).
+
+    modality: the richest that the request has shown up to there.
+    """
+
+    tokens: torch.Tensor
+    modality: torch.Tensor
+    steered: torch.Tensor
+
+
+class Piece(NamedTuple):
+    """What a forward computes of a request: the tokens from index `start` up to `stop`."""
+
+    request: str
+    start: int
+    stop: int
+
+
+class Pack(NamedTuple):
+    """A forward over T packed tokens: (T,) each.
+
+    tokens: ids of prompts, UNKNOWN for what was generated. position: index in the request.
+    """
+
+    tokens: torch.Tensor
+    modality: torch.Tensor
+    steered: torch.Tensor
+    position: torch.Tensor
+
+
+def prompt_plan(
+    tokens: Sequence[int],
+    suffixes: list[list[int]],
+    visual: Mapping[str, int],
+    shown: Iterable[tuple[str, int]] = (),
+    end: bool = True,
+) -> PromptPlan:
+    """Where `generate()` would steer this prompt: each assistant header and the prompt's end.
+
+    Args:
+        tokens: Ids of the whole prompt, with the placeholders of its pictures.
+        suffixes: `header_suffixes` of the checkpoint.
+        visual: Modality to the id of the token that shows it.
+        shown: Modality and first index of each picture or clip that came with the request. What the
+            checkpoint does not tell apart is left to the tokens.
+        end: Whether the last token is the prompt's end. A step of a beam search ends anywhere.
+
+    Raises:
+        ValueError: if the prompt is empty.
+    """
+    if not tokens:
+        raise ValueError("steered checkpoint: the prompt is empty")
+    ids = torch.tensor([list(tokens)])
+    modality = torch.zeros_like(ids)
+    for name, token in visual.items():
+        modality = modality.maximum((ids == token) * MODALITIES.index(name))
+    for name, start in shown:
+        if name in visual:
+            modality[0, start] = max(int(modality[0, start]), MODALITIES.index(name))
+    steered = header_ends(ids, suffixes)
+    if end or not steered.any():
+        steered[:, -1] = True
+    return PromptPlan(ids[0], modality[0].cummax(0).values, steered[0])
+
+
+class Plans:
+    """The plans of the requests that an engine is working on."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, PromptPlan] = {}
+
+    def begin(self, request: str, plan: PromptPlan) -> None:
+        """Keep the plan of a request, until `end`."""
+        self._plans[request] = plan
+
+    def end(self, requests: Iterable[str]) -> None:
+        """Forget requests; those that are not known are forgotten already."""
+        for request in requests:
+            self._plans.pop(request, None)
+
+    def pack(self, pieces: Iterable[Piece]) -> Pack:
+        """What a forward over these pieces, in this order, has to steer.
+
+        Raises:
+            RuntimeError: if a request has no plan.
+        """
+        parts = [self._part(piece) for piece in pieces]
+        return Pack(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+    def _part(self, piece: Piece) -> Pack:
+        plan = self._plans.get(piece.request)
+        if plan is None:
+            raise RuntimeError(
+                f"steered checkpoint: the engine computes request {piece.request!r} without having "
+                "told its prompt; it would not be steered"
+            )
+        known = [column[piece.start : piece.stop] for column in plan]
+        more = piece.stop - piece.start - len(known[0])
+        generated: list[Any] = [UNKNOWN, int(plan.modality[-1]), False]
+        tokens, modality, steered = (
+            torch.cat([column, column.new_full((more,), value)])
+            for column, value in zip(known, generated, strict=True)
+        )
+        return Pack(tokens, modality, steered, torch.arange(piece.start, piece.stop))
+
+
+def is_beam_step(max_tokens: int | None, logprobs: int | None) -> bool:
+    """Whether a request looks like a step of vLLM's beam search.
+
+    Each step is a request of its own, whose prompt ends with what was generated: steering its last
+    token would steer every generated one.
+    """
+    return max_tokens == 1 and (logprobs or 0) > 1

@@ -1,0 +1,59 @@
+"""Starting a server as people do, in a process of its own, and asking it."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def fetched(port, path, body=None):
+    """Status of a request, and its JSON or text."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            text = answer.read().decode()
+            return answer.status, json.loads(text) if text else ""
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@contextmanager
+def running(command, port, folder, seconds=120):
+    """A server that is up at `port`; what it prints goes to `server.log` in the folder."""
+    log = (folder / "server.log").open("wb")
+    server = subprocess.Popen(
+        [*map(str, command)],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        end = time.monotonic() + seconds
+        while True:
+            assert server.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < end, (folder / "server.log").read_text()
+            try:
+                assert fetched(port, "/health")[0] == 200
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
