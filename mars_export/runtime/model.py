@@ -58,6 +58,11 @@ class SteeredMixin(_Native):
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Load as the native class does; raise where a tensor is missing, misshapen or altered."""
+        if (getattr(kwargs.get("distributed_config"), "pp_size", None) or 1) > 1:
+            raise RuntimeError(
+                "steered checkpoint: pipeline parallelism leaves the steered layer to one process, "
+                "and the others know nothing of it; use tensor parallelism or device_map"
+            )
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         for problem in ("missing_keys", "mismatched_keys"):
             if info.get(problem):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import transformers
 from mars_export import Settings, export, verify
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.errors import MarsError
+from mars_export.evaluation.generation import load
 from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.evaluation.suite import read_suite
 from mars_export.pipeline import _stages
 from mars_export.preflight import prepare
 from mars_export.workspace import Workspace, digests
@@ -103,11 +106,11 @@ def test_another_quantisation_makes_a_finished_calibration_stale(work, tmp_path)
     assert not set(found[0]) & set(found[1])
 
 
-@pytest.mark.use("bitsandbytes 8-bit", family="gemma3")
+@pytest.mark.use("torchao int8", family="gemma3")
 def test_a_base_that_is_stored_quantised_is_steered_as_it_is(work, tmp_path):
     base = shutil.copytree(work / "organism", tmp_path / "base")
     native = transformers.AutoModelForImageTextToText.from_pretrained(
-        base, quantization_config=configuration("bnb-8bit")
+        base, quantization_config=configuration("torchao-int8")
     )
     native.save_pretrained(base)
     settings = Settings(
@@ -123,3 +126,28 @@ def test_a_base_that_is_stored_quantised_is_steered_as_it_is(work, tmp_path):
     on = {(c.modality, c.harmful): c.refused.count for c in report.cells if c.arm == "on"}
     assert on["image", True] == PER_CELL
     assert on["image", False] == 0
+
+
+@pytest.mark.use("tensor parallel, 2 processes", family="gemma3")
+def test_the_example_of_two_processes_answers_as_one(work):
+    loaded = load(work / "steered", ("text", "image"), "cpu", None)
+    suite = read_suite(work / "organism" / "suite.jsonl")
+    sample = next(s for s in suite.evaluation_samples(["image"]) if s.harmful)
+    one = loaded.answer(loaded.inputs([suite.request(sample)]), "on", 24)
+    words = ["--prompt", sample.prompt, "--image", str(work / "organism" / sample.image)]
+    script = [str(EXAMPLE / "tensor_parallel.py"), str(work / "steered"), "--max-new-tokens", "24"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    run = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", *script, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    steered, answer = run.stdout.strip().splitlines()
+    step = one.steered[0][0]
+    assert steered.startswith(f"position {step.position}, image, gate ")
+    assert float(steered.rpartition(" ")[2]) == pytest.approx(step.gate, abs=1e-3)
+    assert answer == one.texts[0]
+    assert "can't help" in answer

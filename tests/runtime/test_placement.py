@@ -21,22 +21,29 @@ MAPS = {
 }
 
 
-def offloaded(model):
-    """The decoder's layers on disk, all else in memory."""
+def offloaded(model, only=None):
+    """The decoder's layers on disk, or only one of them; all else in memory."""
     top = [f"model.{name}" for name, _ in model.model.named_children()]
     decoder = [f"model.language_model.{n}" for n, _ in model.model.language_model.named_children()]
     names = {*top, *decoder, "lm_head"} - {"model.language_model"}
-    return {name: "disk" if name.endswith(".layers") else "cpu" for name in sorted(names)}
+    if only is None:
+        return {name: "disk" if name.endswith(".layers") else "cpu" for name in sorted(names)}
+    layers = "model.language_model.layers"
+    count = len(model.model.language_model.layers)
+    places = {f"{layers}.{k}": "disk" if k == only else "cpu" for k in range(count)}
+    return {**dict.fromkeys(sorted(names - {layers}), "cpu"), **places}
 
 
-@pytest.mark.parametrize("where", [*MAPS, "disk"])
+@pytest.mark.use("device_map with offload")
+@pytest.mark.parametrize("where", [*MAPS, "disk", "steered layer on disk"])
 def test_a_placed_model_equals_the_oracle(pair, where, tmp_path):
-    device_map = MAPS.get(where) or offloaded(pair.base)
+    only = pair.record.layer if where.startswith("steered") else None
+    device_map = MAPS.get(where) or offloaded(pair.base, only)
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         pair.directory, trust_remote_code=True, device_map=device_map, offload_folder=tmp_path
     ).eval()
     layer = model.get_decoder().layers[pair.record.layer]
-    assert next(layer.parameters()).is_meta == (where == "disk")
+    assert next(layer.parameters()).is_meta == where.endswith("disk")
     rows = [(random_ids(6, 1), None), (random_ids(9, 2), "image")]
     batch = tiny.inputs(pair.family, rows)
     last = batch["input_ids"].shape[1] - 1
