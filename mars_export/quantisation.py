@@ -114,9 +114,10 @@ def loading_options(
         device: Torch device that holds the whole model.
     """
     options: dict[str, Any] = {"dtype": dtype}
-    if scheme != NONE or own_method(config) is not None:
+    stored = own_method(config) is not None
+    if scheme != NONE or stored:
         options["device_map"] = {"": device}
-    if scheme in SCHEMES:
+    if scheme in SCHEMES and not stored:  # saved again after loading, it is quantised already
         computed = _stored_dtype(config) if dtype == "auto" else dtype
         options["quantization_config"] = SCHEMES[scheme].build(computed)
     return options

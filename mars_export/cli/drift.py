@@ -8,6 +8,7 @@ import click
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
 from mars_export.cli.quiet import quiet_libraries
 from mars_export.errors import MarsError
+from mars_export.quantisation import NONE, SCHEMES, scheme_for
 from mars_export.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,11 +28,22 @@ _ADVICE: Final = {
 @click.command(cls=GroupedHelp)
 @click.argument("directory", type=_FOLDER)
 @click.option("--base", type=_FOLDER, metavar="DIR", help="The steered checkpoint before training.")
+@click.option(
+    "--quantization",
+    type=click.Choice([NONE, *SCHEMES]),
+    help="Load DIRECTORY in this quantisation; without it, in the one it was calibrated in.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @settings_options(Settings, without=Settings.model_fields.keys() - _ASKED)
 @click.pass_context
 def drift(
-    ctx: click.Context, /, directory: Path, base: Path | None, as_json: bool, **values: Any
+    ctx: click.Context,
+    /,
+    directory: Path,
+    base: Path | None,
+    quantization: str | None,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Measure how far training moved the steered DIRECTORY from its calibration.
 
@@ -39,12 +51,15 @@ def drift(
     calibrated on; those of a suite.jsonl in DIRECTORY or in the base are found.
     """
     settings = read_settings(Settings, ctx, {**values, "model": str(directory)})
+    from mars_export.checkpoint.files import read_config
     from mars_export.cli.summary import print_drift
     from mars_export.finetune.drift import measure_drift
     from mars_export.loading import pick_device
     from mars_export.preflight import own_prompts
     from mars_export.progress import progress_for
 
+    if quantization is not None:
+        scheme_for(read_config(directory), quantization)
     folders = [directory] if base is None else [directory, base]
     sets = own_prompts(settings, folders)
     known = [_is_calibrated(folder, sets) for folder in folders]
@@ -64,6 +79,7 @@ def drift(
             batch_size=settings.batch_size,
             seed=settings.seed,
             progress=tick,
+            quantization=quantization,
         )
     if as_json:
         click.echo(found.model_dump_json(indent=2))

@@ -14,7 +14,7 @@ from mars_export.calibration.record import CalibrationRecord
 from mars_export.checkpoint.files import read_config
 from mars_export.errors import MarsError
 from mars_export.inputs.requests import Request, collate
-from mars_export.quantisation import NONE, SCHEMES, loading_options
+from mars_export.quantisation import NONE, SCHEMES, loading_options, refuse_unfit_layers
 from mars_export.vocabulary import Arm, Modality, auto_class
 
 __all__ = [
@@ -136,6 +136,7 @@ def load(
         processor = transformers.AutoProcessor.from_pretrained(directory, trust_remote_code=True)
         auto = getattr(transformers, auto_class(modalities))
         model = auto.from_pretrained(directory, trust_remote_code=True, **options)
+        refuse_unfit_layers(model)
     except (OSError, ValueError, RuntimeError, ImportError, MarsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MarsError(f"{directory} does not load: {reason}") from error

@@ -19,6 +19,7 @@ from mars_export.finetune.record import Drift, Group, Snapshot
 from mars_export.finetune.verdict import findings, verdict
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import Request
+from mars_export.quantisation import NONE
 from mars_export.vocabulary import MODALITIES, Modality
 
 __all__ = ["measure_drift"]
@@ -45,6 +46,7 @@ class _Stored(NamedTuple):
     origin: float
     harmful: float
     reach: float
+    quantization: str
 
     def gates(self, states: torch.Tensor, modality: Modality) -> torch.Tensor:
         """Coordinates z of the method notes, (N,) float64, of states (L, N, d)."""
@@ -61,6 +63,7 @@ def measure_drift(
     batch_size: int = 16,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    quantization: str | None = None,
 ) -> Drift:
     """Compare a trained checkpoint with the calibration that it carries.
 
@@ -75,6 +78,8 @@ def measure_drift(
         batch_size: Requests per forward; halved by itself when memory runs out.
         seed: Seed of the neutral visuals.
         progress: Called with (requests done, requests in all).
+        quantization: Scheme to load `directory` in; None for the one that it was calibrated in,
+            as `base` always is.
 
     Raises:
         MarsError: if a directory is not steered, is damaged or does not load, or if `base` carries
@@ -91,11 +96,11 @@ def measure_drift(
     once = len(prompts.prompts) + held + 2 * held * (len(stored.modalities) - 1)
     meter.plan(once * (2 if base is not None else 1))
 
-    def measure(folder: Path) -> _Measured:
-        return _measure(folder, stored, prompts, device, batch_size, seed, meter)
+    def measure(folder: Path, scheme: str) -> _Measured:
+        return _measure(folder, scheme, stored, prompts, device, batch_size, seed, meter)
 
-    now = measure(directory)
-    before = measure(base) if base is not None else None
+    now = measure(directory, quantization or stored.quantization)
+    before = measure(base, stored.quantization) if base is not None else None
     cosine = float(now.direction @ (before.direction if before else stored.direction))
     found = findings(now.snapshot, before.snapshot if before else None, cosine, stored.reach)
     return Drift(
@@ -124,11 +129,13 @@ def _stored(directory: Path) -> _Stored:
         origin=origin,
         harmful=harmful,
         reach=radius / slope,
+        quantization=rules.get("quantization", NONE),
     )
 
 
 def _measure(
     directory: Path,
+    quantization: str,
     stored: _Stored,
     prompts: PromptSets,
     device: str,
@@ -136,7 +143,7 @@ def _measure(
     seed: int,
     meter: Meter,
 ) -> _Measured:
-    loaded = load(directory, stored.modalities, device, None)
+    loaded = load(directory, stored.modalities, device, None, quantization)
     tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
     tokens = refusal_tokens(tokenizer, OPENERS)
     reader = Reader(loaded.model, loaded.processor, tokens, batch_size, meter)

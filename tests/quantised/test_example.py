@@ -11,10 +11,12 @@ import transformers
 
 from mars_export import Settings, export, verify
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.cli.main import main
 from mars_export.errors import MarsError
 from mars_export.evaluation.generation import load
 from mars_export.evaluation.report import REPORT_NAME, Report
 from mars_export.evaluation.suite import read_suite
+from mars_export.finetune.record import Drift
 from mars_export.pipeline import _stages
 from mars_export.preflight import prepare
 from mars_export.workspace import Workspace, digests
@@ -151,3 +153,23 @@ def test_the_example_of_two_processes_answers_as_one(work):
     assert float(steered.rpartition(" ")[2]) == pytest.approx(step.gate, abs=1e-3)
     assert answer == one.texts[0]
     assert "can't help" in answer
+
+
+@pytest.mark.use("torchao int8", family="gemma3")
+def test_drift_says_how_far_another_quantisation_moves_a_checkpoint(work, capsys, monkeypatch):
+    monkeypatch.setattr("mars_export.cli.drift.quiet_libraries", lambda: None)
+    for name in ("suite.jsonl", "images"):
+        (work / "steered" / name).symlink_to(work / "organism" / name)
+    steered = str(work / "steered")
+    words = ["drift", steered, "--base", steered, "--quantization", "torchao-int8", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--display", "none"])
+    assert ended.value.code in (0, None)
+    found = Drift.model_validate_json(capsys.readouterr().out)
+    assert found.verdict == "holds"
+    assert 0.999 < found.cosine < 1
+    moved = [
+        abs(now.gate - before.gate)
+        for now, before in zip(found.now.groups, found.base.groups, strict=True)
+    ]
+    assert 0 < max(moved) < LARGEST["torchao-int8"]

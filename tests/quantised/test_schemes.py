@@ -82,6 +82,7 @@ def test_a_quantised_model_is_placed_while_it_loads():
     assert loading_options({}, NONE, dtype="auto", device="cpu") == {"dtype": "auto"}
     own = loading_options(OWN_CONFIG, OWN, dtype="auto", device="cpu")
     assert own == {"dtype": "auto", "device_map": {"": "cpu"}}
+    assert loading_options(OWN_CONFIG, "bnb-8bit", dtype="auto", device="cpu") == own
     half = {"text_config": {"torch_dtype": "bfloat16"}}
     asked = loading_options(half, "bnb-4bit", dtype="auto", device="cuda")
     assert asked["device_map"] == {"": "cuda"}
