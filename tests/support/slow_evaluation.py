@@ -34,7 +34,7 @@ def run(directory: Path, suite: Path, pause: float = 0.0):
     # `other` asks the same in other words, so that ids differ
     both = open_suites([str(suite), f"other={suite.parent.parent / 'other' / 'suite.jsonl'}"])
     everything = {"controls": True, "attacks": True}
-    with patch.object(runner, "load", lambda *_: SlowLoaded(fits=3)):
+    with patch.object(runner, "load_calibrated", lambda *_: SlowLoaded(fits=3)):
         return runner.evaluate(directory, both, batch_size=4, device="cpu", **everything)
 
 
