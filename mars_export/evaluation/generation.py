@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from mars_export.calibration.record import CalibrationRecord
 from mars_export.checkpoint.files import read_config
@@ -137,7 +138,14 @@ def load(
         auto = getattr(transformers, auto_class(modalities))
         model = auto.from_pretrained(directory, trust_remote_code=True, **options)
         refuse_unfit_layers(model)
-    except (OSError, ValueError, RuntimeError, ImportError, MarsError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        MarsError,
+        SafetensorError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MarsError(f"{directory} does not load: {reason}") from error
     model = model if "device_map" in options else model.to(device)

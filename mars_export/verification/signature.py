@@ -1,5 +1,7 @@
 """Who vouches for the manifest: a signature made and checked with the library model-signing."""
 
+import base64
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -52,9 +54,23 @@ def manifest_is_signed(key: Path, subject: Subject) -> str:
         try:
             verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
             verifier.verify(signed, signature)
+            states = _states_something(signature)
         except Exception as error:  # whatever it is, the signature was not shown to be good
             said = " ".join(str(error).split())[:200]
             raise CheckFailedError(
                 f"{SIGNATURE_NAME} does not show that the owner of {key} signed it ({said})"
             ) from error
+    if not states:
+        raise CheckFailedError(f"{SIGNATURE_NAME} is a good signature, but of no file")
     return f"{MANIFEST_NAME} is signed by the owner of {key}"
+
+
+def _states_something(signature: Path) -> bool:
+    """Whether a signature that was found good is of any file.
+
+    The library leaves out what the signed statement says is ignored. Where that is everything, the
+    statement fits every manifest.
+    """
+    envelope = json.loads(signature.read_bytes())["dsseEnvelope"]
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    return bool(statement["predicate"]["resources"])

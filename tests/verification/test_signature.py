@@ -15,6 +15,7 @@ from mars_export.cli.main import main
 pytest.importorskip("model_signing")
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from model_signing import hashing, signing
 
 pytestmark = pytest.mark.use("signed manifest", family="gemma3")
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,16 @@ def test_the_key_of_somebody_else_and_no_signature_fail(signed, tmp_path):
     assert signature_check(directory, other).status == "failed"
     (directory / SIGNATURE_NAME).unlink()
     assert signature_check(directory, other).detail == f"there is no {SIGNATURE_NAME}"
+
+
+def test_a_signature_of_nothing_fits_no_manifest(signed):
+    directory, public = signed
+    path = directory / MANIFEST_NAME
+    nothing = hashing.Config().set_ignored_paths(paths=[path])
+    signer = signing.Config().set_hashing_config(nothing)
+    signer.use_elliptic_key_signer(private_key=public.with_name("key.pem"))
+    signer.sign(path, directory / SIGNATURE_NAME)
+    assert signature_check(directory, public).status == "failed"
 
 
 @pytest.mark.parametrize(
