@@ -98,7 +98,10 @@ class SteeredWorker(PlatformWorker):
             "modality": torch.zeros((1, size), dtype=torch.long, device=device),
             "position": torch.zeros((1, size), dtype=torch.long, device=device),
         }
-        model.register_forward_pre_hook(self._give_window, with_kwargs=True)
+        # Where the model is the decoder itself, vLLM compiles it and calls none of its hooks, but
+        # hands it what its own class around it is given.
+        hooked = model if type(model).__call__ is torch.nn.Module.__call__ else self.get_model()
+        hooked.register_forward_pre_hook(self._give_window, with_kwargs=True)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
         """Run a step, knowing what it computes."""
@@ -130,10 +133,8 @@ class SteeredWorker(PlatformWorker):
         )
 
     def _give_window(self, _model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Forward pre-hook of the model that Transformers built: adds `mars_window`."""
-        tokens = kwargs.get("input_ids")
-        tokens = kwargs["inputs_embeds"] if tokens is None else tokens
-        length = tokens.shape[1]
+        """Forward pre-hook: adds `mars_window`, of as many columns as there are tokens."""
+        length = kwargs["positions" if "positions" in kwargs else "position_ids"].shape[-1]
         pieces = self._pieces() if self._step is not None else []
         for column in self._columns.values():
             column.zero_()

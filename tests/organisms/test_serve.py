@@ -70,6 +70,7 @@ def test_a_harmful_picture_is_refused_over_http_and_not_by_the_base(steered, tmp
         assert "can't help" in answer(port, directory, harmful())
 
 
+@pytest.mark.use("transformers serve, OpenAI client", family="gemma3")
 def test_the_example_client_is_answered_steered(steered, tmp_path):
     sample = harmful_sample()
     client = [sys.executable, ORGANISMS.parent / "serving/client.py"]

@@ -18,6 +18,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from mars_export.serving.limits import SCHEDULER, WORKER
+from support.language_model import TEXT_OF, language_model
 from support.organisms import FAMILIES, ORGANISMS, run_main_job
 from support.servers import free_port, running
 
@@ -53,7 +54,10 @@ def steered(tmp_path_factory):
     def get(family):
         if family not in made:
             folder = tmp_path_factory.mktemp(f"vllm-{family}")
-            shutil.copytree(ORGANISMS / family, folder / "base")
+            if family in TEXT_OF:
+                language_model(family, folder / "base")
+            else:
+                shutil.copytree(ORGANISMS / family, folder / "base")
             if family == "gemma3":
                 without_pooling_head(folder / "base")
             arguments = ["--model", "base", "--license", "apache-2.0", "--output", "steered"]
@@ -73,7 +77,7 @@ def said(steered, tmp_path_factory):
         key = (side, family, kind, json.dumps(options))
         if key not in kept:
             out = tmp_path_factory.mktemp("said") / "said.json"
-            done = ask(side, steered(family), family, kind, out, options)
+            done = ask(side, steered(family), kind, out, options)
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
             kept[key] = json.loads(out.read_text())
         return kept[key]
@@ -81,8 +85,8 @@ def said(steered, tmp_path_factory):
     return get
 
 
-def ask(side, directory, family, kind, out, options):
-    suite = ORGANISMS / family / "suite.jsonl"
+def ask(side, directory, kind, out, options):
+    suite = directory.parent / "base/suite.jsonl"
     command = [sys.executable, SIDES, side, directory, suite, kind, out, json.dumps(options)]
     return subprocess.run(
         [*map(str, command)],
@@ -114,16 +118,18 @@ def compare(told, wanted, real):
     assert len(differ) <= 0.01 * len(told), differ
 
 
+@pytest.mark.use("vLLM")
 @pytest.mark.parametrize("options", [WHOLE | EAGER, WHOLE], ids=["eager", "compiled"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])
 def test_every_request_of_a_mixed_batch_is_steered_as_by_transformers(said, family, options):
     told = said("vllm", family, "suite", **options)
     compare(told, said("lessened", family, "suite"), said("transformers", family, "suite"))
 
 
+@pytest.mark.use("vLLM, chunked prefill and prefix caching")
 @pytest.mark.parametrize("kind", ["suite", "conversations"])
 @pytest.mark.parametrize("options", [EAGER | PIECES, PIECES], ids=["eager", "compiled"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])
 def test_pieces_and_shared_prefixes_are_steered_as_the_whole(said, family, options, kind):
     told = said("vllm", family, kind, **options, **CACHED)
     compare(told, said("lessened", family, kind), said("transformers", family, kind))
@@ -146,15 +152,18 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.use("vLLM", family="gemma3")
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_what_would_not_be_steered_does_not_start(steered, tmp_path, sentence):
     options = EAGER | REFUSED[sentence]
-    done = ask("vllm", steered("gemma3"), "gemma3", "suite", tmp_path / "out", options)
+    done = ask("vllm", steered("gemma3"), "suite", tmp_path / "out", options)
     assert done.returncode != 0
     assert sentence in done.stdout + done.stderr
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.use("vLLM", family="gemma3")
+@pytest.mark.use("vLLM, chunked prefill and prefix caching", family="gemma3")
 def test_the_example_client_is_answered_steered(steered, tmp_path, monkeypatch):
     from mars_export.evaluation.suite import read_suite
 

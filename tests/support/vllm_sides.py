@@ -89,9 +89,11 @@ def transformers_side(directory, suite, kind, lessened=False):
 
     if lessened:
         modeling_qwen3_vl.Qwen3VLTextModel._deepstack_process = lambda self, hidden, *rest: hidden
-    loaded = load(Path(directory), MODALITIES, "cpu", "float32")
+    asked = [ask for wave in waves(suite, kind) for ask in wave]
+    modalities = {ask.request.modality for ask in asked}
+    loaded = load(Path(directory), modalities, "cpu", "float32")
     told = {}
-    for ask in (ask for wave in waves(suite, kind) for ask in wave):
+    for ask in asked:
         inputs = loaded.inputs([ask.request]) if not ask.follow else follow_up(loaded, ask)
         if lessened:
             inputs.pop("token_type_ids", None)
