@@ -41,8 +41,8 @@ MAY_IMPORT = {
     "finetune": COMMON | {"calibration", "checkpoint", "evaluation.generation", "inputs"},
     "onnx": COMMON
     | RECORDS
-    | {"checkpoint", "evaluation.generation", "evaluation.selfcheck", "failures", "families"}
-    | {"inputs", "progress", "runtime", "workspace"},
+    | {"checkpoint", "evaluation.generation", "evaluation.judges.rules", "evaluation.selfcheck"}
+    | {"evaluation.suite", "failures", "families", "inputs", "progress", "runtime", "workspace"},
     "hub": COMMON | RECORDS | {"checkpoint", "families"},
     "serving": {"runtime"},
     "verification": COMMON

@@ -63,4 +63,11 @@ def _lines(record: "Onnx") -> list[str]:
             f"{found.logits:.2f}, gates within {found.gate:.3f} (tolerance "
             f"{found.gate_tolerance}), {found.decisions:.1%} open or shut alike"
         )
+        if found.suite_requests:
+            lines.append(
+                f"int8 on the suite: {found.suite_alike} of {found.suite_requests} requests "
+                "refused or answered alike"
+            )
+    if record.model.left_out:
+        lines.append(f"left out: {record.model.left_out}")
     return lines

@@ -21,23 +21,28 @@ _ROWS: Final = 2
 _NEW: Final = 7
 _PAST: Final = 5
 _ANY: Final = Dim.DYNAMIC
-_BATCH, _COLUMNS, _CACHED = Dim("batch"), Dim("new"), Dim("past")
+_BOTH: Final = {0: _ANY, 1: _ANY}
+_COLUMNS: Final = ("batch", "new")
+_ALL: Final = ("batch", "past + new")
+_FEATURES: Final = {"features": ("placeholders",), "deepstack": ("", "placeholders")}
+_TOLD: Final = ("steered", "modality", "gate", "strength")
 
 
 class _Graph(NamedTuple):
-    """A module with an example of its inputs, the axes that vary and names for its leaves."""
+    """A module, an example of its inputs, the axes that vary, and names of leaves and axes."""
 
     module: nn.Module
     example: dict[str, Any]
     dynamic: dict[str, Any]
     names: dict[str, str]
+    axes: dict[str, tuple[str, ...]]
 
 
 def about(model: Any, route: Route) -> About:
     """What the runner must know of a model."""
     config, rules = model.config, model.config.mars
     known = set(rules["visual_tokens"]) - set(rules["refused"].values())
-    visual = known if route.vision else set()
+    visual = known & set(route.shown) if route.vision else set()
     placeholders = {
         modality: getattr(config, attribute)
         for modality, attribute in rules["visual_tokens"].items()
@@ -57,6 +62,7 @@ def about(model: Any, route: Route) -> About:
         rotary_axes=route.rotary_axes,
         deepstack_levels=levels,
         vision=route.vision if placeholders else None,
+        left_out=route.vision_lacking,
         merge=getattr(vision, "spatial_merge_size", 1) if route.vision == "grid" else 1,
         stop_tokens=stop,
     )
@@ -80,7 +86,6 @@ def _decoder(model: Any, route: Route, told: About) -> _Graph:
     heads = text.num_key_value_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     layers, d = text.num_hidden_layers, text.hidden_size
-    # The tokens of all columns and their mask have sizes of their own: the graph compares them.
     example: dict[str, Any] = {
         "input_ids": torch.full((_ROWS, _PAST + _NEW), 1),
         "attention_mask": torch.ones(_ROWS, _PAST + _NEW, dtype=torch.long),
@@ -92,30 +97,39 @@ def _decoder(model: Any, route: Route, told: About) -> _Graph:
         ],
     }
     dynamic: dict[str, Any] = {
-        "input_ids": {0: _BATCH, 1: _ANY},
-        "attention_mask": {0: _BATCH, 1: _ANY},
-        "prompt_length": {0: _BATCH},
-        "inputs_embeds": {0: _BATCH, 1: _COLUMNS},
-        "past_key_values": [({0: _BATCH, 2: _CACHED},) * 2] * layers,
+        "input_ids": _BOTH,
+        "attention_mask": _BOTH,
+        "prompt_length": {0: _ANY},
+        "inputs_embeds": _BOTH,
+        "past_key_values": [({0: _ANY, 2: _ANY},) * 2] * layers,
     }
     if told.rotary_axes == 3:
         example["position_ids"] = torch.arange(_NEW).expand(3, _ROWS, _NEW).clone()
-        dynamic["position_ids"] = {1: _BATCH, 2: _COLUMNS}
+        dynamic["position_ids"] = {1: _ANY, 2: _ANY}
     if told.deepstack_levels:
         example["deepstack"] = torch.randn(told.deepstack_levels, _ROWS, _NEW, d)
-        dynamic["deepstack"] = {1: _BATCH, 2: _COLUMNS}
+        dynamic["deepstack"] = {1: _ANY, 2: _ANY}
     names = {}
+    axes = {"input_ids": _ALL, "attention_mask": _ALL, "prompt_length": ("batch",)}
+    axes |= {
+        "inputs_embeds": _COLUMNS,
+        "position_ids": ("", *_COLUMNS),
+        "deepstack": ("", *_COLUMNS),
+    }
+    axes |= {"logits": ("batch",)} | dict.fromkeys(_TOLD, _COLUMNS)
     for layer in range(layers):
         for leaf, part in enumerate(("key", "value")):
             names[f"past_key_values.{layer}.{leaf}"] = f"past_key_values.{layer}.{part}"
             names[f"present_{layer}_{part}"] = f"present.{layer}.{part}"
-    return _Graph(Decoder(model, route), example, dynamic, names)
+            axes[f"past_key_values.{layer}.{part}"] = ("batch", "", "past")
+            axes[f"present.{layer}.{part}"] = ("batch", "", "past + new")
+    return _Graph(Decoder(model, route), example, dynamic, names, axes)
 
 
 def _embedding(model: Any, _: Route, told: About) -> _Graph:
     d, levels = told.hidden_size, told.deepstack_levels
     example: dict[str, Any] = {"input_ids": torch.full((_ROWS, _NEW), 1)}
-    dynamic: dict[str, Any] = {"input_ids": {0: _ANY, 1: _ANY}}
+    dynamic: dict[str, Any] = {"input_ids": _BOTH}
     if told.placeholders:
         # Sizes differ from one another, so that none is taken for another's.
         sizes = {m: 3 + i for i, m in enumerate(told.placeholders)}
@@ -126,7 +140,10 @@ def _embedding(model: Any, _: Route, told: About) -> _Graph:
         dynamic["deepstack"] = {m: {1: _ANY} for m in sizes}
     kinds = ("features", "deepstack")
     names = {f"{kind}.{m}": f"{m}_{kind}" for kind in kinds for m in told.placeholders}
-    return _Graph(Embedding(model, told.placeholders, levels), example, dynamic, names)
+    axes = {"input_ids": _COLUMNS, "inputs_embeds": _COLUMNS, "deepstack": ("", *_COLUMNS)}
+    axes |= {f"{m}_features": (f"{m} placeholders",) for m in told.placeholders}
+    axes |= {f"{m}_deepstack": ("", f"{m} placeholders") for m in told.placeholders}
+    return _Graph(Embedding(model, told.placeholders, levels), example, dynamic, names, axes)
 
 
 def _vision(model: Any, route: Route, told: About) -> _Graph:
@@ -136,8 +153,12 @@ def _vision(model: Any, route: Route, told: About) -> _Graph:
     if route.vision == "grid":
         channels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         example = {"patches": torch.randn(2, 3, 5, told.merge**2, channels)}
-        return _Graph(module, example, {"patches": {0: _ANY, 1: _ANY, 2: _ANY}}, {})
+        axes = {"patches": ("frames", "rows", "columns"), **_FEATURES}
+        return _Graph(module, example, {"patches": {0: _ANY, 1: _ANY, 2: _ANY}}, {}, axes)
     size = vision.image_size
     height, width = size if isinstance(size, list | tuple) else (size, size)
-    pixels = torch.randn(_ROWS, getattr(vision, "num_channels", 3), height, width)
-    return _Graph(module, {"pixel_values": pixels}, {"pixel_values": {0: _ANY}}, {})
+    many = route.vision == "pixels"
+    pixels = torch.randn(_ROWS if many else 1, getattr(vision, "num_channels", 3), height, width)
+    dynamic = {"pixel_values": {0: _ANY} if many else {}}
+    axes = {"pixel_values": ("pictures",), **_FEATURES} if many else {}
+    return _Graph(module, {"pixel_values": pixels}, dynamic, {}, axes)

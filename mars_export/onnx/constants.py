@@ -23,9 +23,10 @@ def require_constants(path: Path, tensors: dict[str, Any]) -> None:
     import onnx
     from onnx.numpy_helper import to_array
 
-    initializers = onnx.load(str(path)).graph.initializer
-    arrays = [to_array(i) for i in initializers if i.data_type == onnx.TensorProto.FLOAT]
-    there = {array.tobytes() for array in arrays if array.ndim <= 1}
+    # The weights may be large and lie in a file of their own: only vectors are read.
+    initializers = onnx.load(str(path), load_external_data=False).graph.initializer
+    small = [i for i in initializers if len(i.dims) <= 1 and i.data_type == onnx.TensorProto.FLOAT]
+    there = {to_array(i, base_dir=str(path.parent)).tobytes() for i in small}
     for name, wanted in _parts(tensors).items():
         if wanted.tobytes() not in there:
             raise MarsError(

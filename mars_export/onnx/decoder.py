@@ -51,9 +51,8 @@ class Decoder(nn.Module):
             modality: getattr(model.config, attribute)
             for modality, attribute in self.rules["visual_tokens"].items()
         }
-        self.refused = [
-            self.visual[m] for m in set(self.rules["refused"].values()) if m in self.visual
-        ]
+        shown = set(route.shown if route.vision else ()) - set(self.rules["refused"].values())
+        self.refused = [token for m, token in self.visual.items() if m not in shown]
 
     @torch.no_grad()
     def _look_up(self, token: int) -> _Known:
@@ -190,11 +189,12 @@ class Decoder(nn.Module):
 
     def _masks(self, told: Claims, new: int) -> Any:
         """The mask of each kind of layer, as the family's decoder takes it."""
-        kinds: tuple[str, ...] = self.route.layer_kinds or ("full_attention",)
+        by_kind = self.route.masks_by_kind
+        kinds = sorted(set(self.text.layer_types)) if by_kind else ["full_attention"]
         windows = {kind: self._window(kind) for kind in kinds}
         blocks = [self.visual[m] for m in self.route.blocks if m in self.visual]
         masks = attention_masks(told.ids, told.mask, new, windows, blocks)
-        return masks if self.route.layer_kinds else masks["full_attention"]
+        return masks if by_kind else masks["full_attention"]
 
     def _window(self, kind: str) -> int | None:
         attribute = _MASKS[kind]

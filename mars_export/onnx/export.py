@@ -17,6 +17,7 @@ from mars_export.families import Family, family_of
 from mars_export.inputs.requests import collate
 from mars_export.onnx.components import about, write_components
 from mars_export.onnx.constants import require_constants
+from mars_export.onnx.decisions import suite_decisions
 from mars_export.onnx.int8 import compare_int8, quantise
 from mars_export.onnx.parity import TOKENS, TOLERANCE, Case, compare
 from mars_export.onnx.record import RECORD_NAME, Component, Onnx, Source
@@ -147,7 +148,16 @@ class _Job:
         for name in names:
             quantise(made / f"{name}.onnx", target / f"{name}.onnx")
         require_constants(target / "decoder.onnx", self.tensors)
-        found = compare_int8(SteeredOnnx(made), SteeredOnnx(target), self.cases, self.tokens)
+        whole_graphs, small = SteeredOnnx(made), SteeredOnnx(target)
+        found = compare_int8(whole_graphs, small, self.cases, self.tokens)
+        known, processor = (
+            list(dict.fromkeys(c.modality for c in self.cases)),
+            self.loaded.processor,
+        )
+        decided = suite_decisions(self.directory, processor, known, whole_graphs, small)
+        if decided:
+            told = {f"suite_{name}": count for name, count in decided._asdict().items()}
+            found = found.model_copy(update=told)
         fresh = self._record(target)
         _write(target, fresh.model_copy(update={"parity": whole.parity, "int8": found}))
 

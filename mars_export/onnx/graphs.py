@@ -19,6 +19,7 @@ def write_graph(
     example: dict[str, Any],
     dynamic: dict[str, Any],
     names: dict[str, str],
+    axes: dict[str, tuple[str, ...]],
     path: Path,
 ) -> None:
     """Export a module, through the exporter of Transformers.
@@ -29,6 +30,7 @@ def write_graph(
         dynamic: Of every tensor the axes that vary, as `torch.export` takes them.
         names: Leaf of the example or output, as the exporter numbers them, to the name in the
             graph; those that are not there keep theirs.
+        axes: Name in the graph to names of its leading axes, for people; "" keeps a number.
         path: File to write; its weights go beside it.
     """
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
@@ -38,6 +40,9 @@ def write_graph(
         program, _ = exporter.export_program(module, example, OnnxConfig(dynamic_shapes=dynamic))
     for value in (*program.graph.inputs, *program.graph.outputs):
         value.name = names.get(value.name, value.name)
+        for number, axis in enumerate(axes.get(value.name, ())):
+            if axis:
+                value.shape[number] = axis
     exporter.save_program(program, path)
 
 

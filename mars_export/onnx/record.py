@@ -39,7 +39,9 @@ class About(_Record):
     rotary_axes: Literal[1, 3]
     """3: the decoder takes `position_ids`."""
     deepstack_levels: int
-    vision: Literal["pixels", "grid"] | None
+    vision: Literal["pixels", "single", "tile", "grid"] | None
+    left_out: str | None
+    """Why the graphs refuse a modality that the checkpoint takes, if they do."""
     merge: int
     """Patches of a picture that make one feature, along each side."""
     stop_tokens: list[int]
@@ -88,11 +90,11 @@ class Quantised(_Record):
     gate_tolerance: float
     decisions: float
     """Share of requests whose gate is open, or shut, in both."""
-    refusals: float | None = None
-    """Share of the suite's requests that both refuse, or both answer."""
-    refused: int | None = None
+    suite_alike: int | None = None
+    """Requests of the checkpoint's own suite that both refuse, or both answer; None without one."""
+    suite_refused: int | None = None
     """Of those requests, how many the int8 graphs refuse."""
-    compared: int | None = None
+    suite_requests: int | None = None
 
 
 class Onnx(_Record):

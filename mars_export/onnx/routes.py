@@ -19,15 +19,19 @@ class Route(BaseModel):
 
     lacking: str | None = None
     """Why there is no route, if there is none."""
-    vision: Literal["pixels", "grid"] | None = None
-    """How pictures come: `pixels`, one size, any number at once; `grid`, patches of one picture or
-    clip of any size."""
+    vision: Literal["pixels", "single", "tile", "grid"] | None = None
+    """How pictures come: `pixels`, one size, any number at once; `single`, the same one by one;
+    `tile`, one tile of a picture; `grid`, patches of one picture or clip of any size."""
+    shown: tuple[Literal["image", "video"], ...] = ("image", "video")
+    """What the vision graph takes, of the modalities that the family has."""
     rotary_axes: Literal[1, 3] = 1
     """3: the caller gives `position_ids`, because they follow the grids of pictures."""
     deepstack: bool = False
     """Whether vision features are also added behind the first decoder layers."""
-    layer_kinds: tuple[Literal["full_attention", "sliding_attention"], ...] = ()
-    """Kinds of layer that the decoder wants a mask for; empty: it takes one for all."""
+    vision_lacking: str | None = None
+    """Why some modality of the family is left out; the graphs refuse its placeholders."""
+    masks_by_kind: bool = False
+    """Whether the decoder takes one mask for each kind of layer, rather than one for all."""
     blocks: tuple[Literal["image", "video"], ...] = ()
     """Modalities whose placeholders attend in both directions inside a picture."""
 

@@ -218,11 +218,25 @@ class SteeredOnnx:
         if self.about["vision"] == "pixels":
             yield pixels
             return
+        if self.about["vision"] in ("single", "tile"):
+            yield from self._tiles(pixels, inputs.get("pixel_attention_mask"))
+            return
         start, merge = 0, self.about["merge"]
         for t, h, w in np.asarray(inputs[GRIDS[modality]]).tolist():
             grid = (t, h // merge, w // merge, merge * merge, -1)
             yield pixels[start : start + t * h * w].reshape(grid)
             start += t * h * w
+
+    def _tiles(self, pixels: np.ndarray, mask: Any) -> Iterator[np.ndarray]:
+        """Pictures or their tiles (1, channels, height, width), those left out that only pad."""
+        tiles = pixels.reshape(-1, 1, *pixels.shape[-3:])
+        if self.about["vision"] == "tile":
+            real = tiles.any(axis=(1, 2, 3, 4))
+            seen = np.ones(len(tiles)) if mask is None else np.asarray(mask)
+            if not seen.reshape(len(tiles), -1)[real].all():
+                raise ValueError("a tile is partly padding, and the vision graph takes whole ones")
+            tiles = tiles[real]
+        yield from tiles
 
     def _require_text(self, ids: np.ndarray) -> None:
         if np.isin(ids, list(self.about["placeholders"].values())).any():

@@ -7,14 +7,15 @@ from torch import nn
 
 from mars_export.onnx.routes import Route
 
-__all__ = ["GridVision", "PixelVision", "vision_of"]
+__all__ = ["GridVision", "PixelVision", "TileVision", "vision_of"]
 
 
 def vision_of(model: Any, route: Route) -> nn.Module | None:
     """The vision encoder of a family; None of a text model."""
     if route.vision is None:
         return None
-    return {"grid": GridVision, "pixels": PixelVision}[route.vision](model)
+    modules = {"grid": GridVision, "pixels": PixelVision, "single": PixelVision, "tile": TileVision}
+    return modules[route.vision](model)
 
 
 class PixelVision(nn.Module):
@@ -29,6 +30,22 @@ class PixelVision(nn.Module):
         found = self.model.get_image_features(pixel_values, return_dict=True).pooler_output
         rows = torch.cat(list(found)) if isinstance(found, list | tuple) else found
         return {"features": rows.flatten(0, -2)}
+
+
+class TileVision(nn.Module):
+    """One tile of a picture, for encoders that are given tiles of one size.
+
+    The native method first leaves out tiles that only pad a batch, whose number no graph can know.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.encoder, self.connector = model.model.vision_model, model.model.connector
+
+    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Encode pixel_values (1, channels, height, width) to `features` (F, d)."""
+        states = self.encoder(pixel_values=pixel_values, return_dict=True).last_hidden_state
+        return {"features": self.connector(states).flatten(0, -2)}
 
 
 class GridVision(nn.Module):
@@ -55,18 +72,19 @@ class GridVision(nn.Module):
         frames, rows, columns = patches.shape[:3]
         merge = self.visual.config.spatial_merge_size
         row, column = _places(rows, columns, merge)
-        indices, weights = _interpolation(
-            row, column, rows * merge, columns * merge, self.visual.num_grid_per_side
+        grid = torch.stack(
+            [torch.full((), size) for size in (frames, rows * merge, columns * merge)]
         )
-        out = self.visual(
-            patches.flatten(0, 3),
-            torch.zeros((1, 3), dtype=torch.long),
-            position_ids=torch.stack([row, column], -1).repeat(frames, 1),
-            interp_indices=indices.repeat(frames, 1),
-            interp_weights=weights.repeat(frames, 1),
-            cu_seqlens=torch.arange(frames + 1) * (rows * columns * merge * merge),
-            return_dict=True,
-        )
+        given = {
+            "position_ids": torch.stack([row, column], -1).repeat(frames, 1),
+            "cu_seqlens": torch.arange(frames + 1) * (rows * columns * merge * merge),
+        }
+        side = getattr(self.visual, "num_grid_per_side", None)
+        if side is not None:
+            indices, weights = _interpolation(row, column, rows * merge, columns * merge, side)
+            given["interp_indices"] = indices.repeat(frames, 1)
+            given["interp_weights"] = weights.repeat(frames, 1)
+        out = self.visual(patches.flatten(0, 3), grid[None], **given, return_dict=True)
         made = {"features": out.pooler_output}
         levels = getattr(out, "deepstack_features", None)
         return {**made, "deepstack": torch.stack(list(levels))} if levels else made

@@ -23,7 +23,7 @@ from mars_export.onnx import parity
 from mars_export.onnx.constants import require_constants
 from mars_export.onnx.export import export_onnx
 from mars_export.onnx.record import RECORD_NAME, Onnx
-from support.organisms import FAMILIES, run_main_job
+from support.organisms import FAMILIES, ORGANISMS, run_main_job
 
 USE = "ONNX, onnxruntime"
 
@@ -155,10 +155,22 @@ def test_a_damaged_source_is_refused(ready, tmp_path):
     refused(copy, tmp_path / "target" / "out", "not the exported ones")
 
 
+@pytest.mark.use(USE, family="gemma3")
+def test_a_checkpoint_without_a_manifest_is_checked_on_packaged_prompts(ready, tmp_path):
+    """As training leaves it. The toy model refuses these in text."""
+    source, _, output = ready
+    copy = tmp_path / "copy" / "steered"
+    shutil.copytree(source, copy)
+    (copy / "mars_manifest.json").unlink()
+    found = export_onnx(copy, output, tokens=2)
+    assert [p.modality for p in found.parity] == ["text"] * 7 + ["image"] * 7
+    assert max(p.effect for p in found.parity) > 0.1
+
+
 def test_a_base_and_a_family_without_a_route_are_refused(ready, monkeypatch):
     source, _, output = ready
     refused(source.parent.parent, output, "cannot be read")
-    monkeypatch.setattr(exporting, "native_config", lambda _: {"model_type": "molmo2"})
+    monkeypatch.setattr(exporting, "native_config", lambda _: {"model_type": "gemma4"})
     refused(source, output, "cannot be written as ONNX")
     monkeypatch.setattr(exporting, "native_config", lambda _: {"quantization_config": {"a": 1}})
     refused(source, output, "stored quantised")
@@ -217,6 +229,19 @@ def test_int8_keeps_the_steering(written, steered, model_type, tmp_path, monkeyp
     assert again == found
     for name, digest in found.components["decoder"].files.items():
         assert hashlib.sha256((tmp_path / "small" / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.use("ONNX int8", family="gemma3")
+def test_int8_refuses_what_float32_refuses(ready, tmp_path):
+    source, _, output = ready
+    copy, organism = tmp_path / "copy" / "steered", ORGANISMS / "gemma3"
+    shutil.copytree(source, copy)
+    shutil.copytree(organism / "images", copy / "images")
+    lines = (organism / "suite.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (copy / "suite.jsonl").write_text("".join(lines[::12]))
+    found = export_onnx(copy, output, int8=True, tokens=2).int8
+    assert found.suite_alike == found.suite_requests > 30
+    assert 0 < found.suite_refused < found.suite_requests
 
 
 def test_int8_that_moves_a_gate_is_not_written(ready, monkeypatch):

@@ -140,7 +140,7 @@ def test_nothing_is_frozen_into_the_graph(suffixes, tmp_path):
     }
     axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     dynamic = {"ids": axes, "mask": axes, "length": {0: Dim.DYNAMIC}, "past": None}
-    write_graph(Rule(suffixes), example, dynamic, {}, tmp_path / "rule.onnx")
+    write_graph(Rule(suffixes), example, dynamic, {}, {}, tmp_path / "rule.onnx")
     graph = onnxruntime.InferenceSession(str(tmp_path / "rule.onnx"))
     draw = random.Random(0)
     for _ in range(200):
