@@ -9,12 +9,11 @@ from torch import nn
 from transformers import DynamicCache
 
 from mars_export.onnx.attention import attention_masks
+from mars_export.onnx.limits import attention_windows, refuse_frozen_positions
 from mars_export.onnx.routes import Route
 from mars_export.onnx.rule import Claims, modalities, steered_columns
 
 __all__ = ["Decoder"]
-
-_MASKS = {"full_attention": None, "sliding_attention": "sliding_window"}
 
 
 class _Trace:
@@ -45,6 +44,7 @@ class Decoder(nn.Module):
         self.model, self.route = model, route
         self.rules = model.config.mars
         self.text = model.config.get_text_config()
+        refuse_frozen_positions(self.text)
         headers = {token for suffix in self.rules["header_suffixes"] for token in suffix}
         self.known = [self._look_up(token) for token in sorted(headers)]
         self.visual = {
@@ -189,17 +189,10 @@ class Decoder(nn.Module):
 
     def _masks(self, told: Claims, new: int) -> Any:
         """The mask of each kind of layer, as the family's decoder takes it."""
-        by_kind = self.route.masks_by_kind
-        kinds = sorted(set(self.text.layer_types)) if by_kind else ["full_attention"]
-        windows = {kind: self._window(kind) for kind in kinds}
+        windows = attention_windows(self.text)
         blocks = [self.visual[m] for m in self.route.blocks if m in self.visual]
         masks = attention_masks(told.ids, told.mask, new, windows, blocks)
-        return masks if by_kind else masks["full_attention"]
-
-    def _window(self, kind: str) -> int | None:
-        attribute = _MASKS[kind]
-        width = getattr(self.text, attribute) if attribute else None
-        return None if width is None else int(width)
+        return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _capped(self, logits: torch.Tensor) -> torch.Tensor:
         cap = getattr(self.text, "final_logit_softcapping", None)

@@ -30,8 +30,6 @@ class Route(BaseModel):
     """Whether vision features are also added behind the first decoder layers."""
     vision_lacking: str | None = None
     """Why some modality of the family is left out; the graphs refuse its placeholders."""
-    masks_by_kind: bool = False
-    """Whether the decoder takes one mask for each kind of layer, rather than one for all."""
     blocks: tuple[Literal["image", "video"], ...] = ()
     """Modalities whose placeholders attend in both directions inside a picture."""
 

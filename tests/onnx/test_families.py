@@ -8,7 +8,8 @@ from mars_export.families import families
 from mars_export.onnx.parity import Case, compare
 from mars_export.onnx.routes import route_of, routes
 from support import zoo
-from support.onnx_graphs import arrays
+from support.behaviour import Pair
+from support.onnx_graphs import arrays, graphs_of
 
 DEEP = ("gemma3", "qwen3_vl")  # test_graphs.py
 WITH = [name for name, route in routes().items() if not route.lacking and name not in DEEP]
@@ -51,6 +52,19 @@ def test_graphs_are_what_pytorch_is(on_request, tiny_graphs, model_type, raises_
             refuses(graphs, batch, visual)
     if set(pair.visuals()) - {None, *shown}:
         raises_clearly(graphs.about["left_out"])
+
+
+def test_a_window_that_every_layer_has_is_followed(on_request, tmp_path, monkeypatch):
+    """Mistral: its decoder knows no kinds of layer, and prompts are longer than the window."""
+    text = zoo._SPECS["mistral3"][1]["text_config"]
+    monkeypatch.setitem(text, "sliding_window", 8)
+    pair = Pair.make("mistral3", tmp_path)
+    (tmp_path / "graphs").mkdir()
+    graphs = graphs_of(pair, tmp_path / "graphs")
+    batch = pair.batch(None, None)
+    assert batch["input_ids"].shape[1] > 8
+    for found in compare(pair.model, graphs, [Case("text", ["first", "second"], batch)]):
+        assert found.logits < 2e-5
 
 
 def refuses(graphs, batch, visual):
