@@ -35,8 +35,10 @@ class Decoder(nn.Module):
     """Embeddings and a cache to logits.
 
     The steering is that of the checkpoint: its own module in the steered layer, told by the graph
-    where to act. A row whose inputs contradict each other gets NaN, in the logits and in the cache,
-    because a graph cannot raise and an answer without steering must not come out.
+    where to act. A row whose inputs contradict each other gets NaN, in the logits and in the first
+    keys of the cache, by which later calls know it: a graph cannot raise, and an answer without
+    steering must not come out. Nothing else is touched, for in int8 rows share their scales. What
+    comes before the end of a prompt has NaN for logits too, since no answer begins there.
     """
 
     def __init__(self, model: Any, route: Route) -> None:
@@ -92,6 +94,10 @@ class Decoder(nn.Module):
         valid = self._counts(input_ids, attention_mask, prompt_length, embeds, told)
         valid = valid & told.valid(self.rules["header_suffixes"])
         valid = valid & self._embedded(told.ids[:, past:], embeds) & self._calibrated(told.ids)
+        (keys, values), *others = past_key_values
+        spoilt = _spoilt(keys)
+        valid = valid & ~spoilt
+        healed = torch.where(spoilt[:, None, None, None], 0.0, keys)
         trace = _Trace()
         window = {
             "steered": steered_columns(told, self.rules["header_suffixes"])[:, past:],
@@ -100,13 +106,13 @@ class Decoder(nn.Module):
             "record": True,
             "trace": trace,
         }
-        spoilt = torch.where(valid[:, None, None], embeds, torch.nan)
-        out = self._run(spoilt, told, past_key_values, position_ids, deepstack, window)
+        cached = [(healed, values), *others]
+        out = self._run(embeds, told, cached, position_ids, deepstack, window)
         logits = self.model.get_output_embeddings()(out.last_hidden_state[:, -1:])
         logits = self._capped(logits).float()
         steered, _, modality, gate, strength = trace.entry
         made = {
-            "logits": torch.where(valid[:, None, None], logits, torch.nan),
+            "logits": torch.where((valid & told.answering)[:, None, None], logits, torch.nan),
             "steered": steered,
             "modality": modality,
             "gate": gate,
@@ -114,7 +120,8 @@ class Decoder(nn.Module):
         }
         for i, layer in enumerate(out.past_key_values.layers):
             made |= {f"present_{i}_key": layer.keys, f"present_{i}_value": layer.values}
-        return made
+        kept = valid[:, None, None, None]
+        return made | {"present_0_key": torch.where(kept, made["present_0_key"], torch.nan)}
 
     def _claims(
         self, ids: torch.Tensor, mask: torch.Tensor, length: torch.Tensor, past: int, new: int
@@ -225,6 +232,12 @@ def _added(layers: Any, deepstack: torch.Tensor | None) -> Iterator[None]:
 def _positions(mask: torch.Tensor) -> torch.Tensor:
     """(B, S) index of a column in its row, padding not counted."""
     return ((mask != 0).long().cumsum(1) - 1).clamp(min=0)
+
+
+def _spoilt(keys: torch.Tensor) -> torch.Tensor:
+    """(B,) whether keys (B, heads, P, size) are those of a row that was given NaN."""
+    one = keys[:, 0, :, 0]
+    return (one != one).long().sum(1) > 0
 
 
 def _count(x: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from mars_export.onnx.requirements import require_extra
 from mars_export.onnx.routes import Route, route_of
 from mars_export.onnx.runner import SteeredOnnx
 from mars_export.progress import Progress, Silence, Tick
+from mars_export.quantisation import own_method
 from mars_export.vocabulary import MODALITIES
 from mars_export.workspace import Stage, Workspace, digests
 
@@ -63,6 +64,8 @@ def export_onnx(
     """
     require_extra()
     job = _Job(directory, int8, tokens)
+    if directory.resolve() in output.resolve().parents:
+        raise MarsError(f"{output} is inside {directory}: give another --output")
     opened = Workspace.open(output, made=RECORD_NAME, kind="ONNX export")
     with clear_disk_errors(output), opened as workspace:
         workspace.check_replaceable(overwrite)
@@ -85,10 +88,11 @@ class _Job:
         self.directory, self.int8, self.tokens = directory, int8, tokens
         self.rules, self.tensors = read_steering(directory)
         native = native_config(directory)
-        if native.get("quantization_config"):
+        if own_method(native) or self.rules.get("quantization"):
+            what = "stored quantised" if own_method(native) else "calibrated for quantised loading"
             raise MarsError(
-                f"{directory} is stored quantised, and ONNX graphs are made from float32 weights; "
-                "give the checkpoint of the unquantised base, and --int8 for small graphs"
+                f"{directory} is {what}, and ONNX graphs are made from float32 weights; steer the "
+                "unquantised base, and use --int8 for small graphs"
             )
         self.family: Family = family_of(native["model_type"])
         self.route: Route = route_of(self.family)

@@ -41,14 +41,21 @@ class Claims:
         """(B, 1) column of the prompt's last token."""
         return self.prompt_length[:, None] - 1
 
+    @property
+    def answering(self) -> torch.Tensor:
+        """(B,) whether the columns reach the end of the row's prompt."""
+        return self.prompt_length <= self.past + self.new
+
     def valid(self, suffixes: list[list[int]]) -> torch.Tensor:
         """(B,) whether the row's prompt end is sure to be steered.
 
-        Not so where the prompt has no length or ends in padding; where several tokens are said to
-        have been generated at once, which is a turn whose length was not given; and where a header
-        that ended in the cache goes on, as in the runtime, which raises.
+        Not so where the prompt has no length, or it or what follows ends in padding; where several
+        tokens are said to have been generated at once, which is a turn whose length was not given;
+        and where a header that ended in the cache goes on, as in the runtime, which raises.
         """
-        ends_in_padding = ((self.column == self.end) & (self.mask == 0)).any(1)
+        reached = self.answering[:, None]
+        last = (self.column == self.end) | ((self.column == self.past + self.new - 1) & reached)
+        ends_in_padding = (last & (self.mask == 0)).any(1)
         unannounced = (self.new > 1) & (self.prompt_length <= self.past)
         claimed = (self.prompt_length >= 1) & ~ends_in_padding & ~unannounced
         return claimed & ~self._split(suffixes)

@@ -24,6 +24,8 @@ __all__ = ["Conversation", "SteeredOnnx", "Step"]
 
 MODALITIES = ("text", "image", "video")
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+SHOWN = ("pixel_values", "image_embeds", "video_embeds", "input_features", "inputs_embeds")
+"""How inputs begin that show something beside the text."""
 GRIDS = {"image": "image_grid_thw", "video": "video_grid_thw"}
 
 
@@ -62,11 +64,11 @@ class SteeredOnnx:
 
     def __init__(self, directory: str | Path, **options: Any) -> None:
         """Load the graphs; `options` go to `onnxruntime.InferenceSession`."""
-        folder = Path(directory)
-        self.record = json.loads((folder / "mars_onnx.json").read_bytes())
+        self.folder = Path(directory)
+        self.record = json.loads((self.folder / "mars_onnx.json").read_bytes())
         options.setdefault("providers", ["CPUExecutionProvider"])
         self.graphs = {
-            name: onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), **options)
+            name: onnxruntime.InferenceSession(str(self.folder / f"{name}.onnx"), **options)
             for name in self.record["components"]
         }
         self.about = self.record["model"]
@@ -86,7 +88,12 @@ class SteeredOnnx:
 
         Returns:
             Tokens of every answer.
+
+        Raises:
+            ValueError: as `begin`, and if no token is asked for.
         """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; give at least 1")
         ends = set(self.about["stop_tokens"] if stop is None else stop)
         conversation, step = self.begin(inputs)
         answers: list[list[int]] = [[] for _ in step.logits]
@@ -96,7 +103,7 @@ class SteeredOnnx:
                 if not (answer and answer[-1] in ends):
                     answer.append(token)
             done = all(answer[-1] in ends for answer in answers)
-            if done or max(map(len, answers)) == max_new_tokens:
+            if done or max(map(len, answers)) >= max_new_tokens:
                 return answers
             step = self.forward(conversation, chosen[:, None])
 
@@ -107,6 +114,9 @@ class SteeredOnnx:
             ValueError: if the inputs contradict each other, or hold what was not calibrated.
         """
         ids = np.asarray(inputs["input_ids"], np.int64)
+        if ids.ndim != 2 or not ids.size:
+            raise ValueError(f"input_ids have shape {ids.shape}; give rows of at least one token")
+        self._refuse_unknown(inputs)
         mask = np.asarray(inputs.get("attention_mask", np.ones_like(ids)), np.int64)
         if not mask[:, -1].all():
             raise ValueError("pad prompts on the left")
@@ -119,9 +129,6 @@ class SteeredOnnx:
             {i.name: self._empty(i, rows) for i in self._past},
         )
         features = {m: self.features(inputs, m) for m in self.about["placeholders"]}
-        for modality, token in self.about["placeholders"].items():
-            if len(features[modality][0]) != (ids == token).sum():
-                raise ValueError(f"the prompt's {modality} placeholders and features do not match")
         positions = None
         if self.about["rotary_axes"] == 3:
             positions, conversation.offset = rotary_positions(ids, mask, inputs, self.about)
@@ -146,11 +153,12 @@ class SteeredOnnx:
         rows, n = ids.shape
         mask = np.ones_like(ids) if mask is None else mask
         past = conversation.ids.shape[1]
-        conversation.ids = np.concatenate([conversation.ids, ids], 1)
-        conversation.mask = np.concatenate([conversation.mask, mask], 1)
+        self._match(conversation, ids, features)
+        whole = np.concatenate([conversation.ids, ids], 1)
+        seen = np.concatenate([conversation.mask, mask], 1)
         feed = {
-            "input_ids": conversation.ids,
-            "attention_mask": conversation.mask,
+            "input_ids": whole,
+            "attention_mask": seen,
             "prompt_length": conversation.prompt_length,
             **self.embed(ids, features),
             **conversation.cache,
@@ -158,17 +166,19 @@ class SteeredOnnx:
         if self.about["rotary_axes"] == 3:
             if positions is None:
                 self._require_text(ids)
-                text = np.maximum(conversation.mask.cumsum(1) - 1, 0)[:, past:]
+                text = np.maximum(seen.cumsum(1) - 1, 0)[:, past:]
                 text = text + conversation.offset[:, None]
                 positions = np.broadcast_to(text, (3, rows, n))
             feed["position_ids"] = np.ascontiguousarray(positions)
         found = self.graphs["decoder"].run(None, feed)
         told = dict(zip(self._outputs, found, strict=True))
-        if np.isnan(told["logits"]).any():
+        answering = conversation.prompt_length <= whole.shape[1]
+        if np.isnan(told["logits"][answering]).any():
             raise ValueError(
                 "the graph cannot tell which position to steer: the tokens of all columns, the "
                 "mask, the prompt's length, embeddings and cache must fit each other"
             )
+        conversation.ids, conversation.mask = whole, seen
         names = (i.name for i in self._past)
         conversation.cache = {n: told[n.replace("past_key_values", "present")] for n in names}
         logits = told.pop("logits")[:, -1]
@@ -237,6 +247,27 @@ class SteeredOnnx:
                 raise ValueError("a tile is partly padding, and the vision graph takes whole ones")
             tiles = tiles[real]
         yield from tiles
+
+    def _refuse_unknown(self, inputs: Mapping[str, Any]) -> None:
+        """Raise where something is shown that the graphs would leave out."""
+        taken = {PIXELS[modality] for modality in self.about["placeholders"]}
+        for name, value in inputs.items():
+            if name.startswith(SHOWN) and name not in taken and value is not None:
+                raise ValueError(f"the graphs do not take {name}; leave it out")
+
+    def _match(
+        self,
+        conversation: Conversation,
+        ids: np.ndarray,
+        features: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None,
+    ) -> None:
+        """Raise unless a prompt's placeholders have a feature each; generated ones are tokens."""
+        column = conversation.ids.shape[1] + np.arange(ids.shape[1])
+        inside = column < np.asarray(conversation.prompt_length)[:, None]
+        for modality, token in self.about["placeholders"].items():
+            given = (features or {}).get(modality, ((), None))[0]
+            if len(given) != ((ids == token) & inside).sum():
+                raise ValueError(f"the prompt's {modality} placeholders and features do not match")
 
     def _require_text(self, ids: np.ndarray) -> None:
         if np.isin(ids, list(self.about["placeholders"].values())).any():

@@ -72,6 +72,8 @@ def test_an_existing_target_stays_unless_overwritten(written, steered):
     assert "holds another ONNX export; give --overwrite" in done.stderr
     with pytest.raises(MarsError, match="files that mars-export did not make"):
         export_onnx(steered("gemma3"), steered("gemma3"), overwrite=True)
+    with pytest.raises(MarsError, match="is inside"):
+        export_onnx(steered("gemma3"), steered("gemma3") / "graphs")
     assert (folder / RECORD_NAME).read_bytes() == before
 
 
@@ -170,6 +172,11 @@ def test_a_checkpoint_without_a_manifest_is_checked_on_packaged_prompts(ready, t
 def test_a_base_and_a_family_without_a_route_are_refused(ready, monkeypatch):
     source, _, output = ready
     refused(source.parent.parent, output, "cannot be read")
+    rules, tensors = exporting.read_steering(source)
+    other = {**rules, "quantization": "bnb-8bit"}, tensors
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "read_steering", lambda _: other)
+        refused(source, output, "calibrated for quantised loading")
     monkeypatch.setattr(exporting, "native_config", lambda _: {"model_type": "gemma4"})
     refused(source, output, "cannot be written as ONNX")
     monkeypatch.setattr(exporting, "native_config", lambda _: {"quantization_config": {"a": 1}})

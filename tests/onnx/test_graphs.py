@@ -1,12 +1,15 @@
 """The graphs of tiny random checkpoints do what PyTorch does, and spoil what contradicts itself."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from mars_export.onnx.int8 import quantise
 from mars_export.onnx.parity import Case, compare
+from mars_export.onnx.runner import SteeredOnnx
 from support.onnx_graphs import arrays, places
 from support.tiny import HEADER, IMAGE, VIDEO, random_ids
 
@@ -174,9 +177,36 @@ def _padded_on_the_right(feed):
     feed["attention_mask"][:, -1] = 0
 
 
+def _end_masked_and_prompt_shorter(feed):
+    feed["attention_mask"][:, -1] = 0
+    feed["prompt_length"] -= 1
+
+
+def _prompt_longer_than_it_is(feed):
+    feed["prompt_length"] += 100
+
+
+def _nothing_seen(feed):
+    feed["attention_mask"][:] = 0
+    feed["prompt_length"] += 100
+
+
+def _cache_of_a_spoilt_row(feed):
+    feed["prompt_length"] -= 1
+    for name in feed:
+        if name.startswith("past_key_values."):
+            rows, heads, _, size = feed[name].shape
+            feed[name] = np.zeros((rows, heads, 1, size), np.float32)
+    feed["past_key_values.0.key"][:] = np.nan
+    for name in ("input_ids", "attention_mask"):
+        feed[name] = np.pad(feed[name], ((0, 0), (1, 0)), constant_values=1)
+    feed["prompt_length"] += 2
+
+
 WRONG = [
     _header_hidden, _header_invented, _new_tokens_only, _one_row_for_all, _one_length_for_all,
-    _too_long, _no_prompt, _padded_on_the_right,
+    _too_long, _no_prompt, _padded_on_the_right, _end_masked_and_prompt_shorter,
+    _prompt_longer_than_it_is, _nothing_seen, _cache_of_a_spoilt_row,
 ]  # fmt: skip
 
 
@@ -193,7 +223,45 @@ def test_inputs_that_contradict_each_other_never_give_an_answer(graphs, pair, sp
     except Exception:  # onnxruntime's own classes have no common base
         return
     assert np.isnan(told["logits"][0]).all()
-    assert np.isnan(told["present.0.key"][0]).any()
+    if (feed["prompt_length"] <= feed["input_ids"].shape[1]).all():
+        assert np.isnan(told["present.0.key"][0]).all()
+
+
+@pytest.mark.use(USE)
+def test_a_row_that_is_spoilt_stays_so_and_leaves_the_others_as_they_are(graphs, pair, tmp_path):
+    """In int8 too, where rows share the scales of what is computed."""
+    folder = shutil.copytree(graphs.folder, tmp_path / "int8")
+    quantise(graphs.folder / "decoder.onnx", folder / "decoder.onnx")
+    for these in (graphs, SteeredOnnx(folder)):
+        feed = prompt_feed(these, pair)
+        want = run(these, feed)
+        for spoilt, sound in ((0, 1), (1, 0)):
+            lengths = feed["prompt_length"].copy()
+            lengths[spoilt] = 0
+            told = run(these, feed | {"prompt_length": lengths})
+            assert np.isnan(told["logits"][spoilt]).all()
+            np.testing.assert_array_equal(told["logits"][sound], want["logits"][sound])
+            later = next_step(these, feed, told)
+            assert np.isnan(later["logits"][spoilt]).all()
+            assert np.isfinite(later["logits"][sound]).all()
+            again = next_step(these, later["fed"], later)
+            assert np.isnan(again["logits"][spoilt]).all()
+
+
+def next_step(graphs, feed, told):
+    """A generated token behind it, with the lengths that the prompts really had."""
+    ids = np.pad(feed["input_ids"], ((0, 0), (0, 1)), constant_values=9)
+    cache = {name: told[name.replace("past_key_values", "present")] for name in feed if "." in name}
+    fed = {
+        **feed,
+        "input_ids": ids,
+        "attention_mask": np.pad(feed["attention_mask"], ((0, 0), (0, 1)), constant_values=1),
+        **graphs.embed(ids[:, -1:]),
+        **cache,
+    }
+    if "position_ids" in feed:
+        fed["position_ids"] = np.full((3, len(ids), 1), ids.shape[1] - 1)
+    return run(graphs, fed) | {"fed": fed}
 
 
 def prompt_feed(graphs, pair):
@@ -241,6 +309,37 @@ def test_missing_pictures_are_no_answer(graphs, pair):
         del batch[name]
     with pytest.raises(ValueError, match="placeholders and features"):
         graphs.begin(batch)
+
+
+@pytest.mark.use(USE)
+def test_a_picture_of_a_later_turn_wants_features(graphs, pair):
+    conversation, _ = graphs.begin(arrays(pair.batch(None)))
+    turn = np.array([[302, IMAGE, 303, *HEADER]])
+    conversation.prompt_length = conversation.prompt_length + turn.shape[1]
+    before = conversation.ids.copy()
+    with pytest.raises(ValueError, match="placeholders and features"):
+        graphs.forward(conversation, turn)
+    assert conversation.ids.tolist() == before.tolist()
+
+
+@pytest.mark.use(USE)
+@pytest.mark.parametrize("name", ["pixel_values_of_something", "image_embeds", "input_features"])
+def test_what_the_graphs_would_leave_out_is_refused(graphs, pair, name):
+    with pytest.raises(ValueError, match=f"do not take {name}"):
+        graphs.begin(arrays(pair.batch(None)) | {name: np.zeros(3, np.float32)})
+
+
+@pytest.mark.use(USE)
+@pytest.mark.parametrize("ids", [[], [[]], [1, 2]])
+def test_tokens_come_in_rows(graphs, ids):
+    with pytest.raises(ValueError, match="rows of at least one token"):
+        graphs.begin({"input_ids": np.array(ids)})
+
+
+@pytest.mark.use(USE)
+def test_no_token_cannot_be_generated(graphs, pair):
+    with pytest.raises(ValueError, match="at least 1"):
+        graphs.generate(arrays(pair.batch(None)), 0)
 
 
 @pytest.mark.use(USE)

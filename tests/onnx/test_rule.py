@@ -85,6 +85,9 @@ def test_what_a_caller_may_not_claim():
     ids = [4, 4, 1, 2, 3]
     assert claims(ids, 5).valid(PLAIN).all()
     assert claims(ids, 9).valid(PLAIN).all()  # the rest of the prompt comes later
+    assert not claims(ids, 9).answering.any()
+    assert claims(ids, 5).answering.all()
+    assert not claims(ids, 4, mask=[1, 1, 1, 1, 0]).valid(PLAIN).any()
     assert not claims(ids, 0).valid(PLAIN).any()
     assert not claims(ids, 5, mask=[1, 1, 1, 1, 0]).valid(PLAIN).any()
     assert not claims(ids, 2, past=2).valid(PLAIN).any()  # three tokens generated at once
