@@ -15,4 +15,4 @@ torchvision_shim.install()
 _SITE = str(Path(__file__).parent / "support" / "site")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SITE, os.environ.get("PYTHONPATH")]))
 
-pytest_plugins = ["support.recording"]
+pytest_plugins = ["support.recording", "support.steered"]

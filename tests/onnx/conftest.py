@@ -25,21 +25,6 @@ def tiny_graphs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def steered(tmp_path_factory):
-    """Directory of a steered organism."""
-    made = {}
-
-    def get(family):
-        if family not in made:
-            folder = tmp_path_factory.mktemp(f"organism-{family}")
-            run_main_job("--model", f"organism:{family}", "--output", "steered", cwd=folder)
-            made[family] = folder / "steered"
-        return made[family]
-
-    return get
-
-
-@pytest.fixture(scope="session")
 def written(steered):
     """What `mars-export onnx` made of an organism, and what it said."""
     made = {}
