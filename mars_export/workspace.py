@@ -199,7 +199,12 @@ class Workspace:
 
     def _lock(self) -> IO[str]:
         while True:
-            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # where no folder can be, as in /proc
+                raise MarsError(
+                    f"cannot make {self.root.parent}; choose another --output"
+                ) from error
             with suppress(FileNotFoundError):  # a run that just ended removes its workspace
                 stream = (self.root / _LOCK).open("w")
                 if self._holds(stream):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -155,6 +156,11 @@ def test_a_place_that_may_not_be_written(base, tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert "cannot write" in done.stderr
     assert "Permission denied; choose another --output" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_place_where_no_folder_can_be(refuses):
+    refuses("cannot make /proc/x; choose", "--model", "organism:gemma3", "--output", "/proc/x/y")
 
 
 def test_a_judge_that_does_not_exist(refuses):
