@@ -129,6 +129,7 @@ class SteeredOnnx:
             {i.name: self._empty(i, rows) for i in self._past},
         )
         features = {m: self.features(inputs, m) for m in self.about["placeholders"]}
+        self._match(conversation, ids, features)
         positions = None
         if self.about["rotary_axes"] == 3:
             positions, conversation.offset = rotary_positions(ids, mask, inputs, self.about)
@@ -298,7 +299,7 @@ def rotary_positions(
                 parts.append(np.tile(np.arange(length), (3, 1)) + at)
                 at += length
                 continue
-            h, w = next(grids[modality])
+            h, w = next(grids[modality], (0, 0))
             place = np.indices((1, h, w)).reshape(3, -1)
             if place.shape[1] != length:
                 raise ValueError(f"{length} {modality} placeholders for a grid of {h} x {w}")

@@ -382,6 +382,19 @@ def test_pictures_and_clips_of_any_size_share_a_batch(tiny_graphs, sizes):
     assert conversation.offset.shape == (len(sizes),)
 
 
+@pytest.mark.use(USE, family="qwen3_vl")
+def test_placeholders_in_more_runs_than_grids_are_refused(tiny_graphs):
+    """As many as there are features, but torn apart."""
+    _, graphs = tiny_graphs("qwen3_vl")
+    batch = arrays(grid_batch([(1, 4, 4)]))
+    line = batch["input_ids"][0].tolist()
+    torn = line.index(IMAGE) + 2
+    batch["input_ids"] = np.array([[*line[:torn], 304, *line[torn:]]])
+    batch["attention_mask"] = np.ones_like(batch["input_ids"])
+    with pytest.raises(ValueError, match="placeholders for a grid"):
+        graphs.begin(batch)
+
+
 def grid_batch(sizes):
     """One row for each grid: a picture of one frame, a clip of more."""
     rows, pixels = [], {"image": [], "video": []}
