@@ -154,11 +154,8 @@ class _Job:
         require_constants(target / "decoder.onnx", self.tensors)
         whole_graphs, small = SteeredOnnx(made), SteeredOnnx(target)
         found = compare_int8(whole_graphs, small, self.cases, self.tokens)
-        known, processor = (
-            list(dict.fromkeys(c.modality for c in self.cases)),
-            self.loaded.processor,
-        )
-        decided = suite_decisions(self.directory, processor, known, whole_graphs, small)
+        known = list(dict.fromkeys(case.modality for case in self.cases))
+        decided = suite_decisions(self.directory, self.loaded.processor, known, whole_graphs, small)
         if decided:
             told = {f"suite_{name}": count for name, count in decided._asdict().items()}
             found = found.model_copy(update=told)
