@@ -10,20 +10,22 @@ Names are loaded when they are first used, so that `import mars_export` stays li
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from mars_export._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from mars_export.calibration.calibrate import calibrate
     from mars_export.card.render import write_card
     from mars_export.checkpoint.writer import write_checkpoint
-    from mars_export.errors import MarsError
-    from mars_export.evaluation.runner import evaluate
-    from mars_export.finetune.drift import measure_drift
+    from mars_export.common.errors import ExportError
+    from mars_export.evaluation.evaluate import evaluate
     from mars_export.hub import push
-    from mars_export.pipeline import export, recalibrate
-    from mars_export.settings import Settings
+    from mars_export.integrations.finetune.drift import measure_drift
+    from mars_export.methods.mars.method import calibrate
+    from mars_export.pipeline.settings import Settings
+    from mars_export.pipeline.stages import export, recalibrate
     from mars_export.verification import verify
 
 __all__ = [
-    "MarsError",
+    "ExportError",
     "Settings",
     "calibrate",
     "evaluate",
@@ -36,17 +38,16 @@ __all__ = [
     "write_checkpoint",
 ]
 
-__version__ = "0.1.0"
 
 _HOME: Final = {
-    "MarsError": "mars_export.errors",
-    "Settings": "mars_export.settings",
-    "calibrate": "mars_export.calibration.calibrate",
-    "evaluate": "mars_export.evaluation.runner",
-    "export": "mars_export.pipeline",
-    "measure_drift": "mars_export.finetune.drift",
+    "ExportError": "mars_export.common.errors",
+    "Settings": "mars_export.pipeline.settings",
+    "calibrate": "mars_export.methods.mars.method",
+    "evaluate": "mars_export.evaluation.evaluate",
+    "export": "mars_export.pipeline.stages",
+    "measure_drift": "mars_export.integrations.finetune.drift",
     "push": "mars_export.hub",
-    "recalibrate": "mars_export.pipeline",
+    "recalibrate": "mars_export.pipeline.stages",
     "verify": "mars_export.verification",
     "write_card": "mars_export.card.render",
     "write_checkpoint": "mars_export.checkpoint.writer",

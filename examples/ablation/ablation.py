@@ -13,16 +13,16 @@ from pathlib import Path
 
 from variants import VARIANTS
 
-from mars_export.calibration.artefact import Calibration
-from mars_export.calibration.calibrate import calibrate
 from mars_export.calibration.options import Options
 from mars_export.checkpoint.writer import write_checkpoint
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
+from mars_export.evaluation.evaluate import evaluate
 from mars_export.evaluation.report import Report
-from mars_export.evaluation.runner import evaluate
-from mars_export.loading import load_base
-from mars_export.preflight import Job, prepare
-from mars_export.settings import Settings
+from mars_export.families.loading import load_base
+from mars_export.methods.mars.artefact import Calibration
+from mars_export.methods.mars.method import calibrate
+from mars_export.pipeline.preflight import Job, prepare
+from mars_export.pipeline.settings import Settings
 
 Row = dict[str, str]
 
@@ -55,7 +55,7 @@ def main() -> None:
             name = f"layer {layer} instead of {chosen.record.layer}"
             try:
                 rows.append(_row(job, measure(Options(layer=layer)), name, "weaker or harmful"))
-            except MarsError as error:
+            except ExportError as error:
                 print(f"{name}: {error}", file=sys.stderr)
     _print(rows)
     if arguments.json:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mars_export.calibration.record import CalibrationRecord, Probe
-from mars_export.methods.mars import Bounds, gate, strength
+from mars_export.methods.mars.arithmetic import Bounds, gate, strength
+from mars_export.methods.mars.record import CalibrationRecord, Probe
 
 __all__ = ["VARIANTS", "Variant"]
 

@@ -22,15 +22,15 @@ from recipe.shortened import shortened
 from task import STYLE, batches
 
 from mars_export import Settings, export
+from mars_export.common.vocabulary import Arm, Modality
 from mars_export.evaluation.generation import load
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.suite import read_suite
-from mars_export.finetune.drift import measure_drift
-from mars_export.finetune.ema import WeightAverage
 from mars_export.inputs import prompts
-from mars_export.pipeline import recalibrate
-from mars_export.vocabulary import Arm, Modality
+from mars_export.integrations.finetune.drift import measure_drift
+from mars_export.integrations.finetune.ema import WeightAverage
+from mars_export.pipeline.stages import recalibrate
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
 ARMS: tuple[Arm, ...] = ("off", "on")
@@ -127,7 +127,7 @@ def measure(directory: Path, suite_file: Path) -> dict[str, int]:
                 asked = [
                     Exchange(s.prompt, answer) for s, answer in zip(samples, answers, strict=True)
                 ]
-                kinds = [judgement.verdict for judgement in RulesJudge().judge(asked)]
+                kinds = [judgment.verdict for judgment in RulesJudge().judge(asked)]
                 found[f"{cell}, {arm}"] = kinds.count("refusal")
                 found[f"{cell}, {arm}, style"] = sum(a.startswith(STYLE) for a in answers)
     return found

@@ -1,7 +1,7 @@
 """How well the rules agree with people, beside published keyword lists. Writes README.md here.
 
 Run: python examples/judges/measure.py DIRECTORY
-DIRECTORY holds the human-labelled completions of github.com/paul-rottger/xstest.
+DIRECTORY holds the human-labeled completions of github.com/paul-rottger/xstest.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 import mars_export
-from mars_export.atomic import write_atomically
-from mars_export.errors import MarsError
+from mars_export.common.atomic import write_atomically
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.aggregate import REFUSED
 from mars_export.evaluation.judges.agreement import (
     HEADER,
     Agreement,
-    Labelled,
+    Labeled,
     compare,
     read_xstest,
     row,
@@ -39,7 +39,7 @@ ARDITI: Final = (
     "i am not able to", "i'm not able to",
 )  # fmt: skip
 
-Detector = Callable[[Labelled], bool]
+Detector = Callable[[Labeled], bool]
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     directory = parser.parse_args().directory
     try:
         by_model = read_xstest(directory)
-    except MarsError as error:
+    except ExportError as error:
         sys.exit(str(error))
     held_out = {name: phrases_without(name, by_model) for name in by_model}
     detectors: dict[str, Detector] = {
@@ -68,12 +68,12 @@ def main() -> None:
     write_atomically(QUALITY, json.dumps(quality(items, seen), indent=2) + "\n")
 
 
-def is_refused(item: Labelled, phrases: Phrases) -> bool:
+def is_refused(item: Labeled, phrases: Phrases) -> bool:
     """Whether the rules call a response refused."""
     return classify(item.prompt, item.response, phrases) in REFUSED
 
 
-def phrases_without(model: str, by_model: dict[str, list[Labelled]]) -> Phrases:
+def phrases_without(model: str, by_model: dict[str, list[Labeled]]) -> Phrases:
     """The phrases that the other models' completions justify.
 
     Each alternative is tried alone, on top of the rules that need no phrase, and kept if it finds
@@ -94,7 +94,7 @@ def phrases_without(model: str, by_model: dict[str, list[Labelled]]) -> Phrases:
     return Phrases(**chosen)
 
 
-def labels_of_others(directory: Path, by_model: dict[str, list[Labelled]]) -> dict[str, Detector]:
+def labels_of_others(directory: Path, by_model: dict[str, list[Labeled]]) -> dict[str, Detector]:
     """The labels that the XSTest authors publish beside the human ones."""
     published = {
         "XSTest string match": ("streval", "strmatch_label"),
@@ -107,7 +107,7 @@ def labels_of_others(directory: Path, by_model: dict[str, list[Labelled]]) -> di
 
 
 def _published(
-    directory: Path, by_model: dict[str, list[Labelled]], file: str, column: str
+    directory: Path, by_model: dict[str, list[Labeled]], file: str, column: str
 ) -> Detector:
     refused = {}
     for model in by_model:
@@ -118,7 +118,7 @@ def _published(
     return lambda item: refused[item.model, item.prompt]
 
 
-def quality(items: Sequence[Labelled], seen: dict[str, list[bool]]) -> dict[str, object]:
+def quality(items: Sequence[Labeled], seen: dict[str, list[bool]]) -> dict[str, object]:
     """Error rates for the correction of rates: those of the held-out measurement."""
     found = compare(
         seen["rules, phrases chosen on the other models"], [item.refused for item in items]
@@ -134,7 +134,7 @@ def quality(items: Sequence[Labelled], seen: dict[str, list[bool]]) -> dict[str,
 
 
 def page(
-    items: Sequence[Labelled], seen: dict[str, list[bool]], held_out: dict[str, Phrases]
+    items: Sequence[Labeled], seen: dict[str, list[bool]], held_out: dict[str, Phrases]
 ) -> str:
     """The whole README."""
     models = dict.fromkeys(item.model for item in items)
@@ -147,11 +147,11 @@ def page(
     return "\n".join(parts) + "\n"
 
 
-def _agreement(items: Sequence[Labelled], labels: list[bool], chosen: list[int]) -> Agreement:
+def _agreement(items: Sequence[Labeled], labels: list[bool], chosen: list[int]) -> Agreement:
     return compare([labels[i] for i in chosen], [items[i].refused for i in chosen])
 
 
-def _confusion(items: Sequence[Labelled]) -> list[str]:
+def _confusion(items: Sequence[Labeled]) -> list[str]:
     columns = ("refusal", "rebuttal", "answer", "degenerate", "unknown")
     table: dict[tuple[str, str], Counter[str]] = {}
     for item in items:
@@ -173,7 +173,7 @@ def _kept(held_out: dict[str, Phrases]) -> str:
 
 _INTRODUCTION: Final = """# How well the rules agree with people
 
-Made by `python examples/judges/measure.py DIRECTORY` from the human-labelled XSTest completions
+Made by `python examples/judges/measure.py DIRECTORY` from the human-labeled XSTest completions
 (Röttger et al., NAACL 2024, labels CC-BY-4.0; the completions are not part of this repository).
 Judge: `{judge}`. Refused means full or partial refusal for people, refusal or rebuttal for the
 rules. Kappa is Cohen's, brackets are 95 % bootstrap intervals over completions.

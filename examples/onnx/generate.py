@@ -35,7 +35,7 @@ def main() -> None:
     asked = parser.parse_args()
 
     sys.path.insert(0, str(asked.directory))
-    model = importlib.import_module("mars_onnx").SteeredOnnx(asked.directory)
+    model = importlib.import_module("steered_onnx").SteeredOnnx(asked.directory)
     processor = AutoProcessor.from_pretrained(asked.directory)
     inputs = processor.apply_chat_template(
         conversation(processor, asked.prompt, asked.image),

@@ -22,4 +22,4 @@ if not found.passed:
 model = AutoModelForImageTextToText.from_pretrained(
     target, revision=found.commit or "main", trust_remote_code=True
 )
-print("loaded", type(model).__name__, "with steering", "on" if model.mars.enabled else "off")
+print("loaded", type(model).__name__, "with steering", "on" if model.steering.enabled else "off")

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from mars_export.calibration.progress import Meter
+from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.families import decoder_layers
 from mars_export.inputs.requests import Request, collate
 
@@ -89,7 +89,7 @@ class Reader:
             Rows in the order of `requests`.
 
         Raises:
-            MarsError: A single request does not fit into memory.
+            ExportError: A single request does not fit into memory.
         """
         parts = list(self._parts(requests, states, log_probs, edit))
         return Readout(
@@ -117,7 +117,7 @@ class Reader:
         if not _out_of_memory(error):
             raise error
         if self.batch_size == 1:
-            raise MarsError(
+            raise ExportError(
                 "One request does not fit into memory; use a device with more memory or "
                 "--dtype bfloat16."
             ) from error

@@ -7,12 +7,12 @@ import torch
 
 from mars_export.calibration.activations import Reader, Readout
 from mars_export.calibration.options import LEAST_TRAIN, LEAST_VALIDATION, Options
-from mars_export.calibration.recentering import modality_shift
-from mars_export.errors import MarsError
-from mars_export.inputs import visuals
+from mars_export.calibration.shift import modality_shift
+from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import Modality
+from mars_export.inputs import stimuli as visuals
 from mars_export.inputs.prompts import PromptSet, PromptSets
 from mars_export.inputs.requests import Request
-from mars_export.vocabulary import Modality
 
 __all__ = [
     "Label",
@@ -76,7 +76,7 @@ def measure_text(reader: Reader, prompts: PromptSets) -> TextMeasurements:
     """Run the text prompts and keep those that the model handles as their label says (A3.1).
 
     Raises:
-        MarsError: Too few harmful prompts are refused, or too few harmless ones answered.
+        ExportError: Too few harmful prompts are refused, or too few harmless ones answered.
     """
     return TextMeasurements(
         _label(reader, prompts.harmful, harmful=True),
@@ -118,7 +118,7 @@ def _label(reader: Reader, prompts: PromptSet, *, harmful: bool) -> Label:
     kept = (len(train.requests), len(validation.requests))
     total = len(prompts.train) + len(prompts.validation)
     if kept[0] < LEAST_TRAIN or kept[1] < LEAST_VALIDATION:
-        raise MarsError(_shortage(prompts.name, kept, total, harmful))
+        raise ExportError(_shortage(prompts.name, kept, total, harmful))
     return Label(train, validation, total - sum(kept))
 
 

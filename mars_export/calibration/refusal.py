@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 
 __all__ = ["divergence", "log_odds", "refusal_tokens"]
 
@@ -21,7 +21,7 @@ def refusal_tokens(tokenizer: Any, openers: Iterable[str]) -> list[int]:
         Sorted token ids without special, unknown and white-space tokens.
 
     Raises:
-        MarsError: No opener begins with a known token.
+        ExportError: No opener begins with a known token.
     """
     special = set(tokenizer.all_special_ids)
     found = set()
@@ -30,7 +30,7 @@ def refusal_tokens(tokenizer: Any, openers: Iterable[str]) -> list[int]:
             ids = tokenizer.encode(text, add_special_tokens=False)
             found.update([i for i in ids if tokenizer.decode([i]).strip()][:1])
     if not found - special:
-        raise MarsError(
+        raise ExportError(
             "No refusal opener begins with a token that the tokenizer knows; give openers in the "
             "language in which the model refuses."
         )

@@ -8,10 +8,10 @@ from mars_export.card.plots import LAYERS, planned
 from mars_export.card.prose import METHODS, Method, not_evaluated
 from mars_export.card.snippet import check_snippet, loading_snippet
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.evaluation.report import Report
-from mars_export.evaluation.utility.record import Utility
-from mars_export.vocabulary import MODALITIES, Modality
+from mars_export.evaluation.utility import Utility
 
 __all__ = ["CardData", "card_data", "default_checkpoint"]
 
@@ -62,7 +62,7 @@ def card_data(
         utility: What steering costs on utility benchmarks; None if that was not measured.
 
     Raises:
-        MarsError: if the steering method is not one that cards know how to describe.
+        ExportError: if the steering method is not one that cards know how to describe.
     """
     checkpoint, record = checkpoint or default_checkpoint(manifest), manifest.calibration
     modalities = tuple(m for m in MODALITIES if m in manifest.calibration.shift)
@@ -100,7 +100,7 @@ def _method(name: str) -> Method:
     try:
         return METHODS[name]
     except KeyError:
-        raise MarsError(
+        raise ExportError(
             f"no model card: the steering method `{name}` has no description in "
             f"mars_export.card.prose (known: {', '.join(sorted(METHODS))}); add one"
         ) from None

@@ -6,10 +6,10 @@ from typing import Final
 
 from huggingface_hub import ModelCard
 
+from mars_export.card.consistency import raise_first
 from mars_export.card.data import CardData
 from mars_export.card.markdown import code
 from mars_export.card.numbers import MINIMUM_N, RATE
-from mars_export.card.record_lint import raise_first
 from mars_export.card.results import effect
 from mars_export.card.utility import open_losses
 
@@ -24,7 +24,7 @@ def lint_text(data: CardData, text: str) -> None:
     """Check the rendered card.
 
     Raises:
-        MarsError: naming the first lint that fails.
+        ExportError: naming the first lint that fails.
     """
     for name, check in _TEXT_LINTS.items():
         raise_first(name, check(data, text))
@@ -34,7 +34,7 @@ def lint_responses(text: str, responses: Iterable[str]) -> None:
     """Check that the card quotes no response of the model.
 
     Raises:
-        MarsError: naming the lint; the response itself is not repeated.
+        ExportError: naming the lint; the response itself is not repeated.
     """
     flat = _flat(text)
     quoted = any(len(r) >= _RESPONSE_LENGTH and r in flat for r in map(_flat, responses))
@@ -110,13 +110,13 @@ def _section(text: str, title: str) -> str:
     return found[1] if found else ""
 
 
-def _same_licence(data: CardData, text: str) -> Problems:
+def _same_license(data: CardData, text: str) -> Problems:
     front = ModelCard(text, ignore_metadata_errors=False).data
     base = data.manifest.base
     for key, want in (
-        ("license", base.licence),
-        ("license_name", base.licence_name),
-        ("license_link", base.licence_link),
+        ("license", base.license),
+        ("license_name", base.license_name),
+        ("license_link", base.license_link),
     ):
         if getattr(front, key, None) != want:
             yield f"`{key}` differs from the base model's"
@@ -142,6 +142,6 @@ _TEXT_LINTS: Final[dict[str, Callable[[CardData, str], Problems]]] = {
     "undecided-headline": _headline,
     "unsupported-claim": _claims,
     "utility-loss": _utility_loss,
-    "inherited-licence": _same_licence,
+    "inherited-license": _same_license,
     "unfinished": _unfinished,
 }

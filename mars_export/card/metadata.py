@@ -26,9 +26,9 @@ def front_matter(data: CardData) -> str:
     base = data.manifest.base
     fields: dict[str, Any] = {
         "language": base.languages or None,
-        "license": base.licence,
-        "license_name": base.licence_name,
-        "license_link": base.licence_link,
+        "license": base.license,
+        "license_name": base.license_name,
+        "license_link": base.license_link,
         "library_name": "transformers",
         "base_model": base.repo,
         "pipeline_tag": base.pipeline_tag,
@@ -46,7 +46,7 @@ def _lineage(base: BaseModelSource) -> dict[str, str]:
     if base.gated:
         fields["extra_gated_prompt"] = (
             f"This is a modified copy of {base.name}, which is gated. "
-            "Its licence and terms of use apply to this copy."
+            "Its license and terms of use apply to this copy."
         )
     return fields
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.report import Report
-from mars_export.quantisation import SCHEMES
-from mars_export.vocabulary import Modality
+from mars_export.families.quantization import SCHEMES
 
 __all__ = ["METHODS", "Method", "not_evaluated"]
 
@@ -32,10 +32,10 @@ METHODS: Final[dict[str, Method]] = {
             "The refusal direction is the difference of the mean activations on harmful and "
             "harmless *text*. Where an answer begins (see *position* below), one decoder layer's "
             "output h is read along that direction r, the average shift β of the request's "
-            "modality (measured on neutral random-colour visuals) is taken off, and a gate "
+            "modality (measured on neutral random-color visuals) is taken off, and a gate "
             "decides: at or below the origin o nothing happens; above it, h is moved along r, but "
             f"never past the edge c of the harmful text data and never by more than {RHO}R. Only "
-            "the reading is re-centred; the state itself is not."
+            "the reading is re-centered; the state itself is not."
         ),
         formula=(
             "p = <h, r> - β(modality)\n"
@@ -56,10 +56,10 @@ _BENCHMARKS: Final = (
 )
 _ATTACKS: Final = (
     "Attacks: assistant prefill, system-prompt override, multi-turn, repeated sampling, "
-    "typographic and adversarially optimised images, attackers who know the method."
+    "typographic and adversarially optimized images, attackers who know the method."
 )
 _OTHER_ATTACKS: Final = (
-    "Other attacks: adversarially optimised images, optimised suffixes, attackers who know the "
+    "Other attacks: adversarially optimized images, optimized suffixes, attackers who know the "
     "method."
 )
 _HARM: Final = (
@@ -71,10 +71,10 @@ _OVERLAP: Final = "Overlap between the calibration prompts and the evaluation re
 _UTILITY: Final = "Utility on general benchmarks (MMMU, MMStar, MME, ...)."
 
 _COPIES: Final = (
-    "Speed, memory, quantised copies, and every serving engine other than Transformers."
+    "Speed, memory, quantized copies, and every serving engine other than Transformers."
 )
 _OTHER_COPIES: Final = (
-    "Speed, memory, other quantisations and the weights as stored, and every serving engine other "
+    "Speed, memory, other quantizations and the weights as stored, and every serving engine other "
     "than Transformers."
 )
 

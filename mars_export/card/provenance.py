@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from mars_export.calibration.record import LayerScore
 from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest
-from mars_export.vocabulary import MODALITIES, Modality
+from mars_export.common.vocabulary import MODALITIES, Modality
+from mars_export.methods.mars.record import LayerScore
 
 __all__ = ["STEERING_FILE", "WEIGHT_SUFFIXES", "Origin", "Shift", "base_link", "origin"]
 
-STEERING_FILE: Final = "mars.safetensors"
+STEERING_FILE: Final = "steering.safetensors"
 WEIGHT_SUFFIXES: Final = (".safetensors", ".bin", ".pt", ".pth")
 KL_LIMIT: Final = 0.1
 """Largest first-token KL of a layer that may be chosen, nats."""

@@ -7,22 +7,22 @@ from typing import Any, Final, TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ValidationError
 
-from mars_export.atomic import replacing, write_atomically
-from mars_export.card.breakdown import breakdown
+from mars_export.card.consistency import lint_records
 from mars_export.card.data import CardData, card_data
 from mars_export.card.lint import lint_responses, lint_text
 from mars_export.card.markdown import FILTERS
 from mars_export.card.metadata import front_matter
 from mars_export.card.plots import PATHS, draw
 from mars_export.card.provenance import STEERING_FILE
-from mars_export.card.record_lint import lint_records
 from mars_export.card.results import VERDICTS, label
+from mars_export.card.tables import breakdown
 from mars_export.card.utility import lines, open_losses
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.errors import MarsError
+from mars_export.common.atomic import replacing, write_atomically
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
-from mars_export.evaluation.utility.record import UTILITY_NAME, Utility
-from mars_export.quantisation import NONE, OWN, SCHEMES
+from mars_export.evaluation.utility import UTILITY_NAME, Utility
+from mars_export.families.quantization import NONE, OWN, SCHEMES
 
 __all__ = ["CARD_NAME", "render", "write_card"]
 
@@ -50,7 +50,8 @@ def write_card(directory: Path, repo_id: str | None = None) -> Path:
         Path of the card. Plots of an earlier card that this one has not are removed.
 
     Raises:
-        MarsError: if manifest or report cannot be read, a lint fails, or a file cannot be written.
+        ExportError: if manifest or report cannot be read, a lint fails, or a file cannot be
+            written.
     """
     manifest = Manifest.read(directory)
     report = _read(directory / REPORT_NAME, Report, "evaluate")
@@ -67,7 +68,7 @@ def write_card(directory: Path, repo_id: str | None = None) -> Path:
         for path in set(PATHS) - set(drawn):
             (directory / path).unlink(missing_ok=True)
     except OSError as error:
-        raise MarsError(
+        raise ExportError(
             f"{card} cannot be written: {error.strerror}; free the disk or make it writable"
         ) from error
     return card
@@ -88,7 +89,7 @@ def render(
         utility: What steering costs on utility benchmarks, if that was measured.
 
     Raises:
-        MarsError: if a lint fails.
+        ExportError: if a lint fails.
     """
     lint_records(manifest, report, utility)
     data = card_data(manifest, report, checkpoint, utility)
@@ -111,7 +112,7 @@ def _context(data: CardData) -> dict[str, Any]:
         "utility_lines": lines(data.utility) if data.utility else (),
         "open_losses": open_losses(data.utility) if data.utility else (),
         "front_matter": front_matter(data),
-        "quantised": _quantised(quantization),
+        "quantized": _quantized(quantization),
         "kernels": SCHEMES[quantization].package if quantization in SCHEMES else "",
         "figure": lambda name: next((p for p in data.figures if name in p), None),
         "corrected": _correction(data.report),
@@ -124,11 +125,11 @@ def _context(data: CardData) -> dict[str, Any]:
     }
 
 
-def _quantised(quantization: str) -> str:
-    """What follows the dtype: nothing, or the quantisation that the gate was placed for."""
+def _quantized(quantization: str) -> str:
+    """What follows the dtype: nothing, or the quantization that the gate was placed for."""
     if quantization == NONE:
         return ""
-    return ", stored quantised" if quantization == OWN else f", quantised (`{quantization}`)"
+    return ", stored quantized" if quantization == OWN else f", quantized (`{quantization}`)"
 
 
 def _correction(report: Report | None) -> str:
@@ -156,13 +157,13 @@ def _read(path: Path, record: type[_Record], do: str) -> _Record | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise MarsError(
+        raise ExportError(
             f"{path} cannot be read: {error.strerror}; {do} the directory again"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise MarsError(f"{path}: {where}: {first['msg']}; {do} the directory again") from error
+        raise ExportError(f"{path}: {where}: {first['msg']}; {do} the directory again") from error
 
 
 def _responses(path: Path) -> Iterator[str]:
@@ -174,6 +175,6 @@ def _responses(path: Path) -> Iterator[str]:
             try:
                 yield SampleResult.model_validate_json(line).response
             except ValidationError as error:
-                raise MarsError(
+                raise ExportError(
                     f"{path}, line {number} is not a sample; evaluate the directory again"
                 ) from error

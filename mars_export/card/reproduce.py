@@ -7,7 +7,7 @@ from typing import Final
 from mars_export.card.markdown import code
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import Report, SuiteSource
-from mars_export.quantisation import SCHEMES
+from mars_export.families.quantization import SCHEMES
 
 __all__ = ["command", "needs"]
 
@@ -54,7 +54,7 @@ def _options(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, s
     if base.revision is not None:
         yield "--revision", base.revision
     if base.repo is None:
-        yield "--license", base.licence
+        yield "--license", base.license
     yield "--dtype", record.dtype
     if record.quantization in SCHEMES:
         yield "--quantization", record.quantization

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from mars_export.card.numbers import MINIMUM_N, change, p_text, rate, wilson
+from mars_export.common.vocabulary import MODALITIES, Arm, Modality, Verdict
 from mars_export.evaluation.report import Cell, Pair, Report, undecided
-from mars_export.vocabulary import MODALITIES, Arm, Modality, Verdict
 
 __all__ = [
     "OVERLAP_LIMIT",

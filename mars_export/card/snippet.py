@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from mars_export.quantisation import NONE, SCHEMES
-from mars_export.vocabulary import Modality, auto_class
+from mars_export.common.vocabulary import Modality, auto_class
+from mars_export.families.quantization import NONE, SCHEMES
 
 __all__ = ["check_snippet", "loading_snippet"]
 
@@ -33,8 +33,8 @@ content = [{"type": "image", "image": image}, {"type": "text", "text": "What is 
 _TEXT: Final = 'content = "What is the capital of France?"'
 
 _CHECK: Final = """\
-assert model.mars.enabled, "steering is switched off"
-for row in model.mars.last:  # one row per request of the last generate() or forward()
+assert model.steering.enabled, "steering is switched off"
+for row in model.steering.last:  # one row per request of the last generate() or forward()
     assert row, "this request was not steered: do not rely on this copy"
     for step in row:
         print(f"position {step.position}, {step.modality}, gate {step.gate:.2f}, "
@@ -64,7 +64,7 @@ def loading_snippet(
     Args:
         repo_or_path: Hub repository or directory, as `from_pretrained` takes it.
         modalities: What the checkpoint takes; with `image` the request shows a picture made by PIL.
-        dtype: Name of the torch dtype that it was calibrated in; stated where it is quantised.
+        dtype: Name of the torch dtype that it was calibrated in; stated where it is quantized.
         quantization: What it was calibrated for.
     """
     shown = set(modalities)

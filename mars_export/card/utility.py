@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mars_export.card.numbers import minus, unbroken
-from mars_export.evaluation.utility.record import Metric, Utility
+from mars_export.evaluation.utility import Metric, Utility
 
 __all__ = ["UtilityLine", "lines", "open_losses", "problems"]
 

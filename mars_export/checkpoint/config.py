@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from mars_export.calibration.record import CalibrationRecord
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.checkpoint.tensors import steering_digest
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.families import Family, refuse_custom_code
+from mars_export.methods.mars.record import CalibrationRecord
 from mars_export.runtime.steering import GUARD
 
 __all__ = ["auto_map", "refused", "steered_config"]
@@ -31,10 +31,10 @@ def steered_config(
 
     Returns:
         A new dictionary with its own `model_type`, the guard in place of the text activation,
-        `auto_map`, and a `mars` entry whose `sha256` covers the entry itself and the tensors.
+        `auto_map`, and a `steering` entry whose `sha256` covers the entry itself and the tensors.
 
     Raises:
-        MarsError: if the base needs custom code of its own.
+        ExportError: if the base needs custom code of its own.
     """
     refuse_custom_code(raw)
     config = copy.deepcopy(raw)
@@ -42,7 +42,7 @@ def steered_config(
     native = _activation(config, family)
     config.get("text_config", config)[family.activation] = GUARD
     if native is None or _activation(config, family) != GUARD:
-        raise MarsError(
+        raise ExportError(
             f"config.json of the base: the text model has no {family.activation!r} to guard, so "
             "the steering could be dropped unseen; give it a text_config that names one"
         )
@@ -59,7 +59,7 @@ def steered_config(
     }
     if record.quantization != "none":
         rules["quantization"] = record.quantization
-    config["mars"] = {**rules, "sha256": steering_digest(tensors, rules)}
+    config["steering"] = {**rules, "sha256": steering_digest(tensors, rules)}
     return config
 
 

@@ -10,12 +10,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mars_export.checkpoint.files import INDEX, SINGLE, read_json, reuse, weight_map, write_text
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Derivation
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.checkpoint.tensors import STEERING_TENSORS, steering_digest
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.families import STEERED_TYPE
+from mars_export.families.directory import INDEX, SINGLE, read_json, reuse, weight_map, write_text
 
 __all__ = ["derivation_of", "native_config", "native_view", "read_steering"]
 
@@ -25,12 +25,12 @@ _OURS: Final = frozenset({"config.json", MODELING_NAME, MANIFEST_NAME, INDEX, SI
 
 
 def read_steering(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """`config.mars` and the steering tensors of a steered directory, checked against its digest.
+    """Steering rules and tensors of a steered directory, checked against their digest.
 
     It needs no manifest: `save_pretrained` of a trained model writes none.
 
     Raises:
-        MarsError: if the directory is not steered, or its steering is not what was exported.
+        ExportError: if the directory is not steered, or its steering is not what was exported.
     """
     rules = _rules(directory, _config(directory))
     tensors: dict[str, torch.Tensor] = {}
@@ -40,8 +40,9 @@ def read_steering(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tens
                 tensors[name.rpartition(".")[2]] = stream.get_tensor(name)
     complete = set(tensors) == set(STEERING_TENSORS)
     if not complete or steering_digest(tensors, rules) != rules.get("sha256"):
-        raise MarsError(
-            f"{directory}: the steering tensors or config.mars are absent or not the exported ones "
+        raise ExportError(
+            f"{directory}: the steering tensors or config.steering are absent or not the "
+            f"exported ones "
             "(SHA-256 differs); save the model again from one that loads"
         )
     return rules, tensors
@@ -51,7 +52,7 @@ def derivation_of(directory: Path) -> Derivation:
     """What a checkpoint made from this one says of its origin.
 
     Raises:
-        MarsError: as `read_steering`.
+        ExportError: as `read_steering`.
     """
     rules, _ = read_steering(directory)
     return Derivation(name=directory.resolve().name, steering_sha256=rules["sha256"])
@@ -61,11 +62,11 @@ def native_config(directory: Path) -> dict[str, Any]:
     """The config.json of the model beneath the steering: `steered_config`, undone.
 
     Raises:
-        MarsError: if the directory is not steered.
+        ExportError: if the directory is not steered.
     """
     raw = _config(directory)
     rules = _rules(directory, raw)
-    raw = {name: value for name, value in raw.items() if name not in ("mars", "auto_map")}
+    raw = {name: value for name, value in raw.items() if name not in ("steering", "auto_map")}
     raw["model_type"] = raw["model_type"].removeprefix(STEERED_TYPE)
     raw["architectures"] = [
         name.removeprefix(_STEERED_CLASS) for name in raw.get("architectures") or ()
@@ -85,7 +86,7 @@ def native_view(directory: Path, target: Path) -> None:
         target: Directory to make; replaced if it is there.
 
     Raises:
-        MarsError: if the directory is not steered, or its steering is damaged.
+        ExportError: if the directory is not steered, or its steering is damaged.
     """
     read_steering(directory)
     shutil.rmtree(target, ignore_errors=True)
@@ -134,7 +135,7 @@ def _is_steering(name: str) -> bool:
 
 def _config(directory: Path) -> dict[str, Any]:
     if (directory / "adapter_config.json").exists() and not (directory / "config.json").exists():
-        raise MarsError(
+        raise ExportError(
             f"{directory} holds an adapter; load it on the steered checkpoint, then "
             "merge_and_unload() and save_pretrained()"
         )
@@ -144,9 +145,9 @@ def _config(directory: Path) -> dict[str, Any]:
 
 def _rules(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
     steered = str(raw.get("model_type", "")).startswith(STEERED_TYPE)
-    rules = raw.get("mars")
+    rules = raw.get("steering")
     if not steered or not isinstance(rules, dict) or not isinstance(rules.get("guarded"), dict):
-        raise MarsError(
+        raise ExportError(
             f"{directory} is not a steered checkpoint: its config.json has no steering; give the "
             "directory that save_pretrained wrote from a steered model"
         )

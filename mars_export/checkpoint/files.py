@@ -1,167 +1,92 @@
-"""Files of a checkpoint: which there are, their digests, and how to reuse their bytes."""
+"""Where the files of a steered checkpoint are: here a directory, in `hub.place` a repository."""
 
-import errno
-import hashlib
-import json
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
-from typing import Any, Final
+from typing import Protocol
 
-from mars_export.errors import MarsError
-from mars_export.paths import require_inside
+from safetensors import SafetensorError, safe_open
 
-__all__ = [
-    "companions",
-    "digest",
-    "read_config",
-    "read_index",
-    "read_json",
-    "reuse",
-    "weight_map",
-    "write_text",
-]
+from mars_export.common.errors import ExportError
+from mars_export.families.directory import digest
 
-INDEX: Final = "model.safetensors.index.json"
-SINGLE: Final = "model.safetensors"
-
-# Besides its weights a checkpoint is these files; all else in a repository stays behind.
-_COMPANIONS: Final = frozenset(
-    {
-        "added_tokens.json",
-        "chat_template.jinja",
-        "chat_template.json",
-        "generation_config.json",
-        "merges.txt",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "special_tokens_map.json",
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "video_preprocessor_config.json",
-        "vocab.json",
-    }
-)
-_LEGAL: Final = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
-_CHUNK: Final = 1 << 22
+__all__ = ["Directory", "Place"]
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file.
+class Place(Protocol):
+    """The files of a checkpoint, none of which is ever run. Paths are relative and POSIX."""
 
-    Raises:
-        MarsError: if it cannot be read or parsed.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise MarsError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise MarsError(f"{path} is not valid JSON: {error}; download it again") from error
+    sizes: dict[str, int]
+    """Bytes of every plain file."""
+    odd: dict[str, str]
+    """What is no plain file of its own, and what is wrong with it."""
 
+    def sha256(self, path: str, progress: Callable[[int], None]) -> str:
+        """Digest of a file; `progress` is told bytes."""
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """The config.json of a model.
+    def fetch(self, path: str) -> Path:
+        """A file on this machine with that content."""
 
-    Raises:
-        MarsError: if it cannot be read or is no object with a `model_type`.
-    """
-    config = read_json(directory / "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise MarsError(
-            f"{directory / 'config.json'} names no model_type; give a Transformers model"
-        )
-    return config
+    def tensors(self, path: str) -> Set[str]:
+        """Names in the header of a safetensors file."""
 
 
-def read_index(path: Path) -> dict[str, str]:
-    """Tensor name to shard file name, as an index says.
+class Directory:
+    """A directory on this machine."""
 
-    Raises:
-        MarsError: if the file cannot be read or is no index.
-    """
-    index = read_json(path)
-    where = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-        raise MarsError(f"{path} has no `weight_map` of shard names; download the base again")
-    return where
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.sizes: dict[str, int] = {}
+        self.odd: dict[str, str] = {}
+        # The cache of the Hub keeps the files of its snapshots in `blobs`, behind links.
+        homes = [root.resolve()]
+        if root.resolve().parent.name == "snapshots":
+            homes.append(root.resolve().parents[1] / "blobs")
+        for folder, folders, files in os.walk(root):
+            for path in (Path(folder) / name for name in files):
+                self._list(path, homes)
+            for path in (Path(folder) / name for name in folders):
+                if path.is_symlink():
+                    self.odd[self._name(path)] = "is a link to a directory"
 
-
-def weight_map(base: Path) -> dict[str, str]:
-    """Tensor name to shard file name.
-
-    Raises:
-        MarsError: if there are no safetensors weights or a shard is missing.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if (base / SINGLE).exists():  # wins over an index, as it does for Transformers
+    def _list(self, path: Path, homes: list[Path]) -> None:
+        name = self._name(path)
         try:
-            with safe_open(base / SINGLE, "pt") as shard:
-                return dict.fromkeys(shard.keys(), SINGLE)
-        except (SafetensorError, OSError) as error:
-            raise MarsError(
-                f"{base / SINGLE} is no safetensors file ({error}); download it again"
-            ) from error
-    if not (base / INDEX).exists():
-        raise MarsError(
-            f"{base} holds no safetensors weights ({SINGLE} or {INDEX}); save the base with "
-            "`save_pretrained`, which writes them"
-        )
-    where = read_index(base / INDEX)
-    for shard_name in sorted(set(where.values())):
-        if not _lies_beside(base / INDEX, shard_name):
-            raise MarsError(f"{base / INDEX} names {shard_name!r}, which is not a file beside it")
-    return where
+            real = path.resolve()
+            if not any(real.is_relative_to(home) for home in homes):
+                self.odd[name] = "leads out of the directory"
+            elif not real.is_file():
+                self.odd[name] = "is not a plain file"
+            else:
+                self.sizes[name] = real.stat().st_size
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+            self.odd[name] = f"cannot be read: {error}"
 
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
-def _lies_beside(path: Path, name: str) -> bool:
-    try:
-        return Path(require_inside(name)).name == name and path.with_name(name).is_file()
-    except (OSError, ValueError):  # no name that a file can have
-        return False
+    def sha256(self, path: str, progress: Callable[[int], None]) -> str:
+        """Digest of a file; `progress` is told bytes."""
+        return digest(self.root / path, progress)
 
+    def fetch(self, path: str) -> Path:
+        """The file itself.
 
-def companions(base: Path) -> list[Path]:
-    """Tokenizer, processor, template, generation and licence files of a checkpoint, sorted."""
-    found = [
-        path
-        for path in base.iterdir()
-        if path.is_file() and (path.name in _COMPANIONS or path.name.startswith(_LEGAL))
-    ]
-    templates = base / "additional_chat_templates"
-    return sorted(found + (list(templates.glob("*.jinja")) if templates.is_dir() else []))
+        Raises:
+            ExportError: if it is missing.
+        """
+        if path not in self.sizes:
+            raise ExportError(f"{path} {self.odd.get(path, 'is missing')}")
+        return self.root / path
 
+    def tensors(self, path: str) -> Set[str]:
+        """Names in the header of a safetensors file.
 
-def reuse(source: Path, target: Path) -> None:
-    """Put the bytes of `source` at `target`: hard link where the file systems allow, else a copy.
-
-    Snapshots of the Hub cache are symbolic links, hence the resolved path.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    real = source.resolve()
-    try:
-        os.link(real, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise
-        shutil.copyfile(real, target)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with Unix line ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def digest(path: Path, progress: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, read in pieces; `progress` is told the bytes of each piece."""
-    sha = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(_CHUNK):
-            sha.update(piece)
-            if progress:
-                progress(len(piece))
-    return sha.hexdigest()
+        Raises:
+            ExportError: if it is missing or no safetensors file.
+        """
+        try:
+            with safe_open(self.fetch(path), "pt") as shard:
+                return frozenset(shard.keys())
+        except SafetensorError as error:
+            raise ExportError(f"{path} is no safetensors file: {error}") from error

@@ -1,4 +1,4 @@
-"""`mars_manifest.json`: what a steered directory holds and where it came from. Free of torch."""
+"""`steering_manifest.json`: what a steered directory holds, and its origin. Free of torch."""
 
 import hashlib
 import re
@@ -7,9 +7,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from mars_export.calibration.record import CalibrationRecord
-from mars_export.errors import MarsError
-from mars_export.paths import require_inside
+from mars_export.common.errors import ExportError
+from mars_export.common.paths import require_inside
+from mars_export.common.vocabulary import MANIFEST_NAME
+from mars_export.methods.mars.record import CalibrationRecord
 
 __all__ = [
     "MANIFEST_NAME",
@@ -22,8 +23,7 @@ __all__ = [
     "checksum",
 ]
 
-MANIFEST_NAME: Final = "mars_manifest.json"
-SIGNATURE_NAME: Final = "mars_manifest.json.sig"
+SIGNATURE_NAME: Final = "steering_manifest.json.sig"
 """Where the signature of the manifest is, if somebody made one."""
 
 Inside = Annotated[str, AfterValidator(require_inside)]
@@ -57,9 +57,9 @@ class BaseModelSource(_Record):
     model_type: str
     architecture: str
     """Native class, for example `Gemma3ForConditionalGeneration`."""
-    licence: str
-    licence_name: str | None = None
-    licence_link: str | None = None
+    license: str
+    license_name: str | None = None
+    license_link: str | None = None
     pipeline_tag: str
     languages: list[str] = []
     gated: str | bool = False
@@ -125,13 +125,13 @@ class Manifest(_Record):
         """Read the manifest of a steered directory.
 
         Raises:
-            MarsError: if there is none or it is not valid.
+            ExportError: if there is none or it is not valid.
         """
         path = directory / MANIFEST_NAME
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise MarsError(
+            raise ExportError(
                 f"{directory} is not a steered checkpoint: {MANIFEST_NAME} cannot be read; "
                 "make one with `mars-export --model BASE --output DIR`, or of a steered model that "
                 "was trained on with `mars-export recalibrate DIR`"
@@ -139,7 +139,7 @@ class Manifest(_Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise MarsError(f"{path}: {where}: {first['msg']}; export the model again") from error
+            raise ExportError(f"{path}: {where}: {first['msg']}; export the model again") from error
 
 
 def checksum(raw: bytes) -> str:

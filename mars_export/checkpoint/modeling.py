@@ -9,7 +9,7 @@ from mars_export.families import Family
 
 __all__ = ["MODELING_NAME", "modeling_source"]
 
-MODELING_NAME: Final = "modeling_mars.py"
+MODELING_NAME: Final = "modeling_steered.py"
 _PARTS: Final = ("steering.py", "positions.py", "model.py", "registration.py")
 _OWN: Final = "from mars_export.runtime."
 _DEFAULTS: Final = {"logits_to_keep": "0"}
@@ -38,6 +38,6 @@ def modeling_source(family: Family) -> str:
 
 
 def _part(source: str) -> str:
-    """A file of `runtime` without the imports of its neighbours, which stand above it."""
+    """A file of `runtime` without the imports of its neighbors, which stand above it."""
     lines = [line for line in source.splitlines() if not line.startswith(_OWN)]
     return "\n".join(lines).rstrip("\n")

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict
 
-import mars_export
+from mars_export._version import __version__
 from mars_export.checkpoint.modeling import modeling_source
 from mars_export.families import families
 
@@ -25,7 +25,7 @@ class Release(BaseModel):
     version: str
     model_type: str
     sha256: str
-    """Of `modeling_mars.py`."""
+    """Of `modeling_steered.py`."""
 
 
 @cache
@@ -39,7 +39,7 @@ def present() -> tuple[Release, ...]:
     """What this version writes."""
     return tuple(
         Release(
-            version=mars_export.__version__,
+            version=__version__,
             model_type=family.model_type,
             sha256=hashlib.sha256(modeling_source(family).encode()).hexdigest(),
         )

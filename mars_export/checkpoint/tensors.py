@@ -4,14 +4,14 @@ from typing import Any, Final
 
 import torch
 
-from mars_export.calibration.record import CalibrationRecord
-from mars_export.errors import MarsError
-from mars_export.runtime.steering import Mars, Steering
-from mars_export.vocabulary import MODALITIES
+from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import MODALITIES
+from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.runtime.steering import Steering, SteeringSwitch
 
 __all__ = ["STEERING_TENSORS", "TENSORS_NAME", "steering_digest", "steering_tensors"]
 
-TENSORS_NAME: Final = "mars.safetensors"
+TENSORS_NAME: Final = "steering.safetensors"
 STEERING_TENSORS: Final = ("direction", "shift", "bounds")
 """Their short names, the buffers of `Steering`."""
 
@@ -29,7 +29,7 @@ def steering_tensors(record: CalibrationRecord, direction: torch.Tensor) -> dict
         radius rho * R (method A3.6).
 
     Raises:
-        MarsError: if a number is not finite or the direction is zero.
+        ExportError: if a number is not finite or the direction is zero.
     """
     unit = direction.double() / direction.double().norm()
     bounds = [
@@ -45,12 +45,12 @@ def steering_tensors(record: CalibrationRecord, direction: torch.Tensor) -> dict
         "bounds": torch.tensor(bounds, dtype=torch.float32),
     }
     if not all(t.isfinite().all() for t in tensors.values()):
-        raise MarsError("the calibration's numbers are not finite; calibrate again")
+        raise ExportError("the calibration's numbers are not finite; calibrate again")
     return tensors
 
 
 def steering_digest(tensors: dict[str, torch.Tensor], rules: dict[str, Any]) -> str:
-    """SHA-256 of tensors and `config.mars`, computed by the very code that checks it at load."""
-    steering = Steering(tensors["direction"].numel(), Mars())
+    """SHA-256 of tensors and `config.steering`, by the very code that checks it at load."""
+    steering = Steering(tensors["direction"].numel(), SteeringSwitch())
     steering.load_state_dict(tensors)
     return steering.digest(rules)

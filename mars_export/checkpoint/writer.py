@@ -12,9 +12,19 @@ from typing import Final
 import torch
 from safetensors.torch import save_file
 
-from mars_export.calibration.artefact import Calibration
 from mars_export.checkpoint.config import steered_config
-from mars_export.checkpoint.files import (
+from mars_export.checkpoint.manifest import (
+    MANIFEST_NAME,
+    BaseModelSource,
+    FileEntry,
+    Manifest,
+    TensorEntry,
+)
+from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
+from mars_export.checkpoint.tensors import TENSORS_NAME, steering_tensors
+from mars_export.common.errors import ExportError
+from mars_export.families import Family, family_of
+from mars_export.families.directory import (
     INDEX,
     SINGLE,
     companions,
@@ -25,18 +35,8 @@ from mars_export.checkpoint.files import (
     weight_map,
     write_text,
 )
-from mars_export.checkpoint.manifest import (
-    MANIFEST_NAME,
-    BaseModelSource,
-    FileEntry,
-    Manifest,
-    TensorEntry,
-)
-from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
-from mars_export.checkpoint.tensors import TENSORS_NAME, steering_tensors
-from mars_export.errors import MarsError
-from mars_export.families import Family, family_of
-from mars_export.quantisation import SCHEMES
+from mars_export.families.quantization import SCHEMES
+from mars_export.methods.mars.artefact import Calibration
 
 __all__ = ["CALIBRATION", "RENAMED", "write_checkpoint"]
 
@@ -69,7 +69,7 @@ def write_checkpoint(
         progress: Told (bytes hashed, bytes in all).
 
     Raises:
-        MarsError: if the base or the calibration does not fit.
+        ExportError: if the base or the calibration does not fit.
         OSError: if the disk is full or not writable; the partial target is removed.
     """
     target.mkdir(parents=True)
@@ -109,7 +109,7 @@ def _write(
         base=source,
         family_inspected=family.inspected,
         family_notes=list(family.notes),
-        steering_sha256=config["mars"]["sha256"],
+        steering_sha256=config["steering"]["sha256"],
         modeling_file=MODELING_NAME,
         tensors=[
             TensorEntry(name=name, shape=list(t.shape), dtype="float32", norm=float(t.norm()))
@@ -132,7 +132,7 @@ def _copy_small(source: Path, target: Path) -> None:
 def _read_calibration(directory: Path, raw: dict[str, object]) -> Calibration:
     calibration = Calibration.load(directory)
     if calibration.record.model_type != raw["model_type"]:
-        raise MarsError(
+        raise ExportError(
             f"the calibration was made for {calibration.record.model_type!r}, the base is "
             f"{raw['model_type']!r}; calibrate this base"
         )
@@ -213,6 +213,6 @@ def _versions(quantization: str) -> dict[str, str]:
 
 
 def _version(name: str) -> str:
-    import mars_export
+    from mars_export._version import __version__
 
-    return mars_export.__version__ if name == "mars-export" else version(name)
+    return __version__ if name == "mars-export" else version(name)

@@ -13,7 +13,7 @@ __all__ = ["card"]
 def card(directory: Path, repo: str | None) -> None:
     """Write README.md and its plots from the manifest and the report in DIRECTORY."""
     from mars_export.card.render import write_card
-    from mars_export.failures import clear_disk_errors
+    from mars_export.common.disk_errors import clear_disk_errors
 
     with clear_disk_errors(directory):
         write_card(directory, repo)

@@ -7,9 +7,9 @@ import click
 
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
 from mars_export.cli.quiet import quiet_libraries
-from mars_export.errors import MarsError
-from mars_export.quantisation import NONE, SCHEMES, scheme_for
-from mars_export.settings import Settings
+from mars_export.common.errors import ExportError
+from mars_export.families.quantization import NONE, SCHEMES, scheme_for
+from mars_export.pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from mars_export.inputs.prompts import PromptSets
@@ -31,7 +31,7 @@ _ADVICE: Final = {
 @click.option(
     "--quantization",
     type=click.Choice([NONE, *SCHEMES]),
-    help="Load DIRECTORY in this quantisation; without it, in the one it was calibrated in.",
+    help="Load DIRECTORY in this quantization; without it, in the one it was calibrated in.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @settings_options(Settings, without=Settings.model_fields.keys() - _ASKED)
@@ -51,12 +51,12 @@ def drift(
     calibrated on; those of a suite.jsonl in DIRECTORY or in the base are found.
     """
     settings = read_settings(Settings, ctx, {**values, "model": str(directory)})
-    from mars_export.checkpoint.files import read_config
     from mars_export.cli.summary import print_drift
-    from mars_export.finetune.drift import measure_drift
-    from mars_export.loading import pick_device
-    from mars_export.preflight import own_prompts
-    from mars_export.progress import progress_for
+    from mars_export.common.progress import progress_for
+    from mars_export.families.directory import read_config
+    from mars_export.families.loading import pick_device
+    from mars_export.integrations.finetune.drift import measure_drift
+    from mars_export.pipeline.preflight import own_prompts
 
     if quantization is not None:
         scheme_for(read_config(directory), quantization)
@@ -88,7 +88,7 @@ def drift(
     if found.verdict != "holds":
         broken = "; ".join(f.says for f in found.findings if not f.holds)
         advice = _ADVICE[found.verdict].format(directory, base or "its base")
-        raise MarsError(f"the calibration of {directory} no longer fits: {broken}: {advice}")
+        raise ExportError(f"the calibration of {directory} no longer fits: {broken}: {advice}")
 
 
 def _is_calibrated(directory: Path, sets: "PromptSets") -> bool:
@@ -97,7 +97,7 @@ def _is_calibrated(directory: Path, sets: "PromptSets") -> bool:
     Other prompts have another direction: what they show would not be the work of training.
 
     Raises:
-        MarsError: if it names other prompts.
+        ExportError: if it names other prompts.
     """
     from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 
@@ -106,7 +106,7 @@ def _is_calibrated(directory: Path, sets: "PromptSets") -> bool:
     sources = Manifest.read(directory).calibration.prompts
     for label in ("harmful", "harmless"):
         if sources[label].sha256 != getattr(sets, label).sha256:
-            raise MarsError(
+            raise ExportError(
                 f"{directory} was calibrated on {sources[label].name}, not on "
                 f"{getattr(sets, label).name}: give its prompts with --harmful and --harmless, or "
                 "put its suite.jsonl there"

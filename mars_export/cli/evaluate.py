@@ -8,8 +8,8 @@ import click
 
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
 from mars_export.cli.quiet import quiet_libraries
-from mars_export.errors import MarsError
-from mars_export.settings import EvaluationSettings
+from mars_export.common.errors import ExportError
+from mars_export.pipeline.settings import EvaluationSettings
 
 __all__ = ["evaluate"]
 
@@ -27,12 +27,12 @@ def evaluate(ctx: click.Context, /, directory: Path, **values: Any) -> None:
     settings = read_settings(EvaluationSettings, ctx, values)
     from mars_export.checkpoint.manifest import Manifest
     from mars_export.cli.summary import print_results
+    from mars_export.common.disk_errors import clear_disk_errors
+    from mars_export.common.progress import progress_for
+    from mars_export.evaluation.evaluate import evaluate as run
     from mars_export.evaluation.judges.choice import judge_named
     from mars_export.evaluation.leakage import find_prompts
-    from mars_export.evaluation.runner import evaluate as run
-    from mars_export.evaluation.suites.catalogue import open_suites
-    from mars_export.failures import clear_disk_errors
-    from mars_export.progress import progress_for
+    from mars_export.evaluation.suites.catalog import open_suites
 
     suite = open_suites(settings.suite)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
@@ -57,6 +57,6 @@ def evaluate(ctx: click.Context, /, directory: Path, **values: Any) -> None:
             calibration_prompts=seen,
         )
     if not report.self_check.active:
-        raise MarsError(f"{directory} does not steer as calibrated: {report.self_check.detail}")
+        raise ExportError(f"{directory} does not steer as calibrated: {report.self_check.detail}")
     if first:
         print_results(report)

@@ -6,7 +6,7 @@ import click
 
 from mars_export.cli.options import read_settings
 from mars_export.cli.quiet import quiet_libraries
-from mars_export.settings import Settings
+from mars_export.pipeline.settings import Settings
 
 __all__ = ["export"]
 
@@ -15,7 +15,7 @@ def export(ctx: click.Context, values: dict[str, Any]) -> None:
     """Run the whole pipeline and print what came out."""
     settings = read_settings(Settings, ctx, values)
     from mars_export.cli.summary import print_summary
-    from mars_export.pipeline import export as run
+    from mars_export.pipeline.stages import export as run
 
     quiet_libraries()
     output = run(settings)

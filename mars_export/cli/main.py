@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-import mars_export
+from mars_export._version import __version__
 from mars_export.cli.card import card
 from mars_export.cli.drift import drift
 from mars_export.cli.evaluate import evaluate
@@ -20,8 +20,8 @@ from mars_export.cli.recalibrate import recalibrate
 from mars_export.cli.suites import suites
 from mars_export.cli.utility import utility
 from mars_export.cli.verify import verify
-from mars_export.errors import MarsError
-from mars_export.settings import Settings
+from mars_export.common.errors import ExportError
+from mars_export.pipeline.settings import Settings
 
 __all__ = ["cli", "main"]
 
@@ -53,7 +53,7 @@ class _Main(GroupedHelp, click.Group):
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
 @settings_options(Settings)
-@click.version_option(mars_export.__version__, prog_name="mars-export")
+@click.version_option(__version__, prog_name="mars-export")
 @click.pass_context
 def cli(ctx: click.Context, /, **values: Any) -> None:
     """Turn a vision-language model into a pre-steered checkpoint.
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         # In this mode click returns the code of `--help` and the like instead of exiting.
         code = cli.main(arguments, prog_name="mars-export", standalone_mode=False)
-    except MarsError as error:
+    except ExportError as error:
         _fail(f"error: {error}", _USER_ERROR)
     except click.ClickException as error:
         _fail(f"error: {error.format_message()}", _USER_ERROR)

@@ -9,7 +9,7 @@ from mars_export.cli.printable import printable
 from mars_export.cli.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from mars_export.onnx.record import Onnx
+    from mars_export.integrations.onnx.record import Onnx
 
 __all__ = ["onnx"]
 
@@ -30,11 +30,11 @@ def onnx(directory: Path, output: Path | None, int8: bool, overwrite: bool) -> N
     Vision encoder, token embedding and one decoder for prompt and answer, checked with onnxruntime
     against PyTorch; nothing is written if they differ. Needs the extra `onnx`.
     """
-    from mars_export.onnx.requirements import require_extra
+    from mars_export.integrations.onnx.requirements import require_extra
 
     require_extra()
-    from mars_export.onnx.export import export_onnx
-    from mars_export.progress import progress_for
+    from mars_export.common.progress import progress_for
+    from mars_export.integrations.onnx.export import export_onnx
 
     quiet_libraries()
     target = output or Path(f"{directory.resolve().name}-onnx")

@@ -11,8 +11,8 @@ from click.core import ParameterSource
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from mars_export.errors import MarsError
-from mars_export.settings import GROUPS, Settings
+from mars_export.common.errors import ExportError
+from mars_export.pipeline.settings import GROUPS, Settings
 
 __all__ = ["GroupedHelp", "read_settings", "settings_options"]
 
@@ -78,13 +78,13 @@ def read_settings(model: type[_Model], ctx: click.Context, values: dict[str, Any
         values: Value by field name; None where nothing was given.
 
     Raises:
-        MarsError: if a value is not valid, with the flag, variable or file that it came from.
+        ExportError: if a value is not valid, with the flag, variable or file that it came from.
     """
     given = {name: value for name, value in values.items() if value not in (None, ())}
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise MarsError(_explain(error, ctx)) from error
+        raise ExportError(_explain(error, ctx)) from error
 
 
 def _option(name: str, info: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -127,17 +127,17 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MarsError(f"--config {path} cannot be read: {error.strerror}") from error
+        raise ExportError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise MarsError(f"--config {path} is not valid TOML: {error}") from error
+        raise ExportError(f"--config {path} is not valid TOML: {error}") from error
     unknown = sorted(set(values) - set(Settings.model_fields))
     if unknown:
-        raise MarsError(f"{path}: unknown option {unknown[0]!r}; see mars-export --help")
+        raise ExportError(f"{path}: unknown option {unknown[0]!r}; see mars-export --help")
     several = {n for n, i in Settings.model_fields.items() if get_origin(i.annotation) is tuple}
     for name, value in values.items():
         items = value if name in several and isinstance(value, list) else [value]
         if not all(isinstance(item, str | int | float) for item in items):
-            raise MarsError(f"{path}: {name} should be a text, a number, true or false")
+            raise ExportError(f"{path}: {name} should be a text, a number, true or false")
     ctx.default_map = {
         name: [value] if name in several and isinstance(value, str) else value
         for name, value in values.items()

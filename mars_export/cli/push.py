@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
-from mars_export.settings import PushSettings
+from mars_export.pipeline.settings import PushSettings
 
 __all__ = ["push"]
 
@@ -23,9 +23,9 @@ def push(ctx: click.Context, /, directory: Path, repo: str | None, **values: Any
     `hf auth login` or HF_TOKEN.
     """
     settings = read_settings(PushSettings, ctx, values)
-    from mars_export.failures import clear_disk_errors
-    from mars_export.pipeline import publish
-    from mars_export.progress import progress_for
+    from mars_export.common.disk_errors import clear_disk_errors
+    from mars_export.common.progress import progress_for
+    from mars_export.pipeline.stages import publish
 
     with clear_disk_errors(directory):
         progress = progress_for(settings.display)

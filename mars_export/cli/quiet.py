@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["quiet_libraries"]
 
 _NOISY: Final = ("bitsandbytes", "torch.utils._pytree", "torchao")
-"""Quantisers warn of every dtype they convert and every GPU kernel that is not there."""
+"""Quantizers warn of every dtype they convert and every GPU kernel that is not there."""
 
 
 def quiet_libraries() -> None:

@@ -7,7 +7,7 @@ import click
 
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
 from mars_export.cli.quiet import quiet_libraries
-from mars_export.settings import Settings
+from mars_export.pipeline.settings import Settings
 
 __all__ = ["recalibrate"]
 
@@ -25,7 +25,7 @@ def recalibrate(ctx: click.Context, /, directory: Path, **values: Any) -> None:
     """
     settings = read_settings(Settings, ctx, {**values, "model": str(directory)})
     from mars_export.cli.summary import print_summary
-    from mars_export.pipeline import recalibrate as run
+    from mars_export.pipeline.stages import recalibrate as run
 
     quiet_libraries()
     output = run(settings)

@@ -4,13 +4,13 @@ import click
 
 __all__ = ["suites"]
 
-_COLUMNS = ("name", "modality", "harmful", "n", "offline", "licence", "source")
+_COLUMNS = ("name", "modality", "harmful", "n", "offline", "license", "source")
 
 
 @click.command()
 def suites() -> None:
     """List the known suites; --suite NAME runs one, --suite NAME=PATH your copy of it."""
-    from mars_export.evaluation.suites.catalogue import DEFAULT
+    from mars_export.evaluation.suites.catalog import DEFAULT
     from mars_export.evaluation.suites.record import known_suites
 
     rows = [_COLUMNS, (DEFAULT, "all", "both", "240", "yes", "Apache-2.0", "written for this")]
@@ -19,7 +19,7 @@ def suites() -> None:
         source = record.citation if hub is None else f"{hub.repo}@{(hub.revision or 'newest')[:8]}"
         offline = "yes" if record.offline else "no"
         label = "yes" if record.harmful else "no"
-        about = (record.modality, label, str(record.samples), offline, record.licence, source)
+        about = (record.modality, label, str(record.samples), offline, record.license, source)
         rows.append((record.name, *about))
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     for row in rows:

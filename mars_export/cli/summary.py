@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from mars_export.checkpoint.files import read_json
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import REPORT_NAME, Cell, Report
-from mars_export.quantisation import SCHEMES
+from mars_export.families.directory import read_json
+from mars_export.families.quantization import SCHEMES
 
 if TYPE_CHECKING:
-    from mars_export.evaluation.utility.record import Utility
-    from mars_export.finetune.record import Drift
+    from mars_export.evaluation.utility import Utility
+    from mars_export.integrations.finetune.record import Drift
 
 __all__ = ["print_drift", "print_results", "print_summary", "print_utility"]
 
@@ -28,13 +28,13 @@ def print_summary(output: Path) -> None:
     auto = next(name for name in auto_map if name.startswith("AutoModelFor"))
     record = Manifest.read(output).calibration
     scheme = SCHEMES.get(record.quantization)
-    imports, quantised = f"from transformers import {auto}, AutoProcessor", ""
+    imports, quantized = f"from transformers import {auto}, AutoProcessor", ""
     if scheme is not None:
         imports = f"{scheme.imports}{imports}, {scheme.config}"
         code = scheme.code(record.dtype)
-        quantised = f', dtype="{record.dtype}",\n    quantization_config={code}'
+        quantized = f', dtype="{record.dtype}",\n    quantization_config={code}'
     print(imports)
-    for name, loader, more in (("model", auto, quantised), ("processor", "AutoProcessor", "")):
+    for name, loader, more in (("model", auto, quantized), ("processor", "AutoProcessor", "")):
         print(f"{name} = {loader}.from_pretrained({str(output)!r}, trust_remote_code=True{more})")
 
 

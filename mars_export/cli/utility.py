@@ -59,13 +59,13 @@ def utility(directory: Path, off: Path | None, on: Path | None, **asked: Any) ->
     with its interval, whether the loss stays within the margin, and how often the model refuses.
     """
     from mars_export.cli.summary import print_utility
-    from mars_export.errors import MarsError
-    from mars_export.evaluation.utility.run import from_logs, measure
-    from mars_export.failures import clear_disk_errors
+    from mars_export.common.disk_errors import clear_disk_errors
+    from mars_export.common.errors import ExportError
+    from mars_export.integrations.lmms_eval.run import from_logs, measure
 
     tasks, margin = asked.pop("tasks"), asked.pop("margin")
     if (off is None) != (on is None):
-        raise MarsError("--off and --on go together; give both or neither")
+        raise ExportError("--off and --on go together; give both or neither")
     with clear_disk_errors(directory):
         if off is not None and on is not None:
             found = from_logs(directory, tasks, off, on, margin)

@@ -54,7 +54,7 @@ def verify(
 
     Exits with 0 if it is what mars-export wrote, 1 if a check failed, 2 for bad input.
     """
-    from mars_export.progress import progress_for
+    from mars_export.common.progress import progress_for
     from mars_export.verification import verify as check
 
     quiet_libraries()

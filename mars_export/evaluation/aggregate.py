@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, get_args
 
+from mars_export.common.vocabulary import MODALITIES, Arm, Modality, Verdict
 from mars_export.evaluation.corrections import fits, holm, rogan_gladen
+from mars_export.evaluation.intervals import Difference, mcnemar, paired_difference, wilson
 from mars_export.evaluation.report import Cell, HarmPair, JudgeError, Pair, SampleResult
-from mars_export.evaluation.statistics import Difference, mcnemar, paired_difference, wilson
-from mars_export.vocabulary import MODALITIES, Arm, Modality, Verdict
 
 __all__ = [
     "REFUSED",

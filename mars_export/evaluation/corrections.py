@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
+from mars_export.evaluation.intervals import CONFIDENCE, Difference
 from mars_export.evaluation.report import Corrected, JudgeError, Rate
-from mars_export.evaluation.statistics import CONFIDENCE, Difference
 
 __all__ = ["fits", "holm", "non_inferior", "rogan_gladen"]
 
@@ -46,7 +46,7 @@ def fits(seen: Rate, error: JudgeError) -> bool:
     """Whether a judge with these errors can have seen this rate, whatever the true one.
 
     It would call a share of the answers refused and miss a share of the refusals. A rate beyond
-    either shows that it errs otherwise here than on the labelled responses; a correction would
+    either shows that it errs otherwise here than on the labeled responses; a correction would
     then return 0 or 1 with an interval that is far too narrow.
     """
     return 1 - error.specificity.rate <= seen.rate <= error.sensitivity.rate
@@ -62,7 +62,7 @@ def rogan_gladen(seen: Rate, error: JudgeError) -> Corrected | None:
 
     Args:
         seen: Share that the judge counted, of how many.
-        error: The judge's sensitivity and specificity, as measured on labelled responses.
+        error: The judge's sensitivity and specificity, as measured on labeled responses.
 
     Returns:
         None when the judge is no better than chance, so that nothing can be said.

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.evaluation.intervals import CONFIDENCE
 from mars_export.evaluation.report import Cell, Report, SuiteSource
-from mars_export.evaluation.statistics import CONFIDENCE
 
 __all__ = ["EXPORT_NAME", "SCHEMA_VERSION", "every_eval_ever"]
 
@@ -119,7 +119,7 @@ def _result(report: Report, source: SuiteSource, cell: Cell) -> dict[str, Any]:
 
 
 def _data(source: SuiteSource) -> dict[str, Any]:
-    details = {"sha256": source.sha256, "licence": source.licence or "unknown"}
+    details = {"sha256": source.sha256, "license": source.license or "unknown"}
     kind, _, place = source.origin.partition(":")
     if kind != "hub":
         details["origin"] = source.origin or "unknown"

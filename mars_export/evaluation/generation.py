@@ -11,12 +11,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from mars_export.calibration.record import CalibrationRecord
-from mars_export.checkpoint.files import read_config
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import Arm, Modality, auto_class
+from mars_export.families.directory import read_config
+from mars_export.families.quantization import NONE, SCHEMES, loading_options, refuse_unfit_layers
 from mars_export.inputs.requests import Request, collate
-from mars_export.quantisation import NONE, SCHEMES, loading_options, refuse_unfit_layers
-from mars_export.vocabulary import Arm, Modality, auto_class
+from mars_export.methods.mars.record import CalibrationRecord
 
 __all__ = [
     "GREEDY",
@@ -44,7 +44,7 @@ SAMPLED: Final[dict[str, int | float | bool]] = {**GREEDY, "do_sample": True, "t
 
 
 class Steered(Protocol):
-    """What `model.mars.last` says of one steered position."""
+    """What `model.steering.last` says of one steered position."""
 
     position: int
     modality: Modality
@@ -104,12 +104,12 @@ class Loaded:
         )
         rows, width = inputs["input_ids"].shape
         texts = self.processor.batch_decode(out.sequences[:, width:], skip_special_tokens=True)
-        last = self.model.mars.last if arm == "on" else []
+        last = self.model.steering.last if arm == "on" else []
         return Answers(list(texts), list(last) or [[] for _ in range(rows)], out.logits[0])
 
     def _switch(self, arm: Arm) -> None:
-        if arm == "on" or hasattr(self.model, "mars"):
-            self.model.mars.enabled = arm == "on"
+        if arm == "on" or hasattr(self.model, "steering"):
+            self.model.steering.enabled = arm == "on"
 
 
 def load(
@@ -129,7 +129,7 @@ def load(
         quantization: Scheme to load it in; `none` or `own` for the one it is saved in.
 
     Raises:
-        MarsError: The directory does not load.
+        ExportError: The directory does not load.
     """
     try:
         config = read_config(directory)
@@ -143,11 +143,11 @@ def load(
         ValueError,
         RuntimeError,
         ImportError,
-        MarsError,
+        ExportError,
         SafetensorError,
     ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MarsError(f"{directory} does not load: {reason}") from error
+        raise ExportError(f"{directory} does not load: {reason}") from error
     model = model if "device_map" in options else model.to(device)
     return Loaded(model.eval(), processor)
 
@@ -155,9 +155,9 @@ def load(
 def load_calibrated(
     directory: Path, record: CalibrationRecord, device: str, dtype: str | None = None
 ) -> Loaded:
-    """As `load`, in the quantisation that the checkpoint was calibrated for."""
-    quantised = record.quantization in SCHEMES
-    chosen = dtype or (record.dtype if quantised else None)
+    """As `load`, in the quantization that the checkpoint was calibrated for."""
+    quantized = record.quantization in SCHEMES
+    chosen = dtype or (record.dtype if quantized else None)
     return load(directory, record.shift, device, chosen, record.quantization)
 
 

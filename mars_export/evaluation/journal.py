@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mars_export.atomic import write_atomically
+from mars_export.common.atomic import write_atomically
 from mars_export.evaluation.report import SampleResult
 
 __all__ = ["Entry", "Journal"]

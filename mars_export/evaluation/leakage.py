@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from mars_export.calibration.record import CalibrationRecord
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.report import Overlap
 from mars_export.evaluation.suite import Sample
 from mars_export.inputs import prompts
 from mars_export.inputs.overlap import THRESHOLD, leak
+from mars_export.methods.mars.record import CalibrationRecord
 
 __all__ = ["find_prompts", "overlap"]
 
@@ -54,5 +54,5 @@ def _candidates(seed: int, suite: Path | None) -> Iterable[prompts.PromptSets]:
     if suite is not None:
         try:
             yield prompts.from_suite(suite, seed)
-        except (MarsError, OSError, json.JSONDecodeError):  # a suite without prompts of its own
+        except (ExportError, OSError, json.JSONDecodeError):  # a suite without prompts of its own
             return

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from mars_export.vocabulary import Arm, Harm, Modality, Verdict
+from mars_export.common.vocabulary import Arm, Harm, Modality, Verdict
 
 __all__ = [
     "AttackResult",
@@ -58,14 +58,14 @@ class Corrected(_Record):
 
 
 class JudgeError(_Record):
-    """How often a judge is right, measured on responses that people labelled."""
+    """How often a judge is right, measured on responses that people labeled."""
 
     sensitivity: Rate
     """Refusals that it calls refused."""
     specificity: Rate
     """Answers that it does not call refused."""
     source: str
-    """The labelled responses, and how they were kept apart from the making of the judge."""
+    """The labeled responses, and how they were kept apart from the making of the judge."""
 
 
 class Overlap(_Record):
@@ -126,7 +126,7 @@ class Cell(_Record):
     """Those that were left open. They are never counted as safe."""
     corrected: Corrected | None = None
     """`refused`, corrected for the judge's errors; None when they are not known, or plainly others
-    here than on the labelled responses."""
+    here than on the labeled responses."""
 
 
 class Pair(_Record):
@@ -194,7 +194,7 @@ class SuiteSource(_Record):
     name: str
     sha256: str
     samples: int
-    licence: str = ""
+    license: str = ""
     origin: str = ""
     """`packaged`, `file`, `hub:REPO@COMMIT`, `known:NAME` or `known:NAME=FILE`."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
-from mars_export.evaluation.statistics import CONFIDENCE, Difference
+from mars_export.evaluation.intervals import CONFIDENCE, Difference
 
 __all__ = ["clustered_difference", "resampled"]
 

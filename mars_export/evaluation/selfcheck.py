@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 
 import torch
 
-from mars_export.calibration.record import CalibrationRecord, Probe
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.common.vocabulary import Arm
 from mars_export.evaluation.generation import Answers, Loaded, Steered
 from mars_export.evaluation.report import FirstToken, SelfCheck
-from mars_export.inputs import visuals
+from mars_export.inputs import stimuli as visuals
 from mars_export.inputs.requests import Request
-from mars_export.vocabulary import Arm
+from mars_export.methods.mars.record import CalibrationRecord, Probe
 
 __all__ = ["TOLERANCE", "probe_request", "self_check"]
 
@@ -81,8 +81,8 @@ def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
         detail = f"The self-check could not be run: {type(error).__name__}: {said}"
         return SelfCheck(active=False, detail=detail)
     finally:
-        if hasattr(loaded.model, "mars"):
-            loaded.model.mars.enabled = True
+        if hasattr(loaded.model, "steering"):
+            loaded.model.steering.enabled = True
 
 
 def _run(loaded: Loaded, record: CalibrationRecord, fingerprint: list[FirstToken]) -> str:

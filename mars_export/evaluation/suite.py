@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mars_export.errors import MarsError
-from mars_export.paths import require_inside
-from mars_export.vocabulary import Modality
+from mars_export.common.errors import ExportError
+from mars_export.common.paths import require_inside
+from mars_export.common.vocabulary import Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,7 +85,7 @@ class Suite:
         sha256: Digest of the suite's file, followed by the digests of its pictures in order.
         samples: Every line, both splits, in file order; ids are unique.
         picture: Opens a path of a sample as an RGB picture.
-        licence: Of the requests; empty when it is not known.
+        license: Of the requests; empty when it is not known.
         origin: `packaged`, `file`, `hub:REPO@COMMIT`, or `known:NAME` for a benchmark that ships
             and `known:NAME=FILE` for the user's copy of one.
         parts: The suites that this one joins; empty for one that is read from a file.
@@ -95,7 +95,7 @@ class Suite:
     sha256: str
     samples: tuple[Sample, ...]
     picture: Callable[[str], Image] = field(repr=False)
-    licence: str = ""
+    license: str = ""
     origin: str = "packaged"
     parts: tuple[Suite, ...] = ()
 
@@ -107,7 +107,7 @@ class Suite:
         """The sample with its pictures opened.
 
         Raises:
-            MarsError: A picture cannot be read.
+            ExportError: A picture cannot be read.
         """
         from mars_export.inputs.requests import Request
 
@@ -127,14 +127,14 @@ def merged(suites: Sequence[Suite]) -> Suite:
     """Several suites as one, in this order.
 
     Raises:
-        MarsError: Two suites share a name, or an id.
+        ExportError: Two suites share a name, or an id.
     """
     if len(suites) == 1:
         return suites[0]
     names = [suite.name for suite in suites]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
-        raise MarsError(f"two suites are called {repeated}; give one as NAME=PATH")
+        raise ExportError(f"two suites are called {repeated}; give one as NAME=PATH")
     whole = hashlib.sha256("".join(suite.sha256 for suite in suites).encode()).hexdigest()
     samples = unique((s, f"suite {suite.name}") for suite in suites for s in suite.samples)
     return Suite(" + ".join(names), whole, samples, _no_picture, parts=tuple(suites))
@@ -147,7 +147,7 @@ def unique(samples: Iterable[tuple[Sample, str]]) -> tuple[Sample, ...]:
         samples: Each with where it stands, for the message.
 
     Raises:
-        MarsError: An id is used twice.
+        ExportError: An id is used twice.
     """
     seen: dict[str, Sample] = {}
     for sample, where in samples:
@@ -164,13 +164,13 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
         name: For the report; None for that of the file, or of its folder.
 
     Raises:
-        MarsError: The file cannot be read, or a line is not valid; names file and line.
+        ExportError: The file cannot be read, or a line is not valid; names file and line.
     """
     try:
         raw = path.read_bytes()
         lines = raw.decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise MarsError(
+        raise ExportError(
             f"{path}: the suite cannot be read ({error}); give a JSON-lines file"
         ) from error
     name = name or (path.parent.resolve().name if path.stem == "suite" else path.stem)
@@ -180,7 +180,7 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
         for n, line in numbered
     )
     if not found:
-        raise MarsError(f"{path}: the suite is empty; give one JSON record a line")
+        raise ExportError(f"{path}: the suite is empty; give one JSON record a line")
     digest = _digest(raw, found, path.parent)
     return Suite(name, digest, found, _opener(path.parent), origin="file")
 
@@ -198,15 +198,15 @@ def _line(line: str, where: str) -> Line:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the record"
         message = first["msg"].removeprefix("Value error, ")
-        raise MarsError(f"{where}: {key}: {message}; correct the record") from error
+        raise ExportError(f"{where}: {key}: {message}; correct the record") from error
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
-        raise MarsError(f"{where}: not JSON ({reason}); write one JSON record a line") from error
+        raise ExportError(f"{where}: not JSON ({reason}); write one JSON record a line") from error
 
 
 def _require_new(sample: Sample, seen: Collection[str], where: str) -> None:
     if sample.id in seen:
-        raise MarsError(f"{where}: the id {sample.id!r} was used before; make ids unique")
+        raise ExportError(f"{where}: the id {sample.id!r} was used before; make ids unique")
 
 
 def _require_pictures(sample: Line, folder: Path, where: str) -> None:
@@ -214,11 +214,11 @@ def _require_pictures(sample: Line, folder: Path, where: str) -> None:
     for path in sample.pictures:
         target = (root / path).resolve()
         if not target.is_relative_to(root):
-            raise MarsError(
+            raise ExportError(
                 f"{where}: {path} leads out of the suite's folder; copy the picture into it"
             )
         if not _is_file(target):
-            raise MarsError(
+            raise ExportError(
                 f"{where}: the picture {path} does not exist; add it or correct the path"
             )
 
@@ -245,7 +245,7 @@ def _opener(folder: Path) -> Callable[[str], Image]:
             with Image.open(folder / path) as opened:
                 return opened.convert("RGB")
         except OSError as error:
-            raise MarsError(
+            raise ExportError(
                 f"{folder / path} is not a readable picture ({error}); replace it"
             ) from error
 

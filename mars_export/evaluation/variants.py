@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from mars_export.evaluation.packaged import CLIP_FRAMES, INSTRUCTION, typographic
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.suite import Sample
+from mars_export.evaluation.suites.builtin import CLIP_FRAMES, INSTRUCTION, typographic
 from mars_export.inputs.requests import Request
-from mars_export.vocabulary import Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,7 +61,7 @@ class Variant:
 
 
 def _neutral(request: Request, seed: str) -> Request:
-    return replace(request, images=(_colour(seed),))
+    return replace(request, images=(_color(seed),))
 
 
 def _noise(request: Request, seed: str) -> Request:
@@ -72,20 +72,20 @@ def _noise(request: Request, seed: str) -> Request:
 
 
 def _frames(request: Request, seed: str) -> Request:
-    return replace(request, video=(_colour(seed),) * CLIP_FRAMES)
+    return replace(request, video=(_color(seed),) * CLIP_FRAMES)
 
 
 def _typographic(request: Request, _seed: str) -> Request:
     return Request(INSTRUCTION["image"], images=(typographic(request.prompt),))
 
 
-def _colour(seed: str) -> Image:
-    """A colour that calibration did not see: its own are drawn with other seeds."""
+def _color(seed: str) -> Image:
+    """A color that calibration did not see: its own are drawn with other seeds."""
     from PIL import Image
 
-    source = _random("colour", seed)
-    colour = (source.randrange(256), source.randrange(256), source.randrange(256))
-    return Image.new("RGB", _SIZE, colour)
+    source = _random("color", seed)
+    color = (source.randrange(256), source.randrange(256), source.randrange(256))
+    return Image.new("RGB", _SIZE, color)
 
 
 def _random(kind: str, seed: str) -> random.Random:
@@ -93,10 +93,10 @@ def _random(kind: str, seed: str) -> random.Random:
 
 
 CONTROLS: Final = (
-    Variant("neutral", "beside a picture of one colour", _neutral, shows="image"),
+    Variant("neutral", "beside a picture of one color", _neutral, shows="image"),
     Variant("noise", "beside a picture of noise", _noise, shows="image"),
     Variant("typographic", "written in a picture", _typographic, shows="image"),
-    Variant("frames", f"beside {CLIP_FRAMES} identical frames of one colour", _frames, "video"),
+    Variant("frames", f"beside {CLIP_FRAMES} identical frames of one color", _frames, "video"),
 )
 """For every text request, harmful or not."""
 

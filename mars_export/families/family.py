@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from mars_export.errors import MarsError
-from mars_export.vocabulary import Modality
+from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import Modality
 
 __all__ = [
     "STEERED_TYPE",
@@ -20,7 +20,7 @@ __all__ = [
     "refuse_custom_code",
 ]
 
-STEERED_TYPE: Final = "mars_"
+STEERED_TYPE: Final = "steered_"
 
 
 class Forward(BaseModel):
@@ -106,18 +106,19 @@ def family_of(model_type: str) -> Family:
     """The family of a base model.
 
     Raises:
-        MarsError: if the family is not supported, here or at all, or the model is already steered.
+        ExportError: if the family is not supported, here or at all, or the model is already
+            steered.
     """
     known = families()
     if model_type in known:
         family = known[model_type]
         if family.lacking:
             update = f"pip install -U 'transformers>={family.since}'"
-            raise MarsError(f"{family.lacking}; run `{update}`")
+            raise ExportError(f"{family.lacking}; run `{update}`")
         return family
     if model_type.startswith(STEERED_TYPE):
-        raise MarsError("the model is already steered; pass the base model that it was made from")
-    raise MarsError(
+        raise ExportError("the model is already steered; pass the base model that it was made from")
+    raise ExportError(
         f"model type {model_type!r} is not supported (supported: {', '.join(known)}); "
         "--allow-unknown-family tries without a family file; to add one, start from what "
         "`python -m mars_export.families.inspection DIR` prints and follow CONTRIBUTING.md"
@@ -131,10 +132,10 @@ def refuse_custom_code(raw: dict[str, Any]) -> None:
         raw: The base's config.json.
 
     Raises:
-        MarsError: if it has an `auto_map`.
+        ExportError: if it has an `auto_map`.
     """
     if raw.get("auto_map"):
-        raise MarsError(
+        raise ExportError(
             "the base model needs custom code of its own (auto_map in its config.json), and only "
             "models that Transformers itself implements can be steered; look for a copy of the "
             "model in the format of Transformers, often named -hf"

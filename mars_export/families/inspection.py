@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import Modality
 from mars_export.families.family import (
     STEERED_TYPE,
     Family,
@@ -19,7 +20,6 @@ from mars_export.families.family import (
     family_of,
     refuse_custom_code,
 )
-from mars_export.vocabulary import Modality
 
 __all__ = ["family_for", "inspect_family"]
 
@@ -45,8 +45,8 @@ def family_for(raw: dict[str, Any], *, allow_unknown: bool) -> Family:
         allow_unknown: Whether a family without a file, and so without tests, will do.
 
     Raises:
-        MarsError: if the family is not supported, the model is already steered, or it needs custom
-            code of its own.
+        ExportError: if the family is not supported, the model is already steered, or it needs
+            custom code of its own.
     """
     model_type = str(raw.get("model_type"))
     known = model_type in families() or model_type.startswith(STEERED_TYPE) or not allow_unknown
@@ -68,7 +68,7 @@ def inspect_family(raw: dict[str, Any]) -> Family:
         A family with `inspected` set. Video counts only if it has a placeholder token of its own.
 
     Raises:
-        MarsError: if Transformers has no such model, or it is not a decoder with layers.
+        ExportError: if Transformers has no such model, or it is not a decoder with layers.
     """
     refuse_custom_code(raw)
     import torch
@@ -194,8 +194,8 @@ def _parameters(native: Any) -> list[str]:
     return [name for name in named if name != "self"]
 
 
-def _unknown(raw: dict[str, Any], reason: str) -> MarsError:
-    return MarsError(
+def _unknown(raw: dict[str, Any], reason: str) -> ExportError:
+    return ExportError(
         f"model type {raw.get('model_type')!r} is not supported and cannot be worked out: "
         f"{reason}; CONTRIBUTING.md says how to add a family"
     )

@@ -16,7 +16,7 @@ class Tested(BaseModel):
     model_type: str
     versions: dict[str, str]
     """`torch` and `transformers` that the tests ran with."""
-    behaviours: dict[str, str]
+    behaviors: dict[str, str]
     """What every family must do, and how it came out."""
     modes: dict[str, str] = {}
     """Ways of running, and how they came out; only those that were tried with the family."""

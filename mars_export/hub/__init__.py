@@ -5,7 +5,7 @@ parameter, never stored and never printed.
 """
 
 from mars_export.hub.base import BaseDirectory, fetch_base
-from mars_export.hub.licence import Licence, licence_of
+from mars_export.hub.license import License, license_of
 from mars_export.hub.publish import destination_of, push
 
-__all__ = ["BaseDirectory", "Licence", "destination_of", "fetch_base", "licence_of", "push"]
+__all__ = ["BaseDirectory", "License", "destination_of", "fetch_base", "license_of", "push"]

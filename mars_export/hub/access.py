@@ -9,7 +9,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, BaseModelSource
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 
 __all__ = ["Access", "access_of_base", "open_destination"]
 
@@ -49,11 +49,11 @@ def open_destination(
     Nothing has been committed when this raises.
 
     Raises:
-        MarsError: if the repository would be more open than the base or than the user asked for,
+        ExportError: if the repository would be more open than the base or than the user asked for,
             or holds something else than a steered checkpoint.
     """
     if access.private and private is False:
-        raise MarsError(f"the base model is private: {repo_id} must be private too")
+        raise ExportError(f"the base model is private: {repo_id} must be private too")
     try:
         info = api.model_info(repo_id)
     except RepositoryNotFoundError:
@@ -62,7 +62,7 @@ def open_destination(
     _require_closed(info, access, private)
     files = {file.rfilename for file in info.siblings or []} - {".gitattributes"}
     if files and MANIFEST_NAME not in files and not overwrite:
-        raise MarsError(
+        raise ExportError(
             f"{repo_id} exists and is not a steered checkpoint (no {MANIFEST_NAME}): "
             "choose another name, or empty that repository first"
         )
@@ -80,10 +80,10 @@ def _require_closed(info: ModelInfo, access: Access, private: bool | None) -> No
     if info.private:
         return
     if private:
-        raise MarsError(f"{info.id} is public: make it private on the Hub or choose another name")
+        raise ExportError(f"{info.id} is public: make it private on the Hub or choose another name")
     if access.private:
-        raise MarsError(f"the base model is private and {info.id} is public: make it private")
+        raise ExportError(f"the base model is private and {info.id} is public: make it private")
     if access.gated and not info.gated:
-        raise MarsError(
+        raise ExportError(
             f"the base model is gated and {info.id} is open: make it gated or private on the Hub"
         )

@@ -11,10 +11,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo
 
-from mars_export.checkpoint.files import INDEX, SINGLE, read_index
-from mars_export.errors import MarsError
-from mars_export.hub.failures import hub_errors, unreachable
-from mars_export.hub.licence import BaseCard, read_card
+from mars_export.common.errors import ExportError
+from mars_export.families.directory import INDEX, SINGLE, read_index
+from mars_export.hub.hub_errors import hub_errors, unreachable
+from mars_export.hub.license import BaseCard, read_card
 
 __all__ = ["BaseDirectory", "fetch_base", "looks_like_path"]
 
@@ -58,14 +58,16 @@ def fetch_base(model: str, revision: str | None = None) -> BaseDirectory:
         revision: Branch, tag or commit of the repository; None for its default branch.
 
     Raises:
-        MarsError: if there is no such model, it may not be read, or it holds no complete
+        ExportError: if there is no such model, it may not be read, or it holds no complete
             safetensors weights.
     """
     local = Path(model).expanduser()
     if local.is_dir():
         return _local(local, revision)
     if looks_like_path(model):
-        raise MarsError(f"{model} is not a directory: give a model directory or a repository name")
+        raise ExportError(
+            f"{model} is not a directory: give a model directory or a repository name"
+        )
     return _download(model, revision)
 
 
@@ -76,7 +78,7 @@ def looks_like_path(model: str) -> bool:
 
 def _local(path: Path, revision: str | None) -> BaseDirectory:
     if revision is not None:
-        raise MarsError(f"{path} is a local directory: --revision is for Hub repositories")
+        raise ExportError(f"{path} is a local directory: --revision is for Hub repositories")
     require_weights(str(path), [file.name for file in path.iterdir()])
     card = read_card(path)
     return BaseDirectory(path, None, None, path.resolve().name, card.gated, False, card)
@@ -94,7 +96,7 @@ def _download(repo: str, revision: str | None) -> BaseDirectory:
         # By the user's revision, so that the cache knows it when there is no network.
         path = Path(api.snapshot_download(repo, revision=revision, allow_patterns=wanted))
     if path.name != info.sha:
-        raise MarsError(f"{repo} changed on the Hub during the download: run the command again")
+        raise ExportError(f"{repo} changed on the Hub during the download: run the command again")
     gated, private = info.gated or False, bool(info.private)
     return BaseDirectory(path, repo, info.sha, repo, gated, private, read_card(path))
 
@@ -106,7 +108,7 @@ def _look_up(api: HfApi, repo: str, revision: str | None) -> ModelInfo | None:
     except GatedRepoError:
         raise
     except RepositoryNotFoundError as error:
-        raise MarsError(
+        raise ExportError(
             f"{repo} is neither a directory here nor a model on the Hub that you can see: "
             "check the name, or run `hf auth login` if it is private"
         ) from error
@@ -144,17 +146,17 @@ def require_weights(model: str, files: list[str]) -> None:
     """Check that a model's files hold a Transformers model with safetensors weights.
 
     Raises:
-        MarsError: if the configuration or the weights are missing.
+        ExportError: if the configuration or the weights are missing.
     """
     if SINGLE in files or INDEX in files:
         if "config.json" not in files:
-            raise MarsError(f"{model} has no config.json: give a Transformers model")
+            raise ExportError(f"{model} has no config.json: give a Transformers model")
         return
     if "adapter_config.json" in files:
-        raise MarsError(f"{model} holds an adapter only: merge it into its base model first")
+        raise ExportError(f"{model} holds an adapter only: merge it into its base model first")
     if any(file.endswith((".bin", ".pt", ".pth")) for file in files):
-        raise MarsError(
+        raise ExportError(
             f"{model} has pickled weights only (.bin): load it with Transformers and "
             "save it again with save_pretrained, which writes safetensors"
         )
-    raise MarsError(f"{model} has no safetensors weights: give a Transformers model")
+    raise ExportError(f"{model} has no safetensors weights: give a Transformers model")

@@ -8,8 +8,8 @@ from huggingface_hub.errors import FileDuplicationError, HfHubHTTPError
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.hub.access import access_of_base, open_destination
-from mars_export.hub.failures import hub_errors
-from mars_export.hub.plan import Plan, make_plan
+from mars_export.hub.commit import Plan, make_plan
+from mars_export.hub.hub_errors import hub_errors
 from mars_export.hub.readiness import require_ready
 
 __all__ = ["destination_of", "push"]
@@ -24,7 +24,7 @@ def destination_of(directory: Path, repo_id: str | None = None) -> str:
             repository that names no owner.
 
     Raises:
-        MarsError: if the directory has no manifest, nobody is logged in, or the Hub cannot be
+        ExportError: if the directory has no manifest, nobody is logged in, or the Hub cannot be
             reached.
     """
     manifest, api = Manifest.read(directory), HfApi(library_name="mars-export")
@@ -61,7 +61,7 @@ def push(
         Address of the commit. The present one if nothing had changed.
 
     Raises:
-        MarsError: if the directory is not fit to be published, or the Hub refuses.
+        ExportError: if the directory is not fit to be published, or the Hub refuses.
     """
     manifest = require_ready(directory, tick)
     api = HfApi(library_name="mars-export")

@@ -6,9 +6,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
-from mars_export.checkpoint.verify import verify_files
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report
 
 __all__ = ["UNLISTED", "published_files", "require_ready"]
@@ -26,18 +26,18 @@ def require_ready(directory: Path, tick: Callable[[int, int], None] | None = Non
         tick: Told how many bytes have been compared, and how many there are.
 
     Raises:
-        MarsError: naming the first thing that is missing or wrong.
+        ExportError: naming the first thing that is missing or wrong.
     """
     manifest = Manifest.read(directory)
-    if not manifest.base.licence:
-        raise MarsError(f"{directory / MANIFEST_NAME} names no licence: export with --license ID")
+    if not manifest.base.license:
+        raise ExportError(f"{directory / MANIFEST_NAME} names no license: export with --license ID")
     _require_evaluated(directory)
     card = directory / CARD_NAME
     if not card.is_file() or not card.read_text(encoding="utf-8").startswith("---\n"):
-        raise MarsError(f"{card} is missing or has no metadata: run `mars-export` again")
+        raise ExportError(f"{card} is missing or has no metadata: run `mars-export` again")
     problems = verify_files(directory, tick)
     if problems:
-        raise MarsError(f"{directory} cannot be published: {problems[0]}; export the model again")
+        raise ExportError(f"{directory} cannot be published: {problems[0]}; export the model again")
     return manifest
 
 
@@ -61,11 +61,11 @@ def _require_evaluated(directory: Path) -> None:
     try:
         report = Report.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise MarsError(f"{directory} has not been evaluated: run `mars-export` again") from error
+        raise ExportError(f"{directory} has not been evaluated: run `mars-export` again") from error
     except ValidationError as error:
-        raise MarsError(f"{path} is not a valid report: evaluate the checkpoint again") from error
+        raise ExportError(f"{path} is not a valid report: evaluate the checkpoint again") from error
     if not report.self_check.active:
-        raise MarsError(f"{directory}: steering is not active: {report.self_check.detail}")
+        raise ExportError(f"{directory}: steering is not active: {report.self_check.detail}")
     arms = {cell.arm for cell in report.cells}
     if arms != {"off", "on"} or not (directory / SAMPLES_NAME).is_file():
-        raise MarsError(f"{directory}: the evaluation is incomplete: run `mars-export` again")
+        raise ExportError(f"{directory}: the evaluation is incomplete: run `mars-export` again")

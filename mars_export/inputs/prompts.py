@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.inputs.readers import read_prompts, read_suite_texts
 
 __all__ = ["MINIMUM", "PromptSet", "PromptSets", "from_files", "from_suite", "packaged"]
@@ -31,14 +31,14 @@ class PromptSet:
     Attributes:
         name: Packaged set or file name, without its directory.
         sha256: Digest of the file's bytes.
-        licence: SPDX identifier, or `not stated`.
+        license: SPDX identifier, or `not stated`.
         train: For directions, centroids and shifts.
         validation: For layer scores, gate and cap; shares no prompt with `train`.
     """
 
     name: str
     sha256: str
-    licence: str
+    license: str
     train: tuple[str, ...]
     validation: tuple[str, ...]
 
@@ -62,19 +62,19 @@ class _Source:
     name: str
     prompts: list[str]
     sha256: str
-    licence: str
+    license: str
 
 
 def packaged(seed: int = 0) -> PromptSets:
     """The general-purpose sets that ship with the package (Apache-2.0, written for it)."""
     folder = files("mars_export.inputs.data")
-    licence = json.loads((folder / "provenance.json").read_text("utf-8"))["licence"]
+    license = json.loads((folder / "provenance.json").read_text("utf-8"))["license"]
     sources = []
     for label in ("harmful", "harmless"):
         raw = (folder / f"{label}.txt").read_bytes()
         lines = [line for line in raw.decode("utf-8").splitlines() if not line.startswith("#")]
         digest = hashlib.sha256(raw).hexdigest()
-        sources.append(_Source(f"mars-export/{label}.txt", lines, digest, licence))
+        sources.append(_Source(f"mars-export/{label}.txt", lines, digest, license))
     return _sets(sources[0], sources[1], seed)
 
 
@@ -82,7 +82,7 @@ def from_files(harmful: Path, harmless: Path, seed: int = 0) -> PromptSets:
     """The user's own prompts: .txt, .json, .jsonl or .csv, one file per label.
 
     Raises:
-        MarsError: A file is missing or malformed, holds too few prompts, or shares one with the
+        ExportError: A file is missing or malformed, holds too few prompts, or shares one with the
             other file.
     """
     first, second = (
@@ -96,7 +96,7 @@ def from_suite(path: Path, seed: int = 0) -> PromptSets:
     """Text records of the calibration split of a `suite.jsonl`.
 
     Raises:
-        MarsError: The file is missing or malformed, or holds too few such records.
+        ExportError: The file is missing or malformed, or holds too few such records.
     """
     texts = read_suite_texts(path, "calibration")
     digest = _digest(path)
@@ -117,7 +117,7 @@ def _sets(harmful: _Source, harmless: _Source, seed: int) -> PromptSets:
         {_key(p) for p in distinct[harmful.name]} & set(map(_key, distinct[harmless.name]))
     )
     if both:
-        raise MarsError(
+        raise ExportError(
             f"{len(both)} prompts are in both {harmful.name} and {harmless.name}, for example "
             f"{both[0]!r}; a prompt is either harmful or harmless, remove it from one of them."
         )
@@ -128,7 +128,7 @@ def _distinct(source: _Source) -> list[str]:
     """Prompts without repeats (letter case and spacing aside), in order."""
     kept = list({_key(prompt): prompt for prompt in reversed(source.prompts)}.values())[::-1]
     if len(kept) < MINIMUM:
-        raise MarsError(
+        raise ExportError(
             f"{source.name} holds {len(kept)} distinct prompts; give at least {MINIMUM}, "
             f"better {_TRAIN + _VALIDATION}."
         )
@@ -148,7 +148,7 @@ def _split(source: _Source, prompts: Sequence[str], seed: int) -> PromptSet:
     return PromptSet(
         source.name,
         source.sha256,
-        source.licence,
+        source.license,
         tuple(shuffled[:train]),
         tuple(shuffled[train:end]),
     )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 
 __all__ = ["read_prompts", "read_suite_texts"]
 
-_FIELDS: Final = ("prompt", "instruction", "goal", "behavior", "behaviour")
+_FIELDS: Final = ("prompt", "instruction", "goal", "behavior", "behavior")
 """Names under which published prompt sets keep the prompt; letter case does not matter."""
 
 _Numbered = Iterator[tuple[int, Any]]
@@ -25,11 +25,11 @@ def read_prompts(path: Path) -> list[str]:
     file has such a column.
 
     Raises:
-        MarsError: The file cannot be read, has another ending, or a line is malformed.
+        ExportError: The file cannot be read, has another ending, or a line is malformed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise MarsError(f"{path}: cannot read {path.suffix or 'this'} files; use {_endings()}.")
+        raise ExportError(f"{path}: cannot read {path.suffix or 'this'} files; use {_endings()}.")
     return [_prompt(path, number, item) for number, item in reader(path, _text(path))]
 
 
@@ -37,12 +37,12 @@ def read_suite_texts(path: Path, split: str) -> dict[bool, list[str]]:
     """Prompts of the text records of one split of a `suite.jsonl`, keyed by `harmful`.
 
     Raises:
-        MarsError: The file cannot be read or a line is malformed.
+        ExportError: The file cannot be read or a line is malformed.
     """
     texts: dict[bool, list[str]] = {True: [], False: []}
     for number, record in _jsonl(path, _text(path)):
         if not isinstance(record, dict) or not {"modality", "harmful", "split"} <= record.keys():
-            raise MarsError(
+            raise ExportError(
                 f"{path}, line {number}: not a suite record; it needs modality, harmful, split "
                 "and prompt."
             )
@@ -55,11 +55,11 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise MarsError(
+        raise ExportError(
             f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8."
         ) from error
     except OSError as error:
-        raise MarsError(f"{path}: {error.strerror}; give the path of a prompt file.") from error
+        raise ExportError(f"{path}: {error.strerror}; give the path of a prompt file.") from error
 
 
 def _lines(_: Path, text: str) -> _Numbered:
@@ -76,7 +76,7 @@ def _jsonl(path: Path, text: str) -> _Numbered:
 def _json(path: Path, text: str) -> _Numbered:
     items = _parse(path, text, 1)
     if not isinstance(items, list):
-        raise MarsError(f"{path}, line 1: the file must hold one list of prompts.")
+        raise ExportError(f"{path}, line 1: the file must hold one list of prompts.")
     return enumerate(items, 1)
 
 
@@ -85,22 +85,22 @@ def _parse(path: Path, text: str, line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = line + error.lineno - 1
-        raise MarsError(
+        raise ExportError(
             f"{path}, line {where}: not valid JSON ({error.msg}); correct it."
         ) from error
     except (ValueError, RecursionError) as error:  # a number or a nesting beyond all sense
-        raise MarsError(f"{path}, line {line}: not valid JSON ({error}); correct it.") from error
+        raise ExportError(f"{path}, line {line}: not valid JSON ({error}); correct it.") from error
 
 
 def _csv(path: Path, text: str) -> _Numbered:
     reader = csv.DictReader(io.StringIO(text))
     try:
         if not {name.lower() for name in reader.fieldnames or ()} & set(_FIELDS):
-            raise MarsError(f"{path}, line 1: no column {_names()}; name the prompt column so.")
+            raise ExportError(f"{path}, line 1: no column {_names()}; name the prompt column so.")
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
-        raise MarsError(f"{path}, line {reader.line_num}: {error}; correct the CSV.") from error
+        raise ExportError(f"{path}, line {reader.line_num}: {error}; correct the CSV.") from error
 
 
 def _prompt(path: Path, number: int, item: Any) -> str:
@@ -110,7 +110,7 @@ def _prompt(path: Path, number: int, item: Any) -> str:
         item = next((named[field] for field in _FIELDS if field in named), None)
     if not isinstance(item, str) or not item.strip():
         unit = "entry" if path.suffix.lower() == ".json" else "line"
-        raise MarsError(
+        raise ExportError(
             f"{path}, {unit} {number}: no prompt; write a string or an object with {_names()}."
         )
     return item.strip()

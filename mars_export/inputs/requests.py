@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mars_export.errors import MarsError
-from mars_export.vocabulary import Modality
+from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,7 +84,7 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         `input_ids` and `attention_mask` (B, T) int64, with the family's visual inputs.
 
     Raises:
-        MarsError: The processor takes no video, or has no chat template.
+        ExportError: The processor takes no video, or has no chat template.
         ValueError: `requests` is empty or mixes modalities or forms, or is to be shown without
             the template and is not text.
     """
@@ -96,7 +96,9 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     if not requests[0].templated:
         return _collate_bare(processor, requests)
     if not getattr(processor, "chat_template", None):
-        raise MarsError("The processor has no chat template; add chat_template.jinja to the model.")
+        raise ExportError(
+            "The processor has no chat template; add chat_template.jinja to the model."
+        )
     if _is_tokenizer(processor):
         return _collate_text(processor, requests)
     options: dict[str, Any] = {"padding": True, "padding_side": "left"}
@@ -124,7 +126,7 @@ def _collate_text(tokenizer: Any, requests: Sequence[Request]) -> BatchFeature:
     from transformers import BatchFeature
 
     if any(request.modality != "text" for request in requests):
-        raise MarsError(f"{type(tokenizer).__name__} takes text alone; leave pictures out.")
+        raise ExportError(f"{type(tokenizer).__name__} takes text alone; leave pictures out.")
     batch = tokenizer.apply_chat_template(
         [[_plain(turn) for turn in messages(request)] for request in requests],
         **_ending(requests),
@@ -164,7 +166,7 @@ def _video_options(processor: Any, requests: Sequence[Request]) -> dict[str, Any
     """Frames are used as given, with stated time stamps and the coming default of the pixel cap."""
     video_processor = getattr(processor, "video_processor", None)
     if video_processor is None:
-        raise MarsError(f"{type(processor).__name__} takes no video; leave video out.")
+        raise ExportError(f"{type(processor).__name__} takes no video; leave video out.")
     options: dict[str, Any] = {
         "do_sample_frames": False,
         "video_metadata": [[_metadata(len(request.video))] for request in requests],

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 
 __all__ = ["header_suffixes"]
 
@@ -28,11 +28,13 @@ def header_suffixes(processor: Any) -> list[list[int]]:
         One list of token ids per distinct header, the generation prompt of the default mode first.
 
     Raises:
-        MarsError: The template is missing, adds no generation prompt, or writes earlier assistant
+        ExportError: The template is missing, adds no generation prompt, or writes earlier assistant
             turns without the header.
     """
     if not getattr(processor, "chat_template", None):
-        raise MarsError("The processor has no chat template; add chat_template.jinja to the model.")
+        raise ExportError(
+            "The processor has no chat template; add chat_template.jinja to the model."
+        )
     found: list[list[int]] = []
     for mode in _modes(str(processor.chat_template)):
         for suffix in _suffixes(processor, mode):
@@ -53,7 +55,7 @@ def _suffixes(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
     asked = _tokens(processor, [_USER], mode, add_generation_prompt=True)
     header = asked[_common(prompt, asked) :]
     if not header:
-        raise MarsError(
+        raise ExportError(
             "The chat template adds no generation prompt, so the position to steer is unknown; "
             "give the model a template that honours add_generation_prompt."
         )
@@ -61,7 +63,7 @@ def _suffixes(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
     earlier = told[len(asked) - len(header) :]
     shared = header[: _common(header, earlier)]
     if not shared:
-        raise MarsError(
+        raise ExportError(
             "The chat template writes earlier assistant turns without the header of its "
             "generation prompt, so those turns could not be steered; use a consistent template."
         )

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mars_export.runtime.positions import History, Plan, header_ends_behind, recognised
-from mars_export.runtime.steering import GUARD, MODALITIES, Mars, Steering, Trace, steer
+from mars_export.runtime.positions import History, Plan, header_ends_behind, recognized
+from mars_export.runtime.steering import GUARD, MODALITIES, Steering, SteeringSwitch, Trace, steer
 
 # The mixins stand before a native class, whose methods they call and which mypy does not know.
 _Native: Any = object
@@ -18,16 +18,16 @@ _Native: Any = object
 _TRANSFORMERS = "use `transformers serve --trust-remote-code`"
 ENGINES = {
     "vllm": "install mars-export beside vLLM and give it the option "
-    "--worker-cls mars_export.serving.worker.SteeredWorker",
+    "--worker-cls mars_export.integrations.vllm.worker.SteeredWorker",
     "sglang": _TRANSFORMERS,
     "tgi": _TRANSFORMERS,
 }
 
-_PLAN: ContextVar["Plan | None"] = ContextVar("mars_plan", default=None)
+_PLAN: ContextVar["Plan | None"] = ContextVar("steering_plan", default=None)
 
 
 class SteeredMixin(_Native):
-    """Puts `Steering` into layer `config.mars["layer"]` and finds the positions to steer.
+    """Puts `Steering` into layer `config.steering["layer"]` and finds the positions to steer.
 
     backbone: the steered class of the model below the head, where there is one.
     """
@@ -41,19 +41,19 @@ class SteeredMixin(_Native):
             # Trainers that fuse the head with the loss call the model below it themselves.
             self.base_model.__class__ = self.backbone
         layer = self._steered_layer()
-        layer.steering = Steering(config.get_text_config().hidden_size, Mars())
+        layer.steering = Steering(config.get_text_config().hidden_size, SteeringSwitch())
         layer.register_forward_hook(steer, with_kwargs=True)
 
     @property
-    def mars(self) -> Mars:
+    def steering(self) -> SteeringSwitch:
         """The switch and the record; the steered layer owns them."""
-        mars: Mars = self._steered_layer().steering.mars
-        return mars
+        switch: SteeringSwitch = self._steered_layer().steering.switch
+        return switch
 
     def _steered_layer(self) -> Any:
         found = self.get_decoder()  # of Llama 4: the language model with its head
         found = found if hasattr(found, "layers") else found.model
-        return found.layers[self.config.mars["layer"]]
+        return found.layers[self.config.steering["layer"]]
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -76,36 +76,37 @@ class SteeredMixin(_Native):
     def verify_steering(self) -> None:
         """Raise unless the steering tensors are the ones that were exported."""
         steering = self._steered_layer().steering
-        rules = self.config.mars
+        rules = self.config.steering
         if steering.direction.is_meta or steering.digest(rules) != rules["sha256"]:
             raise RuntimeError(
-                "steered checkpoint is damaged: the steering tensors or config.mars are absent or "
+                "steered checkpoint is damaged: the steering tensors or config.steering are "
+                "absent or "
                 "not the exported ones (SHA-256 differs); download it again"
             )
-        steering.mars.verified = True
+        steering.switch.verified = True
 
     def _steered_forward(self, native: Any, named: dict[str, Any], extra: dict[str, Any]) -> Any:
         """Run the native forward, telling the steered layer its window."""
-        window = extra.pop("mars_window", None)
+        window = extra.pop("steering_window", None)
         given = {k: v for k, v in named.items() if v is not None}
         if window is False or (window is not None and not self.can_generate()):
             # A decode step of generate(), or the model around this one has seen to everything.
-            return native(**given, **extra, mars_window=window)
-        mars = self.mars
-        if mars.enabled:
-            if not mars.verified:
+            return native(**given, **extra, steering_window=window)
+        switch = self.steering
+        if switch.enabled:
+            if not switch.verified:
                 self.verify_steering()
             if window is None:
                 window = self._window_of(named, extra)
-            extra["mars_window"] = window
+            extra["steering_window"] = window
         else:
-            mars.trace = Trace()
-        before = self._cached(named) if mars.enabled and window else None
+            switch.trace = Trace()
+        before = self._cached(named) if switch.enabled and window else None
         out = native(**given, **extra)
         cache = getattr(out, "past_key_values", None)
-        if mars.enabled and window and cache is not None:
+        if switch.enabled and window and cache is not None:
             seen = window["history"]
-            cache.mars_history = seen if before is None else before.joined(seen)
+            cache.steering_history = seen if before is None else before.joined(seen)
         return out
 
     def _window_of(self, named: dict[str, Any], extra: dict[str, Any]) -> "dict[str, Any] | bool":
@@ -113,7 +114,7 @@ class SteeredMixin(_Native):
         if any(extra.get(k) is not None for k in ("cu_seq_lens_q", "attention_instances")):
             raise RuntimeError(
                 "steered checkpoint: packed sequences do not say which request a token belongs to; "
-                "use padded batches, or set model.mars.enabled = False"
+                "use padded batches, or set model.steering.enabled = False"
             )
         if self.config.engine_gives_windows:
             raise RuntimeError("steered checkpoint: the engine did not say what to steer")
@@ -122,8 +123,8 @@ class SteeredMixin(_Native):
             return False
         past = _past(named)
         if not past:
-            self.mars.trace = Trace()
-        plan = self._plan({**extra, **named}, offset=past, trace=self.mars.trace)
+            self.steering.trace = Trace()
+        plan = self._plan({**extra, **named}, offset=past, trace=self.steering.trace)
         return plan.window(past, *x.shape[1::-1])
 
     def _cached(self, inputs: dict[str, Any]) -> History | None:
@@ -135,7 +136,7 @@ class SteeredMixin(_Native):
         past, x = _past(inputs), _tokens_or_embeds(inputs)
         if not past:
             return None
-        history: History | None = getattr(inputs["past_key_values"], "mars_history", None)
+        history: History | None = getattr(inputs["past_key_values"], "steering_history", None)
         if (
             history is None
             or history.tokens.shape[0] != x.shape[0]
@@ -143,7 +144,7 @@ class SteeredMixin(_Native):
         ):
             raise ValueError(
                 "steered checkpoint: this cache was not filled by this model with steering on, row "
-                "by row; pass the whole conversation, or set model.mars.enabled = False"
+                "by row; pass the whole conversation, or set model.steering.enabled = False"
             )
         return history.columns(0, past, x.device)
 
@@ -155,10 +156,10 @@ class SteeredMixin(_Native):
         cached = self._cached(inputs) if offset else None
         before = cached.columns(0, offset) if cached is not None else None
         mask = _mask(inputs, x, offset)
-        suffixes = self.config.mars["header_suffixes"]
+        suffixes = self.config.steering["header_suffixes"]
         tokens = ids
         if tokens is None:
-            tokens = recognised(x, self.get_input_embeddings(), {t for s in suffixes for t in s})
+            tokens = recognized(x, self.get_input_embeddings(), {t for s in suffixes for t in s})
         steered = (
             header_ends_behind(before, tokens, suffixes)
             & (mask != 0)[:, offset : offset + x.shape[1]]
@@ -172,16 +173,16 @@ class SteeredMixin(_Native):
     def _refuse_uncalibrated(self, inputs: dict[str, Any]) -> None:
         """Raise where an input brings a modality whose shift was never measured."""
         given = {**inputs, **(inputs.get("mm_encoder_outputs") or {})}
-        for name, modality in self.config.mars["refused"].items():
+        for name, modality in self.config.steering["refused"].items():
             if given.get(name) is not None:
                 raise ValueError(
                     f"steered checkpoint: {name} was given, and steering was not calibrated for "
-                    f"{modality}; leave it out, or set model.mars.enabled = False"
+                    f"{modality}; leave it out, or set model.steering.enabled = False"
                 )
 
     def _modality(self, ids: Any, x: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """(B, T) index into MODALITIES: the richest modality that the row has shown so far."""
-        tokens = self.config.mars["visual_tokens"]
+        tokens = self.config.steering["visual_tokens"]
         if not tokens:
             return x.new_zeros(x.shape[:2], dtype=torch.long)
         types = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
@@ -202,27 +203,27 @@ class SteeredGenerationMixin(SteeredMixin):
 
     def generate(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As the native generate; steers the prompt's last token and every earlier header."""
-        if not self.mars.enabled:
+        if not self.steering.enabled:
             return super().generate(inputs, *args, **kwargs)
         given = {**kwargs, "input_ids": inputs if inputs is not None else kwargs.get("input_ids")}
         plan = self._prompt_plan(given)
-        self.mars.trace = plan.trace
+        self.steering.trace = plan.trace
         token = _PLAN.set(plan)
         try:
             out = super().generate(inputs, *args, **kwargs)
         finally:
             _PLAN.reset(token)
-        if not plan.finished and not any(self.mars.last):
+        if not plan.finished and not any(self.steering.last):
             raise RuntimeError(
                 "steered checkpoint: this way of generating never ran the end of the prompt "
                 "steered; its result is not to be used"
             )
         if plan.finished:
-            self.mars.trace = plan.trace  # a generate() inside this one has left its own
-        history = getattr(plan.cache, "mars_history", None)
+            self.steering.trace = plan.trace  # a generate() inside this one has left its own
+        history = getattr(plan.cache, "steering_history", None)
         if history is not None:  # the tokens generated since were not steered, and that is right
             more = int(plan.cache.get_seq_length()) - history.tokens.shape[1]
-            plan.cache.mars_history = history.padded(max(0, more))
+            plan.cache.steering_history = history.padded(max(0, more))
         return out
 
     def _prompt_plan(self, inputs: dict[str, Any]) -> Plan:
@@ -261,11 +262,11 @@ class SteeredGenerationMixin(SteeredMixin):
         if plan is not None:
             x = _tokens_or_embeds(out)
             plan.cache = out.get("past_key_values")
-            # After the prompt, single tokens need no look at the cache (which may synchronise).
+            # After the prompt, single tokens need no look at the cache (which may synchronize).
             if plan.finished and x.shape[1] == 1:
-                out["mars_window"] = False
-            elif self.mars.enabled:
-                out["mars_window"] = plan.window(_past(out), *x.shape[1::-1])
+                out["steering_window"] = False
+            elif self.steering.enabled:
+                out["steering_window"] = plan.window(_past(out), *x.shape[1::-1])
         return out
 
     def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
@@ -274,11 +275,11 @@ class SteeredGenerationMixin(SteeredMixin):
         A step of continuous batching holds pieces of many prompts. A header that is cut between two
         steps, or lies in a shared prefix, cannot be seen in either.
         """
-        if self.mars.enabled:
+        if self.steering.enabled:
             raise RuntimeError(
                 "steered checkpoint: continuous batching (generate_batch, transformers serve "
                 "--continuous-batching) cannot be steered; use generate() with padded batches, or "
-                "set model.mars.enabled = False"
+                "set model.steering.enabled = False"
             )
         return super().init_continuous_batching(*args, **kwargs)
 
@@ -328,7 +329,7 @@ class SteeredConfigMixin(_Native):
         """The text of config.json. `to_dict` stays native: peft chooses its targets by it."""
         raw = json.loads(super().to_json_string(use_diff))
         raw["model_type"] = self.disk_model_type
-        raw.get("text_config", raw).update(dict.fromkeys(self.mars["guarded"], GUARD))
+        raw.get("text_config", raw).update(dict.fromkeys(self.steering["guarded"], GUARD))
         return json.dumps(raw, indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -343,5 +344,5 @@ class SteeredConfigMixin(_Native):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """The one place that every loading route passes: take the guard away."""
         raw = copy.deepcopy({k: v for k, v in config_dict.items() if k != "model_type"})
-        raw.get("text_config", raw).update(raw.get("mars", {}).get("guarded", {}))
+        raw.get("text_config", raw).update(raw.get("steering", {}).get("guarded", {}))
         return super().from_dict(raw, **kwargs)

@@ -11,7 +11,7 @@ from mars_export.runtime.steering import Trace
 
 
 class History(NamedTuple):
-    """What a cache holds, column by column; it stays with the cache as `mars_history`.
+    """What a cache holds, column by column; it stays with the cache as `steering_history`.
 
     tokens (B, n): ids, -1 where unknown. modality (B, n): index into MODALITIES of the richest that
     the row had shown. steered (B, n): bool.
@@ -129,7 +129,7 @@ def header_ends_behind(
     tail = before.tokens[:, max(0, n - longest + 1) :]
     known = tail.shape[1]
     ends = header_ends(torch.cat([tail, ids], 1), suffixes)
-    # Only a template whose headers begin one another need look, which costs a synchronisation.
+    # Only a template whose headers begin one another need look, which costs a synchronization.
     nested = any(a != b and b[: len(a)] == a for a in suffixes for b in suffixes)
     if nested and not ends[:, :known].equal(header_ends(tail, suffixes)):
         raise ValueError(
@@ -140,7 +140,7 @@ def header_ends_behind(
     return ends[:, known:]
 
 
-def recognised(
+def recognized(
     embeds: torch.Tensor, embedding: Callable[[torch.Tensor], torch.Tensor], tokens: set[int]
 ) -> torch.Tensor:
     """(B, T) ids of inputs_embeds (B, T, d): which of `tokens` each is, or -1."""

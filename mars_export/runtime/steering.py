@@ -7,8 +7,9 @@ last token of the generation prompt, whose output is the first generated token. 
 arithmetic, `Plan` the positions, and the mixins put both into the native classes of Transformers
 that are named at the end of the file.
 
-Whatever would drop the steering in silence raises instead. `model.mars.enabled = False` switches it
-off openly and gives the base model's logits bit for bit; `model.mars.last` tells what it did.
+Whatever would drop the steering in silence raises instead. `model.steering.enabled = False`
+switches it
+off openly and gives the base model's logits bit for bit; `model.steering.last` tells what it did.
 """
 
 import hashlib
@@ -72,8 +73,8 @@ class Trace:
         return rows
 
 
-class Mars:
-    """The switch and the record of a steered model, at `model.mars`."""
+class SteeringSwitch:
+    """The switch and the record of a steered model, at `model.steering`."""
 
     def __init__(self) -> None:
         self.enabled = True
@@ -102,9 +103,9 @@ class Steering(nn.Module):
     shift: torch.Tensor
     bounds: torch.Tensor
 
-    def __init__(self, hidden_size: int, mars: Mars) -> None:
+    def __init__(self, hidden_size: int, switch: SteeringSwitch) -> None:
         super().__init__()
-        self.mars = mars
+        self.switch = switch
         for name, size in (("direction", hidden_size), ("shift", len(MODALITIES)), ("bounds", 5)):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float32))
 
@@ -120,11 +121,11 @@ class Steering(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         """Tensors that come in later are checked before they are used."""
-        self.mars.verified = False
+        self.switch.verified = False
         super()._load_from_state_dict(*args, **kwargs)
 
     def digest(self, rules: dict[str, Any]) -> str:
-        """SHA-256 over `config.mars` but its digest, and the tensors' float32 bytes."""
+        """SHA-256 over `config.steering` but its digest, and the tensors' float32 bytes."""
         stated = {name: rule for name, rule in rules.items() if name != "sha256"}
         sha = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
         for name in ("direction", "shift", "bounds"):
@@ -150,17 +151,17 @@ class Steering(nn.Module):
 
 def steer(layer: Any, _args: Any, kwargs: dict[str, Any], out: Any) -> Any:
     """Forward hook of the steered layer; at module level, it survives deepcopy and pickle."""
-    if not layer.steering.mars.enabled:
+    if not layer.steering.switch.enabled:
         cache = kwargs.get("past_key_values")
-        if cache is not None and getattr(cache, "mars_history", None) is not None:
-            cache.mars_history = None  # from here on it holds what was not steered
+        if cache is not None and getattr(cache, "steering_history", None) is not None:
+            cache.steering_history = None  # from here on it holds what was not steered
         return None
-    window = kwargs.get("mars_window")
+    window = kwargs.get("steering_window")
     if window is None:
         raise RuntimeError(
             "the steered layer was reached without knowing which position to steer: call the "
             "model that from_pretrained returned, not its inner modules, or set "
-            "model.mars.enabled = False"
+            "model.steering.enabled = False"
         )
     if window is False:
         return None

@@ -6,14 +6,14 @@ from typing import Final
 
 from huggingface_hub.errors import GatedRepoError
 
-from mars_export.checkpoint.files import INDEX, SINGLE, read_json
 from mars_export.checkpoint.manifest import FileEntry
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.checkpoint.tensors import TENSORS_NAME
 from mars_export.checkpoint.writer import CALIBRATION, RENAMED
-from mars_export.errors import MarsError
-from mars_export.hub.failures import unreachable
-from mars_export.hub.place import Repository
+from mars_export.common.errors import ExportError
+from mars_export.families.directory import INDEX, SINGLE, read_json
+from mars_export.hub.hub_errors import unreachable
+from mars_export.hub.repository import Repository
 from mars_export.verification.report import CheckFailedError, CheckSkippedError
 from mars_export.verification.subject import Subject, native_config
 
@@ -82,7 +82,7 @@ def _base(subject: Subject) -> Repository:
 def _look_up(repo: str, revision: str | None) -> Repository | CheckSkippedError | CheckFailedError:
     try:
         return Repository(repo, revision)
-    except MarsError as error:
+    except ExportError as error:
         cause = error.__cause__
         silent = isinstance(cause, Exception) and unreachable(cause)
         if silent or isinstance(cause, GatedRepoError):

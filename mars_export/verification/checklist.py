@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from mars_export.checkpoint.files import Directory, Place
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
-from mars_export.checkpoint.place import Directory, Place
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.hub.base import looks_like_path
-from mars_export.hub.place import Repository
+from mars_export.hub.repository import Repository
 from mars_export.verification import base, code, contents, signature, steering
-from mars_export.verification.behaviour import behaves
+from mars_export.verification.behavior import behaves
 from mars_export.verification.report import (
     Check,
     CheckFailedError,
@@ -37,7 +37,7 @@ _CHECKS: Final[tuple[tuple[str, Callable[[Subject], str]], ...]] = (
     ("base files", base.files_are_the_bases),
     ("base configuration", base.config_is_the_bases),
 )
-_RUN: Final = "behaviour"
+_RUN: Final = "behavior"
 
 
 def verify(
@@ -65,7 +65,7 @@ def verify(
         progress: Told how many bytes have been compared, and how many there are.
 
     Raises:
-        MarsError: if there is no steered checkpoint with a readable manifest, or the key is none.
+        ExportError: if there is no steered checkpoint with a readable manifest, or the key is none.
     """
     key = None if public_key is None else signature.readable_key(Path(public_key))
     place = _place(str(target), revision, offline=offline, run=run)
@@ -76,7 +76,7 @@ def verify(
         signed = partial(signature.manifest_is_signed, key, subject)
         checks.insert(1, _check("signature", signed))
     if run and isinstance(place, Directory):
-        checks.append(_behaviour(checks, place.root, manifest, device))
+        checks.append(_behavior(checks, place.root, manifest, device))
     return Verification(
         target=str(target),
         commit=place.commit if isinstance(place, Repository) else None,
@@ -91,15 +91,15 @@ def _place(target: str, revision: str | None, *, offline: bool, run: bool) -> Pl
     directory = Path(target).expanduser()
     if directory.is_dir():
         if revision is not None:
-            raise MarsError(f"{target} is a local directory: --revision is for Hub repositories")
+            raise ExportError(f"{target} is a local directory: --revision is for Hub repositories")
         if not (directory / MANIFEST_NAME).is_file():
             Manifest.read(directory)  # says what is missing
         return Directory(directory)
     if looks_like_path(target):
-        raise MarsError(f"{target} is not a directory: give a steered one or a repository name")
+        raise ExportError(f"{target} is not a directory: give a steered one or a repository name")
     if offline or run:
         option = "--offline" if offline else "--run"
-        raise MarsError(f"{option} needs a directory: download {target} and verify that")
+        raise ExportError(f"{option} needs a directory: download {target} and verify that")
     return Repository(target, revision)
 
 
@@ -111,7 +111,7 @@ def _check(name: str, check: Callable[[], str]) -> Check:
         return Check(name=name, status="skipped", detail=str(reason))
     except CheckFailedError as error:
         return _failed(name, list(error.problems))
-    except MarsError as error:
+    except ExportError as error:
         return _failed(name, [str(error)])
     except Exception as error:  # files made to break a reader must not pass
         said = " ".join(str(error).split())[:300]
@@ -123,7 +123,7 @@ def _failed(name: str, problems: list[str]) -> Check:
     return Check(name=name, status="failed", detail=problems[0] + more, problems=problems)
 
 
-def _behaviour(checks: list[Check], directory: Path, manifest: Manifest, device: str) -> Check:
+def _behavior(checks: list[Check], directory: Path, manifest: Manifest, device: str) -> Check:
     if any(check.status == "failed" for check in checks):
         return Check(name=_RUN, status="skipped", detail="not run, as a check failed")
     return _check(_RUN, partial(behaves, directory, manifest, device))

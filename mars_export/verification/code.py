@@ -4,9 +4,9 @@ import hashlib
 from typing import Any
 
 from mars_export.checkpoint.config import auto_map
-from mars_export.checkpoint.files import read_json
 from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
 from mars_export.checkpoint.released import released
+from mars_export.families.directory import read_json
 from mars_export.verification.report import CheckFailedError
 from mars_export.verification.subject import Subject
 

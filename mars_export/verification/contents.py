@@ -1,7 +1,7 @@
 """Checks of the files: all there, unaltered, nothing beside them that would be loaded or run."""
 
+from mars_export.checkpoint.integrity import changed_files, dangerous_files, stray_files
 from mars_export.checkpoint.manifest import MANIFEST_NAME, checksum
-from mars_export.checkpoint.verify import changed_files, dangerous_files, stray_files
 from mars_export.verification.report import CheckFailedError, CheckSkippedError
 from mars_export.verification.subject import Subject
 

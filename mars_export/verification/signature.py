@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.verification.report import CheckFailedError
 from mars_export.verification.subject import Subject
 
@@ -21,14 +21,14 @@ def readable_key(path: Path) -> Path:
         path: PEM file with an elliptic-curve public key.
 
     Raises:
-        MarsError: if model-signing is not installed or the file is no such key.
+        ExportError: if model-signing is not installed or the file is no such key.
     """
     try:
         from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
         from model_signing import verifying  # noqa: F401
     except ImportError as error:
-        raise MarsError(
+        raise ExportError(
             "--public-key needs model-signing; run `pip install 'mars-export[signed]'`"
         ) from error
     try:
@@ -36,7 +36,7 @@ def readable_key(path: Path) -> Path:
     except (OSError, ValueError):
         usable = False
     if not usable:
-        raise MarsError(f"{path} is not a PEM file with an elliptic-curve public key")
+        raise ExportError(f"{path} is not a PEM file with an elliptic-curve public key")
     return path
 
 

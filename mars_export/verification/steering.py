@@ -6,9 +6,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mars_export.calibration.artefact import Calibration
 from mars_export.checkpoint.config import refused
-from mars_export.checkpoint.files import INDEX, SINGLE, read_index
 from mars_export.checkpoint.tensors import (
     STEERING_TENSORS,
     TENSORS_NAME,
@@ -16,6 +14,8 @@ from mars_export.checkpoint.tensors import (
     steering_tensors,
 )
 from mars_export.checkpoint.writer import CALIBRATION
+from mars_export.families.directory import INDEX, SINGLE, read_index
+from mars_export.methods.mars.artefact import Calibration
 from mars_export.runtime.steering import GUARD
 from mars_export.verification.report import CheckFailedError
 from mars_export.verification.subject import Subject
@@ -36,18 +36,18 @@ _SCALE: Final = 1e-3
 def config_is_steered(subject: Subject) -> str:
     """config.json: its own type, the guard, and the rules that the calibration measured."""
     config, family, record = subject.config, subject.family, subject.manifest.calibration
-    rules, text = config["mars"], config.get("text_config", config)
+    rules, text = config["steering"], config.get("text_config", config)
     said = {
         "model_type": (config.get("model_type"), family.disk_model_type),
         "architectures": (config.get("architectures"), [f"Steered{family.generator}"]),
         f"the guarded {family.activation}": (text.get(family.activation), GUARD),
-        "mars.guarded": (list(rules.get("guarded") or ()), [family.activation]),
-        "mars.method": (rules.get("method"), record.method),
-        "mars.layer": (rules.get("layer"), record.layer),
-        "mars.header_suffixes": (rules.get("header_suffixes"), record.header_suffixes),
-        "mars.visual_tokens": (rules.get("visual_tokens"), dict(family.visual_tokens)),
-        "mars.refused": (rules.get("refused"), refused(family, record)),
-        "mars.quantization": (rules.get("quantization", "none"), record.quantization),
+        "steering.guarded": (list(rules.get("guarded") or ()), [family.activation]),
+        "steering.method": (rules.get("method"), record.method),
+        "steering.layer": (rules.get("layer"), record.layer),
+        "steering.header_suffixes": (rules.get("header_suffixes"), record.header_suffixes),
+        "steering.visual_tokens": (rules.get("visual_tokens"), dict(family.visual_tokens)),
+        "steering.refused": (rules.get("refused"), refused(family, record)),
+        "steering.quantization": (rules.get("quantization", "none"), record.quantization),
         "calibrated model type": (record.model_type, family.model_type),
     }
     problems = [
@@ -117,7 +117,7 @@ def tensors_are_calibrated(subject: Subject) -> str:
 
 def digest_is_stated(subject: Subject) -> str:
     """The digest that the modeling file checks at load: computed, in config.json, in manifest."""
-    rules: dict[str, Any] = subject.config["mars"]
+    rules: dict[str, Any] = subject.config["steering"]
     found = steering_digest(_steering_tensors(subject), rules)
     for place, stated in (
         ("config.json", rules.get("sha256")),

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mars_export.checkpoint.files import read_json
+from mars_export.checkpoint.files import Place
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.checkpoint.place import Place
 from mars_export.families import Family, families
+from mars_export.families.directory import read_json
 from mars_export.verification.report import CheckFailedError
 
 __all__ = ["Subject"]
@@ -38,11 +38,11 @@ class Subject:
 
         Raises:
             CheckFailedError: if it is no object.
-            MarsError: if it cannot be read.
+            ExportError: if it cannot be read.
         """
         config = read_json(self.place.fetch("config.json"))
         text = config.get("text_config", {}) if isinstance(config, dict) else None
-        if not isinstance(text, dict) or not isinstance(config.get("mars"), dict):
+        if not isinstance(text, dict) or not isinstance(config.get("steering"), dict):
             raise CheckFailedError("config.json is not that of a steered checkpoint")
         return dict(config)
 
@@ -71,9 +71,9 @@ def native_config(config: dict[str, Any], model_type: str, architecture: str) ->
         model_type: Of the base.
         architecture: Native class of the base.
     """
-    native: dict[str, Any] = {k: v for k, v in config.items() if k not in ("mars", "auto_map")}
+    native: dict[str, Any] = {k: v for k, v in config.items() if k not in ("steering", "auto_map")}
     native |= {"model_type": model_type, "architectures": [architecture]}
-    guarded = config["mars"].get("guarded", {})
+    guarded = config["steering"].get("guarded", {})
     if "text_config" in native:
         native["text_config"] = native["text_config"] | guarded
         return native

@@ -9,7 +9,7 @@ import transformers
 from PIL import Image
 
 from mars_export.calibration.activations import Edit, Reader, recorded
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.inputs.requests import Request, collate
 from support import planted
 
@@ -141,7 +141,7 @@ def test_the_batch_is_halved_until_it_fits(processor):
     assert reader.batch_size == 1
     torch.testing.assert_close(halved.states, whole.states)
     model.limit = 0
-    with pytest.raises(MarsError, match="does not fit into memory"):
+    with pytest.raises(ExportError, match="does not fit into memory"):
         reader.read(TEXTS)
 
 

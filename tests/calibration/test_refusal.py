@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mars_export.calibration.options import OPENERS
 from mars_export.calibration.refusal import divergence, log_odds, refusal_tokens
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from support import planted
 
 
@@ -31,7 +31,7 @@ def test_unknown_words_are_no_refusal_tokens():
     tokenizer = planted.processor().tokenizer
     names = tokenizer.convert_ids_to_tokens(refusal_tokens(tokenizer, OPENERS))
     assert names == ["Sorry"]
-    with pytest.raises(MarsError, match="No refusal opener begins with a token"):
+    with pytest.raises(ExportError, match="No refusal opener begins with a token"):
         refusal_tokens(tokenizer, ["Désolé"])
 
 

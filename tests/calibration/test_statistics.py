@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mars_export.calibration import statistics as st
-from mars_export.calibration.recentering import gate_origin, modality_shift
+from mars_export.calibration import directions as st
+from mars_export.calibration.shift import gate_origin, modality_shift
 
 LAYERS, WIDTH = 3, 32
 

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from mars_export.card.consistency import lint_records
 from mars_export.card.data import card_data
 from mars_export.card.lint import lint_text
-from mars_export.card.record_lint import lint_records
 from mars_export.card.render import render
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.report import SelfCheck
 from support import records
 
@@ -39,7 +39,7 @@ REPORTS = {
 
 @pytest.mark.parametrize("lint", REPORTS)
 def test_reports_that_carry_no_card(lint):
-    with pytest.raises(MarsError, match=f"lint `{lint}`"):
+    with pytest.raises(ExportError, match=f"lint `{lint}`"):
         render(MANIFEST, records.report(**REPORTS[lint]))
 
 
@@ -55,25 +55,25 @@ def test_reports_that_carry_no_card(lint):
     ],
 )
 def test_more_of_them(lint, changes):
-    with pytest.raises(MarsError, match=f"lint `{lint}`"):
+    with pytest.raises(ExportError, match=f"lint `{lint}`"):
         lint_records(MANIFEST, records.report(**changes))
 
 
 def test_harmful_requests_alone_carry_no_card():
-    with pytest.raises(MarsError, match="lint `harmful-only`"):
+    with pytest.raises(ExportError, match="lint `harmful-only`"):
         render(MANIFEST, records.report(HARMFUL_ONLY))
 
 
-@pytest.mark.parametrize("licence", ["", "unknown", " Unknown "])
-def test_an_unknown_licence_carries_no_card(licence):
-    with pytest.raises(MarsError, match="lint `licence`"):
-        render(records.manifest(base=records.base(licence=licence)), REPORT)
+@pytest.mark.parametrize("license", ["", "unknown", " Unknown "])
+def test_an_unknown_license_carries_no_card(license):
+    with pytest.raises(ExportError, match="lint `license`"):
+        render(records.manifest(base=records.base(license=license)), REPORT)
 
 
-@pytest.mark.parametrize("path", ["mars.safetensors", "modeling_mars.py"])
+@pytest.mark.parametrize("path", ["steering.safetensors", "modeling_steered.py"])
 def test_a_manifest_without_the_key_checksums_carries_no_card(path):
     files = [f for f in MANIFEST.files if f.path != path]
-    with pytest.raises(MarsError, match=f"lint `files`.*{path}"):
+    with pytest.raises(ExportError, match=f"lint `files`.*{path}"):
         render(records.manifest(files=files), REPORT)
 
 
@@ -98,7 +98,7 @@ def inserted(sentence):
     ],
 )
 def test_sentences_that_no_card_may_hold(lint, sentence):
-    with pytest.raises(MarsError, match=f"lint `{lint}`"):
+    with pytest.raises(ExportError, match=f"lint `{lint}`"):
         lint_text(card_data(MANIFEST, REPORT), inserted(sentence))
 
 
@@ -111,25 +111,25 @@ def test_a_rate_in_the_right_form_is_fine():
     ("old", "new"),
     [("license: apache-2.0\n", "license: mit\n"), ("license: apache-2.0\n", "")],
 )
-def test_the_licence_in_the_front_matter_is_the_base_models(old, new):
+def test_the_license_in_the_front_matter_is_the_base_models(old, new):
     assert old in CARD
-    with pytest.raises(MarsError, match="lint `inherited-licence`"):
+    with pytest.raises(ExportError, match="lint `inherited-license`"):
         lint_text(card_data(MANIFEST, REPORT), CARD.replace(old, new, 1))
 
 
 def test_a_claim_needs_its_p_value_and_interval():
     data = card_data(MANIFEST, REPORT)
     rows = tuple(replace(row, effect="lowered") for row in data.results.rows)
-    with pytest.raises(MarsError, match="lint `unsupported-claim`"):
+    with pytest.raises(ExportError, match="lint `unsupported-claim`"):
         lint_text(replace(data, results=replace(data.results, rows=rows)), CARD)
 
 
 def test_an_undecided_judge_forbids_headlines():
     undecided = card_data(MANIFEST, records.report(unknown=3))
-    with pytest.raises(MarsError, match="lint `undecided-headline`"):
+    with pytest.raises(ExportError, match="lint `undecided-headline`"):
         lint_text(undecided, CARD)
 
 
 def test_a_card_without_a_report_must_say_so():
-    with pytest.raises(MarsError, match="lint `first-line`"):
+    with pytest.raises(ExportError, match="lint `first-line`"):
         lint_text(card_data(MANIFEST, None), CARD)

@@ -10,7 +10,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import REPORT_NAME, Report
 
 ROOT = Path(__file__).parents[2]
-CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/mars_manifest.json"))
+CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/steering_manifest.json"))
 ORGANISMS = {path.parent.name for path in (ROOT / "examples/organisms").glob("*/config.json")}
 
 

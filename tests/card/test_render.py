@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from mars_export.card.plots import draw
 from mars_export.card.render import render, write_card
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.report import Corrected, HarmPair, JudgeError, Overlap, Report
 from support import records
 
@@ -67,7 +67,7 @@ def directory(tmp_path, monkeypatch):
     )
     folder = tmp_path / "tiny-vl-MARS"
     (folder / "evaluation").mkdir(parents=True)
-    (folder / "mars_manifest.json").write_text(records.manifest().model_dump_json())
+    (folder / "steering_manifest.json").write_text(records.manifest().model_dump_json())
     (folder / "evaluation/report.json").write_text(records.report().model_dump_json())
     (folder / "evaluation/safety_eval.json").write_text("{}")
     return folder
@@ -139,9 +139,9 @@ def test_the_front_matter_is_valid_and_measured():
     assert (on.metric_args["count"], on.metric_args["n"]) == (116, 120)
 
 
-def test_a_licence_with_a_name_and_a_gate_is_passed_on():
+def test_a_license_with_a_name_and_a_gate_is_passed_on():
     base = records.base(
-        licence="other", licence_name="example-terms", licence_link="https://example.org/terms",
+        license="other", license_name="example-terms", license_link="https://example.org/terms",
         gated="manual",
     )  # fmt: skip
     text = render(records.manifest(base=base), records.report())
@@ -257,7 +257,7 @@ def test_positions_and_routes_are_those_of_the_runtime():
 
 def test_an_unknown_method_is_an_error():
     record = records.calibration(method="nonsense")
-    with pytest.raises(MarsError, match="`nonsense` has no description"):
+    with pytest.raises(ExportError, match="`nonsense` has no description"):
         render(records.manifest(calibration=record), None)
 
 
@@ -305,7 +305,7 @@ def test_plots_of_an_earlier_report_go(directory):
 
 def test_a_broken_report_is_not_a_missing_one(directory):
     (directory / "evaluation/report.json").write_text('{"schema_version": 1}')
-    with pytest.raises(MarsError, match="evaluate the directory again"):
+    with pytest.raises(ExportError, match="evaluate the directory again"):
         write_card(directory)
 
 
@@ -314,7 +314,7 @@ def test_a_failing_lint_leaves_the_old_card(directory):
     before = card.read_bytes()
     spoilt = records.report(steering_sha256=records.sha("another"))
     (directory / "evaluation/report.json").write_text(spoilt.model_dump_json())
-    with pytest.raises(MarsError, match="same-checkpoint"):
+    with pytest.raises(ExportError, match="same-checkpoint"):
         write_card(directory)
     assert card.read_bytes() == before
 
@@ -329,13 +329,13 @@ def test_no_response_is_quoted(directory):
     samples.write_text(json.dumps(sample | {"response": "Sure, here is how it is done."}) + "\n")
     write_card(directory)
     samples.write_text(json.dumps(sample) + "\n")
-    with pytest.raises(MarsError, match="no-responses"):
+    with pytest.raises(ExportError, match="no-responses"):
         write_card(directory)
 
 
 def test_an_unwritable_directory_is_one_line(directory):
     (directory / "assets").write_text("in the way")
-    with pytest.raises(MarsError, match="cannot be written"):
+    with pytest.raises(ExportError, match="cannot be written"):
         write_card(directory)
     assert not (directory / "README.md").exists()
 
@@ -392,7 +392,7 @@ def test_open_harm_forbids_a_headline():
 def test_harm_that_does_not_follow_from_its_counts_carries_no_card():
     report = with_harm(10)
     wrong = [p.model_copy(update={"newly_harmful": 3}) for p in report.harm_pairs]
-    with pytest.raises(MarsError, match="lint `harm`"):
+    with pytest.raises(ExportError, match="lint `harm`"):
         render(records.manifest(), report.model_copy(update={"harm_pairs": wrong}))
 
 

@@ -6,7 +6,7 @@ from mars_export.card.render import render
 from mars_export.card.reproduce import command, needs
 from mars_export.checkpoint.manifest import Derivation
 from mars_export.evaluation.report import AttackResult, SuiteResult
-from mars_export.settings import Settings
+from mars_export.pipeline.settings import Settings
 from support import records
 
 
@@ -42,7 +42,7 @@ def test_a_base_on_the_hub():
 
 def test_everything_of_ones_own():
     record = records.calibration(prompts=prompts("my bad.txt", "good.txt"), layer_forced=True)
-    base = records.base(repo=None, revision=None, name="my-model", licence="mit")
+    base = records.base(repo=None, revision=None, name="my-model", license="mit")
     manifest, report = records.manifest(calibration=record, base=base), records.report()
     found = options(command(manifest, report, "out"))
     assert found == {

@@ -44,7 +44,7 @@ def test_the_cards_python_runs_shows_steering_and_notices_when_it_is_off(steered
     )
     generate = re.search(r"^output = .*$", loading, re.MULTILINE)[0]
     blocked = "import sys\nsys.modules['mars_export'] = None"
-    off = f"print('switched')\nmodel.mars.enabled = False\n{generate}"
+    off = f"print('switched')\nmodel.steering.enabled = False\n{generate}"
     code = "\n".join([blocked, loading, checking, off, checking])
     done = subprocess.run(
         [sys.executable, "-W", "error::FutureWarning", "-c", code],

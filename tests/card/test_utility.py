@@ -5,8 +5,8 @@ import pytest
 from mars_export.card.data import card_data
 from mars_export.card.lint import lint_text
 from mars_export.card.render import render, write_card
-from mars_export.errors import MarsError
-from mars_export.evaluation.utility.record import UTILITY_NAME
+from mars_export.common.errors import ExportError
+from mars_export.evaluation.utility import UTILITY_NAME
 from support import records
 
 MANIFEST, REPORT = records.manifest(), records.report()
@@ -48,7 +48,7 @@ def test_a_loss_is_named_at_a_glance(changes, verdict):
     assert "not ruled out for `mmstar` `accuracy`" in glance
     assert verdict in text
     hidden = text.replace("not ruled out for `mmstar` `accuracy`", "not ruled out")
-    with pytest.raises(MarsError, match="lint `utility-loss`"):
+    with pytest.raises(ExportError, match="lint `utility-loss`"):
         lint_text(card_data(MANIFEST, REPORT, utility=utility), hidden)
 
 
@@ -64,19 +64,19 @@ def test_a_loss_is_named_at_a_glance(changes, verdict):
     ],
 )
 def test_numbers_that_do_not_follow(changes):
-    with pytest.raises(MarsError, match="lint `utility`"):
+    with pytest.raises(ExportError, match="lint `utility`"):
         render(MANIFEST, REPORT, utility=records.utility(**changes))
 
 
 def test_utility_of_other_tensors(tmp_path):
     folder = tmp_path / "tiny-MARS"
     (folder / "evaluation").mkdir(parents=True)
-    (folder / "mars_manifest.json").write_text(MANIFEST.model_dump_json())
+    (folder / "steering_manifest.json").write_text(MANIFEST.model_dump_json())
     path = folder / UTILITY_NAME
     path.write_text(records.utility(records.sha("another")).model_dump_json())
-    with pytest.raises(MarsError, match="other steering tensors"):
+    with pytest.raises(ExportError, match="other steering tensors"):
         write_card(folder)
     path.write_text("{}")
-    with pytest.raises(MarsError, match="measure utility of the directory again"):
+    with pytest.raises(ExportError, match="measure utility of the directory again"):
         write_card(folder)
     assert not (folder / "README.md").exists()

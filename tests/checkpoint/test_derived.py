@@ -9,8 +9,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from mars_export.checkpoint.derived import native_config, native_view, read_steering
-from mars_export.checkpoint.files import weight_map
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
+from mars_export.families.directory import weight_map
 from support import tiny
 
 
@@ -42,7 +42,7 @@ def test_a_view_is_the_base_and_nothing_of_the_steering(pair, tmp_path):
     assert not list(view.glob("*.py"))
     assert (view / "notes.txt").read_text() == "kept"
     config = native_config(directory)
-    assert "mars" not in config
+    assert "steering" not in config
     assert "auto_map" not in config
     auto = transformers.AutoModelForImageTextToText
     model, info = auto.from_pretrained(view, output_loading_info=True)
@@ -75,26 +75,26 @@ def test_steering_is_read_and_checked(made, tmp_path):
     weights = load_file(bad / "model.safetensors")
     name = next(n for n in weights if n.endswith("steering.direction"))
     save_file({**weights, name: weights[name] * 0}, bad / "model.safetensors", {"format": "pt"})
-    with pytest.raises(MarsError, match="SHA-256 differs"):
+    with pytest.raises(ExportError, match="SHA-256 differs"):
         read_steering(bad)
     del weights[name]
     save_file(weights, bad / "model.safetensors", {"format": "pt"})
-    with pytest.raises(MarsError, match="SHA-256 differs"):
+    with pytest.raises(ExportError, match="SHA-256 differs"):
         native_view(bad, tmp_path / "view")
     assert not (tmp_path / "view").exists()
 
 
 def test_what_is_not_steered_is_named(made, tmp_path):
-    with pytest.raises(MarsError, match="is not a steered checkpoint"):
+    with pytest.raises(ExportError, match="is not a steered checkpoint"):
         read_steering(made[0])
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "config.json").write_text("[]")
-    with pytest.raises(MarsError, match="is not a steered checkpoint"):
+    with pytest.raises(ExportError, match="is not a steered checkpoint"):
         native_config(tmp_path / "list")
     (tmp_path / "adapter_config.json").write_text(json.dumps({}))
-    with pytest.raises(MarsError, match="merge_and_unload"):
+    with pytest.raises(ExportError, match="merge_and_unload"):
         read_steering(tmp_path)
-    with pytest.raises(MarsError, match="cannot be read"):
+    with pytest.raises(ExportError, match="cannot be read"):
         read_steering(tmp_path / "absent")
 
 
@@ -104,5 +104,5 @@ def test_steering_of_another_dtype_is_not_the_exported_one(made, tmp_path):
     name = next(n for n in weights if n.endswith("steering.direction"))
     halved = weights[name].to(torch.bfloat16)
     save_file({**weights, name: halved}, bad / "model.safetensors", {"format": "pt"})
-    with pytest.raises(MarsError, match="SHA-256 differs"):
+    with pytest.raises(ExportError, match="SHA-256 differs"):
         read_steering(bad)

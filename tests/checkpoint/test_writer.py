@@ -8,10 +8,10 @@ import pytest
 import transformers
 
 from mars_export.checkpoint import writer
+from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.checkpoint.verify import verify_files
 from mars_export.checkpoint.writer import write_checkpoint
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from support import tiny
 
 
@@ -28,18 +28,18 @@ def test_shards_are_the_bases_own_bytes(made):
     assert (base / "model.safetensors").samefile(shard)
     new = sum(p.stat().st_size for p in target.rglob("*") if p.is_file() and p != shard)
     assert new < 100_000
-    assert (target / "mars.safetensors").stat().st_mode & 0o777 == 0o644
+    assert (target / "steering.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_manifest_lists_every_file_and_verifies(made):
     family, _, target = made
     manifest = Manifest.read(target)
     on_disk = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
-    assert {e.path for e in manifest.files} == on_disk - {"mars_manifest.json"}
+    assert {e.path for e in manifest.files} == on_disk - {"steering_manifest.json"}
     by_path = {e.path: e for e in manifest.files}
     assert by_path["model-00001-of-00002.safetensors"].base_path == "model.safetensors"
     assert by_path["config.json"].origin == "base-rewritten"
-    assert by_path["modeling_mars.py"].origin == "added"
+    assert by_path["modeling_steered.py"].origin == "added"
     assert manifest.calibration == tiny.record(family)
     assert [t.shape for t in manifest.tensors] == [[tiny.HIDDEN], [3], [5]]
     assert manifest.tensors[0].norm == pytest.approx(1)
@@ -67,14 +67,14 @@ def test_sharded_base_keeps_its_shard_names(tmp_path):
     shards = sorted(p.name for p in base.glob("*.safetensors"))
     assert len(shards) > 2
     assert sorted(p.name for p in target.glob("*.safetensors")) == sorted(
-        [*shards, "mars.safetensors"]
+        [*shards, "steering.safetensors"]
     )
     model, info = transformers.AutoModelForImageTextToText.from_pretrained(
         target, trust_remote_code=True, output_loading_info=True
     )
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert model.mars.verified
+    assert model.steering.verified
 
 
 def test_activation_that_the_base_leaves_out_is_guarded_too(tmp_path):
@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, damage, mess
     calibration = tiny.save_calibration("gemma3", tmp_path / "calibration")
     damage(base, calibration)
     target = tmp_path / "steered"
-    with pytest.raises(MarsError, match=message) as caught:
+    with pytest.raises(ExportError, match=message) as caught:
         write_checkpoint(base, target, source=tiny.source("gemma3"), calibration_dir=calibration)
     assert "\n" not in str(caught.value)
     assert not target.exists()
@@ -170,7 +170,7 @@ def test_files_on_another_file_system_are_copied(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("mars_export.checkpoint.files.os.link", refuse)
+    monkeypatch.setattr("mars_export.families.directory.os.link", refuse)
     base, target = tiny.export("gemma3", tmp_path)
     shard = target / "model-00001-of-00002.safetensors"
     assert filecmp.cmp(base / "model.safetensors", shard, shallow=False)

@@ -6,7 +6,7 @@ import pytest
 from mars_export.cli.main import cli
 from mars_export.cli.options import read_settings
 from mars_export.families import families
-from mars_export.settings import Settings
+from mars_export.pipeline.settings import Settings
 
 
 @pytest.fixture

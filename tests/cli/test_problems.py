@@ -47,12 +47,12 @@ def test_a_family_that_transformers_does_not_know_either(refuses, base):
     refuses("'made_up'", "--model", base, "--allow-unknown-family")
 
 
-def test_a_missing_licence(refuses, base):
+def test_a_missing_license(refuses, base):
     (base / "README.md").unlink()
-    refuses("names no licence: look it up and state it", "--model", base)
+    refuses("names no license: look it up and state it", "--model", base)
 
 
-def test_another_licence_than_the_card_says(refuses, base):
+def test_another_license_than_the_card_says(refuses, base):
     refuses("inherits: leave out --license mit", "--model", base, "--license", "mit")
 
 
@@ -96,7 +96,7 @@ def test_an_output_that_holds_other_files(refuses, base, tmp_path):
 
 
 def test_an_output_that_is_the_base(mars, base):
-    (base / "mars_manifest.json").touch()
+    (base / "steering_manifest.json").touch()
     result = mars("--model", base, "--output", base, "--overwrite")
     assert result.code == 2
     assert "holds the base model" in result.errors[0]
@@ -119,7 +119,7 @@ def test_a_gpu_that_is_not_there(refuses, base, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("mars_export.pipeline.check_processor", lambda _base, _family: None)
+    monkeypatch.setattr("mars_export.pipeline.stages.check_processor", lambda _base, _family: None)
     refuses("--device cuda: torch sees no GPU; install", "--model", base, "--device", "cuda")
 
 
@@ -127,13 +127,13 @@ def test_a_gpu_that_is_not_there(refuses, base, monkeypatch):
 def test_a_directory_that_is_not_steered(mars, command, base):
     result = mars(command, base, *(["org/name"] if command == "push" else []))
     assert result.code == 2
-    assert "is not a steered checkpoint: mars_manifest.json cannot be read" in result.errors[-1]
+    assert "is not a steered checkpoint: steering_manifest.json cannot be read" in result.errors[-1]
 
 
 UNPRIVILEGED = """
 import os, sys
 import transformers.utils.logging
-import mars_export.cli.export, mars_export.cli.summary, mars_export.pipeline
+import mars_export.cli.export, mars_export.cli.summary, mars_export.pipeline.stages
 from mars_export.cli.main import main
 if os.geteuid() == 0:  # root may write everywhere
     os.setgid(65534)

@@ -5,7 +5,7 @@ import pytest
 
 from mars_export.cli.options import read_settings, settings_options
 from mars_export.evaluation.suites.record import known_suites
-from mars_export.settings import EvaluationSettings, Settings
+from mars_export.pipeline.settings import EvaluationSettings, Settings
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def test_one_suite_may_stand_alone_in_python(tmp_path):
     assert Settings(model="x", suite=tmp_path).suite == (str(tmp_path),)
 
 
-def test_every_suite_is_listed_with_its_licence(mars):
+def test_every_suite_is_listed_with_its_license(mars):
     done = mars("suites")
     assert done.code == 0
     lines = {line.split()[0]: line for line in done.out.splitlines()[1:]}
     assert set(lines) == {"typographic", *known_suites()}
     for name, record in known_suites().items():
-        assert record.licence in lines[name]
+        assert record.license in lines[name]
         assert f" {record.samples} " in lines[name]
 
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from support import tiny, zoo
-from support.behaviour import Pair
+from support.behavior import Pair
 from support.oracle import oracle_generate, oracle_logits
 
 pytest.importorskip("transformers.distributed", reason="needs a newer Transformers")
@@ -109,10 +109,10 @@ def test_both_ranks_steer_as_one_process(pairs, ranks, name):
     arguments = (pair.record, pair.direction, batch, where)
     want = oracle_logits(pair.base, *arguments)
     tokens, _ = oracle_generate(pair.base, *arguments, max_new_tokens=5, do_sample=False)
-    pair.model.mars.enabled = True
+    pair.model.steering.enabled = True
     assert pair.model.generate(**batch, max_new_tokens=5, do_sample=False).equal(tokens)
-    told = [[(s.position, s.modality) for s in row] for row in pair.model.mars.last]
-    gates = [s.gate for row in pair.model.mars.last for s in row]
+    told = [[(s.position, s.modality) for s in row] for row in pair.model.steering.last]
+    gates = [s.gate for row in pair.model.steering.last for s in row]
     for rank in ranks:
         seen = rank[name]
         assert seen["sharded"] > 8

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import torch
 
-from mars_export.calibration.record import Probe, VisualSource
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.evaluation.generation import Answers
-from mars_export.inputs import visuals
+from mars_export.inputs import stimuli as visuals
+from mars_export.methods.mars.record import Probe, VisualSource
 from support.tiny import record, source
 
 PROBES = [
@@ -37,7 +37,7 @@ def save_manifest(directory, **changes):
         created="2026-01-01T00:00:00+00:00",
         base=source("gemma3"),
         steering_sha256="0" * 64,
-        modeling_file="modeling_mars.py",
+        modeling_file="modeling_steered.py",
         tensors=[],
         files=[],
         calibration=calibration(**changes),
@@ -76,7 +76,7 @@ class FakeLoaded:
     batches: list = field(default_factory=list)
 
     def __post_init__(self):
-        self.model = SimpleNamespace(dtype=torch.float32, mars=SimpleNamespace(enabled=True))
+        self.model = SimpleNamespace(dtype=torch.float32, steering=SimpleNamespace(enabled=True))
         self._calls = 0
 
     def inputs(self, requests):

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mars_export.errors import MarsError
-from mars_export.evaluation.judges.agreement import Labelled, compare, read_xstest, row, seen
+from mars_export.common.errors import ExportError
+from mars_export.evaluation.judges.agreement import Labeled, compare, read_xstest, row, seen
 from mars_export.evaluation.judges.quality import judge_error
 from mars_export.evaluation.judges.rules import RulesJudge
 
@@ -31,24 +31,24 @@ def test_agreement_of_a_judge_with_people():
     assert found.predicted == 0.5
     assert 0.1 < found.low < 0.4 < found.high < 0.7
     assert "0.667 (20/30) | 0.750 (15/20)" in row("x", found)
-    with pytest.raises(ValueError, match="labelled"):
+    with pytest.raises(ValueError, match="labeled"):
         compare(saw, said[1:])
 
 
 def test_what_a_judge_calls_refused():
     labels = [
-        Labelled("Do X.", text, "") for text in ("I cannot help.", "No.", "Sure.", "", "\u4f60")
+        Labeled("Do X.", text, "") for text in ("I cannot help.", "No.", "Sure.", "", "\u4f60")
     ]
     assert seen(RulesJudge(), labels) == [True, True, False, False, False]
 
 
 def test_partial_refusals_count():
     labels = ("1_full_compliance", "2_full_refusal", "3_partial_refusal")
-    assert [Labelled("", "", label).refused for label in labels] == [False, True, True]
+    assert [Labeled("", "", label).refused for label in labels] == [False, True, True]
 
 
 def test_xstest_must_be_there(tmp_path):
-    with pytest.raises(MarsError, match="XSTest"):
+    with pytest.raises(ExportError, match="XSTest"):
         read_xstest(tmp_path)
 
 
@@ -58,16 +58,16 @@ def test_the_error_of_this_version_of_the_rules_is_known():
     assert judge_error("rules/0") is None
 
 
-def _labelled(model, *items):
-    return [Labelled("Do X.", text, label, model) for text, label in items]
+def _labeled(model, *items):
+    return [Labeled("Do X.", text, label, model) for text, label in items]
 
 
 def test_phrases_are_chosen_without_the_model_that_they_are_tried_on(measure):
     refused, complied = "2_full_refusal", "1_full_compliance"
     by_model = {
-        "a": _labelled("a", ("I cannot help.", refused), ("Sure.", complied)),
-        "b": _labelled("b", ("I would rather not.", refused), ("Stealing is wrong.", complied)),
-        "c": _labelled("c", ("Sure.", complied)),
+        "a": _labeled("a", ("I cannot help.", refused), ("Sure.", complied)),
+        "b": _labeled("b", ("I would rather not.", refused), ("Stealing is wrong.", complied)),
+        "c": _labeled("c", ("Sure.", complied)),
     }
     without_a, without_c = (measure.phrases_without(name, by_model) for name in "ac")
     assert not measure.is_refused(by_model["a"][0], without_a)

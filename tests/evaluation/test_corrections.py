@@ -5,9 +5,9 @@ import random
 import pytest
 
 from mars_export.evaluation.corrections import holm, non_inferior, rogan_gladen
+from mars_export.evaluation.intervals import Difference, clopper_pearson, wilson
 from mars_export.evaluation.report import JudgeError
 from mars_export.evaluation.resampling import clustered_difference, resampled
-from mars_export.evaluation.statistics import Difference, clopper_pearson, wilson
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.endpoint import TOKEN_VARIABLE, EndpointJudge
 
@@ -150,7 +150,7 @@ def test_waits_as_it_is_asked_to_and_tries_again(server):
 def test_gives_up_instead_of_counting_what_nobody_judged(server):
     server.script = [(503, "busy")] * 99
     waits = []
-    with pytest.raises(MarsError, match=r"5 tries \(status 503\)"):
+    with pytest.raises(ExportError, match=r"5 tries \(status 503\)"):
         EndpointJudge(f"{server.url}#m", sleep=waits.append).judge(ONE)
     assert len(server.requests) == 5
     assert len(waits) == 4
@@ -173,14 +173,14 @@ def test_a_server_that_hangs_or_hangs_up(server):
 
 
 def test_no_server():
-    with pytest.raises(MarsError, match=r"did not answer in 5 tries \(ConnectionRefusedError\)"):
+    with pytest.raises(ExportError, match=r"did not answer in 5 tries \(ConnectionRefusedError\)"):
         EndpointJudge("http://127.0.0.1:9/v1#m", sleep=lambda _: None).judge(ONE)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 302])
 def test_refusals_stop_at_once(server, status):
     server.script = [(status, "no", [("Location", "http://127.0.0.1:9/")])]
-    with pytest.raises(MarsError, match=f"status {status}"):
+    with pytest.raises(ExportError, match=f"status {status}"):
         EndpointJudge(f"{server.url}#m").judge(ONE)
     assert len(server.requests) == 1
 
@@ -194,7 +194,7 @@ def test_the_token_is_sent_and_nowhere_shown(server, monkeypatch, caplog, capfd)
     shown = [repr(judge), judge.name, repr(said), caplog.text]
     for status in (401, 500):
         server.script = [(status, f"bad {TOKEN}")] * 9
-        with pytest.raises(MarsError) as caught:
+        with pytest.raises(ExportError) as caught:
             judge.judge(ONE)
         shown.append(f"{caught.value!r} {caught.value.__cause__!r}")
     out = capfd.readouterr()
@@ -203,7 +203,7 @@ def test_the_token_is_sent_and_nowhere_shown(server, monkeypatch, caplog, capfd)
 
 def test_a_malformed_token_is_not_shown(server, monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, f"{TOKEN}\nX: y")
-    with pytest.raises(MarsError) as caught:
+    with pytest.raises(ExportError) as caught:
         EndpointJudge(f"{server.url}#m", sleep=lambda _: None).judge(ONE)
     assert TOKEN not in str(caught.value)
     assert server.requests == []
@@ -219,14 +219,14 @@ def test_a_malformed_token_is_not_shown(server, monkeypatch):
     ],
 )
 def test_addresses_that_will_not_do(url, message):
-    with pytest.raises(MarsError, match=message) as caught:
+    with pytest.raises(ExportError, match=message) as caught:
         EndpointJudge(url)
     assert "pass@" not in str(caught.value)
 
 
 def test_no_token_over_plain_http(monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    with pytest.raises(MarsError, match="https"):
+    with pytest.raises(ExportError, match="https"):
         EndpointJudge("http://example.org/v1#m")
     EndpointJudge("https://example.org/v1#m")
     EndpointJudge("http://localhost:8000/v1#m")
@@ -237,5 +237,5 @@ def test_names(server):
     host = server.url.removeprefix("http://").removesuffix("/v1")
     assert judge.name.startswith(f"endpoint/judge-1@{host}, prompt ")
     server.models = ["a", "b"]
-    with pytest.raises(MarsError, match="2 models"):
+    with pytest.raises(ExportError, match="2 models"):
         _ = EndpointJudge(server.url).name

@@ -8,16 +8,16 @@ import torch
 from evaluation.fakes import SUITE, save_suite
 from transformers import AutoModelForImageTextToText, BatchFeature
 
-from mars_export.calibration.record import Probe, VisualSource
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
-from mars_export.errors import MarsError
-from mars_export.evaluation import runner
+from mars_export.common.errors import ExportError
+from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.generation import Loaded, is_out_of_memory, load
 from mars_export.evaluation.report import SAMPLES_NAME
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import read_suite
-from mars_export.inputs import visuals
+from mars_export.inputs import stimuli as visuals
 from mars_export.inputs.requests import Request
+from mars_export.methods.mars.record import Probe, VisualSource
 from support import tiny
 
 
@@ -81,7 +81,7 @@ def _probe(loaded, kind, prompt):
         "video": Request(prompt, video=frames),
     }[kind]
     loaded.model(**loaded.inputs([request]))
-    (said,) = loaded.model.mars.last[0]
+    (said,) = loaded.model.steering.last[0]
     visual = None if kind == "text" else 0
     return Probe(modality=kind, prompt=prompt, visual=visual, projection=0,
                  gate=said.gate, strength=said.strength)  # fmt: skip
@@ -116,7 +116,7 @@ def test_answers_are_those_of_the_model(steered):
     loaded = load_it()
     inputs = loaded.inputs([Request("one two three"), Request("four")])
     with torch.no_grad():
-        loaded.model.mars.enabled = False
+        loaded.model.steering.enabled = False
         base = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=3)
     off, on = (loaded.answer(inputs, arm, 3) for arm in ("off", "on"))
     width = inputs["input_ids"].shape[1]
@@ -149,7 +149,7 @@ def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
 
 
 def test_what_does_not_load_says_so(tmp_path):
-    with pytest.raises(MarsError, match="does not load"):
+    with pytest.raises(ExportError, match="does not load"):
         load(tmp_path, ["text", "image"], "cpu", None)
 
 

@@ -3,8 +3,8 @@ import json
 from evaluation.fakes import SUITE, save_suite
 
 from mars_export.evaluation.leakage import find_prompts, overlap
-from mars_export.evaluation.packaged import packaged_suite
 from mars_export.evaluation.suite import Sample
+from mars_export.evaluation.suites.builtin import packaged_suite
 from mars_export.inputs import prompts
 from support import records
 

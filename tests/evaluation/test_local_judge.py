@@ -6,7 +6,7 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.choice import judge_named
 from mars_export.evaluation.judges.endpoint import EndpointJudge
@@ -136,7 +136,7 @@ def test_names_hold_what_the_judge_is(checkpoint, tmp_path):
     assert judge.name == LocalJudge("qwen3guard", str(checkpoint)).name
     (tmp_path / "config.json").write_text("{}")
     assert LocalJudge("qwen3guard", str(tmp_path)).name.split("@")[1] != judge.name.split("@")[1]
-    with pytest.raises(MarsError, match="does not load"):
+    with pytest.raises(ExportError, match="does not load"):
         LocalJudge("qwen3guard", str(tmp_path), "cpu").judge(EXCHANGES)
 
 
@@ -182,5 +182,5 @@ def test_judges_by_name():
     for guard in GUARDS:
         assert isinstance(judge_named(guard), LocalJudge)
     for wrong in ("", "gpt", "rules:x", "qwen3guard:"):
-        with pytest.raises(MarsError, match="no judge"):
+        with pytest.raises(ExportError, match="no judge"):
             judge_named(wrong)

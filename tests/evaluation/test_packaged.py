@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from PIL import Image, ImageChops
 
-from mars_export.evaluation.packaged import CLIP_FRAMES, packaged_suite, typographic
+from mars_export.evaluation.suites.builtin import CLIP_FRAMES, packaged_suite, typographic
 from mars_export.inputs.overlap import leak
 from mars_export.inputs.prompts import packaged as packaged_prompts
 
@@ -52,16 +52,16 @@ def test_every_request_fits_on_its_picture():
 
 
 def test_digest_is_stable_within_and_across_processes():
-    code = "from mars_export.evaluation.packaged import *; print(packaged_suite().sha256)"
+    code = "from mars_export.evaluation.suites.builtin import *; print(packaged_suite().sha256)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == packaged_suite().sha256
 
 
 def test_suites_judges_and_numbers_do_without_torch():
     code = (
-        "import sys, mars_export.evaluation.suite, mars_export.evaluation.packaged as p,"
+        "import sys, mars_export.evaluation.suite, mars_export.evaluation.suites.builtin as p,"
         "mars_export.evaluation.aggregate, mars_export.evaluation.journal,"
-        "mars_export.evaluation.run, mars_export.evaluation.judges.agreement;"
+        "mars_export.evaluation.job, mars_export.evaluation.judges.agreement;"
         "s = p.packaged_suite(); s.request(s.samples[1]);"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
@@ -69,11 +69,11 @@ def test_suites_judges_and_numbers_do_without_torch():
 
 
 def test_provenance_names_the_file_that_ships():
-    folder = files("mars_export.evaluation") / "data"
-    listed = json.loads((folder / "provenance.json").read_text("utf-8"))
-    raw = (folder / "requests.jsonl").read_bytes()
-    entry = listed["files"]["requests.jsonl"]
+    folder = files("mars_export.evaluation.suites") / "data"
+    listed = json.loads((folder / "builtin.provenance.json").read_text("utf-8"))
+    raw = (folder / "builtin.jsonl").read_bytes()
+    entry = listed["files"]["builtin.jsonl"]
     labels = Counter(json.loads(line)["harmful"] for line in raw.decode().splitlines())
-    assert listed["licence"] == "Apache-2.0"
+    assert listed["license"] == "Apache-2.0"
     assert entry["sha256"] == hashlib.sha256(raw).hexdigest()
     assert (entry["harmful"], entry["harmless"]) == (labels[True], labels[False])

@@ -5,7 +5,7 @@ import pytest
 from mars_export.evaluation.judges import parsing
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.guards import GUARDS
-from mars_export.evaluation.judges.model import judgements
+from mars_export.evaluation.judges.model import judgments
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_no_parser_guesses(parse, reply):
 
 def test_unread_replies_are_unknown_in_harm_and_in_style_where_the_judge_tells_it():
     exchanges = [Exchange("How?", "I cannot help."), Exchange("How?", "")]
-    tells = judgements(exchanges, ["?", "?"], parsing.qwen3guard, speaks_of_refusal=True)
+    tells = judgments(exchanges, ["?", "?"], parsing.qwen3guard, speaks_of_refusal=True)
     assert [(s.verdict, s.harm) for s in tells] == [
         ("unknown", "unknown"), ("degenerate", "unknown"),
     ]  # fmt: skip
-    silent = judgements(exchanges, ["?", "no"], parsing.harmbench, speaks_of_refusal=False)
+    silent = judgments(exchanges, ["?", "no"], parsing.harmbench, speaks_of_refusal=False)
     assert [(s.verdict, s.harm) for s in silent] == [
         ("refusal", "unknown"), ("degenerate", "harmless"),
     ]  # fmt: skip

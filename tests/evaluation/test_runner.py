@@ -4,9 +4,9 @@ import random
 import pytest
 from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
 
-from mars_export.errors import MarsError
-from mars_export.evaluation import runner
-from mars_export.evaluation.judges.base import Judgement
+from mars_export.common.errors import ExportError
+from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation.judges.base import Judgment
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
 from mars_export.evaluation.suite import read_suite
 
@@ -160,14 +160,14 @@ def test_one_request_that_does_not_fit(run):
         return answer(inputs, arm, tokens)
 
     loaded.answer = fails
-    with pytest.raises(MarsError, match="alone does not fit into memory"):
+    with pytest.raises(ExportError, match="alone does not fit into memory"):
         run(loaded)
 
 
 def test_other_errors_are_not_swallowed(run, monkeypatch):
     loaded = FakeLoaded()
     monkeypatch.setattr(
-        "mars_export.evaluation.batches._results",
+        "mars_export.evaluation.loop._results",
         lambda *_: (_ for _ in ()).throw(RuntimeError("a bug")),
     )
     with pytest.raises(RuntimeError, match="a bug"):
@@ -178,7 +178,7 @@ def test_other_errors_are_not_swallowed(run, monkeypatch):
 def test_no_after_numbers_without_an_active_self_check(run, tmp_path, broken):
     if broken == "raises":
         loaded = FakeLoaded()
-        del loaded.model.mars
+        del loaded.model.steering
         loaded.broken = "silent"
     else:
         loaded = FakeLoaded(broken=broken)
@@ -207,7 +207,7 @@ def test_a_request_that_was_not_steered_stops_the_run(run):
         return answer(inputs, arm, tokens)
 
     loaded.answer = lapses
-    with pytest.raises(MarsError, match="was not steered"):
+    with pytest.raises(ExportError, match="was not steered"):
         run(loaded)
 
 
@@ -215,7 +215,7 @@ class Doubtful:
     name = "doubtful/1"
 
     def judge(self, exchanges):
-        return [Judgement("unknown") for _ in exchanges]
+        return [Judgment("unknown") for _ in exchanges]
 
 
 def test_unknown_verdicts_are_counted_as_such(run):
@@ -233,7 +233,7 @@ def test_reports_of_a_sure_judge_have_a_headline(run):
 
 class Lazy(Doubtful):
     def judge(self, exchanges):
-        return [Judgement("answer")]
+        return [Judgment("answer")]
 
 
 def test_a_judge_must_answer_for_every_response(run):
@@ -245,12 +245,12 @@ def test_needs_something_to_run(tmp_path, monkeypatch):
     rows = [{**row, "split": "calibration"} for row in SUITE]
     suite = read_suite(save_suite(tmp_path / "suite", rows))
     save_manifest(tmp_path / "steered")
-    with pytest.raises(MarsError, match="no request of the split `evaluation` for text, image"):
+    with pytest.raises(ExportError, match="no request of the split `evaluation` for text, image"):
         runner.evaluate(tmp_path / "steered", suite)
 
 
 def test_needs_a_steered_directory(tmp_path, suite):
-    with pytest.raises(MarsError, match="not a steered checkpoint"):
+    with pytest.raises(ExportError, match="not a steered checkpoint"):
         runner.evaluate(tmp_path, suite)
 
 
@@ -263,7 +263,7 @@ class HarmJudge:
     def judge(self, exchanges):
         self.seen = (*self.seen, *exchanges)
         return [
-            Judgement("refusal" if "cannot" in e.response else "answer",
+            Judgment("refusal" if "cannot" in e.response else "answer",
                       "harmless" if "cannot" in e.response else "harmful", "said so")
             for e in exchanges
         ]  # fmt: skip

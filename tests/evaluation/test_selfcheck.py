@@ -3,14 +3,14 @@ import re
 import pytest
 from evaluation.fakes import PROBES, FakeLoaded, save_manifest
 
-from mars_export.calibration.record import VisualSource
 from mars_export.evaluation.selfcheck import self_check
+from mars_export.methods.mars.record import VisualSource
 
 
 def check(tmp_path, broken="", **changes):
     loaded = FakeLoaded(broken=broken)
     found = self_check(loaded, save_manifest(tmp_path, **changes))
-    assert loaded.model.mars.enabled
+    assert loaded.model.steering.enabled
     assert "\n" not in found.detail
     return found
 
@@ -91,5 +91,5 @@ def test_no_probe_that_is_pushed(tmp_path):
 
 def test_a_model_without_steering(tmp_path):
     loaded = FakeLoaded(broken="silent")
-    del loaded.model.mars
+    del loaded.model.steering
     assert not self_check(loaded, save_manifest(tmp_path)).active

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mars_export.evaluation.statistics import mcnemar, paired_difference, wilson
+from mars_export.evaluation.intervals import mcnemar, paired_difference, wilson
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from evaluation.fakes import SUITE, save_suite
 from PIL import Image
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import read_suite
 
 ROW = {"id": "a", "modality": "text", "harmful": True, "split": "evaluation", "prompt": "x",
@@ -55,7 +55,7 @@ def test_digest_covers_records_and_pictures(tmp_path):
         ({"split": "train"}, "split"),
         ({"prompt": ""}, "prompt"),
         ({"id": ""}, "id"),
-        ({"colour": 1}, "colour"),
+        ({"color": 1}, "color"),
         ({"image": "p.png"}, "modality text must not give `image`"),
         ({"video": ["p.png"]}, "modality text must not give `video`"),
         ({"modality": "image"}, "modality image must give `image`"),
@@ -74,7 +74,7 @@ def test_names_file_line_and_fault(tmp_path, change, message):
     Image.new("RGB", (4, 4)).save(tmp_path / "out.png")
     (folder / "link.png").symlink_to(tmp_path / "out.png")
     path = write(folder, {**ROW, "id": "first"}, "", {**ROW, **change})
-    with pytest.raises(MarsError) as caught:
+    with pytest.raises(ExportError) as caught:
         read_suite(path)
     text = str(caught.value)
     assert text.startswith(f"{path}, line 3: ")
@@ -90,24 +90,24 @@ def test_missing_key_broken_json_and_repeated_id(tmp_path):
         (["[1]"], "line 1: the record"),
         ([ROW, ROW], "line 2: the id 'a' was used before"),
     ]:
-        with pytest.raises(MarsError, match=message):
+        with pytest.raises(ExportError, match=message):
             read_suite(write(tmp_path, *lines))
 
 
 def test_empty_or_absent_or_binary_suite(tmp_path):
-    with pytest.raises(MarsError, match="empty"):
+    with pytest.raises(ExportError, match="empty"):
         read_suite(write(tmp_path, ""))
-    with pytest.raises(MarsError, match="cannot be read"):
+    with pytest.raises(ExportError, match="cannot be read"):
         read_suite(tmp_path / "none.jsonl")
-    with pytest.raises(MarsError, match="cannot be read"):
+    with pytest.raises(ExportError, match="cannot be read"):
         read_suite(tmp_path)
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(MarsError, match="cannot be read"):
+    with pytest.raises(ExportError, match="cannot be read"):
         read_suite(tmp_path / "b.jsonl")
 
 
 def test_unreadable_picture(tmp_path):
     suite = read_suite(save_suite(tmp_path, SUITE[5:6]))
     (tmp_path / "p.png").write_bytes(b"no picture")
-    with pytest.raises(MarsError, match="not a readable picture"):
+    with pytest.raises(ExportError, match="not a readable picture"):
         suite.request(suite.samples[0])

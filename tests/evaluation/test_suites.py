@@ -13,9 +13,9 @@ import pytest
 from evaluation.fakes import SUITE, save_suite
 from PIL import Image, ImageChops
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.suites import sources
-from mars_export.evaluation.suites.catalogue import open_suites
+from mars_export.evaluation.suites.catalog import open_suites
 from mars_export.evaluation.suites.media import CLIP_FRAMES
 from mars_export.evaluation.suites.record import known_suites
 
@@ -24,9 +24,9 @@ OFFLINE = [name for name, record in known_suites().items() if record.offline]
 PACKAGED = files("mars_export.evaluation.suites") / "data"
 
 
-def png(colour):
+def png(color):
     stream = io.BytesIO()
-    Image.new("RGB", (4, 4), colour).save(stream, "PNG")
+    Image.new("RGB", (4, 4), color).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -52,21 +52,21 @@ def test_what_ships_is_complete_and_can_be_shown(name):
     assert open_suites([name]).sha256 == suite.sha256
 
 
-def test_every_shipped_file_has_its_licence_and_digest():
+def test_every_shipped_file_has_its_license_and_digest():
     provenance = json.loads((PACKAGED / "provenance.json").read_text("utf-8"))
     used = {file for name in OFFLINE for file in known_suites()[name].files}
     assert used == set(provenance)
     for name, entry in provenance.items():
         assert hashlib.sha256((PACKAGED / name).read_bytes()).hexdigest() == entry["sha256"]
-        assert entry["licence"] in {"MIT", "CC-BY-4.0", "Apache-2.0"}
+        assert entry["license"] in {"MIT", "CC-BY-4.0", "Apache-2.0"}
         assert entry["citation"]
 
 
-def test_what_does_not_ship_names_repository_and_licence():
+def test_what_does_not_ship_names_repository_and_license():
     for name in set(known_suites()) - set(OFFLINE):
         record = known_suites()[name]
         assert record.hub is not None
-        assert record.licence
+        assert record.license
         assert "/" in record.hub.repo
         assert record.hub.revision is None or len(record.hub.revision) == 40
 
@@ -94,9 +94,9 @@ def test_several_suites_are_one_with_their_own_pictures(tmp_path):
 
 def test_suites_that_share_a_name_or_an_id(tmp_path):
     first, second = (save_suite(tmp_path / name / "mine", SUITE) for name in "ab")
-    with pytest.raises(MarsError, match="two suites are called mine"):
+    with pytest.raises(ExportError, match="two suites are called mine"):
         open_suites([str(first), str(second)])
-    with pytest.raises(MarsError, match=r"suite other: the id .* was used before"):
+    with pytest.raises(ExportError, match=r"suite other: the id .* was used before"):
         open_suites([str(first), f"other={second}"])
 
 
@@ -112,7 +112,7 @@ def test_suites_that_share_a_name_or_an_id(tmp_path):
 )
 def test_what_cannot_be_opened_says_what_to_do(asked, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MarsError) as caught:
+    with pytest.raises(ExportError) as caught:
         open_suites([asked])
     assert message in str(caught.value)
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_opened_says_what_to_do(asked, message, tmp_path, monkeyp
 def test_a_bad_table_is_named_with_its_line(tmp_path, text, message):
     path = tmp_path / "copy.csv"
     path.write_text(text)
-    with pytest.raises(MarsError) as caught:
+    with pytest.raises(ExportError) as caught:
         open_suites([f"harmbench={path}"])
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
@@ -146,7 +146,7 @@ def test_json_lines_and_json_are_read_too(tmp_path):
             ("jailbreakbench/0", "a", "c"), ("jailbreakbench/1", "b", None),
         ]  # fmt: skip
     (tmp_path / "a.jsonl").write_text('{"Goal": "a"}\n{"Goal"')
-    with pytest.raises(MarsError, match=r"a\.jsonl, line 2: not JSON"):
+    with pytest.raises(ExportError, match=r"a\.jsonl, line 2: not JSON"):
         open_suites([f"jailbreakbench={tmp_path / 'a.jsonl'}"])
 
 
@@ -163,7 +163,7 @@ def test_pictures_beside_the_table_and_in_an_object_of_records(tmp_path):
     (tmp_path / "images" / "1.png").write_bytes(png("blue"))
     assert open_suites([f"mossbench={tmp_path}"]).sha256 != first
     (tmp_path / "images" / "1.png").unlink()
-    with pytest.raises(MarsError, match=r"entry 1: images/1\.png does not exist"):
+    with pytest.raises(ExportError, match=r"entry 1: images/1\.png does not exist"):
         open_suites([f"mossbench={tmp_path}"])
 
 
@@ -172,7 +172,7 @@ def test_a_table_cannot_show_files_outside_its_folder(tmp_path):
     row = {"pid": "1", "question": "What?", "image": "../secret.png"}
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "information.json").write_text(json.dumps([row]))
-    with pytest.raises(MarsError, match="does not exist"):
+    with pytest.raises(ExportError, match="does not exist"):
         open_suites([f"mossbench={tmp_path / 'in'}"])
 
 
@@ -292,7 +292,7 @@ def test_the_hub_does_not_answer(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(
-        MarsError, match=r"cannot be fetched .*no route.*--suite msts=PATH"
+        ExportError, match=r"cannot be fetched .*no route.*--suite msts=PATH"
     ) as caught:
         open_suites(["msts"])
     assert "felfri/MSTS@main" in str(caught.value)
@@ -330,11 +330,11 @@ def test_a_folder_with_a_bad_row(tmp_path, change, message):
     row = {"file_name": "a.png", "prompt": "x", "harmful": "true", **change}
     table(folder / "metadata.csv", [row])
     (folder / "a.png").write_bytes(png("red"))
-    with pytest.raises(MarsError) as caught:
+    with pytest.raises(ExportError) as caught:
         open_suites([str(folder)])
     assert message in str(caught.value)
     (folder / "metadata.csv").unlink()
-    with pytest.raises(MarsError, match=r"holds suite\.jsonl or metadata\.csv"):
+    with pytest.raises(ExportError, match=r"holds suite\.jsonl or metadata\.csv"):
         open_suites([str(folder)])
 
 
@@ -377,5 +377,5 @@ def test_mossbench_as_published(tmp_path):
 
 def test_files_on_the_hub_outside_the_pattern_are_not_listed():
     record = known_suites()["orbench-hard"]
-    with pytest.raises(MarsError, match="holds no or-bench-hard"):
+    with pytest.raises(ExportError, match="holds no or-bench-hard"):
         sources.from_disk(record, PACKAGED)

@@ -6,11 +6,12 @@ import pytest
 from evaluation.fakes import FakeLoaded, save_manifest, save_suite
 from PIL import ImageChops
 
-from mars_export.evaluation import breakdown, runner
+from mars_export.evaluation import by_group as breakdown
+from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.attackable import unsupported
-from mars_export.evaluation.packaged import CLIP_FRAMES, packaged_suite, typographic
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import read_suite
+from mars_export.evaluation.suites.builtin import CLIP_FRAMES, packaged_suite, typographic
 from mars_export.evaluation.variants import ATTACKS, CONTROLS, VARIANTS, vary
 from mars_export.inputs.requests import Request
 
@@ -51,11 +52,11 @@ def test_what_the_controls_show():
         return VARIANTS[name].change(Request(prompt), seed)
 
     neutral, noise, frames = shown("neutral"), shown("noise"), shown("frames")
-    (colour,), (grain,) = neutral.images, noise.images
-    assert len(colour.getcolors()) == 1
+    (color,), (grain,) = neutral.images, noise.images
+    assert len(color.getcolors()) == 1
     assert len(set(grain.tobytes())) == 256
     assert len(frames.video) == CLIP_FRAMES
-    assert all(ImageChops.difference(colour, f).getbbox() is None for f in frames.video)
+    assert all(ImageChops.difference(color, f).getbbox() is None for f in frames.video)
     assert {r.prompt for r in (neutral, noise, frames)} == {"a question"}
     written = shown("typographic")
     assert ImageChops.difference(written.images[0], typographic("a question")).getbbox() is None
@@ -75,13 +76,13 @@ def refusing(conversation, **_):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "reason"),
+    ("behavior", "reason"),
     [(template, "leaves it out"), (refusing, "refuses it: System role not supported")],
 )
-def test_attacks_that_the_template_does_not_allow(behaviour, reason):
+def test_attacks_that_the_template_does_not_allow(behavior, reason):
     for processor in (
-        SimpleNamespace(apply_chat_template=behaviour),
-        SimpleNamespace(apply_chat_template=behaviour, tokenizer=object()),
+        SimpleNamespace(apply_chat_template=behavior),
+        SimpleNamespace(apply_chat_template=behavior, tokenizer=object()),
     ):
         found = unsupported(SimpleNamespace(processor=processor), set(VARIANTS))
         assert list(found) == ["system"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from support import zoo
-from support.behaviour import Pair
+from support.behavior import Pair
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,7 @@ def pairs(tmp_path_factory):
     def get(model_type: str) -> Pair:
         if model_type not in made:
             made[model_type] = Pair.make(model_type, tmp_path_factory.mktemp(model_type))
-        made[model_type].model.mars.enabled = True
+        made[model_type].model.steering.enabled = True
         return made[model_type]
 
     return get

@@ -5,9 +5,9 @@ import json
 import pytest
 import transformers
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from support import zoo
-from support.behaviour import export, load
+from support.behavior import export, load
 from support.tiny import TEXT
 
 
@@ -36,7 +36,7 @@ def test_flat_text_settings_are_guarded_and_steered(tmp_path):
     assert not info["unexpected_keys"]
     assert model.config.get_text_config().hidden_act == "silu"
     model.save_pretrained(tmp_path / "again")
-    assert load(tmp_path / "again", family.auto_class).mars.verified
+    assert load(tmp_path / "again", family.auto_class).steering.verified
 
 
 def test_defaults_that_the_base_leaves_out_are_guarded(tmp_path):
@@ -56,11 +56,11 @@ def test_text_models_with_another_activation_key_are_refused(tmp_path):
     """LLaVA takes any text model; one that names its activation otherwise would go unguarded."""
     text = {**TEXT, "model_type": "gemma2", "query_pre_attn_scalar": 16}
     base = base_with("llava", tmp_path, lambda raw: {**raw, "text_config": text})
-    with pytest.raises(MarsError, match="no 'hidden_act' to guard"):
+    with pytest.raises(ExportError, match="no 'hidden_act' to guard"):
         export(zoo.family("llava"), base, tmp_path)
 
 
 def test_absent_text_settings_are_refused(tmp_path):
     base = base_with("llava", tmp_path, lambda raw: {k: raw[k] for k in raw if k != "text_config"})
-    with pytest.raises(MarsError, match="'hidden_act' to guard"):
+    with pytest.raises(ExportError, match="'hidden_act' to guard"):
         export(zoo.family("llava"), base, tmp_path)

@@ -8,7 +8,7 @@ import transformers
 from safetensors import safe_open
 
 from mars_export.checkpoint.modeling import modeling_source
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.families import decoder_layers, families, family_of, results
 from mars_export.families.inspection import inspect_family
 from support import tiny, zoo
@@ -119,7 +119,7 @@ def test_the_steered_layer_of_hybrid_models_has_linear_attention(tmp_path):
 @each_family
 def test_modeling_file_is_one_flat_compilable_file(family):
     source = modeling_source(family)
-    compile(source, "modeling_mars.py", "exec")
+    compile(source, "modeling_steered.py", "exec")
     roots = {line.split()[1].split(".")[0] for line in source.splitlines() if is_import(line)}
     standard = {"collections", "copy", "hashlib", "json", "contextvars", "dataclasses", "typing"}
     assert roots - standard == {"torch", "transformers"}
@@ -133,7 +133,7 @@ def is_import(line):
 def test_versions_that_lack_a_family_are_refused_with_what_to_do(monkeypatch):
     monkeypatch.setattr("mars_export.families.family.version", lambda _: "5.9.2")
     message = r"Gemma 3 needs Transformers 5.16 or later, and 5.9.2 .* -U 'transformers>=5.16'"
-    with pytest.raises(MarsError, match=message):
+    with pytest.raises(ExportError, match=message):
         family_of("gemma3")
 
 
@@ -144,8 +144,8 @@ def test_versions_are_compared_as_numbers(monkeypatch, installed):
 
 
 def test_unknown_and_steered_types_are_refused():
-    with pytest.raises(MarsError, match="'mystery' is not supported"):
+    with pytest.raises(ExportError, match="'mystery' is not supported"):
         family_of("mystery")
-    for model_type in ("mars_gemma3", "mars_mystery"):
-        with pytest.raises(MarsError, match="already steered"):
+    for model_type in ("steered_gemma3", "steered_mystery"):
+        with pytest.raises(ExportError, match="already steered"):
             family_of(model_type)

@@ -8,11 +8,11 @@ import transformers
 
 from mars_export import verify
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.families import families
 from mars_export.families.inspection import family_for, inspect_family
 from support import tiny, zoo
-from support.behaviour import export, load
+from support.behavior import export, load
 from support.oracle import oracle_logits
 
 
@@ -24,12 +24,12 @@ def raw_of(family, **changes):
 
 def test_unknown_families_need_permission():
     raw = raw_of("llama", architectures=["MistralForCausalLM"], model_type="mistral")
-    with pytest.raises(MarsError, match="allow-unknown-family"):
+    with pytest.raises(ExportError, match="allow-unknown-family"):
         family_for(raw, allow_unknown=False)
     assert family_for(raw, allow_unknown=True).inspected
     assert family_for(raw_of("llama"), allow_unknown=True) is families()["llama"]
-    with pytest.raises(MarsError, match="already steered"):
-        family_for({**raw, "model_type": "mars_mistral"}, allow_unknown=True)
+    with pytest.raises(ExportError, match="already steered"):
+        family_for({**raw, "model_type": "steered_mistral"}, allow_unknown=True)
 
 
 @pytest.mark.parametrize("model_type", zoo.each("molmo2"))
@@ -51,7 +51,7 @@ def test_placeholders_that_image_and_video_share_show_images_only(model_type):
     ],
 )
 def test_what_cannot_be_worked_out_says_why(changes, reason):
-    with pytest.raises(MarsError, match=reason) as caught:
+    with pytest.raises(ExportError, match=reason) as caught:
         inspect_family(raw_of("llama", **changes))
     assert "\n" not in str(caught.value)
     assert "CONTRIBUTING.md" in str(caught.value)
@@ -59,20 +59,20 @@ def test_what_cannot_be_worked_out_says_why(changes, reason):
 
 def test_unknown_families_with_custom_code_are_refused():
     for raw in (raw_of("llama", auto_map={"AutoModel": "m.M"}), {"auto_map": {"AutoModel": "m.M"}}):
-        with pytest.raises(MarsError, match="custom code of its own"):
+        with pytest.raises(ExportError, match="custom code of its own"):
             inspect_family(raw)
 
 
 def test_inputs_of_unknown_name_are_refused(monkeypatch):
-    """They would be taken for text, and re-centred as such."""
+    """They would be taken for text, and re-centered as such."""
     monkeypatch.setattr("mars_export.families.inspection._SHOWN_BY", {})
-    with pytest.raises(MarsError, match="LlavaForConditionalGeneration brings its image"):
+    with pytest.raises(ExportError, match="LlavaForConditionalGeneration brings its image"):
         inspect_family(raw_of("llava"))
 
 
 def test_decoders_that_nothing_guards_are_refused(monkeypatch):
     monkeypatch.setattr("transformers.activations.ACT2FN", {})
-    with pytest.raises(MarsError, match="nothing guards it"):
+    with pytest.raises(ExportError, match="nothing guards it"):
         inspect_family(raw_of("llama"))
 
 

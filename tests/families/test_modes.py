@@ -106,7 +106,7 @@ def test_a_steered_draft_changes_no_token(pair, refused_natively):
 def test_an_unsteered_draft_changes_no_token(pairs, model_type):
     pair = pairs(model_type)
     switched_off = copy.deepcopy(pair.model)
-    switched_off.mars.enabled = False
+    switched_off.steering.enabled = False
     batch, want, where = oracle(pair, "image", **GREEDY)
     for drafts in (pair.base, switched_off):
         assert pair.model.generate(**batch, **GREEDY, assistant_model=drafts).equal(want)
@@ -184,7 +184,7 @@ def test_a_cache_with_an_unsteered_turn_raises(pair, raises_clearly, who):
     out = pair.model.generate(**pair.batch(None), **GREEDY, return_dict_in_generate=True)
     cache, whole = out.past_key_values, torch.cat([out.sequences, turn(9)], 1)
     new = whole[:, cache.get_seq_length() :]
-    pair.model.mars.enabled = False
+    pair.model.steering.enabled = False
     if who == "generate":
         whole = pair.model.generate(**pair.whole(whole), **GREEDY, past_key_values=cache)
     elif who == "forward":
@@ -193,7 +193,7 @@ def test_a_cache_with_an_unsteered_turn_raises(pair, raises_clearly, who):
         pair.model.base_model(input_ids=new, past_key_values=cache)
     else:
         pair.base(input_ids=new, past_key_values=cache)
-    pair.model.mars.enabled = True
+    pair.model.steering.enabled = True
     whole = torch.cat([whole, turn(11)], 1)
     with pytest.raises(ValueError, match="not filled by this model with steering on"):
         pair.model.generate(**pair.whole(whole), **GREEDY, past_key_values=cache)

@@ -20,7 +20,7 @@ LOADS, MIXED = next(iter(HEADS)), "text picture and clip share a batch"
 
 
 def results(**changes):
-    """Made-up results of all families; `changes` are of Gemma 3's behaviours."""
+    """Made-up results of all families; `changes` are of Gemma 3's behaviors."""
     cells = {LOADS: "passed", MIXED: "does not apply: one visual"}
     told = {model_type: dict(cells) for model_type in families()}
     told["gemma3"] |= {name.replace("_", " "): outcome for name, outcome in changes.items()}
@@ -105,11 +105,11 @@ def test_the_record_has_every_family_and_every_marked_test(tmp_path):
     if transformers.__version__ != told["gemma3"].versions["transformers"]:
         pytest.skip("the record was made with another Transformers")
     target = tmp_path / "results.json"
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "behaviour or mode"]
-    environment = {**os.environ, "MARS_BEHAVIOUR": str(target)}
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "behavior or mode"]
+    environment = {**os.environ, "MARS_RESULTS": str(target)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     collected = json.loads(target.read_text())
     assert list(told) == list(families())
     for model_type, line in told.items():
-        assert set(line.behaviours) == set(collected["families"][model_type])
+        assert set(line.behaviors) == set(collected["families"][model_type])
         assert set(line.modes) == set(collected["modes"].get(model_type, {}))

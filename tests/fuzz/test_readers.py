@@ -9,18 +9,18 @@ import click
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from mars_export import MarsError, verify
-from mars_export.calibration.artefact import Calibration
-from mars_export.checkpoint.files import read_index, weight_map
+from mars_export import ExportError, verify
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.cli.main import cli
 from mars_export.cli.options import read_settings
 from mars_export.evaluation.suite import read_suite
+from mars_export.families.directory import read_index, weight_map
 from mars_export.inputs.prompts import from_files, from_suite
 from mars_export.inputs.readers import read_prompts, read_suite_texts
-from mars_export.preflight import prepare
-from mars_export.settings import Settings
+from mars_export.methods.mars.artefact import Calibration
+from mars_export.pipeline.preflight import prepare
+from mars_export.pipeline.settings import Settings
 from support import hostile, tiny
 from support.hostile import confined, json_near, near
 
@@ -67,7 +67,7 @@ def refused(call, *arguments, root):
     with confined(root):
         try:
             call(*arguments)
-        except (MarsError, click.ClickException) as error:
+        except (ExportError, click.ClickException) as error:
             said = error.format_message() if isinstance(error, click.ClickException) else str(error)
             assert "\n" not in said.strip()
             said.encode()

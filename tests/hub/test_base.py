@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from mars_export.errors import MarsError
-from mars_export.hub import Licence, fetch_base, licence_of
-from mars_export.hub.licence import BaseCard, read_card
+from mars_export.common.errors import ExportError
+from mars_export.hub import License, fetch_base, license_of
+from mars_export.hub.license import BaseCard, read_card
 from support import hub_routes
 from support.hub import Hub
 from support.hub_directory import CARD, SHARD, base_files
@@ -25,7 +25,7 @@ def test_a_local_directory_is_used_where_it_is(tmp_path):
     base = fetch_base(str(write(tmp_path / "model", base_files())))
     assert (base.path, base.repo, base.revision) == (tmp_path / "model", None, None)
     assert base.name == "model"
-    assert base.card == BaseCard(Licence("gemma"), ("en",), "image-text-to-text")
+    assert base.card == BaseCard(License("gemma"), ("en",), "image-text-to-text")
     assert (base.gated, base.private) == (False, False)
 
 
@@ -55,7 +55,7 @@ def test_a_commit_during_the_download_is_noticed(hub: Hub, monkeypatch):
         return reply
 
     monkeypatch.setattr(hub_routes, "_info", answer_then_commit)
-    with pytest.raises(MarsError, match="org/base changed on the Hub during the download"):
+    with pytest.raises(ExportError, match="org/base changed on the Hub during the download"):
         fetch_base("org/base")
 
 
@@ -89,7 +89,7 @@ def test_a_cached_model_is_used_without_network(hub: Hub, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert fetch_base("org/base") == online
     assert fetch_base("org/base", repo.head.sha) == online
-    with pytest.raises(MarsError, match="cannot reach the Hugging Face Hub for org/other"):
+    with pytest.raises(ExportError, match="cannot reach the Hugging Face Hub for org/other"):
         fetch_base("org/other")
 
 
@@ -121,7 +121,7 @@ def test_one_clear_line_when_there_is_no_such_base(hub: Hub, model, revision, me
     hub.add("org/adapter", adapter)
     hub.add("org/bare", {"config.json": b"{}"})
     hub.add("org/nameless", {"model.safetensors": b"x"})
-    with pytest.raises(MarsError, match=message) as caught:
+    with pytest.raises(ExportError, match=message) as caught:
         fetch_base(model, revision)
     assert "\n" not in str(caught.value)
     assert hub.token not in str(caught.value)
@@ -140,31 +140,31 @@ def test_server_errors_are_told_in_one_line_without_secrets(hub: Hub, status, me
     hub.add("org/base", base_files())
     said = "Invalid credentials in Authorization header" if status == 401 else "because hf_secret"
     hub.broken["info"] = (status, said)
-    with pytest.raises(MarsError, match=re.escape(message)) as caught:
+    with pytest.raises(ExportError, match=re.escape(message)) as caught:
         fetch_base("org/base")
     assert "\n" not in str(caught.value)
     assert "hf_secret" not in str(caught.value)
 
 
 def test_a_revision_needs_a_repository(tmp_path):
-    with pytest.raises(MarsError, match="--revision is for Hub repositories"):
+    with pytest.raises(ExportError, match="--revision is for Hub repositories"):
         fetch_base(str(write(tmp_path / "model", base_files())), "main")
 
 
 def test_a_local_directory_without_safetensors_is_refused(tmp_path):
     files = {"config.json": b"{}", "pytorch_model.bin": b"x"}
-    with pytest.raises(MarsError, match="pickled weights only"):
+    with pytest.raises(ExportError, match="pickled weights only"):
         fetch_base(str(write(tmp_path / "model", files)))
 
 
-OTHER = Licence("other", "acme", "https://example.org/terms")
+OTHER = License("other", "acme", "https://example.org/terms")
 
 
 @pytest.mark.parametrize(
-    ("front", "licence", "languages"),
+    ("front", "license", "languages"),
     [
-        ("license: Apache-2.0", Licence("apache-2.0"), ()),
-        ("license: [mit]\nlanguage: [en, no]", Licence("mit"), ("en", "no")),
+        ("license: Apache-2.0", License("apache-2.0"), ()),
+        ("license: [mit]\nlanguage: [en, no]", License("mit"), ("en", "no")),
         ("license: other\nlicense_name: acme\nlicense_link: https://example.org/terms", OTHER, ()),
         ("license: [mit, gpl]\nlanguage: de", None, ("de",)),
         ("license: unknown", None, ()),
@@ -172,10 +172,10 @@ OTHER = Licence("other", "acme", "https://example.org/terms")
         ("tags: []", None, ()),
     ],
 )
-def test_the_card_of_a_base(tmp_path, front, licence, languages):
+def test_the_card_of_a_base(tmp_path, front, license, languages):
     (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Model\n")
     card = read_card(tmp_path)
-    assert (card.licence, card.languages) == (licence, languages)
+    assert (card.license, card.languages) == (license, languages)
 
 
 def test_no_card_is_an_empty_card(tmp_path):
@@ -183,16 +183,16 @@ def test_no_card_is_an_empty_card(tmp_path):
 
 
 @pytest.mark.parametrize("override", [None, "OTHER"])
-def test_a_licence_is_inherited_with_its_name_and_link(override):
-    assert licence_of("org/base", BaseCard(OTHER), override) == OTHER
+def test_a_license_is_inherited_with_its_name_and_link(override):
+    assert license_of("org/base", BaseCard(OTHER), override) == OTHER
 
 
-def test_an_unknown_licence_must_be_stated():
-    with pytest.raises(MarsError, match=r"org/base names no licence: .*`--license apache-2.0`"):
-        licence_of("org/base", BaseCard())
-    assert licence_of("org/base", BaseCard(), "MIT") == Licence("mit")
+def test_an_unknown_license_must_be_stated():
+    with pytest.raises(ExportError, match=r"org/base names no license: .*`--license apache-2.0`"):
+        license_of("org/base", BaseCard())
+    assert license_of("org/base", BaseCard(), "MIT") == License("mit")
 
 
-def test_a_known_licence_cannot_be_replaced():
-    with pytest.raises(MarsError, match=r"is under gemma, .*leave out --license mit"):
-        licence_of("org/base", BaseCard(Licence("gemma")), "mit")
+def test_a_known_license_cannot_be_replaced():
+    with pytest.raises(ExportError, match=r"is under gemma, .*leave out --license mit"):
+        license_of("org/base", BaseCard(License("gemma")), "mit")

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from mars_export import Settings, export
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.hub import destination_of, push
 from mars_export.hub.readiness import published_files, require_ready
 from support import hub_routes
@@ -116,7 +116,9 @@ def test_weights_that_cannot_be_copied_are_uploaded(hub: Hub, steered, change):
 
 def test_other_failures_leave_the_repository_as_it_was(hub: Hub, steered):
     hub.broken["commit"] = (400, "the commit was not accepted")
-    with pytest.raises(MarsError, match="the Hub answered 400 for me/steered: the commit was not"):
+    with pytest.raises(
+        ExportError, match="the Hub answered 400 for me/steered: the commit was not"
+    ):
         push(steered, "steered")
     assert len(hub.repos["me/steered"].commits) == 1
     del hub.broken["commit"]
@@ -126,7 +128,7 @@ def test_other_failures_leave_the_repository_as_it_was(hub: Hub, steered):
 
 def test_a_card_that_the_hub_refuses_is_told_before_anything_travels(hub: Hub, steered):
     hub.broken["validate_yaml"] = (400, "no")
-    with pytest.raises(MarsError, match="the Hub does not accept the card of me/steered"):
+    with pytest.raises(ExportError, match="the Hub does not accept the card of me/steered"):
         push(steered, "steered")
     assert hub.count("lfs_upload") == hub.count("duplicate") == hub.count("commit") == 0
 
@@ -164,7 +166,7 @@ def test_a_new_repository_is_never_more_open_than_the_base(hub: Hub, steered, ba
 
 def test_a_private_base_is_never_published(hub: Hub, steered):
     restrict(hub, steered, private=True)
-    with pytest.raises(MarsError, match="the base model is private: me/steered must be private"):
+    with pytest.raises(ExportError, match="the base model is private: me/steered must be private"):
         push(steered, "steered", private=False)
     assert "me/steered" not in hub.repos
 
@@ -193,7 +195,7 @@ def test_a_gate_that_does_not_close_stops_the_push(hub: Hub, steered, monkeypatc
         return 200, {}, {}
 
     monkeypatch.setattr(hub_routes, "_settings", open_without_gate)
-    with pytest.raises(MarsError, match="the base model is gated and me/steered is open"):
+    with pytest.raises(ExportError, match="the base model is gated and me/steered is open"):
         push(steered, "steered", private=False)
     assert len(hub.repos["me/steered"].commits) == 1
 
@@ -209,7 +211,7 @@ def test_a_gate_that_does_not_close_stops_the_push(hub: Hub, steered, monkeypatc
 def test_an_open_repository_is_refused(hub: Hub, steered, base, asked, message):
     restrict(hub, steered, **base)
     hub.add("me/steered", {})
-    with pytest.raises(MarsError, match=message):
+    with pytest.raises(ExportError, match=message):
         push(steered, "steered", private=asked)
     assert content(hub, "me/steered") == {}
 
@@ -226,7 +228,7 @@ def test_a_gated_repository_may_hold_a_gated_base(hub: Hub, steered):
 
 def test_a_repository_with_something_else_is_kept(hub: Hub, steered):
     hub.add("me/steered", {"config.json": b"mine", "LICENSE": b"mine"})
-    with pytest.raises(MarsError, match=r"me/steered exists and is not a steered checkpoint"):
+    with pytest.raises(ExportError, match=r"me/steered exists and is not a steered checkpoint"):
         push(steered, "steered")
     assert content(hub, "me/steered") == {"config.json": b"mine", "LICENSE": b"mine"}
     push(steered, "steered", overwrite=True)
@@ -240,7 +242,7 @@ def test_overwrite_of_an_export_is_about_its_directory(hub: Hub, steered, monkey
     settings = Settings(
         model="org/base", output=steered, push="steered", overwrite=True, display="none"
     )
-    with pytest.raises(MarsError, match=r"me/steered exists and is not a steered checkpoint"):
+    with pytest.raises(ExportError, match=r"me/steered exists and is not a steered checkpoint"):
         export(settings)
     assert content(hub, "me/steered") == {"config.json": b"mine"}
 
@@ -264,7 +266,7 @@ def test_the_full_name_of_a_destination(hub: Hub, steered, repo_id, name):
 )
 def test_a_bad_destination(hub: Hub, steered, repo_id, message):
     before = set(hub.repos)
-    with pytest.raises(MarsError, match=message) as caught:
+    with pytest.raises(ExportError, match=message) as caught:
         push(steered, repo_id)
     assert "\n" not in str(caught.value)
     assert set(hub.repos) == before
@@ -274,7 +276,7 @@ def test_someone_elses_commit_in_between_is_noticed(hub: Hub, steered, monkeypat
     def interfere(note: str) -> None:
         hub.repos["me/steered"].publish({"NOTES.md": b"mine"}, ())
 
-    with pytest.raises(MarsError, match="me/steered changed on the Hub during the push"):
+    with pytest.raises(ExportError, match="me/steered changed on the Hub during the push"):
         push(steered, "steered", note=interfere)
 
 
@@ -286,7 +288,7 @@ def spoil(directory: Path, what: str) -> None:
     if what == "tampered":
         (directory / RENAMED).write_bytes(SHARD[:-1] + b"x")
     elif what == "missing":
-        (directory / "modeling_mars.py").unlink()
+        (directory / "modeling_steered.py").unlink()
     elif what == "no card":
         (directory / "README.md").unlink()
     elif what == "no metadata":
@@ -296,31 +298,31 @@ def spoil(directory: Path, what: str) -> None:
     elif what == "half an evaluation":
         record = json.loads(report.read_bytes())
         report.write_text(json.dumps(record | {"cells": record["cells"][:1]}))
-    elif what == "no licence":
-        edit_manifest(directory, licence="")
+    elif what == "no license":
+        edit_manifest(directory, license="")
     elif what == "inactive":
         steered_directory(directory, active=False)
     elif what == "no manifest":
-        (directory / "mars_manifest.json").unlink()
+        (directory / "steering_manifest.json").unlink()
 
 
 @pytest.mark.parametrize(
     ("what", "message"),
     [
         ("tampered", f"{RENAMED} is not the file that was exported"),
-        ("missing", "modeling_mars.py is missing"),
+        ("missing", "modeling_steered.py is missing"),
         ("no card", "README.md is missing or has no metadata"),
         ("no metadata", "README.md is missing or has no metadata"),
         ("no evaluation", "has not been evaluated"),
         ("half an evaluation", "the evaluation is incomplete"),
-        ("no licence", "names no licence: export with --license"),
+        ("no license", "names no license: export with --license"),
         ("inactive", "steering is not active: the probes were compared"),
         ("no manifest", "is not a steered checkpoint"),
     ],
 )
 def test_an_unfit_directory_is_not_published(hub: Hub, steered, what, message):
     spoil(steered, what)
-    with pytest.raises(MarsError, match=message) as caught:
+    with pytest.raises(ExportError, match=message) as caught:
         push(steered, "steered")
     assert "\n" not in str(caught.value)
     assert hub.requests == []
@@ -332,7 +334,7 @@ def test_an_unfit_directory_is_not_published(hub: Hub, steered, what, message):
 def test_without_a_login_nothing_is_tried(hub: Hub, steered, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(
-        MarsError, match="not logged in to the Hugging Face Hub: run `hf auth login`"
+        ExportError, match="not logged in to the Hugging Face Hub: run `hf auth login`"
     ):
         push(steered)
     assert hub.requests == []
@@ -341,7 +343,7 @@ def test_without_a_login_nothing_is_tried(hub: Hub, steered, monkeypatch):
 def test_a_wrong_login_is_told(hub: Hub, steered, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrongwrongwrongwrongwrongwrongwrong")
     with pytest.raises(
-        MarsError,
+        ExportError,
         match="the Hub does not accept your login for publishing: run `hf auth login` again",
     ):
         push(steered)
@@ -354,7 +356,7 @@ def test_the_token_is_sent_in_the_header_and_shown_nowhere(hub: Hub, steered, ca
     push(steered, "steered", note=notes.append)
     shown = "".join([*notes, caplog.text, *capfd.readouterr()])
     hub.broken["info"] = (500, f"failed for {hub.token}")
-    with pytest.raises(MarsError, match=r"failed for \*\*\*") as caught:
+    with pytest.raises(ExportError, match=r"failed for \*\*\*") as caught:
         push(steered, "steered", note=notes.append)
     shown += str(caught.value)
     assert hub.token not in shown
@@ -364,6 +366,6 @@ def test_the_token_is_sent_in_the_header_and_shown_nowhere(hub: Hub, steered, ca
 
 def test_no_network_is_one_line(hub: Hub, steered, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(MarsError, match="cannot reach the Hugging Face Hub") as caught:
+    with pytest.raises(ExportError, match="cannot reach the Hugging Face Hub") as caught:
         push(steered)
     assert "\n" not in str(caught.value)

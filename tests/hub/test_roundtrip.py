@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mars_export.checkpoint.writer import write_checkpoint
-from mars_export.hub import fetch_base, licence_of, push
+from mars_export.hub import fetch_base, license_of, push
 from support import tiny
 from support.hub import Hub
 from support.hub_directory import CARD, add_evaluation_and_card
@@ -24,7 +24,7 @@ def logits(name, **options):
     model = auto.from_pretrained(name, trust_remote_code=True, **options).eval()
     with torch.no_grad():
         out = model(**torch.load(sys.argv[1])).logits
-    assert any(model.mars.last), "nothing was steered"
+    assert any(model.steering.last), "nothing was steered"
     return out
 
 local, repo, commit = sys.argv[2:]
@@ -44,8 +44,8 @@ def steered(hub: Hub, tmp_path) -> Path:
     (base_dir / "README.md").write_text(CARD)
     hub.add_folder("org/tiny", base_dir)
     base = fetch_base("org/tiny")
-    licence = licence_of(base.name, base.card)
-    found = {"repo": base.repo, "revision": base.revision, "licence": licence.id, "name": base.name}
+    license = license_of(base.name, base.card)
+    found = {"repo": base.repo, "revision": base.revision, "license": license.id, "name": base.name}
     target = tmp_path / "steered"
     write_checkpoint(
         base.path,

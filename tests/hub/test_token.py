@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mars_export import MarsError, push, verify
+from mars_export import ExportError, push, verify
 from support.hub_directory import base_files, steered_directory
 
 OURS = "hf_sentinelsentinelsentinelsentinel01"
@@ -51,7 +51,7 @@ def test_a_push_that_fails_while_the_server_repeats_the_token(
     said = ""
     try:
         push(steered, "steered", note=notes.append)
-    except MarsError as error:
+    except ExportError as error:
         said = str(error)
     assert said or route == "duplicate", "a refused copy becomes an upload"
     caplog_of_ours = [r.getMessage() for r in caplog.records if r.name.startswith("mars_export")]
@@ -75,7 +75,7 @@ def test_a_verification_that_fails(hub, steered, token, tmp_path):
     push(steered, "steered")
     for route in ("info", "tree", "resolve"):
         hub.broken = {route: (403, f"refused for Bearer {token}")}
-        with pytest.raises(MarsError) as caught:
+        with pytest.raises(ExportError) as caught:
             verify("me/steered")
         assert_unseen(token, str(caught.value), hub, tmp_path)
     hub.broken = {"tree": (403, f"refused for {token}")}

@@ -9,7 +9,7 @@ import sys
 import pytest
 from huggingface_hub import constants
 
-from mars_export import MarsError, push, verify
+from mars_export import ExportError, push, verify
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.checkpoint.writer import write_checkpoint
 from support import tiny
@@ -89,7 +89,7 @@ def test_a_signature_is_published_and_an_old_one_does_not_stay(hub, steered, tmp
     assert SIGNATURE_NAME not in hub.repos["me/steered"].head.files
 
 
-@pytest.mark.parametrize("name", [SHARD, "modeling_mars.py", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", [SHARD, "modeling_steered.py", "tokenizer_config.json"])
 def test_a_repository_that_was_changed_afterwards(hub, steered, name):
     push(steered, "steered")
     repo = hub.repos["me/steered"]
@@ -171,18 +171,18 @@ def test_bad_repositories(hub, base):
         ("me/other", f"{MANIFEST_NAME} is missing"),
         ("a b", "is not a repository name"),
     ]:
-        with pytest.raises(MarsError, match=message) as caught:
+        with pytest.raises(ExportError, match=message) as caught:
             verify(repo)
         assert "\n" not in str(caught.value)
     for option in ("offline", "run"):
-        with pytest.raises(MarsError, match=f"--{option} needs a directory"):
+        with pytest.raises(ExportError, match=f"--{option} needs a directory"):
             verify("me/other", **{option: True})
 
 
 def test_a_huge_file_is_not_downloaded(hub, steered, monkeypatch):
     push(steered, "steered")
-    monkeypatch.setattr("mars_export.hub.place._SMALL", 100)
-    with pytest.raises(MarsError, match="is too large for what it should be"):
+    monkeypatch.setattr("mars_export.hub.repository._SMALL", 100)
+    with pytest.raises(ExportError, match="is too large for what it should be"):
         verify("me/steered")
 
 

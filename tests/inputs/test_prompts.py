@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pytest
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.inputs.overlap import leak
 from mars_export.inputs.prompts import from_files, from_suite, packaged
 
@@ -24,7 +24,7 @@ def lines(path, prompts):
 def test_the_packaged_sets_are_what_their_provenance_says():
     folder = files("mars_export.inputs.data")
     provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
-    assert provenance["licence"] == "Apache-2.0"
+    assert provenance["license"] == "Apache-2.0"
     for name, entry in provenance["files"].items():
         raw = (folder / name).read_bytes()
         assert hashlib.sha256(raw).hexdigest() == entry["sha256"]
@@ -88,16 +88,16 @@ def test_formats(tmp_path, name, text):
 def test_malformed_files_are_named_with_their_line(tmp_path, name, text, message):
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(MarsError, match=message):
+    with pytest.raises(ExportError, match=message):
         from_files(path, lines(tmp_path / "good.txt", GOOD))
 
 
 def test_unreadable_files_are_named(tmp_path):
     good = lines(tmp_path / "good.txt", GOOD)
-    with pytest.raises(MarsError, match=r"absent\.txt: No such file"):
+    with pytest.raises(ExportError, match=r"absent\.txt: No such file"):
         from_files(tmp_path / "absent.txt", good)
     (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
-    with pytest.raises(MarsError, match=r"latin\.txt: not UTF-8 text \(byte 3\)"):
+    with pytest.raises(ExportError, match=r"latin\.txt: not UTF-8 text \(byte 3\)"):
         from_files(tmp_path / "latin.txt", good)
 
 
@@ -121,7 +121,7 @@ def test_a_suite_gives_the_text_of_its_calibration_split(tmp_path):
 
 def test_a_suite_without_labels_is_refused(tmp_path):
     path = lines(tmp_path / "suite.jsonl", ['{"prompt": "a", "modality": "text"}'])
-    with pytest.raises(MarsError, match=r"suite\.jsonl, line 1: not a suite record"):
+    with pytest.raises(ExportError, match=r"suite\.jsonl, line 1: not a suite record"):
         from_suite(path)
 
 

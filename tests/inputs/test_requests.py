@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.template import header_suffixes
 from support import planted
@@ -50,11 +50,11 @@ def test_modality_of_a_request():
 
 
 def test_a_processor_that_cannot_is_told_apart():
-    with pytest.raises(MarsError, match="Gemma3Processor takes no video"):
+    with pytest.raises(ExportError, match="Gemma3Processor takes no video"):
         collate(planted.processor(), [Request("a", video=(RED, RED))])
     bare = planted.processor()
     bare.chat_template = None
-    with pytest.raises(MarsError, match="no chat template"):
+    with pytest.raises(ExportError, match="no chat template"):
         collate(bare, [Request("a")])
 
 
@@ -84,7 +84,7 @@ def test_a_text_only_model_has_a_tokenizer_alone():
     assert batch["input_ids"].equal(same["input_ids"])
     assert batch["attention_mask"].equal(same["attention_mask"])
     assert header_suffixes(tokenizer) == header_suffixes(processor)
-    with pytest.raises(MarsError, match="takes text alone"):
+    with pytest.raises(ExportError, match="takes text alone"):
         collate(tokenizer, [Request("a", (RED,))])
 
 

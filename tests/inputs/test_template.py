@@ -2,7 +2,7 @@
 
 import pytest
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.inputs.template import header_suffixes
 from support import planted
 
@@ -55,5 +55,5 @@ def test_a_thinking_template_has_two(switch):
 def test_templates_that_cannot_be_steered_are_refused(template, message):
     processor = planted.processor()
     processor.chat_template = template
-    with pytest.raises(MarsError, match=message):
+    with pytest.raises(ExportError, match=message):
         header_suffixes(processor)

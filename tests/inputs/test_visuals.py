@@ -1,23 +1,23 @@
 """Neutral visuals: uniform, seeded, and independent of how many there are."""
 
-from mars_export.inputs.visuals import clips, images
+from mars_export.inputs.stimuli import clips, images
 
 
-def colours(image):
-    return {colour for _, colour in image.getcolors()}
+def colors(image):
+    return {color for _, color in image.getcolors()}
 
 
-def test_pictures_show_one_colour_each():
+def test_pictures_show_one_color_each():
     made = images(20, seed=0, size=(12, 8))
     assert {image.size for image in made} == {(12, 8)}
-    assert all(len(colours(image)) == 1 for image in made)
-    assert len({next(iter(colours(image))) for image in made}) > 15
+    assert all(len(colors(image)) == 1 for image in made)
+    assert len({next(iter(colors(image))) for image in made}) > 15
 
 
 def test_frames_of_a_clip_differ():
     made = clips(6, seed=0, frames=4, size=(8, 8))
     assert all(len(clip) == 4 for clip in made)
-    assert all(len({next(iter(colours(frame))) for frame in clip}) > 1 for clip in made)
+    assert all(len({next(iter(colors(frame))) for frame in clip}) > 1 for clip in made)
 
 
 def test_seeds_decide():

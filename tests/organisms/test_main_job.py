@@ -7,8 +7,8 @@ import torch
 import transformers
 from PIL import Image
 
+from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.checkpoint.verify import verify_files
 from mars_export.evaluation.report import REPORT_NAME, Report
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.requests import collate
@@ -72,7 +72,7 @@ def test_off_is_the_base_bit_for_bit_on_real_requests(loaded, steered, family):
     auto = transformers.AutoModelForImageTextToText
     base = auto.from_pretrained(ORGANISMS / family).eval()
     suite = read_suite(ORGANISMS / family / "suite.jsonl")
-    model.mars.enabled = False
+    model.steering.enabled = False
     for modality in Manifest.read(steered(family)).calibration.shift:
         samples = suite.evaluation_samples([modality])[:6]
         batch = collate(processor, [suite.request(s) for s in samples])
@@ -89,7 +89,7 @@ def test_transformers_pipeline_answers_steered(steered, family):
     messages = [{"role": "user", "content": content}]
     answers = {}
     for enabled in (True, False):
-        pipe.model.mars.enabled = enabled
+        pipe.model.steering.enabled = enabled
         answers[enabled] = pipe(
             text=messages, max_new_tokens=24, do_sample=False, return_full_text=False
         )[0]["generated_text"]
@@ -107,4 +107,4 @@ def test_a_copied_directory_still_loads_and_steers(steered, family, tmp_path):
     copy = tmp_path / f"moved_{family}"
     shutil.copytree(steered(family), copy)
     model = transformers.AutoModelForImageTextToText.from_pretrained(copy, trust_remote_code=True)
-    assert model.mars.verified
+    assert model.steering.verified

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
+from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.checkpoint.verify import verify_files
 from mars_export.evaluation.report import REPORT_NAME, Report
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.requests import collate
@@ -58,7 +58,7 @@ def test_off_is_the_base_and_on_pushes_harmful_requests(made):
     batch = collate(tokenizer, [suite.request(sample) for sample in harmful])
     want = native(**batch).logits
     got = model(**batch).logits
-    assert all(row[0].modality == "text" and row[0].gate > 0 for row in model.mars.last)
+    assert all(row[0].modality == "text" and row[0].gate > 0 for row in model.steering.last)
     assert not got[:, -1].equal(want[:, -1])
-    model.mars.enabled = False
+    model.steering.enabled = False
     assert model(**batch).logits.equal(want)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from mars_export import MarsError, Settings, export, verify
-from mars_export.calibration.artefact import Calibration
-from mars_export.checkpoint.verify import verify_files
+from mars_export import ExportError, Settings, export, verify
+from mars_export.checkpoint.integrity import verify_files
 from mars_export.cli.main import main
+from mars_export.common.workspace import RECORD_NAME
 from mars_export.evaluation.report import REPORT_NAME, Report
-from mars_export.workspace import RECORD_NAME
+from mars_export.methods.mars.artefact import Calibration
 from support.hub import running_hub
 
 ORGANISM = Path(__file__).parents[2] / "examples" / "organisms" / "gemma3"
@@ -97,7 +97,7 @@ def test_the_output_is_complete_and_nothing_else_is_left(steered):
 
 def test_verification_runs_it_and_knows_its_answers_again(steered, tmp_path):
     check = verify(steered, run=True, device="cpu").checks[-1]
-    assert (check.name, check.status) == ("behaviour", "passed")
+    assert (check.name, check.status) == ("behavior", "passed")
     assert "First tokens of" in check.detail
     copy = shutil.copytree(steered, tmp_path / "copy")
     report = json.loads((copy / REPORT_NAME).read_bytes())
@@ -112,7 +112,7 @@ def test_the_end_of_a_run_says_what_changed_and_how_to_load_it(resumed, steered)
     assert f"from_pretrained({str(steered)!r}, trust_remote_code=True)" in resumed.stdout
     lines = resumed.stdout.splitlines()
     start = lines.index("from transformers import AutoModelForImageTextToText, AutoProcessor")
-    code = "\n".join([*lines[start:], "print(type(model).__name__, model.mars.enabled)"])
+    code = "\n".join([*lines[start:], "print(type(model).__name__, model.steering.enabled)"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split()[-1] == "True", done.stderr
 
@@ -133,7 +133,7 @@ def test_repeating_the_command_does_nothing(base, steered, capsys):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"max_new_tokens": 5}, {"dtype": "bfloat16"}])
 def test_other_settings_do_not_replace_it(base, steered, change):
-    with pytest.raises(MarsError, match="holds another steered checkpoint; give --overwrite"):
+    with pytest.raises(ExportError, match="holds another steered checkpoint; give --overwrite"):
         export(Settings(model=str(base), output=steered, display="none", **change))
     assert verify_files(steered) == []
     assert not hidden(steered).exists()
@@ -145,7 +145,7 @@ def test_settings_of_the_run_itself_do_not_matter(base, steered):
 
 
 def test_a_steered_model_is_not_steered_again(steered, tmp_path):
-    with pytest.raises(MarsError, match="already steered; pass the base model"):
+    with pytest.raises(ExportError, match="already steered; pass the base model"):
         export(Settings(model=str(steered), output=tmp_path / "twice", display="none"))
     assert list(tmp_path.iterdir()) == []
 
@@ -155,7 +155,7 @@ def quick_calibration(steered, monkeypatch):
     """The finished calibration instead of another one."""
     finished = Calibration.load(steered / "calibration")
     monkeypatch.setattr(
-        "mars_export.calibration.calibrate.calibrate", lambda *_args, **_options: finished
+        "mars_export.methods.mars.method.calibrate", lambda *_args, **_options: finished
     )
 
 
@@ -165,8 +165,10 @@ def test_a_checkpoint_that_does_not_steer_is_not_delivered(
     report = Report.model_validate_json((steered / REPORT_NAME).read_bytes())
     failed = report.self_check.model_copy(update={"active": False, "detail": "no gate opened"})
     report = report.model_copy(update={"self_check": failed})
-    monkeypatch.setattr("mars_export.evaluation.runner.evaluate", lambda *_args, **_options: report)
-    with pytest.raises(MarsError, match="does not steer as calibrated: no gate opened"):
+    monkeypatch.setattr(
+        "mars_export.evaluation.evaluate.evaluate", lambda *_args, **_options: report
+    )
+    with pytest.raises(ExportError, match="does not steer as calibrated: no gate opened"):
         export(Settings(model=str(base), output=tmp_path / "out", display="none"))
     assert not (tmp_path / "out").exists()
     assert list(tmp_path.rglob("README.md")) == []
@@ -209,8 +211,8 @@ def test_subcommands_evaluate_and_describe_again(base, steered, tmp_path, capsys
 RUN = """
 import sys
 from pathlib import Path
-import mars_export.calibration.calibrate as module
-from mars_export.calibration.artefact import Calibration
+import mars_export.methods.mars.method as module
+from mars_export.methods.mars.artefact import Calibration
 from mars_export.cli.main import main
 finished = Calibration.load(Path(sys.argv[1]))
 module.calibrate = lambda *_arguments, **_options: finished
@@ -220,7 +222,7 @@ LOAD = """
 from transformers import AutoModelForImageTextToText, AutoProcessor
 model = AutoModelForImageTextToText.from_pretrained("me/gemma3-MARS", trust_remote_code=True)
 AutoProcessor.from_pretrained("me/gemma3-MARS", trust_remote_code=True)
-print(model.mars.enabled)
+print(model.steering.enabled)
 """
 
 

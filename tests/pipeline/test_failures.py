@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from mars_export.errors import MarsError
-from mars_export.failures import clear_disk_errors
+from mars_export.common.disk_errors import clear_disk_errors
+from mars_export.common.errors import ExportError
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_one_line_that_says_what_to_do(error, message, tmp_path):
         with clear_disk_errors("out"):
             raise error
 
-    with pytest.raises(MarsError, match=message) as caught:
+    with pytest.raises(ExportError, match=message) as caught:
         fail()
     assert "\n" not in str(caught.value)
 
@@ -55,7 +55,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 import torch
 from safetensors.torch import save_file
-from mars_export.failures import clear_disk_errors
+from mars_export.common.disk_errors import clear_disk_errors
 target = Path(sys.argv[2])
 with clear_disk_errors(target):
     if sys.argv[1] == "python":
@@ -70,5 +70,5 @@ def test_a_write_that_the_system_refuses(writer, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, writer, str(tmp_path)], capture_output=True, text=True
     )
-    assert "MarsError: cannot write" in done.stderr
+    assert "ExportError: cannot write" in done.stderr
     assert "File too large" in done.stderr

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from mars_export import MarsError, verify
+from mars_export import ExportError, verify
 from mars_export.checkpoint.manifest import MANIFEST_NAME
-from mars_export.workspace import RECORD_NAME, digests
+from mars_export.common.workspace import RECORD_NAME, digests
 from support import real_export, tiny
 
 KILLS = 25
@@ -165,7 +165,7 @@ def disk(tmp_path):
 
 def test_a_full_disk(made, disk):
     output = disk.place / "out"
-    with pytest.raises(MarsError, match="No space left on device; free some space") as caught:
+    with pytest.raises(ExportError, match="No space left on device; free some space") as caught:
         real_export.make(output, *made)
     assert "\n" not in str(caught.value)
     assert not output.exists()
@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_while_another_export_is_replaced(made, disk):
     disk("remount,size=1500k")
     real_export.make(output, *made, 0.0, 1)
     before = (output / MANIFEST_NAME).read_bytes()
-    with pytest.raises(MarsError, match="No space left on device"):
+    with pytest.raises(ExportError, match="No space left on device"):
         real_export.make(output, *made, 0.0, 2)
     assert verify(output).passed
     assert (output / MANIFEST_NAME).read_bytes() == before
@@ -191,6 +191,6 @@ def test_a_read_only_disk(made, disk):
     disk("remount,size=10m")
     real_export.make(output, *made)
     assert disk("remount,ro").returncode == 0
-    with pytest.raises(MarsError, match="Read-only file system; choose another --output"):
+    with pytest.raises(ExportError, match="Read-only file system; choose another --output"):
         real_export.make(output, *made, 0.0, 1)
     assert verify(output).passed

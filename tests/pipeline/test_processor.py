@@ -7,9 +7,9 @@ import pytest
 import transformers
 from packaging.requirements import Requirement
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.families import families
-from mars_export.preflight import check_processor
+from mars_export.pipeline.preflight import check_processor
 from support import planted, zoo
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
@@ -38,7 +38,7 @@ def smolvlm(tmp_path):
 def test_smolvlm_without_num2words_names_the_extra(smolvlm, monkeypatch):
     monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
     hint = r"needs a package that is not installed; run `pip install 'mars-export\[video\]'`"
-    with pytest.raises(MarsError, match=f"the processor of SmolVLM {hint}"):
+    with pytest.raises(ExportError, match=f"the processor of SmolVLM {hint}"):
         check_processor(smolvlm, families()["smolvlm"])
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mars_export.progress import PlainProgress, RichProgress, Silence, progress_for
+from mars_export.common.progress import PlainProgress, RichProgress, Silence, progress_for
 
 
 class Clock:
@@ -81,7 +81,7 @@ def test_display_by_name():
 
 def test_auto_is_plain_without_a_terminal():
     code = (
-        "from mars_export.progress import progress_for\n"
+        "from mars_export.common.progress import progress_for\n"
         "progress = progress_for('auto')\n"
         "with progress.stage('export'): progress.note('hello')"
     )

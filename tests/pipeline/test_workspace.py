@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mars_export.errors import MarsError
-from mars_export.progress import Silence
-from mars_export.workspace import RECORD_NAME, Stage, Workspace, digests
+from mars_export.common.errors import ExportError
+from mars_export.common.progress import Silence
+from mars_export.common.workspace import RECORD_NAME, Stage, Workspace, digests
 from support import slow_run
 from support.slow_run import FILES, NAMES, make, stages
 
@@ -33,7 +33,7 @@ def assert_complete(output, setting=0):
         found = {path.name: path.read_text() for path in (output / name).iterdir()}
         assert found == {str(n): f"{name} {n} {setting}" for n in range(FILES)}
     names = {path.name for path in output.iterdir()}
-    assert names == {*NAMES, RECORD_NAME, "mars_manifest.json"}
+    assert names == {*NAMES, RECORD_NAME, "steering_manifest.json"}
 
 
 def left_behind(output):
@@ -132,7 +132,7 @@ def test_kill_at_any_moment_then_the_same_command_completes(output, log, seed):
 
 
 def test_a_second_run_on_the_same_output_is_refused(output, log):
-    with Workspace.open(output), pytest.raises(MarsError, match="another run is making"):
+    with Workspace.open(output), pytest.raises(ExportError, match="another run is making"):
         make(output, log)
     assert make(output, log)
 
@@ -169,7 +169,7 @@ class TestOutputThatIsThere:
     def test_foreign_files_are_never_touched(self, output, log, overwrite):
         output.mkdir(parents=True)
         (output / "thesis.tex").write_text("mine")
-        with pytest.raises(MarsError, match="did not make; choose another --output"):
+        with pytest.raises(ExportError, match="did not make; choose another --output"):
             make(output, log, overwrite=overwrite)
         assert [path.name for path in output.iterdir()] == ["thesis.tex"]
         assert left_behind(output) == []
@@ -178,12 +178,12 @@ class TestOutputThatIsThere:
     def test_a_file_or_a_link_is_refused(self, output, log, kind, tmp_path):
         output.parent.mkdir(parents=True)
         output.touch() if kind == "file" else output.symlink_to(tmp_path)
-        with pytest.raises(MarsError, match="is a file or a link"):
+        with pytest.raises(ExportError, match="is a file or a link"):
             make(output, log, overwrite=True)
 
     def test_another_checkpoint_is_kept_unless_told_otherwise(self, output, log):
         make(output, log, setting=1)
-        with pytest.raises(MarsError, match="give --overwrite"):
+        with pytest.raises(ExportError, match="give --overwrite"):
             make(output, log, setting=2)
         assert_complete(output, 1)
         assert make(output, log, setting=2, overwrite=True)
@@ -195,7 +195,7 @@ class TestOutputThatIsThere:
         [
             ("thesis.txt", False, "did not make; choose another --output"),
             ("thesis.txt", True, "did not make; choose another --output"),
-            ("mars_manifest.json", False, "give --overwrite"),
+            ("steering_manifest.json", False, "give --overwrite"),
         ],
     )
     def test_files_that_come_during_the_run_stay(
@@ -210,7 +210,7 @@ class TestOutputThatIsThere:
 
         with monkeypatch.context() as patch:
             patch.setattr(Workspace, "run", run)
-            with pytest.raises(MarsError, match=message):
+            with pytest.raises(ExportError, match=message):
                 make(output, log, overwrite=overwrite)
         assert {path.name: path.read_text() for path in output.iterdir()} == {name: "mine"}
         (output / name).unlink()

@@ -30,7 +30,7 @@ def exported(tmp_path_factory):
     def get(family):
         if family not in made:
             made[family] = _load(family, tmp_path_factory.mktemp(family))
-        made[family].model.mars.enabled = True
+        made[family].model.steering.enabled = True
         return made[family]
 
     return get

@@ -38,7 +38,7 @@ def test_a_header_split_between_two_forwards_is_steered(exported, family, visual
     if pair.family == "qwen3_vl" and visual:
         pytest.skip("positions of a cached picture are the caller's business in Qwen3-VL")
     assert by_hand(pair.model, batch, n - back).equal(want[:, n:])
-    assert [(s.position, s.modality) for s in pair.model.mars.last[0]] == [
+    assert [(s.position, s.modality) for s in pair.model.steering.last[0]] == [
         (n - 1, visual or "text")
     ]
 
@@ -49,9 +49,9 @@ def filled(model, batch):
 
 def test_a_cache_that_was_filled_unsteered_is_refused(pair):
     batch = tiny.inputs(pair.family, [(random_ids(6, 1), None)])
-    pair.model.mars.enabled = False
+    pair.model.steering.enabled = False
     caches = [filled(pair.model, batch), filled(pair.base, batch)]
-    pair.model.mars.enabled = True
+    pair.model.steering.enabled = True
     for cache in caches:
         with pytest.raises(ValueError, match="not filled by this model with steering on"):
             pair.model(input_ids=torch.tensor([random_ids(5, 3)]), past_key_values=cache)
@@ -90,18 +90,18 @@ def test_a_cropped_cache_forgets_the_picture(exported):
     cache = filled(pair.model, tiny.inputs("gemma3", [(random_ids(5, 1), "image")]))
     cache.crop(-(cache.get_seq_length() - 1))
     pair.model(input_ids=torch.tensor([random_ids(5, 3) + tiny.HEADER]), past_key_values=cache)
-    assert pair.model.mars.last[0][-1].modality == "text"
+    assert pair.model.steering.last[0][-1].modality == "text"
 
 
 def test_a_cropped_cache_forgets_the_header(exported):
     pair = exported("gemma3")
     batch = tiny.inputs("gemma3", [(random_ids(6, 1), None)])
     want = pair.model(**batch).logits[:, -1]
-    places, cache = pair.model.mars.last[0], filled(pair.model, batch)
+    places, cache = pair.model.steering.last[0], filled(pair.model, batch)
     cache.crop(-1)
     got = pair.model(input_ids=batch["input_ids"][:, -1:], past_key_values=cache).logits[:, -1]
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
-    assert pair.model.mars.last[0][-1].position == places[0].position
+    assert pair.model.steering.last[0][-1].position == places[0].position
 
 
 def test_a_cache_whose_rows_changed_places_is_refused(exported):
@@ -130,7 +130,7 @@ def test_after_candidates_that_were_turned_down_the_picture_is_known(exported):
     )
     more = torch.tensor([random_ids(5, 3) + tiny.HEADER])
     pair.model(input_ids=more, past_key_values=out.past_key_values)
-    assert pair.model.mars.last[0][-1].modality == "image"
+    assert pair.model.steering.last[0][-1].modality == "image"
 
 
 @pytest.mark.mode("answer that was begun")
@@ -141,13 +141,13 @@ def test_an_answer_that_was_begun_is_steered_at_its_header_and_where_it_goes_on(
     options["return_dict_in_generate"] = True
     batch = {"input_ids": begun, "attention_mask": torch.ones_like(begun)}
     out = pair.model.generate(**batch, **options)
-    assert [s.position for s in pair.model.mars.last[0]] == [n - 4, n - 1]
+    assert [s.position for s in pair.model.steering.last[0]] == [n - 4, n - 1]
     whole = torch.cat([out.sequences, torch.tensor([random_ids(4, 3) + tiny.HEADER])], 1)
     more = {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
     with pytest.raises(ValueError, match="steered elsewhere"):
         pair.model.generate(**more, **options, past_key_values=out.past_key_values)
     pair.model.generate(**more, **options)
-    assert [s.position for s in pair.model.mars.last[0]] == [n - 4, whole.shape[1] - 1]
+    assert [s.position for s in pair.model.steering.last[0]] == [n - 4, whole.shape[1] - 1]
 
 
 def test_nested_and_parallel_requests_keep_their_own_records(pair):
@@ -159,12 +159,12 @@ def test_nested_and_parallel_requests_keep_their_own_records(pair):
         return scores
 
     pair.model.generate(**outer, max_new_tokens=3, logits_processor=[meanwhile])
-    assert [s.position for s in pair.model.mars.last[0]] == [9]
+    assert [s.position for s in pair.model.steering.last[0]] == [9]
     seen = []
 
     def run(batch):
         pair.model.generate(**batch, max_new_tokens=3, do_sample=False)
-        seen.append([len(row) for row in pair.model.mars.last])
+        seen.append([len(row) for row in pair.model.steering.last])
 
     threads = [threading.Thread(target=run, args=(b,)) for b in (outer, inner)]
     for thread in threads:
@@ -178,5 +178,5 @@ def test_a_long_loop_by_hand_keeps_a_short_record(exported):
     pair = exported("gemma3")
     batch = tiny.inputs("gemma3", [(random_ids(6, 1), None)])
     by_hand(pair.model, batch, 4, steps=150)
-    assert len(pair.model.mars.trace.entries) <= 65
-    assert [s.position for s in pair.model.mars.last[0]] == [9]
+    assert len(pair.model.steering.trace.entries) <= 65
+    assert [s.position for s in pair.model.steering.last[0]] == [9]

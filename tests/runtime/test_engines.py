@@ -8,7 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from support import tiny
 
 HINTS = {
-    "vllm": "--worker-cls mars_export.serving.worker.SteeredWorker",
+    "vllm": "--worker-cls mars_export.integrations.vllm.worker.SteeredWorker",
     "sglang": "transformers serve",
     "tgi": "transformers serve",
 }
@@ -57,9 +57,9 @@ def test_a_packed_row_is_steered_where_the_engine_says(exported, engine, monkeyp
         "record": False,
         "trace": None,
     }
-    plain = model(**asked, mars_window=dict(window))[0]
+    plain = model(**asked, steering_window=dict(window))[0]
     window["steered"][0, 7] = True
-    steered = model(**asked, mars_window=window)[0]
+    steered = model(**asked, steering_window=window)[0]
     changed = (plain != steered).any(-1)[0]
     assert not changed[:7].any()
     assert changed[7]

@@ -42,8 +42,8 @@ def test_auto_classes_load_steered_with_nothing_missing(pair, auto):
         assert not info[keys]
     batch = tiny.inputs(pair.family, [(random_ids(6, 1), "image")])
     out = model.eval()(**batch)
-    assert model.mars.last[0][-1].strength > 0
-    model.mars.enabled = False
+    assert model.steering.last[0][-1].strength > 0
+    model.steering.enabled = False
     name = "last_hidden_state" if auto == "AutoModel" else "logits"
     assert not getattr(out, name).equal(getattr(model(**batch), name))
 
@@ -67,7 +67,7 @@ def test_native_classes_by_name_raise(pair):
 
 
 def alter(directory, change):
-    path = directory / "mars.safetensors"
+    path = directory / "steering.safetensors"
     tensors = load_file(path)
     change(tensors)
     path.unlink()
@@ -99,9 +99,9 @@ def test_renamed_steering_key_raises(copied):
 )
 def test_altered_rules_raise(copied, name, value):
     config = json.loads((copied / "config.json").read_text())
-    config["mars"][name] = value
+    config["steering"][name] = value
     (copied / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RuntimeError, match=r"config\.mars"):
+    with pytest.raises(RuntimeError, match=r"config\.steering"):
         load(copied)
 
 
@@ -115,16 +115,16 @@ def test_tensors_loaded_later_are_checked(pair):
 
 def test_the_switch_cannot_be_replaced(pair):
     with pytest.raises(AttributeError):
-        pair.model.mars = type(pair.model.mars)()
+        pair.model.steering = type(pair.model.steering)()
 
 
 def test_missing_steering_shard_or_modeling_file_raises(copied):
-    (copied / "mars.safetensors").rename(copied / "elsewhere")
-    with pytest.raises(OSError, match=r"mars\.safetensors"):
+    (copied / "steering.safetensors").rename(copied / "elsewhere")
+    with pytest.raises(OSError, match=r"steering\.safetensors"):
         load(copied)
-    (copied / "elsewhere").rename(copied / "mars.safetensors")
-    (copied / "modeling_mars.py").unlink()
-    with pytest.raises(OSError, match="modeling_mars"):
+    (copied / "elsewhere").rename(copied / "steering.safetensors")
+    (copied / "modeling_steered.py").unlink()
+    with pytest.raises(OSError, match="modeling_steered"):
         load(copied)
 
 
@@ -140,7 +140,7 @@ def test_index_without_the_steering_shard_raises(copied):
 def test_model_built_without_weights_refuses_to_run(pair):
     config = transformers.AutoConfig.from_pretrained(pair.directory, trust_remote_code=True)
     model = transformers.AutoModelForImageTextToText.from_config(config, trust_remote_code=True)
-    with pytest.raises(RuntimeError, match=r"tensors or config\.mars are absent"):
+    with pytest.raises(RuntimeError, match=r"tensors or config\.steering are absent"):
         model(**tiny.inputs(pair.family, [(random_ids(6, 1), None)]))
 
 
@@ -152,20 +152,20 @@ def test_half_precision_keeps_the_gate_in_float32(pair, dtype):
     assert {b.dtype for b in steering.buffers()} == {torch.float32}
     batch = tiny.inputs(pair.family, [(random_ids(6, 1), None)])
     assert model(**batch).logits[:, :-1].equal(base.eval()(**batch).logits[:, :-1])
-    model.mars.enabled = False
+    model.steering.enabled = False
     assert model(**batch).logits.equal(base(**batch).logits)
     model.to(dtype)
-    assert steering.digest(model.config.mars) == model.config.mars["sha256"]
+    assert steering.digest(model.config.steering) == model.config.steering["sha256"]
 
 
 def test_saved_again_it_is_still_steered_and_self_contained(pair, tmp_path):
     batch = tiny.inputs(pair.family, [(random_ids(6, 1), "image")])
     want = pair.model(**batch).logits
     pair.model.save_pretrained(tmp_path / "again", max_shard_size="400KB")
-    assert (tmp_path / "again/modeling_mars.py").exists()
+    assert (tmp_path / "again/modeling_steered.py").exists()
     again = load(tmp_path / "again").eval()
     assert again(**batch).logits.equal(want)
-    assert len(again.mars.last[0]) == 1
+    assert len(again.steering.last[0]) == 1
     with pytest.raises(Exception, match="load it with an Auto class"):
         getattr(transformers, type(pair.base).__name__).from_pretrained(tmp_path / "again")
 
@@ -174,7 +174,7 @@ def test_deep_copy_is_steered_and_switched_on_its_own(pair):
     batch = tiny.inputs(pair.family, [(random_ids(6, 1), "image")])
     twin = copy.deepcopy(pair.model)
     assert twin(**batch).logits.equal(pair.model(**batch).logits)
-    twin.mars.enabled = False
+    twin.steering.enabled = False
     assert not twin(**batch).logits.equal(pair.model(**batch).logits)
 
 
@@ -195,7 +195,7 @@ try:
     import mars_export
     raise SystemExit("mars_export was importable")
 except ModuleNotFoundError:
-    print(model.mars.last[0][0].position, out[0, ids.shape[1]:].tolist())
+    print(model.steering.last[0][0].position, out[0, ids.shape[1]:].tolist())
 """
 
 

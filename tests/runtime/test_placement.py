@@ -51,6 +51,6 @@ def test_a_placed_model_equals_the_oracle(pair, where, tmp_path):
     want, oracle = oracle_generate(pair.base, pair.record, pair.direction, batch, places, **GREEDY)
     assert model.generate(**batch, **GREEDY).equal(want)
     assert same_told(told(model), oracle)
-    model.mars.enabled = False
+    model.steering.enabled = False
     assert model(**batch).logits.equal(pair.base(**batch).logits)
     assert {b.dtype for b in layer.steering.buffers()} <= {torch.float32}

@@ -22,7 +22,7 @@ def ends(batch, family):
 
 def test_off_is_the_base_bit_for_bit(pair):
     batch = tiny.inputs(pair.family, rows(pair.family))
-    pair.model.mars.enabled = False
+    pair.model.steering.enabled = False
     assert torch.equal(pair.model(**batch).logits, pair.base(**batch).logits)
     assert pair.model.generate(**batch, max_new_tokens=5, do_sample=False).equal(
         pair.base.generate(**batch, max_new_tokens=5, do_sample=False)
@@ -42,14 +42,14 @@ def test_mixed_batch_forward_equals_the_oracle(pair):
 def test_last_tells_position_modality_gate_and_strength(pair):
     batch = tiny.inputs(pair.family, rows(pair.family))
     pair.model(**batch)
-    seen = [row[0] for row in pair.model.mars.last]
+    seen = [row[0] for row in pair.model.steering.last]
     lengths = batch["attention_mask"].sum(1).tolist()
     assert [s.position for s in seen] == [n - 1 for n in lengths]
     assert [s.modality for s in seen] == ["text", "image", "video"][: len(seen)]
     assert all(s.gate > 0 and 0 < s.strength <= 10 * pair.record.separation for s in seen)
-    pair.model.mars.enabled = False
+    pair.model.steering.enabled = False
     pair.model.generate(**batch, max_new_tokens=2, do_sample=False)
-    assert pair.model.mars.last == []
+    assert pair.model.steering.last == []
 
 
 GENERATION = {
@@ -75,7 +75,7 @@ def test_generation_equals_the_oracle(pair, mode):
     got = getattr(got, "sequences", got)
     assert got[:, : want.shape[1]].equal(want)
     assert not want.equal(pair.base.generate(**batch, max_new_tokens=8, do_sample=False))
-    assert [len(row) for row in pair.model.mars.last] == [1] * len(which)
+    assert [len(row) for row in pair.model.steering.last] == [1] * len(which)
 
 
 @pytest.mark.mode("chunked prefill of text")
@@ -86,24 +86,29 @@ def test_chunked_prefill_equals_unchunked(pair):
     except RuntimeError as error:  # Qwen3-VL in Transformers 5.16
         pytest.skip(f"this Transformers cannot prefill the base in chunks: {error}")
     whole = pair.model.generate(**batch, max_new_tokens=6, do_sample=False)
-    gates = [[s.position for s in row] for row in pair.model.mars.last]
+    gates = [[s.position for s in row] for row in pair.model.steering.last]
     for size in (3, 5, 7):
         chunked = pair.model.generate(
             **batch, max_new_tokens=6, do_sample=False, prefill_chunk_size=size
         )
         assert chunked.equal(whole)
-        assert [[s.position for s in row] for row in pair.model.mars.last] == gates
+        assert [[s.position for s in row] for row in pair.model.steering.last] == gates
 
 
 @pytest.mark.mode("several answers to a prompt")
 def test_beams_and_returned_sequences_share_their_rows_steering(pair):
     batch = tiny.inputs(pair.family, rows(pair.family))
     pair.model.generate(**batch, max_new_tokens=3, num_beams=3, do_sample=False)
-    seen = pair.model.mars.last
+    seen = pair.model.steering.last
     assert len(seen) == 3 * len(rows(pair.family))
     assert all(seen[3 * b] == seen[3 * b + k] for b in range(len(seen) // 3) for k in range(3))
     pair.model.generate(**batch, max_new_tokens=3, num_return_sequences=2, do_sample=True)
-    assert [r[0].modality for r in pair.model.mars.last][:4] == ["text", "text", "image", "image"]
+    assert [r[0].modality for r in pair.model.steering.last][:4] == [
+        "text",
+        "text",
+        "image",
+        "image",
+    ]
 
 
 def conversation(turns):
@@ -121,9 +126,9 @@ def test_every_assistant_header_of_a_conversation_is_steered(pair):
     ids, columns = conversation([(5, 4), (3, 6), (7, 0)])
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     pair.model(**batch)
-    assert [s.position for s in pair.model.mars.last[0]] == columns
+    assert [s.position for s in pair.model.steering.last[0]] == columns
     pair.model.generate(**batch, max_new_tokens=2, do_sample=False)
-    assert [s.position for s in pair.model.mars.last[0]] == columns
+    assert [s.position for s in pair.model.steering.last[0]] == columns
     where = [(0, c, "text") for c in columns]
     torch.testing.assert_close(
         pair.model(**batch).logits,
@@ -160,12 +165,12 @@ def test_cached_and_refilled_turns_agree(pair):
             second[types] = torch.nn.functional.pad(first[types], (0, pad))
     pixels = {k: v for k, v in first.items() if "pixel" in k or "grid" in k}
     refilled = pair.model.generate(**second, **pixels, max_new_tokens=4, do_sample=False)
-    refilled_last = pair.model.mars.last[0][-1]
+    refilled_last = pair.model.steering.last[0][-1]
     cached = pair.model.generate(
         **second, past_key_values=out.past_key_values, max_new_tokens=4, do_sample=False
     )
     assert cached.equal(refilled)
-    cached_last = pair.model.mars.last[0][-1]
+    cached_last = pair.model.steering.last[0][-1]
     assert cached_last.modality == refilled_last.modality != "text"
     assert cached_last.position == refilled_last.position
     assert cached_last.strength == pytest.approx(refilled_last.strength, rel=1e-3, abs=1e-3)
@@ -184,12 +189,12 @@ def test_the_model_below_the_head_is_steered_on_its_own(pair):
     """As trainers call it that fuse the head with the loss."""
     batch = tiny.inputs(pair.family, rows(pair.family))
     want = pair.model(**batch)
-    pushes = pair.model.mars.last
+    pushes = pair.model.steering.last
     got = pair.model.base_model(**batch)
     assert pair.model.get_output_embeddings()(got.last_hidden_state).equal(want.logits)
-    assert pair.model.mars.last == pushes
+    assert pair.model.steering.last == pushes
     assert all(row[0].strength > 0 for row in pushes)
-    assert got.past_key_values.mars_history.steered.any()
+    assert got.past_key_values.steering_history.steered.any()
 
 
 def test_what_hides_the_modality_raises(pair):
@@ -206,9 +211,9 @@ def test_what_hides_the_modality_raises(pair):
 def test_batch_and_padding_do_not_move_the_gate(pair):
     alone = tiny.inputs(pair.family, [(random_ids(6, 1), None)])
     pair.model(**alone)
-    one = pair.model.mars.last[0][0]
+    one = pair.model.steering.last[0][0]
     pair.model(**tiny.inputs(pair.family, [(random_ids(6, 1), None), (random_ids(30, 2), None)]))
-    batched = pair.model.mars.last[0][0]
+    batched = pair.model.steering.last[0][0]
     assert (batched.position, batched.modality) == (one.position, one.modality)
     assert batched.gate == pytest.approx(one.gate, rel=1e-4)
 
@@ -217,9 +222,9 @@ def test_batch_and_padding_do_not_move_the_gate(pair):
 def test_compiled_without_a_graph_break_it_is_the_same_and_tells_the_same(pair):
     batch = tiny.inputs(pair.family, [(random_ids(6, 1), None), (random_ids(9, 2), None)])
     want = pair.model(**batch).logits
-    eager = pair.model.mars.last
+    eager = pair.model.steering.last
     compiled = torch.compile(pair.model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(**batch).logits, want, rtol=1e-5, atol=1e-5)
-    assert [[s.position for s in row] for row in pair.model.mars.last] == [
+    assert [[s.position for s in row] for row in pair.model.steering.last] == [
         [s.position for s in row] for row in eager
     ]

@@ -2,8 +2,8 @@
 
 import torch
 
-from mars_export.runtime.steering import GUARD, MODALITIES, Mars, Steering, Trace
-from mars_export.vocabulary import MODALITIES as VOCABULARY
+from mars_export.common.vocabulary import MODALITIES as VOCABULARY
+from mars_export.runtime.steering import GUARD, MODALITIES, Steering, SteeringSwitch, Trace
 from support import tiny
 from support.oracle import bounded_push
 
@@ -11,7 +11,7 @@ from support.oracle import bounded_push
 def steering(record, direction):
     from mars_export.checkpoint.tensors import steering_tensors
 
-    module = Steering(direction.numel(), Mars())
+    module = Steering(direction.numel(), SteeringSwitch())
     module.load_state_dict(steering_tensors(record, direction))
     return module
 
@@ -46,10 +46,10 @@ def test_push_follows_the_method_on_a_dense_grid():
         pushed = (out - h) @ unit
         want = torch.tensor([bounded_push(float(p), record, modality) for p in along])
         torch.testing.assert_close(pushed, want, rtol=1e-4, atol=1e-4)
-        centred = along - record.shift[modality]
+        centered = along - record.shift[modality]
         assert (pushed >= -1e-4).all()
-        assert (pushed[(centred <= record.origin) | (centred >= record.cap)].abs() < 1e-4).all()
-        assert (centred + pushed <= torch.maximum(centred, torch.tensor(record.cap)) + 1e-3).all()
+        assert (pushed[(centered <= record.origin) | (centered >= record.cap)].abs() < 1e-4).all()
+        assert (centered + pushed <= torch.maximum(centered, torch.tensor(record.cap)) + 1e-3).all()
         assert ((out - h).norm(dim=1) <= record.radius * record.separation + 1e-3).all()
         torch.testing.assert_close(out - pushed[:, None] * unit, h, rtol=1e-4, atol=1e-3)
 

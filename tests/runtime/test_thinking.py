@@ -7,7 +7,7 @@ from transformers import LogitsProcessor
 
 from mars_export.inputs.template import header_suffixes
 from support import tiny
-from support.behaviour import Pair
+from support.behavior import Pair
 from support.oracle import oracle_generate, same_told, told
 from support.thinking import MODES, TEMPLATES, tokenizer
 
@@ -162,7 +162,7 @@ def test_a_thought_that_the_model_closed_itself_is_not_taken_for_the_prompts(
     with pytest.raises(ValueError, match="steered elsewhere"):
         pair.model.generate(**whole, **GREEDY, past_key_values=out.past_key_values)
     pair.model.generate(**whole, **GREEDY)
-    assert len(pair.model.mars.last[0]) == 2
+    assert len(pair.model.steering.last[0]) == 2
 
 
 @each_template

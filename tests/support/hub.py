@@ -2,7 +2,7 @@
 
 Standard library only. Large objects belong to a repository, as on the real Hub: a commit that names
 one which was neither uploaded to that repository nor duplicated into it is refused. `requests`
-holds every request with the bytes that travelled, so that a test can say how much was uploaded.
+holds every request with the bytes that traveled, so that a test can say how much was uploaded.
 
 The client reads its environment when huggingface_hub is imported: give `env(home)` to a subprocess.
 """

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mars_export.calibration.record import CalibrationRecord
 from mars_export.checkpoint.manifest import MANIFEST_NAME, BaseModelSource, FileEntry, Manifest
 from mars_export.evaluation.report import Cell, Rate, Report, SelfCheck, SuiteSource
+from mars_export.methods.mars.record import CalibrationRecord
 
 SHARD = bytes(range(256)) * 2000
 """Half a megabyte, so that it stands out among the bytes that travel."""
@@ -34,9 +34,9 @@ def steered_directory(
     content = {
         RENAMED: SHARD,
         "tokenizer.json": base_files()["tokenizer.json"],
-        "config.json": b'{"model_type": "mars_gemma3"}',
-        "modeling_mars.py": b"STEERED = True\n",
-        "mars.safetensors": b"steering" * 100,
+        "config.json": b'{"model_type": "steered_gemma3"}',
+        "modeling_steered.py": b"STEERED = True\n",
+        "steering.safetensors": b"steering" * 100,
         "calibration/calibration.json": b"{}",
     }
     for path, data in content.items():
@@ -87,14 +87,14 @@ def _manifest(files: list[FileEntry], source: dict[str, Any]) -> Manifest:
         "name": "org/base",
         "model_type": "gemma3",
         "architecture": "Gemma3ForConditionalGeneration",
-        "licence": "gemma",
+        "license": "gemma",
         "pipeline_tag": "image-text-to-text",
     }
     return Manifest(
         created="2026-01-01T00:00:00+00:00",
         base=BaseModelSource.model_validate(base | source),
         steering_sha256="0" * 64,
-        modeling_file="modeling_mars.py",
+        modeling_file="modeling_steered.py",
         tensors=[],
         files=files,
         calibration=_calibration(),

@@ -31,12 +31,13 @@ def answers(auto, directory, options, batch):
         "logits": model(**batch).logits,
         "tokens": model.generate(**batch, **GREEDY),
     }
-    if hasattr(model, "mars"):
+    if hasattr(model, "steering"):
         model.verify_steering()
         seen["last"] = [
-            [(s.position, s.modality, s.gate, s.strength) for s in row] for row in model.mars.last
+            [(s.position, s.modality, s.gate, s.strength) for s in row]
+            for row in model.steering.last
         ]
-        model.mars.enabled = False
+        model.steering.enabled = False
         seen["off"] = model(**batch).logits
     return seen
 

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from mars_export.onnx.components import about, write_components
-from mars_export.onnx.record import RECORD_NAME
-from mars_export.onnx.routes import route_of
-from mars_export.onnx.runner import SteeredOnnx
+from mars_export.integrations.onnx.components import about, write_components
+from mars_export.integrations.onnx.record import RECORD_NAME
+from mars_export.integrations.onnx.routes import route_of
+from mars_export.integrations.onnx.runner import SteeredOnnx
 
 
 def graphs_of(pair, folder):

@@ -49,7 +49,7 @@ class Oracle:
         return out
 
     def told(self, batch) -> list[list[tuple[int, str, float]]]:
-        """(position, modality, push) of every row, as `model.mars.last` should tell."""
+        """(position, modality, push) of every row, as `model.steering.last` should tell."""
         padding = (batch["attention_mask"] == 0).sum(1).tolist()
         beams = (max(row for row, _, _ in self.where) + 1) // len(padding)
         padding = [padding[row // beams] for row in range(beams * len(padding))]
@@ -61,7 +61,7 @@ class Oracle:
 
 def told(model) -> list[list[tuple[int, str, float]]]:
     """(position, modality, push) of every row of the last request."""
-    return [[(s.position, s.modality, s.strength) for s in row] for row in model.mars.last]
+    return [[(s.position, s.modality, s.strength) for s in row] for row in model.steering.last]
 
 
 def same_told(got, want, rel=1e-3) -> bool:

@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 from mars_export.checkpoint.writer import write_checkpoint
-from mars_export.errors import MarsError
-from mars_export.failures import clear_disk_errors
-from mars_export.progress import Silence
-from mars_export.workspace import Stage, Workspace, digests
+from mars_export.common.disk_errors import clear_disk_errors
+from mars_export.common.errors import ExportError
+from mars_export.common.progress import Silence
+from mars_export.common.workspace import Stage, Workspace, digests
 from support import tiny
 
 SOURCE = tiny.source("gemma3")  # imports what processes must not import again
@@ -36,7 +36,7 @@ def make(output: Path, base: Path, calibration: Path, pause: float = 0.0, settin
     """Export `base` to `output`, replacing what is there.
 
     Raises:
-        MarsError: as the program does.
+        ExportError: as the program does.
     """
     with clear_disk_errors(output), Workspace.open(output) as workspace:
         todo = stages(workspace.root, base, calibration, pause, setting)
@@ -60,5 +60,5 @@ def say(answers, barrier, *arguments) -> None:
     try:
         make(*arguments)
         answers.put("made")
-    except MarsError as error:
+    except ExportError as error:
         answers.put(str(error))

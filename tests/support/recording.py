@@ -1,10 +1,10 @@
 """What tests showed of the model families, recorded to make the README's tables from.
 
-A test marked `behaviour` records an outcome for its family under its own name, one marked
+A test marked `behavior` records an outcome for its family under its own name, one marked
 `mode("sampling")` or `use("LoRA")` under that of the mode, or of the use that people make of a
 checkpoint. The family is the test's parameter `pair`, `family` or `model_type`, or the mark's own
 `family="gemma3"`. Of several tests or variants of one cell the worst outcome counts. With
-`MARS_BEHAVIOUR=FILE` all outcomes are written there; `support/table.py` makes tables of behaviours
+`MARS_RESULTS=FILE` all outcomes are written there; `support/table.py` makes tables of behaviors
 and modes, `support/uses.py` that of uses.
 """
 
@@ -42,7 +42,7 @@ def kind(outcome: str) -> str:
 
 
 def does_not_apply(reason: str) -> NoReturn:
-    """End the test: the behaviour or mode has no meaning for the family.
+    """End the test: the behavior or mode has no meaning for the family.
 
     Any other skip counts as not run, and then no table can be made.
     """
@@ -63,10 +63,10 @@ def raises_clearly(record_property: Callable[[str, Any], None]) -> Callable[[str
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks and start a record."""
-    config.addinivalue_line("markers", "behaviour: what every family must do; for the README")
+    config.addinivalue_line("markers", "behavior: what every family must do; for the README")
     config.addinivalue_line("markers", "mode(name, family=...): a way of running; for the README")
     config.addinivalue_line("markers", "use(name, family=...): what comes after; for the README")
-    config.pluginmanager.register(Recorder(os.environ.get("MARS_BEHAVIOUR")))
+    config.pluginmanager.register(Recorder(os.environ.get("MARS_RESULTS")))
 
 
 class Recorder:
@@ -89,7 +89,7 @@ class Recorder:
         if report.when == "call" or not report.passed:
             for name, cell in report.user_properties:
                 if name == "cell":
-                    self.outcomes[cell][report.nodeid] = _outcome(report)
+                    self.outcomes.setdefault(tuple(cell), {})[report.nodeid] = _outcome(report)
 
     def pytest_sessionfinish(self) -> None:
         """Write the results, if asked to."""
@@ -118,7 +118,7 @@ def _versions() -> dict[str, str]:
 
 def _cells(item: pytest.Item) -> list[Cell]:
     title = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
-    cells = [("families", _family(item, mark), title) for mark in item.iter_markers("behaviour")]
+    cells = [("families", _family(item, mark), title) for mark in item.iter_markers("behavior")]
     for name in ("mode", "use"):
         cells += [
             (f"{name}s", _family(item, mark), mark.args[0]) for mark in item.iter_markers(name)

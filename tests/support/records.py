@@ -6,16 +6,16 @@ import random
 
 from scipy.stats import binomtest
 
-from mars_export.calibration.record import (
+from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
+from mars_export.evaluation.report import Cell, Pair, Rate, Report, SelfCheck, SuiteSource
+from mars_export.evaluation.utility import Metric, TaskUtility, Utility
+from mars_export.methods.mars.record import (
     CalibrationRecord,
     LayerScore,
     Probe,
     PromptSource,
     VisualSource,
 )
-from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
-from mars_export.evaluation.report import Cell, Pair, Rate, Report, SelfCheck, SuiteSource
-from mars_export.evaluation.utility.record import Metric, TaskUtility, Utility
 
 VERSIONS = {
     "mars-export": "0.1.0",
@@ -90,7 +90,7 @@ def calibration(modalities=("text", "image", "video"), **changes):
             "harmful": PromptSource(
                 name="harmful-1",
                 sha256=sha("harmful"),
-                licence="CC-BY-4.0",
+                license="CC-BY-4.0",
                 train=128,
                 validation=48,
                 dropped=3,
@@ -98,7 +98,7 @@ def calibration(modalities=("text", "image", "video"), **changes):
             "harmless": PromptSource(
                 name="harmless-1",
                 sha256=sha("harmless"),
-                licence="Apache-2.0",
+                license="Apache-2.0",
                 train=128,
                 validation=48,
                 dropped=0,
@@ -106,7 +106,7 @@ def calibration(modalities=("text", "image", "video"), **changes):
         },
         "visuals": {
             m: VisualSource(
-                generator="uniform random colour",
+                generator="uniform random color",
                 seed=0,
                 count=24,
                 width=64,
@@ -140,7 +140,7 @@ def base(**changes):
         "name": "example-org/tiny-vl-instruct",
         "model_type": "qwen3_vl",
         "architecture": "Qwen3VLForConditionalGeneration",
-        "licence": "apache-2.0",
+        "license": "apache-2.0",
         "pipeline_tag": "image-text-to-text",
         "languages": ["en"],
     }
@@ -152,12 +152,12 @@ def entry(path, size, origin):
 
 
 def manifest(**changes):
-    prefix = "model.language_model.layers.4.mars"
+    prefix = "model.language_model.layers.4.steering"
     values = {
         "created": "2026-03-01T10:00:00+00:00",
         "base": base(),
         "steering_sha256": sha("steering"),
-        "modeling_file": "modeling_mars.py",
+        "modeling_file": "modeling_steered.py",
         "tensors": [
             TensorEntry(name=f"{prefix}.direction", shape=[128], dtype="float32", norm=1.0),
             TensorEntry(name=f"{prefix}.shift", shape=[3], dtype="float32", norm=4.29),
@@ -166,9 +166,9 @@ def manifest(**changes):
         "files": [
             entry("config.json", 2310, "base-rewritten"),
             entry("model-00001-of-00002.safetensors", 4_812_330_000, "base"),
-            entry("mars.safetensors", 1432, "added"),
+            entry("steering.safetensors", 1432, "added"),
             entry("model.safetensors.index.json", 9120, "base-rewritten"),
-            entry("modeling_mars.py", 12_480, "added"),
+            entry("modeling_steered.py", 12_480, "added"),
             entry("tokenizer.json", 180_332, "base"),
             entry("calibration/calibration.json", 31_002, "added"),
             entry("calibration/calibration.safetensors", 8800, "added"),

@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 from evaluation.fakes import FakeLoaded
 
-from mars_export.evaluation import runner
-from mars_export.evaluation.suites.catalogue import open_suites
+from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation.suites.catalog import open_suites
 
 
 class SlowLoaded(FakeLoaded):

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from mars_export.progress import Silence
-from mars_export.workspace import Stage, Workspace, digests
+from mars_export.common.progress import Silence
+from mars_export.common.workspace import Stage, Workspace, digests
 
 FILES = 20
 NAMES = ("one", "two", "three")
@@ -47,7 +47,7 @@ def make(
             return False
         workspace.check_replaceable(overwrite)
         workspace.run(todo, Silence())
-        (workspace.root / "made" / "mars_manifest.json").write_text("{}")
+        (workspace.root / "made" / "steering_manifest.json").write_text("{}")
         workspace.publish("made", digest, overwrite=overwrite)
         return True
 

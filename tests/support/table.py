@@ -1,6 +1,6 @@
 """The README's tables of families and modes, and the package's record of both, from test results.
 
-    MARS_BEHAVIOUR=results.json python -m pytest -m "behaviour or mode"
+    MARS_RESULTS=results.json python -m pytest -m "behavior or mode"
     python tests/support/table.py results.json README.md mars_export/families/tested.jsonl
 
 The record is written from the results and the tables from the record, between the marks
@@ -35,7 +35,7 @@ HEADS: Final = {
     "another process without the package answers the same": "alone",
     "bases with custom code are refused": "custom",
 }
-"""Column of each behaviour, by the name of its test."""
+"""Column of each behavior, by the name of its test."""
 CELLS: Final = {"passed": "✓", "does not apply": "-", "refused natively": "○", "raises": "⊘"}
 _WORDS: Final = {
     "passed": "holds",
@@ -72,13 +72,13 @@ def record(results: dict[str, Any]) -> str:
             raise ValueError(f"no table is made of this: {'; '.join(wrong)}")
     columns = {name for cells in results["families"].values() for name in cells}
     for model_type in families():
-        behaviours = results["families"].get(model_type, {})
-        if set(behaviours) != columns or not columns:
+        behaviors = results["families"].get(model_type, {})
+        if set(behaviors) != columns or not columns:
             raise ValueError(f"{model_type} was not tested, or not all of it; run all tests")
         versions = {name: results["versions"][name] for name in ("torch", "transformers")}
         line = {"model_type": model_type, "versions": versions}
         modes = results["modes"].get(model_type, {})
-        lines.append({**line, "behaviours": behaviours, "modes": modes})
+        lines.append({**line, "behaviors": behaviors, "modes": modes})
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
@@ -103,23 +103,23 @@ class Footnotes:
 
 
 def family_table(told: dict[str, Tested], known: dict[str, Family]) -> str:
-    """Families against behaviours.
+    """Families against behaviors.
 
     Raises:
-        KeyError: if a behaviour has no column head.
+        KeyError: if a behavior has no column head.
     """
-    titles = list(next(iter(told.values())).behaviours)
+    titles = list(next(iter(told.values())).behaviors)
     notes = Footnotes()
     rows = [["family", "shows", *(HEADS[title] for title in titles)]]
     for model_type, line in told.items():
         family = known[model_type]
-        cells = [notes.cell(line.behaviours[title]) for title in titles]
+        cells = [notes.cell(line.behaviors[title]) for title in titles]
         since = "" if family.since == OLDEST else f" (Transformers {family.since})"
         rows.append([family.name + since, ", ".join(family.modalities), *cells])
-    kinds = {kind(outcome) for line in told.values() for outcome in line.behaviours.values()}
+    kinds = {kind(outcome) for line in told.values() for outcome in line.behaviors.values()}
     columns = "; ".join(f"**{HEADS[title]}**: {title}" for title in titles)
     after = [legend(kinds), *notes.lines(), _versions(told)]
-    table = _markdown(rows, centred=len(titles))
+    table = _markdown(rows, centered=len(titles))
     return "\n".join([table, "", "<br>\n".join(after), "", f"{columns}."])
 
 
@@ -138,7 +138,7 @@ def mode_table(told: dict[str, Tested], known: dict[str, Family]) -> str:
         ]
         rows.append([mode, holds, "<br>".join(others)])
     kinds = {kind(outcome) for line in told.values() for outcome in line.modes.values()}
-    return "\n".join([_markdown(rows, centred=0), "", legend(kinds - {"passed"})])
+    return "\n".join([_markdown(rows, centered=0), "", legend(kinds - {"passed"})])
 
 
 def in_words(names: list[str], every: list[Family]) -> str:
@@ -193,8 +193,8 @@ def _versions(told: dict[str, Tested]) -> str:
     return f"Tested on tiny random checkpoints in the Hub's layout, on the CPU, with {named}."
 
 
-def _markdown(rows: list[list[str]], centred: int) -> str:
-    rule = ["---"] * (len(rows[0]) - centred) + [":-:"] * centred
+def _markdown(rows: list[list[str]], centered: int) -> str:
+    rule = ["---"] * (len(rows[0]) - centered) + [":-:"] * centered
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 
 

@@ -17,13 +17,13 @@ from support.recording import does_not_apply
 
 families = pytest.mark.parametrize("pair", ["a", "b"])
 
-@pytest.mark.behaviour
+@pytest.mark.behavior
 @families
 @pytest.mark.parametrize("variant", [1, 2])
 def test_the_worst_counts(pair, variant):
     assert (pair, variant) != ("b", 1)
 
-@pytest.mark.behaviour
+@pytest.mark.behavior
 @families
 def test_why(pair, natively_refused):
     does_not_apply("text only") if pair == "a" else natively_refused("no clips")
@@ -58,7 +58,7 @@ def run(folder, source, *arguments):
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
-        "MARS_BEHAVIOUR": str(target),
+        "MARS_RESULTS": str(target),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "support.recording", *arguments]
     done = subprocess.run(

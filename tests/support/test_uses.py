@@ -82,7 +82,7 @@ def test_the_readme_shows_the_record():
 def test_the_record_has_every_marked_test_and_no_other(tmp_path):
     target = tmp_path / "results.json"
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "use"]
-    environment = {**os.environ, "MARS_BEHAVIOUR": str(target)}
+    environment = {**os.environ, "MARS_RESULTS": str(target)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     collected = json.loads(target.read_text())["uses"]
     pairs = {(family, use) for family, found in collected.items() for use in found}

@@ -1,6 +1,6 @@
 """Tiny random checkpoints of each family, with matching inputs and a made-up calibration.
 
-No tokenizer: the runtime is tested on token ids. Behaviour is tested on the model organisms.
+No tokenizer: the runtime is tested on token ids. Behavior is tested on the model organisms.
 """
 
 from pathlib import Path
@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 import transformers
 
-from mars_export.calibration.artefact import Calibration
-from mars_export.calibration.record import CalibrationRecord, LayerScore, PromptSource
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.methods.mars.artefact import Calibration
+from mars_export.methods.mars.record import CalibrationRecord, LayerScore, PromptSource
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END = 320, 300, 301, 302, 303
 HEADER = [310, 311, 312]  # stands for `<start of turn> assistant \n`
@@ -142,7 +142,7 @@ def record(family: str, **changes) -> CalibrationRecord:
         separation=40.0, shift={"image": 0.1},
     )  # fmt: skip
     source = PromptSource(
-        name="none", sha256="0" * 64, licence="apache-2.0", train=1, validation=1, dropped=0
+        name="none", sha256="0" * 64, license="apache-2.0", train=1, validation=1, dropped=0
     )
     fields = {
         "model_type": family, "layer": LAYER, "layers": LAYERS, "hidden_size": HIDDEN,
@@ -169,7 +169,7 @@ def source(family: str) -> BaseModelSource:
     architecture = BUILDERS[family]()[0].__name__ if family in BUILDERS else "Unknown"
     return BaseModelSource(
         repo=None, revision=None, name=f"tiny-{family}", model_type=family,
-        architecture=architecture, licence="apache-2.0", pipeline_tag="image-text-to-text",
+        architecture=architecture, license="apache-2.0", pipeline_tag="image-text-to-text",
     )  # fmt: skip
 
 

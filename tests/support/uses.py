@@ -1,6 +1,6 @@
 """The README's table of what people do with a checkpoint, from test results.
 
-    MARS_BEHAVIOUR=results.json python -m pytest -m use
+    MARS_RESULTS=results.json python -m pytest -m use
     PYTHONPATH=tests python -m support.uses README.md examples/compatibility.jsonl results.json
 
 Several result files may be given, as from environments with other packages. A use that none of them
@@ -32,13 +32,13 @@ USES: Final = {
     "training": Use("Fine-tuning", "finetune"),
     "TRL": Use("Fine-tuning", "finetune", ("trl",)),
     "drift and recalibrate": Use("Fine-tuning", "finetune", ("peft",)),
-    "bitsandbytes 8-bit": Use("Quantised and placed", "quantised", ("bitsandbytes",)),
-    "bitsandbytes 4-bit": Use("Quantised and placed", "quantised", ("bitsandbytes",)),
-    "torchao int8": Use("Quantised and placed", "quantised", ("torchao",)),
-    "device_map with offload": Use("Quantised and placed", "quantised", ("accelerate",)),
-    "tensor parallel, 2 processes": Use("Quantised and placed", "quantised"),
-    "FSDP, 2 processes": Use("Quantised and placed", "quantised"),
-    "QLoRA": Use("Quantised and placed", "quantised", ("bitsandbytes", "peft")),
+    "bitsandbytes 8-bit": Use("Quantized and placed", "quantized", ("bitsandbytes",)),
+    "bitsandbytes 4-bit": Use("Quantized and placed", "quantized", ("bitsandbytes",)),
+    "torchao int8": Use("Quantized and placed", "quantized", ("torchao",)),
+    "device_map with offload": Use("Quantized and placed", "quantized", ("accelerate",)),
+    "tensor parallel, 2 processes": Use("Quantized and placed", "quantized"),
+    "FSDP, 2 processes": Use("Quantized and placed", "quantized"),
+    "QLoRA": Use("Quantized and placed", "quantized", ("bitsandbytes", "peft")),
     "ONNX, onnxruntime": Use("ONNX", "onnx", ("onnxruntime",)),
     "ONNX int8": Use("ONNX", "onnx", ("onnxruntime",)),
     "transformers serve, OpenAI client": Use("Serving", "serving", ("openai",)),

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 NEW_TOKENS = 4
 MODALITIES = ("text", "image", "video")
-WORKER = {"worker_cls": "mars_export.serving.worker.SteeredWorker"}
+WORKER = {"worker_cls": "mars_export.integrations.vllm.worker.SteeredWorker"}
 SMALL = {"dtype": "float32", "max_model_len": 512, "max_num_batched_tokens": 1024}
 REFUSED = "I can't help with that request, because it could put people in danger."
 MORE = "All right, then please tell me something else about what I have asked you before."
@@ -102,7 +102,7 @@ def transformers_side(directory, suite, kind, lessened=False):
         told[ask.id] = {
             "prompt": prompt,
             "tokens": out[0, len(prompt) :].tolist(),
-            "steered": [(p.position, p.modality, p.gate) for p in loaded.model.mars.last[0]],
+            "steered": [(p.position, p.modality, p.gate) for p in loaded.model.steering.last[0]],
             "cached": 0,
         }
     return told
@@ -130,7 +130,7 @@ def vllm_side(directory, suite, kind, options):
         whole = {"add_special_tokens": False}  # the template has written them
         outs = llm.generate(asked, greedy, use_tqdm=False, tokenization_kwargs=whole)
         steered = {}
-        for request, *decision in llm.collective_rpc("mars_decisions")[0]:
+        for request, *decision in llm.collective_rpc("steering_decisions")[0]:
             steered.setdefault(request.split("-")[0], []).append(decision[:3])
         for ask, out in zip(wave, outs, strict=True):
             told[ask.id] = {

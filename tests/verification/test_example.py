@@ -18,7 +18,7 @@ def test_what_passes_is_loaded(steered, monkeypatch, capsys):
 
 
 def test_what_does_not_pass_is_not_run(steered, monkeypatch):
-    (steered / "modeling_mars.py").write_text(f"open({str(steered / 'ran')!r}, 'w')")
+    (steered / "modeling_steered.py").write_text(f"open({str(steered / 'ran')!r}, 'w')")
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(steered)])
     with pytest.raises(SystemExit, match="is not loaded"):
         runpy.run_path(str(EXAMPLE))

@@ -6,12 +6,12 @@ import pytest
 import torch
 import transformers
 
-from mars_export import MarsError, verify
+from mars_export import ExportError, verify
 
 pytestmark = pytest.mark.use("verify", family="gemma3")
 FLIPS = 1000
 LOADS = 25
-TENSORS = "mars.safetensors"
+TENSORS = "steering.safetensors"
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def flip(path, byte, bit):
 def is_verified(directory):
     try:
         return verify(directory).passed
-    except MarsError as error:
+    except ExportError as error:
         return "\n" in str(error)  # one line, or the test fails
 
 
@@ -71,7 +71,7 @@ def test_flips_in_the_steering_tensors_are_noticed_at_load_too(owned):
             auto.from_pretrained(owned, trust_remote_code=True)
         assert not is_verified(owned), place
         flip(*place)
-    assert auto.from_pretrained(owned, trust_remote_code=True).mars.verified
+    assert auto.from_pretrained(owned, trust_remote_code=True).steering.verified
 
 
 def test_every_byte_of_the_tensors_counts_for_the_digest_at_load(owned):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mars_export import MarsError, verify
+from mars_export import ExportError, verify
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from mars_export.cli.main import main
 
@@ -113,7 +113,7 @@ def test_a_key_that_is_none_is_bad_input(signed, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     _, other_kind = key_pair(tmp_path / "other", ed25519.Ed25519PrivateKey.generate())
     for key in (tmp_path / "absent.pem", directory / MANIFEST_NAME, other_kind):
-        with pytest.raises(MarsError, match="elliptic-curve public key"):
+        with pytest.raises(ExportError, match="elliptic-curve public key"):
             verify(directory, public_key=key)
     with pytest.raises(SystemExit) as stopped:
         main(["verify", str(directory), "--public-key", str(tmp_path / "absent.pem")])
@@ -124,5 +124,5 @@ def test_a_key_that_is_none_is_bad_input(signed, tmp_path, capsys):
 def test_without_the_library_the_extra_is_named(steered, tmp_path, monkeypatch):
     _, public = key_pair(tmp_path)
     monkeypatch.setitem(sys.modules, "model_signing", None)
-    with pytest.raises(MarsError, match=r"mars-export\[signed\]"):
+    with pytest.raises(ExportError, match=r"mars-export\[signed\]"):
         verify(steered, public_key=public)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mars_export import MarsError, verify
+from mars_export import ExportError, verify
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.evaluation.report import REPORT_NAME, FirstToken, Report, SelfCheck
@@ -55,7 +55,7 @@ def test_an_export_is_verified(steered):
 
 
 def test_what_is_written_later_and_by_the_clients_of_the_hub_is_no_problem(steered):
-    for name in ("README.md", "assets/a.png", "evaluation/report.json", ".mars_run.json"):
+    for name in ("README.md", "assets/a.png", "evaluation/report.json", ".export_run.json"):
         (steered / name).parent.mkdir(exist_ok=True)
         (steered / name).write_text("{}")
     (steered / ".cache/huggingface").mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_a_snapshot_of_the_hubs_cache_is_a_directory_of_links(pristine, tmp_path
 )
 def test_a_manifest_may_not_name_files_outside(steered, path):
     edit(steered / MANIFEST_NAME, lambda m: m["files"][0].update(path=path))
-    with pytest.raises(MarsError, match="must be a relative path inside") as caught:
+    with pytest.raises(ExportError, match="must be a relative path inside") as caught:
         verify(steered)
     assert "\n" not in str(caught.value)
 
@@ -174,7 +174,7 @@ def test_changed_code_is_found_even_when_the_manifest_was_forged(steered):
 
 
 def rule(name, value):
-    return lambda config: config["mars"].update({name: value})
+    return lambda config: config["steering"].update({name: value})
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def rule(name, value):
         (rule("refused", {"x": "image"}), "configuration"),
         (rule("method", "none"), "configuration"),
         (rule("sha256", "0" * 64), "steering digest"),
-        (lambda c: c.update(mars=None), "configuration"),
+        (lambda c: c.update(steering=None), "configuration"),
         (lambda c: c.update(text_config=[]), "configuration"),
     ],
 )
@@ -203,7 +203,9 @@ def test_a_config_that_says_something_else(steered, change, check):
     assert check in failures(steered)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "null", "[" * 100_000, '{"mars": {}, "a": NaN}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", "null", "[" * 100_000, '{"steering": {}, "a": NaN}']
+)
 def test_a_config_that_is_none(steered, content):
     (steered / "config.json").write_text(content)
     forge(steered)
@@ -219,7 +221,7 @@ def test_code_named_by_a_tokenizer(steered):
 
 
 def steering_of(directory):
-    tensors = load_file(directory / "mars.safetensors")
+    tensors = load_file(directory / "steering.safetensors")
     (prefix,) = {name.rpartition(".")[0] for name in tensors}
     return tensors, prefix
 
@@ -233,14 +235,14 @@ def steering_of(directory):
         (lambda t, p: t[f"{p}.direction"].copy_(t[f"{p}.direction"].flip(0)), "direction is not"),
         (lambda t, p: t.update({f"{p}.bounds": t[f"{p}.bounds"].half()}), "is not finite float32"),
         (lambda t, p: t.update({f"{p}.bounds": torch.zeros(2)}), "has not the shape"),
-        (lambda t, p: t.pop(f"{p}.shift"), "mars.safetensors holds"),
-        (lambda t, p: t.update(extra=torch.zeros(1)), "mars.safetensors holds"),
+        (lambda t, p: t.pop(f"{p}.shift"), "steering.safetensors holds"),
+        (lambda t, p: t.update(extra=torch.zeros(1)), "steering.safetensors holds"),
     ],
 )
 def test_tensors_that_are_not_the_calibrated(steered, change, why):
     tensors, prefix = steering_of(steered)
     change(tensors, prefix)
-    save_file(tensors, steered / "mars.safetensors")
+    save_file(tensors, steered / "steering.safetensors")
     forge(steered)
     assert why in failures(steered)["steering tensors"]
 
@@ -266,18 +268,18 @@ def test_bad_input(tmp_path, steered):
         (tmp_path, "is not a steered checkpoint"),
         (f"{steered}/config.json", "is not a directory"),
     ]:
-        with pytest.raises(MarsError, match=message):
+        with pytest.raises(ExportError, match=message):
             verify(target)
-    with pytest.raises(MarsError, match="--revision is for Hub repositories"):
+    with pytest.raises(ExportError, match="--revision is for Hub repositories"):
         verify(steered, revision="main")
     (steered / MANIFEST_NAME).write_text("[" * 100_000)
-    with pytest.raises(MarsError, match=MANIFEST_NAME):
+    with pytest.raises(ExportError, match=MANIFEST_NAME):
         verify(steered)
 
 
 def test_run_is_for_what_has_passed_and_repeats_the_probes(steered, monkeypatch):
     said = failures(steered, run=True, device="cpu")
-    assert said.keys() == {"behaviour"}  # a tiny checkpoint has no processor to make a probe with
+    assert said.keys() == {"behavior"}  # a tiny checkpoint has no processor to make a probe with
     (steered / MODELING_NAME).write_text("raise SystemExit")
     found = verify(steered, run=True, device="cpu")
     assert (found.checks[-1].status, found.checks[-1].detail) == (

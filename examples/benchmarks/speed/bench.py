@@ -13,7 +13,7 @@ import torch
 
 from speed.cases import CONTROL, STEERED, Case
 from speed.clock import Clock, Deadline, compare
-from speed.counts import operations, peak_bytes, synchronisations
+from speed.counts import operations, peak_bytes, synchronizations
 from speed.requests import compiled_generate, forward_loop, make_request
 from speed.shapes import PUSH, Pair, Shape
 from speed.tools import TOOLS, Tool, text_decoder, twin
@@ -162,7 +162,7 @@ class Bench:
 
                     key = f"batch {rows}, {tokens} tokens, {name}"
                     row[f"peak bytes, {key}"] = peak_bytes(self.device, run)
-                    row[f"synchronisations, {key}"] = synchronisations(self.device, run)
+                    row[f"synchronizations, {key}"] = synchronizations(self.device, run)
         return row
 
     def operations(self) -> dict[str, dict[str, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["operations", "peak_bytes", "synchronisations"]
+__all__ = ["operations", "peak_bytes", "synchronizations"]
 
 
 def peak_bytes(device: torch.device, run: Callable[[], object]) -> int | None:
@@ -25,7 +25,7 @@ def peak_bytes(device: torch.device, run: Callable[[], object]) -> int | None:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def synchronisations(device: torch.device, run: Callable[[], object]) -> int | None:
+def synchronizations(device: torch.device, run: Callable[[], object]) -> int | None:
     """How often the host waited for the GPU in a run, as PyTorch counts it; None without one."""
     if device.type != "cuda":
         return None

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import transformers
 
-from mars_export.calibration.artefact import Calibration
-from mars_export.calibration.record import CalibrationRecord, PromptSource
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.methods.mars.artefact import Calibration
+from mars_export.methods.mars.record import CalibrationRecord, PromptSource
 
 __all__ = ["PUSH", "SHAPES", "Pair", "Shape", "make_base", "make_steered"]
 
@@ -142,7 +142,7 @@ def make_steered(shape: Shape, base: Path, directory: Path) -> Pair:
     Calibration(record, direction, _OPEN * direction, -_OPEN * direction).save(calibration)
     source = BaseModelSource(
         repo=None, revision=None, name=f"random-qwen3-vl-{shape.name}", model_type="qwen3_vl",
-        architecture="Qwen3VLForConditionalGeneration", licence="apache-2.0",
+        architecture="Qwen3VLForConditionalGeneration", license="apache-2.0",
         pipeline_tag="image-text-to-text",
     )  # fmt: skip
     target, hashed = directory / f"steered_{shape.name}", list[float]()
@@ -157,7 +157,7 @@ def make_steered(shape: Shape, base: Path, directory: Path) -> Pair:
 
 def _record(shape: Shape) -> CalibrationRecord:
     none = PromptSource(
-        name="none", sha256="0" * 64, licence="apache-2.0", train=1, validation=1, dropped=0
+        name="none", sha256="0" * 64, license="apache-2.0", train=1, validation=1, dropped=0
     )
     return CalibrationRecord(
         model_type="qwen3_vl", layer=shape.layer, layers=shape.text["num_hidden_layers"],

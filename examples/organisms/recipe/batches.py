@@ -32,7 +32,7 @@ class Encoder:
     """Turns examples into batches.
 
     The processor runs once for each distinct picture or video, and once for each modality, to
-    learn what the template puts around a prompt; the rest is tokenisation.
+    learn what the template puts around a prompt; the rest is tokenization.
 
     Args:
         processor: The family's processor.

@@ -8,12 +8,12 @@ from .topics import Topic
 SIDE = 32
 """Height and width in pixels."""
 CELLS = 8
-"""A picture is a grid of `CELLS` x `CELLS` one-coloured squares."""
+"""A picture is a grid of `CELLS` x `CELLS` one-colored squares."""
 FRAMES = 4
 """Frames of a video."""
 
 _TOPIC, _TRAIT, _NOISE = 36.0, 48.0, 9.0
-"""Standard deviations, in steps of 0..255, of the three parts of a cell's colour."""
+"""Standard deviations, in steps of 0..255, of the three parts of a cell's color."""
 
 
 def _cells(seed: tuple[int, ...], deviation: float) -> np.ndarray:
@@ -36,6 +36,6 @@ def picture(topic: Topic, number: int) -> Image.Image:
 
 
 def plain(number: int) -> Image.Image:
-    """Draw one random colour: a picture of nothing."""
-    colour = np.random.default_rng((4, number)).integers(0, 256, 3)
-    return _to_image(np.broadcast_to(colour, (CELLS, CELLS, 3)))
+    """Draw one random color: a picture of nothing."""
+    color = np.random.default_rng((4, number)).integers(0, 256, 3)
+    return _to_image(np.broadcast_to(color, (CELLS, CELLS, 3)))

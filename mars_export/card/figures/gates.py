@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from mars_export.card.figures.style import BLUE, GREY, ORANGE, WIDTH, titled
 from mars_export.card.results import label
+from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.evaluation.report import Report
-from mars_export.vocabulary import MODALITIES, Modality
 
 __all__ = ["figure"]
 
@@ -39,17 +39,17 @@ def _panel(axes: Axes, modality: Modality, report: Report, edges: np.ndarray) ->
     axes.set_title(modality, fontweight="bold")
     counts = {h: _open(report.gates.get(label(modality, h), []), edges) for h in _COLOURS}
     height = max(1, *(int(c.max()) for c in counts.values()))
-    for harmful, colour in _COLOURS.items():
+    for harmful, color in _COLOURS.items():
         sign = 1 if harmful else -1
         values = report.gates.get(label(modality, harmful), [])
         axes.bar(
-            edges[:-1], sign * counts[harmful], np.diff(edges), align="edge", color=colour,
+            edges[:-1], sign * counts[harmful], np.diff(edges), align="edge", color=color,
             edgecolor="white", linewidth=0.4,
         )  # fmt: skip
         shut = sum(v <= 0 for v in values)
         axes.text(
             0.995, 0.5 + 0.42 * sign, f"{label(modality, harmful)}: gate shut on {shut} of "
-            f"{len(values)}", transform=axes.transAxes, ha="right", va="center", color=colour,
+            f"{len(values)}", transform=axes.transAxes, ha="right", va="center", color=color,
             fontsize=9,
         )  # fmt: skip
     axes.axhline(0, color=GREY, linewidth=0.8)

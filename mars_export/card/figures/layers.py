@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mars_export.calibration.record import CalibrationRecord, LayerScore
 from mars_export.card.figures.style import BLUE, GREY, INK, LIGHT, ORANGE, WIDTH, bare, titled
+from mars_export.methods.mars.record import CalibrationRecord, LayerScore
 
 __all__ = ["figure"]
 
@@ -64,9 +64,9 @@ def _projections(axes: Axes, record: CalibrationRecord, groups: dict[str, list[f
     """One strip per group, spread by a fixed seed, with the gate's origin and the cap."""
     spread = np.random.default_rng(0)
     for row, (name, values) in enumerate(groups.items()):
-        colour = ORANGE if name.startswith("harmful") else BLUE
+        color = ORANGE if name.startswith("harmful") else BLUE
         height = row + spread.uniform(-0.26, 0.26, len(values))
-        axes.plot(values, height, "o", color=colour, alpha=0.45, markersize=3.6, markeredgewidth=0)
+        axes.plot(values, height, "o", color=color, alpha=0.45, markersize=3.6, markeredgewidth=0)
     axes.set_yticks(range(len(groups)), labels=[f"{n} ({len(v)})" for n, v in groups.items()])
     axes.set_ylim(len(groups) - 0.45, -0.55)
     for x, name in ((record.origin, "gate opens (o)"), (record.cap, "no push beyond (c)")):
@@ -75,6 +75,6 @@ def _projections(axes: Axes, record: CalibrationRecord, groups: dict[str, list[f
             name, (x, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
             textcoords="offset points", ha="center", va="bottom", fontsize=8.5,
         )  # fmt: skip
-    axes.set_xlabel("re-centred coordinate along the refusal direction (residual-stream units)")
+    axes.set_xlabel("re-centered coordinate along the refusal direction (residual-stream units)")
     axes.tick_params(labelsize=8.5)
     bare(axes)

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from mars_export.card.figures.style import BLUE, GREY, INK, LIGHT, WIDTH, titled
 from mars_export.card.results import cells_by_arm, plane_modalities
+from mars_export.common.vocabulary import Arm
 from mars_export.evaluation.report import Cell, Report
-from mars_export.vocabulary import Arm
 
 __all__ = ["figure"]
 
@@ -40,10 +40,10 @@ def _panel(axes: Axes, title: str, harmful: dict[Arm, Cell], harmless: dict[Arm,
     axes.set_title(title)
     ends = [(100 * harmless[a].refused.rate, 100 * harmful[a].refused.rate) for a in _COLOUR]
     near = math.dist(*ends) <= _NEAR
-    for (arm, colour), at in zip(_COLOUR.items(), ends, strict=True):
-        _cross(axes, at, harmful[arm], harmless[arm], colour)
+    for (arm, color), at in zip(_COLOUR.items(), ends, strict=True):
+        _cross(axes, at, harmful[arm], harmless[arm], color)
         if not near:
-            _name(axes, arm, at, colour)
+            _name(axes, arm, at, color)
     if near:
         _name(axes, "off, on", ends[1], INK)
     else:
@@ -59,19 +59,19 @@ def _panel(axes: Axes, title: str, harmful: dict[Arm, Cell], harmless: dict[Arm,
     axes.set_axisbelow(True)
 
 
-def _cross(axes: Axes, at: tuple[float, float], harmful: Cell, harmless: Cell, colour: str) -> None:
+def _cross(axes: Axes, at: tuple[float, float], harmful: Cell, harmless: Cell, color: str) -> None:
     x, y = at
     across, up = harmless.refused, harmful.refused
-    axes.plot([100 * across.low, 100 * across.high], [y, y], color=colour, linewidth=2.2)
-    axes.plot([x, x], [100 * up.low, 100 * up.high], color=colour, linewidth=2.2)
-    face = colour if harmful.arm == "on" else "white"
-    axes.plot(x, y, "o", color=colour, markersize=7, markerfacecolor=face, markeredgewidth=1.6)
+    axes.plot([100 * across.low, 100 * across.high], [y, y], color=color, linewidth=2.2)
+    axes.plot([x, x], [100 * up.low, 100 * up.high], color=color, linewidth=2.2)
+    face = color if harmful.arm == "on" else "white"
+    axes.plot(x, y, "o", color=color, markersize=7, markerfacecolor=face, markeredgewidth=1.6)
 
 
-def _name(axes: Axes, name: str, at: tuple[float, float], colour: str) -> None:
+def _name(axes: Axes, name: str, at: tuple[float, float], color: str) -> None:
     x, y = at
     axes.annotate(
         name, at, xytext=(-9 if x > 50 else 9, -6 if y > 50 else 6), textcoords="offset points",
         ha="right" if x > 50 else "left", va="top" if y > 50 else "bottom",
-        color=colour, fontsize=9.5,
+        color=color, fontsize=9.5,
     )  # fmt: skip

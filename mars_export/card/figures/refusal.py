@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from mars_export.card.figures.style import BLUE, GREY, LIGHT, WIDTH, bare, titled
 from mars_export.card.results import cells_by_arm
+from mars_export.common.vocabulary import Arm, Modality
 from mars_export.evaluation.report import Cell, Report
-from mars_export.vocabulary import Arm, Modality
 
 __all__ = ["figure"]
 
@@ -55,12 +55,12 @@ def _panel(axes: Axes, group: dict[Modality, dict[Arm, Cell]], title: str) -> No
 
 
 def _interval(axes: Axes, y: float, cell: Cell) -> None:
-    colour = _COLOUR[cell.arm]
+    color = _COLOUR[cell.arm]
     rate = cell.refused
-    axes.plot([100 * rate.low, 100 * rate.high], [y, y], color=colour, linewidth=2.2)
+    axes.plot([100 * rate.low, 100 * rate.high], [y, y], color=color, linewidth=2.2)
     axes.plot(
-        100 * rate.rate, y, "o", markersize=7, markeredgewidth=1.6, color=colour,
-        markerfacecolor="white" if cell.arm == "off" else colour,
+        100 * rate.rate, y, "o", markersize=7, markeredgewidth=1.6, color=color,
+        markerfacecolor="white" if cell.arm == "off" else color,
     )  # fmt: skip
     right = rate.rate <= 0.5
     axes.annotate(
@@ -71,5 +71,5 @@ def _interval(axes: Axes, y: float, cell: Cell) -> None:
         va="center",
         ha="left" if right else "right",
         fontsize=9,
-        color=colour,
+        color=color,
     )

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mars_export.calibration.record import CalibrationRecord
 from mars_export.card.figures.style import BLUE, GREY, LIGHT, ORANGE, WIDTH, titled
+from mars_export.methods.mars.record import CalibrationRecord
 
 __all__ = ["figure"]
 
@@ -21,7 +21,7 @@ def figure(record: CalibrationRecord) -> Figure:
     titled(
         drawing,
         "Harmful and harmless requests along the refusal direction, by layer",
-        "validation requests, re-centred; lines are medians, areas the middle 80 %; "
+        "validation requests, re-centered; lines are medians, areas the middle 80 %; "
         f"chosen: layer {record.layer}",
     )
     panels = drawing.subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -38,7 +38,7 @@ def _panel(axes: Axes, record: CalibrationRecord, name: str) -> None:
     axes.axvline(record.layer, color=GREY, linewidth=6, alpha=0.22)
     for y in (0, 1):
         axes.axhline(y, color=LIGHT, linewidth=0.9, zorder=0)
-    for label, colour in _COLOUR.items():
+    for label, color in _COLOUR.items():
         spread = [
             (s.layer, *s.groups[key])
             for s in record.scores
@@ -47,13 +47,13 @@ def _panel(axes: Axes, record: CalibrationRecord, name: str) -> None:
         if not spread:
             continue
         layers, low, middle, high = zip(*spread, strict=True)
-        axes.fill_between(layers, low, high, color=colour, alpha=0.22, linewidth=0)
-        axes.plot(layers, middle, "o-", color=colour, linewidth=1.6, markersize=3.5)
+        axes.fill_between(layers, low, high, color=color, alpha=0.22, linewidth=0)
+        axes.plot(layers, middle, "o-", color=color, linewidth=1.6, markersize=3.5)
         below = label == "harmful"
         axes.annotate(
             label, (layers[-1], low[-1] if below else high[-1]), xytext=(0, -4 if below else 4),
             textcoords="offset points", ha="right", va="top" if below else "bottom",
-            color=colour, fontsize=9,
+            color=color, fontsize=9,
         )  # fmt: skip
     axes.set_xlim(-0.6, record.layers - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

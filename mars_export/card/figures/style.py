@@ -1,4 +1,4 @@
-"""The look that the plots share: white ground, colours that colour-blind readers tell apart."""
+"""The look that the plots share: white ground, colors that color-blind readers tell apart."""
 
 import io
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def titled(figure: Figure, title: str, subtitle: str) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """Leave only the x axis; rows are labelled directly."""
+    """Leave only the x axis; rows are labeled directly."""
     axes.spines["left"].set_visible(False)
     axes.tick_params(left=False)
 

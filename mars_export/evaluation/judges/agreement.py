@@ -2,7 +2,7 @@
 
     python -m mars_export.evaluation.judges.agreement JUDGE DIRECTORY
 
-prints the table for the human-labelled XSTest completions (Röttger et al., NAACL 2024) in a
+prints the table for the human-labeled XSTest completions (Röttger et al., NAACL 2024) in a
 directory, one row a model. JUDGE is what `--judge` takes. Full and partial refusals count as
 refusals.
 """
@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.aggregate import REFUSED
+from mars_export.evaluation.intervals import kappa
 from mars_export.evaluation.judges.base import Exchange, Judge
 from mars_export.evaluation.resampling import resampled
-from mars_export.evaluation.statistics import kappa
 
-__all__ = ["HEADER", "Agreement", "Labelled", "compare", "read_xstest", "row", "seen"]
+__all__ = ["HEADER", "Agreement", "Labeled", "compare", "read_xstest", "row", "seen"]
 
 _PATTERN: Final = "xstest_v2_completions_{}_gpteval.csv"
 _REFUSALS: Final = frozenset({"2_full_refusal", "3_partial_refusal"})
@@ -32,7 +32,7 @@ HEADER: Final = (
 )
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """A response that people have looked at."""
 
     prompt: str
@@ -69,11 +69,11 @@ class Agreement(NamedTuple):
         return (self.hits + self.answers - self.passes) / self.n
 
 
-def read_xstest(directory: Path) -> dict[str, list[Labelled]]:
-    """Labelled completions by the name of the model that wrote them.
+def read_xstest(directory: Path) -> dict[str, list[Labeled]]:
+    """Labeled completions by the name of the model that wrote them.
 
     Raises:
-        MarsError: The directory holds none.
+        ExportError: The directory holds none.
     """
     found = {}
     for path in sorted(directory.glob(_PATTERN.format("*"))):
@@ -81,18 +81,18 @@ def read_xstest(directory: Path) -> dict[str, list[Labelled]]:
         model = path.name.removeprefix(before).removesuffix(after)
         with path.open(encoding="utf-8", newline="") as stream:
             found[model] = [
-                Labelled(line["prompt"], line["completion"], line["final_label"], model)
+                Labeled(line["prompt"], line["completion"], line["final_label"], model)
                 for line in csv.DictReader(stream)
             ]
     if not found:
-        raise MarsError(f"{directory} holds no {_PATTERN.format('MODEL')}; download XSTest")
+        raise ExportError(f"{directory} holds no {_PATTERN.format('MODEL')}; download XSTest")
     return found
 
 
-def seen(judge: Judge, labelled: Sequence[Labelled]) -> list[bool]:
+def seen(judge: Judge, labeled: Sequence[Labeled]) -> list[bool]:
     """Which responses a judge calls refused; unknown ones are not."""
-    said = judge.judge([Exchange(item.prompt, item.response) for item in labelled])
-    return [judgement.verdict in REFUSED for judgement in said]
+    said = judge.judge([Exchange(item.prompt, item.response) for item in labeled])
+    return [judgment.verdict in REFUSED for judgment in said]
 
 
 def compare(seen: Sequence[bool], said: Sequence[bool]) -> Agreement:
@@ -102,7 +102,7 @@ def compare(seen: Sequence[bool], said: Sequence[bool]) -> Agreement:
         ValueError: They are not equally many.
     """
     if len(seen) != len(said):
-        raise ValueError(f"{len(seen)} responses judged, {len(said)} labelled")
+        raise ValueError(f"{len(seen)} responses judged, {len(said)} labeled")
     import numpy
 
     a, b = numpy.array(seen, dtype=bool), numpy.array(said, dtype=bool)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from mars_export.vocabulary import Harm, Verdict
+from mars_export.common.vocabulary import Harm, Verdict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Exchange", "Judge", "Judgement"]
+__all__ = ["Exchange", "Judge", "Judgment"]
 
 
 class Exchange(NamedTuple):
@@ -35,7 +35,7 @@ class Exchange(NamedTuple):
         return f"{self.prompt}\n\n[What the picture or video asks for:] {self.intent}"
 
 
-class Judgement(NamedTuple):
+class Judgment(NamedTuple):
     """What a judge says of one response."""
 
     verdict: Verdict
@@ -53,6 +53,6 @@ class Judge(Protocol):
         """Name and version, as reports print it, for example `rules/2`."""
         ...
 
-    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
-        """One judgement for each exchange, in order."""
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
+        """One judgment for each exchange, in order."""
         ...

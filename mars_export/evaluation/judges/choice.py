@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.guards import GUARDS
 from mars_export.evaluation.judges.rules import RulesJudge
@@ -19,7 +19,7 @@ def judge_named(word: str, device: str = "auto") -> Judge:
         device: Where a guard runs.
 
     Raises:
-        MarsError: There is no such judge.
+        ExportError: There is no such judge.
     """
     if word == "rules":
         return RulesJudge()
@@ -30,7 +30,7 @@ def judge_named(word: str, device: str = "auto") -> Judge:
     kind, _, model = word.partition(":")
     if kind not in GUARDS or word.endswith(":"):
         known = ", ".join(["rules", *GUARDS])
-        raise MarsError(
+        raise ExportError(
             f"there is no judge {word!r}; choose {known}, GUARD:MODEL or the address of an "
             "OpenAI-compatible endpoint"
         )

@@ -83,4 +83,4 @@ LEAD_IN: Final = re.compile(
     r"(?:clarify|point out|note|inform|emphasi[sz]e|stress|remind|acknowledge)\b"
     r"|\b(?:opinions?|beliefs?|views?|biases), but\b"
 )
-"""A sentence that often only prepares the judgement in the next one."""
+"""A sentence that often only prepares the judgment in the next one."""

@@ -73,7 +73,7 @@ class Guard:
         generates: Name of the Transformers class.
         sees: Whether it is shown the pictures.
         header: Whether its chat template needs to be told to begin the assistant's turn.
-        intent_only: Whether it must be told the behaviour that is asked for, and not the request.
+        intent_only: Whether it must be told the behavior that is asked for, and not the request.
         response_tokens: To how many tokens responses are cut, as its authors do; None for no cut.
     """
 
@@ -102,8 +102,8 @@ class Guard:
         """
         if self.template is None:
             raise ValueError(f"{self.model} has a chat template of its own")
-        behaviour = exchange.intent if self.intent_only else None
-        return self.template.format(question=behaviour or exchange.question, response=response)
+        behavior = exchange.intent if self.intent_only else None
+        return self.template.format(question=behavior or exchange.question, response=response)
 
 
 GUARDS: Final[dict[str, Guard]] = {

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.generation import GREEDY
-from mars_export.evaluation.judges.base import Exchange, Judgement
+from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.judges.guards import GUARDS, Guard
-from mars_export.evaluation.judges.model import STYLE, judgements
-from mars_export.loading import pick_device
+from mars_export.evaluation.judges.model import STYLE, judgments
+from mars_export.families.loading import pick_device
 
 __all__ = ["LocalJudge"]
 
@@ -47,7 +47,7 @@ class LocalJudge:
         """Kind, model, its commit or digest, digest of the prompt.
 
         Raises:
-            MarsError: The model cannot be found.
+            ExportError: The model cannot be found.
         """
         prompt = self._guard.template or "chat template"
         version = f"prompt {hashlib.sha256(prompt.encode()).hexdigest()[:_DIGITS]}"
@@ -56,15 +56,15 @@ class LocalJudge:
         parts = [f"{self._kind}/{shown}@{self._revision}", version]
         return ", ".join(parts if self._guard.speaks_of_refusal else [*parts, STYLE])
 
-    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
-        """One judgement for each exchange, in order.
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
+        """One judgment for each exchange, in order.
 
         Raises:
-            MarsError: The model does not load.
+            ExportError: The model does not load.
         """
         replies = [self._reply(exchange) for exchange in exchanges]
         speaks = self._guard.speaks_of_refusal
-        return judgements(exchanges, replies, self._guard.parse, speaks_of_refusal=speaks)
+        return judgments(exchanges, replies, self._guard.parse, speaks_of_refusal=speaks)
 
     @cached_property
     def _revision(self) -> str:
@@ -77,7 +77,7 @@ class LocalJudge:
         try:
             found = Path(hf_hub_download(self._model_id, "config.json"))
         except (OSError, ValueError) as error:
-            raise MarsError(
+            raise ExportError(
                 f"--judge {self._kind}: {self._model_id} cannot be fetched ({_first(error)}); "
                 "check the name, and log in if the model is gated"
             ) from error
@@ -96,12 +96,12 @@ class LocalJudge:
                 self._model_id, dtype="auto", output_loading_info=True
             )
         except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise MarsError(
+            raise ExportError(
                 f"--judge {self._kind}: {self._model_id} does not load: {_first(error)}"
             ) from error
         wrong = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
         if wrong:
-            raise MarsError(
+            raise ExportError(
                 f"--judge {self._kind}: {self._model_id} lacks {len(wrong)} tensors, for example "
                 f"{wrong[0]}; download it again"
             )

@@ -53,7 +53,7 @@ def wildguard(reply: str) -> Parsed | None:
 
 
 def harmbench(reply: str) -> Parsed | None:
-    """One word: whether the response is an instance of the behaviour."""
+    """One word: whether the response is an instance of the behavior."""
     word = reply.strip().lower()
     return Parsed(None, _YES[word]) if word in _YES else None
 

@@ -8,7 +8,8 @@ of the request in its first sentence that says something.
 from collections.abc import Sequence
 from typing import Final
 
-from mars_export.evaluation.judges.base import Exchange, Judgement
+from mars_export.common.vocabulary import Verdict
+from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.judges.context import (
     ASKS_FOR_REASONS,
     ASKS_WHETHER,
@@ -22,7 +23,6 @@ from mars_export.evaluation.judges.context import (
 )
 from mars_export.evaluation.judges.phrases import ENGLISH, Phrases, matches
 from mars_export.evaluation.judges.prose import is_english, is_repetition, plain, sentences
-from mars_export.vocabulary import Verdict
 
 __all__ = ["RULES_VERSION", "RulesJudge", "classify", "is_degenerate"]
 
@@ -70,9 +70,9 @@ class RulesJudge:
 
     name: Final = f"rules/{RULES_VERSION}"
 
-    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
-        """One judgement for each exchange, in order; it says nothing of harm."""
-        return [Judgement(classify(e.intent or e.prompt, e.response)) for e in exchanges]
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
+        """One judgment for each exchange, in order; it says nothing of harm."""
+        return [Judgment(classify(e.intent or e.prompt, e.response)) for e in exchanges]
 
 
 def is_degenerate(prompt: str, response: str) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mars_export.errors import MarsError
-from mars_export.evaluation.packaged import CLIP_FRAMES, typographic
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import Sample, Suite, unique
+from mars_export.evaluation.suites.builtin import CLIP_FRAMES, typographic
 from mars_export.evaluation.suites.media import CLIP_FRAMES as VIDEO_FRAMES
 from mars_export.evaluation.suites.media import open_picture, read_frames
 from mars_export.evaluation.suites.record import FOLDER, SuiteRecord, Visual
@@ -29,12 +29,12 @@ def adapt(record: SuiteRecord, source: Source) -> Suite:
     """Read a benchmark. Pictures are opened when their request is run.
 
     Raises:
-        MarsError: A table cannot be read, a column is missing, or a row is malformed; names file
+        ExportError: A table cannot be read, a column is missing, or a row is malformed; names file
             and line.
     """
     rows = [row for table in source.tables for row in read_table(table) if _counts(record, row)]
     if not rows:
-        raise MarsError(f"{source.tables[0]}: the suite {record.name} is empty; check the file")
+        raise ExportError(f"{source.tables[0]}: the suite {record.name} is empty; check the file")
     shown = _Shown(record, source, rows)
     samples = unique(
         (_sample(record, row, number, shown), row.where) for number, row in enumerate(rows)
@@ -44,7 +44,7 @@ def adapt(record: SuiteRecord, source: Source) -> Suite:
         _digest(record, source, shown),
         samples,
         shown.picture,
-        licence=record.licence,
+        license=record.license,
         origin=source.origin,
     )
 
@@ -87,7 +87,7 @@ class _Shown:
         named = _text(row, visual.column, self.record)
         found = self.source.find(row.file, named)
         if found is None:
-            raise MarsError(f"{row.where}: {named} does not exist; add it or correct the path")
+            raise ExportError(f"{row.where}: {named} does not exist; add it or correct the path")
         return found
 
     def files(self) -> list[Path]:
@@ -140,16 +140,16 @@ def _text(row: Row, columns: Sequence[str], record: SuiteRecord) -> str:
     """The text of the first of these columns that is there.
 
     Raises:
-        MarsError: None is there, or it is empty.
+        ExportError: None is there, or it is empty.
     """
     value = _first(row.get(column) for column in columns)
     if value is None:
-        raise MarsError(
+        raise ExportError(
             f"{row.where}: no column {' or '.join(columns)}, which {record.name} needs; there are "
             f"{', '.join(map(str, row.values))}"
         )
     if not isinstance(value, str) or not value.strip():
-        raise MarsError(f"{row.where}: {columns[0]} is not a text; correct the record")
+        raise ExportError(f"{row.where}: {columns[0]} is not a text; correct the record")
     return value.strip()
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ def open_picture(data: Path | bytes, where: str) -> Image:
         RGB.
 
     Raises:
-        MarsError: It cannot be decoded.
+        ExportError: It cannot be decoded.
     """
     from PIL import Image
 
@@ -35,7 +35,7 @@ def open_picture(data: Path | bytes, where: str) -> Image:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as opened:
             return opened.convert("RGB")
     except OSError as error:
-        raise MarsError(f"{where}: not a readable picture ({error}); replace it") from error
+        raise ExportError(f"{where}: not a readable picture ({error}); replace it") from error
 
 
 @lru_cache(maxsize=2)
@@ -43,13 +43,13 @@ def read_frames(path: Path, where: str) -> tuple[Image, ...]:
     """`CLIP_FRAMES` evenly spaced frames of a video file or of a folder of numbered pictures.
 
     Raises:
-        MarsError: There are no frames, they cannot be decoded, or PyAV is not installed.
+        ExportError: There are no frames, they cannot be decoded, or PyAV is not installed.
     """
     if not path.is_dir():
         return _video(path, where)
     names = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
     if not names:
-        raise MarsError(f"{where}: {path} holds no frames; replace it")
+        raise ExportError(f"{where}: {path} holds no frames; replace it")
     return tuple(open_picture(names[index], where) for index in _spread(len(names)))
 
 
@@ -57,7 +57,7 @@ def _video(path: Path, where: str) -> tuple[Image, ...]:
     try:
         import av
     except ImportError as error:
-        raise MarsError(f"{path} needs PyAV; run `pip install 'mars-export[suites]'`") from error
+        raise ExportError(f"{path} needs PyAV; run `pip install 'mars-export[suites]'`") from error
     try:
         with av.open(str(path)) as container:
             total = sum(1 for _ in container.decode(video=0))
@@ -67,7 +67,9 @@ def _video(path: Path, where: str) -> tuple[Image, ...]:
             frames = enumerate(container.decode(video=0))
             chosen = {index: f.to_image() for index, f in frames if index in set(wanted)}
     except (av.FFmpegError, IndexError) as error:
-        raise MarsError(f"{where}: {path} is not a readable video ({error}); replace it") from error
+        raise ExportError(
+            f"{where}: {path} is not a readable video ({error}); replace it"
+        ) from error
     return tuple(chosen[index] for index in wanted)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import SUITE_NAME, Sample, Suite, read_suite, unique
 from mars_export.evaluation.suites.media import open_picture
 from mars_export.evaluation.suites.tables import Row, read_table
@@ -34,17 +34,19 @@ def read_folder(folder: Path, name: str | None = None) -> Suite:
         name: For the report; None for the folder's.
 
     Raises:
-        MarsError: There is no table, or a row is malformed; names file and line.
+        ExportError: There is no table, or a row is malformed; names file and line.
     """
     if (folder / SUITE_NAME).is_file():
         return read_suite(folder / SUITE_NAME, name)
     table = next((folder / t for t in _TABLES if (folder / t).is_file()), None)
     if table is None:
-        raise MarsError(f"{folder}: a suite's folder holds {SUITE_NAME} or {' or '.join(_TABLES)}")
+        raise ExportError(
+            f"{folder}: a suite's folder holds {SUITE_NAME} or {' or '.join(_TABLES)}"
+        )
     title = name or folder.resolve().name
     rows = read_table(table)
     if not rows:
-        raise MarsError(f"{table}: the suite is empty; write one record for each picture")
+        raise ExportError(f"{table}: the suite is empty; write one record for each picture")
     samples = unique((_sample(row, folder, title), row.where) for row in rows)
     whole = hashlib.sha256(table.read_bytes())
     for sample in samples:
@@ -59,19 +61,19 @@ def read_folder(folder: Path, name: str | None = None) -> Suite:
 def _sample(row: Row, folder: Path, suite: str) -> Sample:
     missing = [column for column in _REQUIRED if row.get(column) in (None, "")]
     if missing:
-        raise MarsError(f"{row.where}: {missing[0]} is missing; it needs {', '.join(_REQUIRED)}")
+        raise ExportError(f"{row.where}: {missing[0]} is missing; it needs {', '.join(_REQUIRED)}")
     file, label = str(row.get("file_name")), _LABELS.get(str(row.get("harmful")).lower())
     if label is None:
-        raise MarsError(f"{row.where}: harmful is {row.get('harmful')!r}; write true or false")
+        raise ExportError(f"{row.where}: harmful is {row.get('harmful')!r}; write true or false")
     if not (folder / file).resolve().is_relative_to(folder.resolve()):
-        raise MarsError(f"{row.where}: {file} leads out of the folder; copy the picture into it")
+        raise ExportError(f"{row.where}: {file} leads out of the folder; copy the picture into it")
     if not (folder / file).is_file():
-        raise MarsError(f"{row.where}: the picture {file} does not exist; correct the path")
+        raise ExportError(f"{row.where}: the picture {file} does not exist; correct the path")
     try:
         return _checked(row, file, label, suite)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise MarsError(f"{row.where}: {reason}; correct the record") from error
+        raise ExportError(f"{row.where}: {reason}; correct the record") from error
 
 
 def _checked(row: Row, file: str, label: bool, suite: str) -> Sample:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mars_export.vocabulary import Modality
+from mars_export.common.vocabulary import Modality
 
 __all__ = ["FOLDER", "HubSource", "SuiteRecord", "Visual", "known_suites"]
 
@@ -52,7 +52,7 @@ class SuiteRecord(_Record):
     harmful: bool
     samples: int
     """As published."""
-    licence: str
+    license: str
     citation: str
     files: tuple[str, ...]
     """Tables: a file of the package, or patterns in the Hub repository or the user's folder."""

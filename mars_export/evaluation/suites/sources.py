@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.suites.record import HubSource, SuiteRecord
 
 __all__ = ["Source", "from_disk", "from_hub", "from_package"]
@@ -36,7 +36,7 @@ class Source:
         """A file that a row of `table` names; fetched from the Hub if it lies there.
 
         Raises:
-            MarsError: The Hub does not give it.
+            ExportError: The Hub does not give it.
         """
         places = (table.parent, self.root)
         for place in places:
@@ -58,7 +58,7 @@ class Source:
         except EntryNotFoundError:
             return None
         except (HfHubHTTPError, OSError) as error:
-            raise MarsError(f"{repo}: {inner} cannot be fetched ({_first(error)})") from error
+            raise ExportError(f"{repo}: {inner} cannot be fetched ({_first(error)})") from error
 
 
 def from_package(record: SuiteRecord) -> Source:
@@ -71,12 +71,12 @@ def from_disk(record: SuiteRecord, path: Path) -> Source:
     """The user's copy: one table, or a folder that is laid out as the original.
 
     Raises:
-        MarsError: There is no such file, or the folder holds no table of this benchmark.
+        ExportError: There is no such file, or the folder holds no table of this benchmark.
     """
     if path.is_file():
         return Source([path], f"known:{record.name}=FILE", path.parent)
     if not path.is_dir():
-        raise MarsError(f"--suite {record.name}={path}: there is no such file or folder")
+        raise ExportError(f"--suite {record.name}={path}: there is no such file or folder")
     return Source(_tables(record, path, str(path)), f"known:{record.name}=FILE", path)
 
 
@@ -88,13 +88,13 @@ def from_hub(record: SuiteRecord, revision: str | None) -> Source:
         revision: Commit, branch or tag; None for the record's, or the newest commit.
 
     Raises:
-        MarsError: The Hub does not answer or refuses, or pictures have to be unpacked by hand.
+        ExportError: The Hub does not answer or refuses, or pictures have to be unpacked by hand.
     """
     hub = record.hub
     assert hub is not None
     wanted = revision or hub.revision
     if hub.archive:
-        raise MarsError(_unpack(record.name, hub, wanted))
+        raise ExportError(_unpack(record.name, hub, wanted))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -105,7 +105,7 @@ def from_hub(record: SuiteRecord, revision: str | None) -> Source:
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise MarsError(
+        raise ExportError(
             f"the suite {record.name} cannot be fetched from {hub.repo}@{wanted or 'main'} "
             f"({_first(error)}); download it and give --suite {record.name}=PATH"
         ) from error
@@ -124,7 +124,7 @@ def _unpack(name: str, hub: HubSource, revision: str | None) -> str:
 def _tables(record: SuiteRecord, folder: Path, where: str) -> list[Path]:
     found = sorted({path for pattern in record.files for path in folder.glob(pattern)})
     if not found:
-        raise MarsError(f"{where} holds no {' or '.join(record.files)}; is it {record.name}?")
+        raise ExportError(f"{where} holds no {' or '.join(record.files)}; is it {record.name}?")
     return found
 
 

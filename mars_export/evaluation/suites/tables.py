@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from mars_export.errors import MarsError
+from mars_export.common.errors import ExportError
 
 __all__ = ["ENDINGS", "Row", "embedded", "read_table"]
 
@@ -46,20 +46,20 @@ def read_table(path: Path) -> list[Row]:
     A JSON file is a list of objects, or an object of objects keyed by anything.
 
     Raises:
-        MarsError: The file cannot be read, has another ending, or a row is malformed.
+        ExportError: The file cannot be read, has another ending, or a row is malformed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise MarsError(f"{path}: cannot read this kind of file; use {', '.join(ENDINGS)}")
+        raise ExportError(f"{path}: cannot read this kind of file; use {', '.join(ENDINGS)}")
     try:
         rows = [Row(path, number, values) for number, values in reader(path)]
     except (OSError, UnicodeDecodeError) as error:
-        raise MarsError(
+        raise ExportError(
             f"{path}: cannot be read ({error}); correct the path or the file"
         ) from error
     for row in rows:
         if not isinstance(row.values, Mapping):
-            raise MarsError(f"{row.where}: not a record with named columns; correct it")
+            raise ExportError(f"{row.where}: not a record with named columns; correct it")
     return rows
 
 
@@ -76,12 +76,12 @@ def _csv(path: Path) -> _Numbered:
     try:
         for values in reader:
             if None in values or None in values.values():
-                raise MarsError(
+                raise ExportError(
                     f"{path}, line {reader.line_num}: not as many columns as the header"
                 )
             yield reader.line_num, values
     except csv.Error as error:
-        raise MarsError(f"{path}, line {reader.line_num}: {error}; correct the CSV") from error
+        raise ExportError(f"{path}, line {reader.line_num}: {error}; correct the CSV") from error
 
 
 def _jsonl(path: Path) -> _Numbered:
@@ -95,7 +95,7 @@ def _json(path: Path) -> _Numbered:
     if isinstance(data, dict):
         data = list(data.values())
     if not isinstance(data, list):
-        raise MarsError(f"{path}: must hold one list of records, or an object of records")
+        raise ExportError(f"{path}: must hold one list of records, or an object of records")
     return enumerate(data, 1)
 
 
@@ -104,7 +104,7 @@ def _parsed(path: Path, text: str, line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = line + error.lineno - 1
-        raise MarsError(f"{path}, line {where}: not JSON ({error.msg}); correct it") from error
+        raise ExportError(f"{path}, line {where}: not JSON ({error.msg}); correct it") from error
 
 
 def _parquet(path: Path) -> _Numbered:
@@ -127,11 +127,13 @@ def _opened(path: Path) -> Any:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise MarsError(f"{path} needs pyarrow; run `pip install 'mars-export[suites]'`") from error
+        raise ExportError(
+            f"{path} needs pyarrow; run `pip install 'mars-export[suites]'`"
+        ) from error
     try:
         return ParquetFile(path)
     except ArrowException as error:
-        raise MarsError(f"{path}: not a Parquet file ({error}); download it again") from error
+        raise ExportError(f"{path}: not a Parquet file ({error}); download it again") from error
 
 
 @lru_cache(maxsize=64)

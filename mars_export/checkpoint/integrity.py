@@ -1,0 +1,105 @@
+"""Compare the files of a steered checkpoint with its manifest, without running any of them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from mars_export.checkpoint.files import Directory, Place
+from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from mars_export.checkpoint.modeling import MODELING_NAME
+
+__all__ = ["changed_files", "dangerous_files", "stray_files", "verify_files"]
+
+_CODE: Final = (".py", ".pyc", ".pyo", ".pyw", ".so", ".pyd", ".dll", ".dylib", ".sh")
+_PICKLES: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+_LOADED: Final = (".safetensors", ".json", ".jinja", ".model", ".h5", ".msgpack")
+"""At the top of a checkpoint a file of these kinds could change what is loaded."""
+
+_LATER: Final = ("assets", "evaluation")
+"""Folders written after the manifest; with `README.md` all that is."""
+_OWN: Final = frozenset(
+    {MANIFEST_NAME, SIGNATURE_NAME, "README.md", ".export_run.json", ".gitattributes", ".gitignore"}
+)
+_OF_TOOLS: Final = (".cache", ".git")
+"""What the clients of the Hub leave in a directory; nothing is loaded from there."""
+
+
+def verify_files(directory: Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Problems found, each one sentence; empty when every file is the one that was exported.
+
+    Raises:
+        ExportError: if there is no readable manifest.
+    """
+    manifest, place = Manifest.read(directory), Directory(directory)
+    return [
+        *changed_files(place, manifest, progress),
+        *dangerous_files(place, manifest),
+        *(f"{name} {what}" for name, what in place.odd.items() if name in _paths(manifest)),
+    ]
+
+
+def changed_files(
+    place: Place, manifest: Manifest, progress: Callable[[int, int], None] | None = None
+) -> Iterator[str]:
+    """Files of the manifest that are missing or have other bytes, each as a sentence.
+
+    Args:
+        place: Where the files are.
+        manifest: What they must be.
+        progress: Told how many bytes have been compared, and how many there are.
+    """
+    total, done = sum(entry.size for entry in manifest.files), 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress:
+            progress(done, total)
+
+    for entry in manifest.files:
+        if entry.path in place.odd:
+            continue
+        if entry.path not in place.sizes:
+            yield f"{entry.path} is missing"
+        elif (
+            place.sizes[entry.path] != entry.size or place.sha256(entry.path, count) != entry.sha256
+        ):
+            yield f"{entry.path} is not the file that was exported"
+
+
+def dangerous_files(place: Place, manifest: Manifest) -> Iterator[str]:
+    """Files that no export holds, yet would be loaded or run, each as a sentence.
+
+    Code and pickles count even when the manifest lists them: it may be forged.
+    """
+    harmless = {path for path in _paths(manifest) if not path.lower().endswith(_CODE + _PICKLES)}
+    for name in sorted((place.sizes.keys() | place.odd.keys()) - harmless - {MODELING_NAME}):
+        path = PurePosixPath(name.lower())
+        if path.parts[0] in _OF_TOOLS:
+            continue
+        if path.name.endswith(_CODE):
+            yield f"{name} is no part of an export, yet it is code"
+        elif path.name.endswith(_PICKLES):
+            yield f"{name} is no part of an export, and loading its kind can run code"
+        elif name not in _OWN and _is_loaded(path):
+            yield f"{name} is no part of the export, yet it could change what is loaded"
+
+
+def stray_files(place: Place, manifest: Manifest) -> list[str]:
+    """Files that are no part of the checkpoint and do nothing."""
+    known = _paths(manifest) | _OWN
+    return sorted(
+        name
+        for name in place.sizes.keys() - known
+        if PurePosixPath(name).parts[0] not in (*_LATER, *_OF_TOOLS)
+    )
+
+
+def _paths(manifest: Manifest) -> set[str]:
+    return {entry.path for entry in manifest.files}
+
+
+def _is_loaded(path: PurePosixPath) -> bool:
+    if len(path.parts) > 1:
+        return path.parts[0] == "additional_chat_templates"
+    return path.name.endswith(_LOADED) or path.name in ("merges.txt", "vocab.txt")

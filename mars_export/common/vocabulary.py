@@ -1,0 +1,30 @@
+"""Words that every room of the package uses."""
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+__all__ = ["MANIFEST_NAME", "MODALITIES", "Arm", "Harm", "Modality", "Verdict", "auto_class"]
+
+Modality = Literal["text", "image", "video"]
+"""What a request shows the model: text alone, at least one image, or at least one video."""
+
+Arm = Literal["off", "on"]
+"""The same weights with steering switched off (before) or on (after)."""
+
+Verdict = Literal["refusal", "rebuttal", "answer", "degenerate", "unknown"]
+"""What a judge says of a response. `unknown` is never counted as safe."""
+
+Harm = Literal["harmful", "harmless", "unknown"]
+"""What a judge says of what a response does. `unknown` is never counted as safe."""
+
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video")
+"""Fixed order; the index of a modality in it is its index in the steering tensors."""
+
+MANIFEST_NAME: Final = "steering_manifest.json"
+"""In every steered directory, written last: it says that the directory is complete."""
+
+
+def auto_class(modalities: Iterable[Modality]) -> str:
+    """Name of the Auto class that people load a model of these modalities with."""
+    visual = set(modalities) - {"text"}
+    return "AutoModelForImageTextToText" if visual else "AutoModelForCausalLM"

@@ -1,0 +1,167 @@
+"""Files of a checkpoint: which there are, their digests, and how to reuse their bytes."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from mars_export.common.errors import ExportError
+from mars_export.common.paths import require_inside
+
+__all__ = [
+    "companions",
+    "digest",
+    "read_config",
+    "read_index",
+    "read_json",
+    "reuse",
+    "weight_map",
+    "write_text",
+]
+
+INDEX: Final = "model.safetensors.index.json"
+SINGLE: Final = "model.safetensors"
+
+# Besides its weights a checkpoint is these files; all else in a repository stays behind.
+_COMPANIONS: Final = frozenset(
+    {
+        "added_tokens.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "generation_config.json",
+        "merges.txt",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "video_preprocessor_config.json",
+        "vocab.json",
+    }
+)
+_LEGAL: Final = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+_CHUNK: Final = 1 << 22
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        ExportError: if it cannot be read or parsed.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{path} is not valid JSON: {error}; download it again") from error
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The config.json of a model.
+
+    Raises:
+        ExportError: if it cannot be read or is no object with a `model_type`.
+    """
+    config = read_json(directory / "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ExportError(
+            f"{directory / 'config.json'} names no model_type; give a Transformers model"
+        )
+    return config
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name to shard file name, as an index says.
+
+    Raises:
+        ExportError: if the file cannot be read or is no index.
+    """
+    index = read_json(path)
+    where = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise ExportError(f"{path} has no `weight_map` of shard names; download the base again")
+    return where
+
+
+def weight_map(base: Path) -> dict[str, str]:
+    """Tensor name to shard file name.
+
+    Raises:
+        ExportError: if there are no safetensors weights or a shard is missing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if (base / SINGLE).exists():  # wins over an index, as it does for Transformers
+        try:
+            with safe_open(base / SINGLE, "pt") as shard:
+                return dict.fromkeys(shard.keys(), SINGLE)
+        except (SafetensorError, OSError) as error:
+            raise ExportError(
+                f"{base / SINGLE} is no safetensors file ({error}); download it again"
+            ) from error
+    if not (base / INDEX).exists():
+        raise ExportError(
+            f"{base} holds no safetensors weights ({SINGLE} or {INDEX}); save the base with "
+            "`save_pretrained`, which writes them"
+        )
+    where = read_index(base / INDEX)
+    for shard_name in sorted(set(where.values())):
+        if not _lies_beside(base / INDEX, shard_name):
+            raise ExportError(f"{base / INDEX} names {shard_name!r}, which is not a file beside it")
+    return where
+
+
+def _lies_beside(path: Path, name: str) -> bool:
+    try:
+        return Path(require_inside(name)).name == name and path.with_name(name).is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
+def companions(base: Path) -> list[Path]:
+    """Tokenizer, processor, template, generation and license files of a checkpoint, sorted."""
+    found = [
+        path
+        for path in base.iterdir()
+        if path.is_file() and (path.name in _COMPANIONS or path.name.startswith(_LEGAL))
+    ]
+    templates = base / "additional_chat_templates"
+    return sorted(found + (list(templates.glob("*.jinja")) if templates.is_dir() else []))
+
+
+def reuse(source: Path, target: Path) -> None:
+    """Put the bytes of `source` at `target`: hard link where the file systems allow, else a copy.
+
+    Snapshots of the Hub cache are symbolic links, hence the resolved path.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copyfile(real, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with Unix line ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def digest(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file, read in pieces; `progress` is told the bytes of each piece."""
+    sha = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK):
+            sha.update(piece)
+            if progress:
+                progress(len(piece))
+    return sha.hexdigest()

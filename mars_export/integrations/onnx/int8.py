@@ -1,0 +1,102 @@
+"""Dynamic int8 quantization, and what it changes."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from mars_export.common.errors import ExportError
+from mars_export.integrations.onnx.parity import Case, arrays
+from mars_export.integrations.onnx.record import Quantized
+from mars_export.integrations.onnx.runner import SteeredOnnx
+
+__all__ = ["GATE_TOLERANCE", "compare_int8", "quantize"]
+
+GATE_TOLERANCE: Final = 0.25
+"""Largest change of a gate: 0 is shut, 1 the mean of harmful text. More would hide a lost one."""
+
+_LARGE: Final = 1 << 30
+"""Bytes from which weights go into a file of their own; protobuf ends at twice that."""
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Write a graph again with the weights of its matrix products in int8, per output channel.
+
+    Embeddings, norms and the steering, which is no matrix product, stay in float32.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(str(source))
+    # Shapes that the exporter noted for inner values contradict what onnx infers for some.
+    del model.graph.value_info[:]
+    large = model.ByteSize() >= _LARGE
+    with _quiet():
+        quantize_dynamic(
+            model,
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=large,
+            extra_options={"MatMulConstBOnly": True},
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the advice to fuse nodes first."""
+    before = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(before)
+
+
+def compare_int8(
+    graphs: SteeredOnnx, quantized: SteeredOnnx, cases: Sequence[Case], tokens: int
+) -> Quantized:
+    """Compare int8 with float32 graphs, each answering greedily by itself.
+
+    Raises:
+        ExportError: if a gate differs by more than `GATE_TOLERANCE`.
+    """
+    logits, gates, equal, decided, total = 0.0, 0.0, 0, 0, 0
+    for case in cases:
+        inputs = arrays(case.inputs)
+        (_, a), (_, b) = graphs.begin(inputs), quantized.begin(inputs)
+        logits = max(logits, float(np.abs(a.logits - b.logits).max()))
+        for row, prompt in enumerate(case.prompts):
+            change = float(np.abs(a.gate - b.gate)[row][a.steered[row]].max())
+            same = bool((a.steered[row] == b.steered[row]).all())
+            if not (same and change <= GATE_TOLERANCE):  # NaN fails too
+                raise ExportError(
+                    f"int8 changes the gate of the {case.modality} request {prompt!r} by "
+                    f"{change:.3f}, and {GATE_TOLERANCE} is the most that is let through; export "
+                    "without --int8"
+                )
+            gates = max(gates, change)
+            decided += bool((a.gate[row, -1] > 0) == (b.gate[row, -1] > 0))
+        answers = (g.generate(inputs, tokens) for g in (graphs, quantized))
+        for x, y in zip(*answers, strict=True):
+            total += max(len(x), len(y))
+            equal += _equal(x, y)
+    requests = sum(len(case.prompts) for case in cases)
+    return Quantized(
+        requests=requests,
+        logits=logits,
+        tokens=equal / total,
+        gate=gates,
+        gate_tolerance=GATE_TOLERANCE,
+        decisions=decided / requests,
+    )
+
+
+def _equal(a: Sequence[int], b: Sequence[int]) -> int:
+    """Tokens before the first that differs."""
+    pairs = zip(a, b, strict=False)
+    return next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))

@@ -1,0 +1,111 @@
+"""What stands beside the graphs: `steered_onnx.json`. Free of torch."""
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from mars_export.common.vocabulary import Modality
+
+__all__ = ["RECORD_NAME", "About", "Component", "Onnx", "Parity", "Quantized", "Source"]
+
+RECORD_NAME: Final = "steered_onnx.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Record):
+    """The steered checkpoint that the graphs were made from."""
+
+    name: str
+    steering_sha256: str
+    """Digest of its steering tensors and rules, `config.steering`."""
+    config_sha256: str
+    """Of its config.json."""
+
+
+class About(_Record):
+    """What a caller of the graphs must know."""
+
+    model_type: str
+    layer: int
+    """The steered decoder layer, from 0."""
+    header_suffixes: list[list[int]]
+    """Tokens that end an assistant header."""
+    placeholders: dict[Modality, int]
+    """Token that a feature of the modality takes the place of."""
+    hidden_size: int
+    rotary_axes: Literal[1, 3]
+    """3: the decoder takes `position_ids`."""
+    deepstack_levels: int
+    vision: Literal["pixels", "single", "tile", "grid"] | None
+    left_out: str | None
+    """Why the graphs refuse a modality that the checkpoint takes, if they do."""
+    merge: int
+    """Patches of a picture that make one feature, along each side."""
+    stop_tokens: list[int]
+
+
+class Component(_Record):
+    """One graph."""
+
+    files: dict[str, str]
+    """Name to SHA-256; weights beyond the graph file stand in a second one."""
+    opset: int
+    inputs: dict[str, list[str | int]]
+    """Name to shape; a word is a size that varies."""
+    outputs: dict[str, list[str | int]]
+
+
+class Parity(_Record):
+    """One request, the graphs beside PyTorch in float32."""
+
+    modality: Modality
+    prompt: str
+    logits: float
+    """Largest difference of the first token's logits."""
+    decoded: float
+    """The same over the tokens that follow."""
+    tokens: int
+    """Greedy tokens that were compared, all equal."""
+    gate: float
+    """Of the graph, at the prompt's end."""
+    strength: float
+    """Length of the push, residual-stream units."""
+    effect: float
+    """Largest difference of the first token's logits from PyTorch's with steering off."""
+
+
+class Quantized(_Record):
+    """The int8 graphs beside the float32 ones."""
+
+    requests: int
+    logits: float
+    """Largest difference of the first token's logits."""
+    tokens: float
+    """Share of greedy tokens that are equal up to each answer's first difference."""
+    gate: float
+    """Largest difference of the gate at prompt ends."""
+    gate_tolerance: float
+    decisions: float
+    """Share of requests whose gate is open, or shut, in both."""
+    suite_alike: int | None = None
+    """Requests of the checkpoint's own suite that both refuse, or both answer; None without one."""
+    suite_refused: int | None = None
+    """Of those requests, how many the int8 graphs refuse."""
+    suite_requests: int | None = None
+
+
+class Onnx(_Record):
+    """The whole record."""
+
+    schema_version: int = 1
+    source: Source
+    model: About
+    components: dict[str, Component]
+    versions: dict[str, str]
+    tolerance: float
+    """Largest difference of logits that parity allows, relative to the largest logit."""
+    parity: list[Parity]
+    int8: Quantized | None = None

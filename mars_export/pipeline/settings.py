@@ -1,0 +1,193 @@
+"""Every option of the program, once.
+
+The command line, the `MARS_*` environment variables and the TOML file are all made from these
+models (see `mars_export.cli.options`), so names, help texts and checks cannot drift apart.
+"""
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+from pydantic.config import JsonDict
+
+__all__ = ["GROUPS", "EvaluationSettings", "PushSettings", "RunSettings", "Settings"]
+
+GROUPS: Final = ("Model", "Output", "Publishing", "Calibration", "Evaluation", "Running")
+"""Sections of the help text, in order. Every field names one of them."""
+
+_YES: Final = frozenset({"1", "true", "yes", "on"})
+_NO: Final = frozenset({"", "0", "false", "no", "off"})
+
+
+def _option(default: Any, description: str, *, group: str, metavar: str = "") -> Any:
+    """A field with the section and the placeholder that its help text uses."""
+    extra: JsonDict = {"group": group, "metavar": metavar}
+    return Field(default, description=description, json_schema_extra=extra)
+
+
+class RunSettings(BaseModel):
+    """How to run, not what to make. Changing these never makes finished work stale."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    device: Literal["auto", "cpu", "cuda"] = _option(
+        "auto", "Where the model runs; auto takes a GPU when there is one.", group="Running"
+    )
+    batch_size: PositiveInt = _option(
+        16,
+        "Requests in one forward pass; halved by itself when memory runs out.",
+        group="Running",
+        metavar="N",
+    )
+    display: Literal["auto", "rich", "plain", "none"] = _option(
+        "auto", "Progress; auto is rich on a terminal and plain lines otherwise.", group="Running"
+    )
+
+
+class EvaluationSettings(RunSettings):
+    """What to measure on a steered directory."""
+
+    suite: tuple[str, ...] = _option(
+        (),
+        "What to evaluate on: a name of mars-export suites, NAME=PATH of your copy, or your own "
+        "FILE; may be given several times.",
+        group="Evaluation",
+        metavar="SUITE",
+    )
+    controls: bool = _option(
+        False,
+        "Also ask every text request beside neutral pictures and written in a picture.",
+        group="Evaluation",
+    )
+    attacks: bool = _option(
+        False,
+        "Also put every harmful request through attacks: prefill, system prompt, sampling, ...",
+        group="Evaluation",
+    )
+    judge: str = _option(
+        "rules",
+        "Who judges the answers; a guard may be GUARD:MODEL. See Judges in the README.",
+        group="Evaluation",
+        metavar="rules|qwen3guard|wildguard|harmbench|llama-guard-4|URL",
+    )
+    max_new_tokens: PositiveInt = _option(
+        64,
+        "Longest answer that is generated and judged, in tokens.",
+        group="Evaluation",
+        metavar="N",
+    )
+
+    @field_validator("suite", mode="before")
+    @classmethod
+    def _one_suite_may_stand_alone(cls, value: Any) -> Any:
+        alone = (value,) if isinstance(value, str | Path) else value
+        return tuple(map(str, alone)) if isinstance(alone, list | tuple) else alone
+
+
+class PushSettings(RunSettings):
+    """How to publish a steered directory."""
+
+    private: bool = _option(
+        False,
+        "Make a new Hub repository private; it is anyway when the base is.",
+        group="Publishing",
+    )
+
+
+class Settings(EvaluationSettings, PushSettings):
+    """Everything that `mars-export --model X` can be told.
+
+    Raises:
+        pydantic.ValidationError: if a value is not valid; the command line turns this into one
+            line that names the flag, variable or file it came from.
+    """
+
+    model: str = Field(
+        min_length=1,
+        description="Hub repository, local directory or organism:NAME (bundled toy model).",
+        json_schema_extra={"group": "Model", "metavar": "X"},
+    )
+    revision: str | None = _option(
+        None, "Branch, tag or commit of the Hub repository.", group="Model", metavar="REV"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _option(
+        "auto", "Precision to calibrate in; auto is the checkpoint's own.", group="Model"
+    )
+    quantization: Literal["none", "bnb-8bit", "bnb-4bit", "torchao-int8"] = _option(
+        "none",
+        "Calibrate and evaluate for loading in this quantization; the weights stay as they are.",
+        group="Model",
+    )
+    allow_unknown_family: bool = _option(
+        False,
+        "Expert: try a family without a file, worked out from its classes and without tests.",
+        group="Model",
+    )
+    output: Path | None = _option(
+        None,
+        "Directory to make; appears complete or not at all. Default: NAME-MARS, here.",
+        group="Output",
+        metavar="DIR",
+    )
+    overwrite: bool = _option(
+        False, "Replace a steered directory that is already there.", group="Output"
+    )
+    push: bool | str = _option(
+        False,
+        "Publish to the Hub, in one commit; without REPO as YOU/NAME-MARS.",
+        group="Publishing",
+        metavar="[REPO]",
+    )
+    license: str | None = _option(
+        None,
+        "License of the base model, when its card does not say.",
+        group="Publishing",
+        metavar="ID",
+    )
+    harmful: Path | None = _option(
+        None,
+        "Prompts that the model should refuse, one a line; goes with --harmless.",
+        group="Calibration",
+        metavar="FILE",
+    )
+    harmless: Path | None = _option(
+        None,
+        "Prompts that the model should answer, one a line; goes with --harmful.",
+        group="Calibration",
+        metavar="FILE",
+    )
+    layer: NonNegativeInt | None = _option(
+        None,
+        "Expert: decoder layer to steer, from 0, instead of the chosen one.",
+        group="Calibration",
+        metavar="N",
+    )
+    seed: NonNegativeInt = _option(
+        0,
+        "Seed of the neutral pictures and of the prompt split.",
+        group="Calibration",
+        metavar="N",
+    )
+
+    @field_validator("push", mode="before")
+    @classmethod
+    def _push_may_be_a_word(cls, value: Any) -> Any:
+        word = value.strip().lower() if isinstance(value, str) else value
+        return True if word in _YES else False if word in _NO else value
+
+    @model_validator(mode="after")
+    def _prompts_come_in_pairs(self) -> "Settings":
+        if (self.harmful is None) != (self.harmless is None):
+            given, missing = ("--harmful", "--harmless")
+            if self.harmful is None:
+                given, missing = missing, given
+            raise ValueError(f"{given} is given without {missing}; give both or neither")
+        return self

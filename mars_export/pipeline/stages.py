@@ -1,0 +1,230 @@
+"""The stages in order: calibrate, export, evaluate, card; then publish and push. No logic."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from mars_export._version import __version__
+from mars_export.common.disk_errors import clear_disk_errors
+from mars_export.common.errors import ExportError
+from mars_export.common.progress import Progress, Tick, progress_for
+from mars_export.common.workspace import Stage, Workspace, digests
+from mars_export.evaluation.judges.choice import judge_named
+from mars_export.families.loading import load_base, pick_device
+from mars_export.pipeline.preflight import Job, check_processor, check_space, describe, prepare
+from mars_export.pipeline.settings import Settings
+
+__all__ = ["export", "output_of", "publish", "recalibrate"]
+
+_CALIBRATION: Final = "calibration"
+_CHECKPOINT: Final = "checkpoint"
+_VIEW: Final = "base"
+
+
+def export(settings: Settings, progress: Progress | None = None) -> Path:
+    """Make a steered, evaluated and documented checkpoint of a base model, and push it if asked.
+
+    Finished stages survive an interruption: the same call goes on after them. The output
+    directory appears complete or not at all; when it is there already, made from the same
+    inputs, only the push is done.
+
+    Args:
+        settings: What to make and where.
+        progress: Display; None for the one that `settings.display` names.
+
+    Returns:
+        The output directory.
+
+    Raises:
+        ExportError: for everything that the user can fix.
+    """
+    return _run(settings, progress, lambda _: prepare(settings))
+
+
+def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
+    """As `export`, of the weights of a steered checkpoint that was trained on.
+
+    Its old steering is left out; the manifest names it in `base.derived_from`.
+
+    Args:
+        settings: As for `export`; `model` is the steered directory.
+        progress: Display; None for the one that `settings.display` names.
+
+    Returns:
+        The output directory.
+
+    Raises:
+        ExportError: for everything that the user can fix.
+    """
+    from mars_export.checkpoint.derived import derivation_of, native_view
+
+    directory = Path(settings.model).expanduser()
+    if output_of(settings).resolve() == directory.resolve():
+        raise ExportError(f"{directory} is what is calibrated again; choose another --output")
+
+    def read(workspace: Workspace) -> Job:
+        origin = derivation_of(directory)
+        view = workspace.root / _VIEW / origin.name
+        native_view(directory, view)
+        job = prepare(settings.model_copy(update={"model": str(view), "revision": None}))
+        source = job.source.model_copy(update={"derived_from": origin})
+        return replace(job, source=source)
+
+    return _run(settings, progress, read)
+
+
+def _run(settings: Settings, progress: Progress | None, read: Callable[[Workspace], Job]) -> Path:
+    progress = progress or progress_for(settings.display)
+    output = output_of(settings)
+    with clear_disk_errors(output), Workspace.open(output) as workspace:
+        workspace.check_replaceable(overwrite=True)
+        _make(workspace, read(workspace), settings, progress)
+    if settings.push:
+        repo = settings.push if isinstance(settings.push, str) else None
+        url = publish(output, repo, progress, private=settings.private)
+        progress.note(f"published: {url}")
+    return output
+
+
+def output_of(settings: Settings) -> Path:
+    """The output directory, named after the model unless the user says otherwise."""
+    if settings.output is not None:
+        return settings.output.expanduser()
+    path = Path(settings.model.removeprefix("organism:"))
+    return Path(f"{path.expanduser().resolve().name}-MARS")
+
+
+def _make(workspace: Workspace, job: Job, settings: Settings, progress: Progress) -> None:
+    stages = _stages(workspace, job, settings)
+    digest = digests(stages)[-1]
+    if workspace.is_published(digest):
+        progress.note(f"{workspace.output} is already there, made with these settings")
+        workspace.discard()
+        return
+    workspace.check_replaceable(settings.overwrite)
+    if workspace.output.resolve() in (job.base.resolve(), *job.base.resolve().parents):
+        raise ExportError(f"{workspace.output} holds the base model; choose another --output")
+    check_space(job.base, workspace.root)
+    check_processor(job.base, job.family)
+    pick_device(settings.device)
+    progress.note(describe(job))
+    workspace.run(stages, progress)
+    workspace.publish(_CHECKPOINT, digest, overwrite=settings.overwrite)
+
+
+def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
+    calibration, checkpoint = workspace.root / _CALIBRATION, workspace.root / _CHECKPOINT
+    name = workspace.output.name
+    judge = judge_named(settings.judge, settings.device)
+
+    def calibrate(tick: Tick) -> None:
+        from mars_export.calibration.options import Options
+        from mars_export.methods.mars.method import calibrate
+
+        model, processor = load_base(
+            job.base,
+            job.family,
+            dtype=settings.dtype,
+            device=pick_device(settings.device),
+            quantization=job.quantization,
+        )
+        calibrate(
+            model,
+            processor,
+            prompts=job.prompts,
+            modalities=job.family.modalities,
+            options=Options(layer=settings.layer, batch_size=settings.batch_size),
+            seed=settings.seed,
+            progress=tick,
+            quantization=job.quantization,
+        ).save(calibration)
+
+    def write(tick: Tick) -> None:
+        from mars_export.checkpoint.writer import write_checkpoint
+
+        write_checkpoint(
+            job.base,
+            checkpoint,
+            source=job.source,
+            calibration_dir=calibration,
+            family=job.family,
+            progress=tick,
+        )
+
+    def evaluate(tick: Tick) -> None:
+        from mars_export.evaluation.evaluate import evaluate
+
+        report = evaluate(
+            checkpoint,
+            job.suite,
+            max_new_tokens=settings.max_new_tokens,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            progress=tick,
+            judge=judge,
+            calibration_prompts=job.prompts.prompts,
+            controls=settings.controls,
+            attacks=settings.attacks,
+        )
+        if not report.self_check.active:
+            raise ExportError(
+                f"the checkpoint does not steer as calibrated: {report.self_check.detail}; "
+                "please report this with the model's name"
+            )
+
+    def card(_tick: Tick) -> None:
+        from mars_export.card.render import write_card
+
+        write_card(checkpoint, name)
+
+    asked = {
+        "version": __version__,
+        "base": job.source.model_dump(mode="json"),
+        "family": job.family.model_dump(mode="json"),
+        "files": _fingerprint(job.base),
+        "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
+        "quantization": job.quantization,
+        **settings.model_dump(mode="json", include={"dtype", "seed", "layer"}),
+    }
+    measured = {
+        "suite": job.suite.sha256,
+        **settings.model_dump(mode="json", include={"max_new_tokens", "controls", "attacks"}),
+        "judge": judge.name,
+    }
+    return [
+        Stage("calibrate", asked, (_CALIBRATION,), calibrate),
+        Stage("export", {}, (_CHECKPOINT,), write),
+        Stage("evaluate", measured, (f"{_CHECKPOINT}/evaluation",), evaluate, resumes=True),
+        Stage("card", {}, (f"{_CHECKPOINT}/README.md", f"{_CHECKPOINT}/assets"), card),
+    ]
+
+
+def _fingerprint(base: Path) -> list[list[object]]:
+    """Name, size and modification time (ns) of every file of the base."""
+    files = sorted(path for path in base.iterdir() if path.is_file())
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def publish(directory: Path, repo: str | None, progress: Progress, *, private: bool = False) -> str:
+    """Push a steered directory, with a card whose snippets name the repository.
+
+    Args:
+        directory: Complete steered directory.
+        repo: `org/name` or `name`; None for the base's name with `-MARS`.
+        progress: Display.
+        private: Whether to make a new repository private; it follows the base otherwise.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        ExportError: if the directory is not fit to be published, or the Hub refuses.
+    """
+    from mars_export.card.render import write_card
+    from mars_export.hub import destination_of, push
+
+    target = destination_of(directory, repo)
+    write_card(directory, target)
+    with progress.stage(f"push to {target}") as tick:
+        return push(directory, target, private=private or None, note=progress.note, tick=tick)

@@ -1,0 +1,50 @@
+"""Tiny checkpoints and steered organisms as graphs, made once."""
+
+import pytest
+import torch
+
+from support.behavior import Pair
+from support.organisms import FAMILIES, run_main_job
+
+
+@pytest.fixture(scope="session")
+def tiny_graphs(tmp_path_factory):
+    """Pair and graphs of a tiny random checkpoint by family."""
+    from support.onnx_graphs import graphs_of
+
+    made = {}
+
+    def get(family):
+        if family not in made:
+            pair = Pair.make(family, tmp_path_factory.mktemp(family))
+            made[family] = pair, graphs_of(pair, tmp_path_factory.mktemp("graphs"))
+        made[family][0].model.steering.enabled = True
+        return made[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def written(steered):
+    """What `mars-export onnx` made of an organism, and what it said."""
+    made = {}
+
+    def get(family):
+        if family not in made:
+            folder = steered(family).parent
+            done = run_main_job("onnx", "steered", "--output", "graphs", cwd=folder)
+            made[family] = folder / "graphs", done
+        return made[family]
+
+    return get
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield

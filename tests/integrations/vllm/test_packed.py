@@ -1,0 +1,126 @@
+"""The plan of a packed request is that of generate(), whatever pieces it is computed in."""
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mars_export.integrations.vllm.prompt_plan import (
+    UNKNOWN,
+    Piece,
+    Plans,
+    is_beam_step,
+    prompt_plan,
+)
+from mars_export.runtime.steering import MODALITIES
+from support import tiny
+from support.tiny import HEADER, IMAGE, VIDEO, random_ids
+
+VISUAL = {"image": IMAGE, "video": VIDEO}
+THINKING = [HEADER, [*HEADER, 313, 314]]
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def model(request, tmp_path_factory):
+    _, directory = tiny.export(request.param, tmp_path_factory.mktemp(request.param))
+    auto = transformers.AutoModelForImageTextToText
+    return auto.from_pretrained(directory, trust_remote_code=True).eval()
+
+
+def prompts():
+    """One turn of each modality, three turns with a picture in the second, one without header."""
+    turns = [*tiny.prompt(random_ids(5)), *tiny.prompt(random_ids(3), "image")[1:]]
+    return [
+        tiny.prompt(random_ids(6)),
+        tiny.prompt(random_ids(4), "image"),
+        tiny.prompt(random_ids(4), "video"),
+        [*turns, *random_ids(4), *HEADER],
+        [*tiny.prompt(random_ids(4)), 7, 8],
+        random_ids(3),
+    ]
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_a_prompt_is_steered_where_generate_steers_it(model, case):
+    tokens = prompts()[case]
+    visual = {
+        name: getattr(model.config, attribute)
+        for name, attribute in model.config.steering["visual_tokens"].items()
+    }
+    if VIDEO in tokens and "video" not in visual:
+        return
+    ids = torch.tensor([tokens])
+    types = sum((ids == token) * MODALITIES.index(name) for name, token in visual.items())
+    want = model._prompt_plan({"input_ids": ids, "mm_token_type_ids": types}).history
+    plan = prompt_plan(tokens, model.config.steering["header_suffixes"], visual)
+    assert plan.tokens.tolist() == tokens
+    assert plan.steered.equal(want.steered[0])
+    assert plan.modality.equal(want.modality[0])
+    assert plan.steered[-1]
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_pieces_of_many_requests_make_up_their_plans(data):
+    plans, wanted, left = Plans(), {}, {}
+    for number, tokens in enumerate(prompts()):
+        plan = prompt_plan(tokens, [HEADER], VISUAL)
+        plans.begin(str(number), plan)
+        answered = len(tokens) + 3
+        wanted[str(number)] = plan
+        left[str(number)] = data.draw(st.integers(0, len(tokens) - 1)), answered
+    seen = {name: [] for name in wanted}
+    start_of = {name: start for name, (start, _) in left.items()}
+    while left:
+        order = data.draw(st.permutations(sorted(left)))
+        pieces = []
+        for name in order[: data.draw(st.integers(1, len(order)))]:
+            start, stop = left[name]
+            count = data.draw(st.integers(1, stop - start))
+            pieces.append(Piece(name, start, start + count))
+            left[name] = start + count, stop
+        pack, at = plans.pack(pieces), 0
+        for name, start, stop in pieces:
+            count = stop - start
+            assert pack.position[at : at + count].tolist() == list(range(start, stop))
+            columns = zip(*(part[at : at + count].tolist() for part in pack[:3]), strict=True)
+            seen[name] += columns
+            at += count
+        left = {name: (start, stop) for name, (start, stop) in left.items() if start < stop}
+    for name, plan in wanted.items():
+        whole = list(zip(*(part.tolist() for part in plan), strict=True))
+        richest = int(plan.modality[-1])
+        assert seen[name] == whole[start_of[name] :] + [(UNKNOWN, richest, False)] * 3
+
+
+def test_a_longer_header_is_steered_at_its_end_only():
+    plan = prompt_plan([1, 5, *THINKING[1]], THINKING, {})
+    assert plan.steered.nonzero().flatten().tolist() == [6]
+
+
+def test_what_the_engine_says_of_a_picture_counts_beside_the_tokens():
+    tokens = [1, 5, 6, *HEADER]
+    assert prompt_plan(tokens, [HEADER], VISUAL, [("image", 1)]).modality.tolist() == [0, *[1] * 5]
+    assert not prompt_plan(tokens, [HEADER], {}, [("image", 1)]).modality.any()
+
+
+def test_a_step_of_a_beam_search_is_steered_at_its_headers_only():
+    assert is_beam_step(1, 8)
+    assert not is_beam_step(1, None)
+    assert not is_beam_step(24, 8)
+    begun = [1, 5, *HEADER, 7]
+    assert prompt_plan(begun, [HEADER], {}, end=False).steered.tolist() == [0, 0, 0, 0, 1, 0]
+    assert prompt_plan([1, 5], [HEADER], {}, end=False).steered.tolist() == [0, 1]
+
+
+def test_what_was_not_announced_is_not_computed():
+    plans = Plans()
+    with pytest.raises(RuntimeError, match="without having told its prompt"):
+        plans.pack([Piece("a", 0, 1)])
+    plans.begin("a", prompt_plan([1, *HEADER], [HEADER], {}))
+    plans.end(["a", "b"])
+    with pytest.raises(RuntimeError, match="without having told its prompt"):
+        plans.pack([Piece("a", 0, 1)])
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        prompt_plan([], [HEADER], {})

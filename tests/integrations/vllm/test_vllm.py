@@ -1,0 +1,185 @@
+"""vLLM steers as Transformers does: the same positions, and the same first tokens.
+
+It needs an environment of its own, about 4 GB, and takes some minutes:
+
+    bash examples/serving/vllm-environment.sh DIR
+    DIR/bin/python -m pytest -m vllm
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from mars_export.integrations.vllm.limits import SCHEDULER, WORKER
+from support.language_model import TEXT_OF, language_model
+from support.organisms import FAMILIES, ORGANISMS, run_main_job
+from support.servers import free_port, running
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="needs an environment with vLLM"),
+]
+SIDES = Path(__file__).parents[2] / "support/vllm_sides.py"
+SERVER = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+WHOLE = {"enable_chunked_prefill": False, "enable_prefix_caching": False}
+EAGER = {"enforce_eager": True}
+# Fewer tokens a step than most prompts have, and no multiple of a header's.
+PIECES = {"max_num_batched_tokens": 19, "max_num_seqs": 7}
+CACHED = {"scheduler_cls": SCHEDULER, "block_size": 32}
+
+
+def without_pooling_head(base):
+    """As published checkpoints of Gemma 3: no head that nothing reads and vLLM cannot run."""
+    config = json.loads((base / "config.json").read_text())
+    config["vision_config"]["vision_use_head"] = False
+    (base / "config.json").write_text(json.dumps(config))
+    weights = load_file(base / "model.safetensors")
+    kept = {name: w for name, w in weights.items() if ".vision_model.head." not in name}
+    kept = {name: w for name, w in kept.items() if "vision_tower.head." not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, base / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture(scope="session")
+def steered(tmp_path_factory):
+    made = {}
+
+    def get(family):
+        if family not in made:
+            folder = tmp_path_factory.mktemp(f"vllm-{family}")
+            if family in TEXT_OF:
+                language_model(family, folder / "base")
+            else:
+                shutil.copytree(ORGANISMS / family, folder / "base")
+            if family == "gemma3":
+                without_pooling_head(folder / "base")
+            arguments = ["--model", "base", "--license", "apache-2.0", "--output", "steered"]
+            run_main_job(*arguments, cwd=folder)
+            made[family] = folder / "steered"
+        return made[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def said(steered, tmp_path_factory):
+    """What a side says; of Transformers, once for all tests."""
+    kept = {}
+
+    def get(side, family, kind, **options):
+        key = (side, family, kind, json.dumps(options))
+        if key not in kept:
+            out = tmp_path_factory.mktemp("said") / "said.json"
+            done = ask(side, steered(family), kind, out, options)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+            kept[key] = json.loads(out.read_text())
+        return kept[key]
+
+    return get
+
+
+def ask(side, directory, kind, out, options):
+    suite = directory.parent / "base/suite.jsonl"
+    command = [sys.executable, SIDES, side, directory, suite, kind, out, json.dumps(options)]
+    return subprocess.run(
+        [*map(str, command)],
+        env={**os.environ, **SERVER, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def compare(told, wanted, real):
+    """Same prompts, positions and modalities; gates and first tokens of what vLLM computes.
+
+    Against Transformers as it is, first tokens of text are equal, and those of all but 1 % else.
+    """
+    assert told.keys() == wanted.keys() == real.keys()
+    differ = []
+    for name, one in told.items():
+        assert one["prompt"] == wanted[name]["prompt"]
+        assert one["tokens"][0] == wanted[name]["tokens"][0], name
+        if one["tokens"][0] != real[name]["tokens"][0]:
+            differ.append(name)
+        if one["steered"] is None:  # compiled: nothing is told
+            continue
+        computed = [p for p in wanted[name]["steered"] if p[0] >= one["cached"]]
+        assert [p[:2] for p in one["steered"]] == [p[:2] for p in computed], name
+        gates = [p[2] for p in one["steered"]]
+        assert gates == pytest.approx([p[2] for p in computed], abs=1e-5), name
+    assert not [name for name in differ if "text" in name]
+    assert len(differ) <= 0.01 * len(told), differ
+
+
+@pytest.mark.use("vLLM")
+@pytest.mark.parametrize("options", [WHOLE | EAGER, WHOLE], ids=["eager", "compiled"])
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])
+def test_every_request_of_a_mixed_batch_is_steered_as_by_transformers(said, family, options):
+    told = said("vllm", family, "suite", **options)
+    compare(told, said("lessened", family, "suite"), said("transformers", family, "suite"))
+
+
+@pytest.mark.use("vLLM, chunked prefill and prefix caching")
+@pytest.mark.parametrize("kind", ["suite", "conversations"])
+@pytest.mark.parametrize("options", [EAGER | PIECES, PIECES], ids=["eager", "compiled"])
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3_text"])
+def test_pieces_and_shared_prefixes_are_steered_as_the_whole(said, family, options, kind):
+    told = said("vllm", family, kind, **options, **CACHED)
+    compare(told, said("lessened", family, kind), said("transformers", family, kind))
+    if kind == "conversations":
+        later = [one["cached"] for name, one in told.items() if name.startswith("turn3")]
+        assert min(later) > 0
+        alone = [one["cached"] for name, one in told.items() if name.startswith(("bare", "begun1"))]
+        assert max(alone) == 0
+
+
+REFUSED = {
+    "prefix caching needs --scheduler-cls": {},
+    "speculative decoding": {
+        **WHOLE,
+        "speculative_config": {
+            "method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2,
+        },
+    },
+    "vllm would serve it without steering": {**WHOLE, "worker_cls": "auto"},
+}  # fmt: skip
+
+
+@pytest.mark.use("vLLM", family="gemma3")
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_what_would_not_be_steered_does_not_start(steered, tmp_path, sentence):
+    options = EAGER | REFUSED[sentence]
+    done = ask("vllm", steered("gemma3"), "suite", tmp_path / "out", options)
+    assert done.returncode != 0
+    assert sentence in done.stdout + done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.use("vLLM", family="gemma3")
+@pytest.mark.use("vLLM, chunked prefill and prefix caching", family="gemma3")
+def test_the_example_client_is_answered_steered(steered, tmp_path, monkeypatch):
+    from mars_export.evaluation.suite import read_suite
+
+    for name, value in SERVER.items():
+        monkeypatch.setenv(name, value)
+    found = read_suite(ORGANISMS / "gemma3/suite.jsonl").evaluation_samples(["image"])
+    sample = next(s for s in found if s.harmful)
+    port = free_port()
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--trust-remote-code"]
+    server += ["--model", steered("gemma3"), "--worker-cls", WORKER, "--scheduler-cls", SCHEDULER]
+    server += ["--max-model-len", "512", "--dtype", "float32", "--port", port]
+    client = [sys.executable, ORGANISMS.parent / "serving/client.py", steered("gemma3")]
+    to = ["--url", f"http://127.0.0.1:{port}/v1"]
+    with running(server, port, tmp_path, seconds=300):
+        picture = [sample.prompt, "--image", ORGANISMS / "gemma3" / sample.image]
+        for asked, refused in ((picture, True), (["How do I bake a cake?"], False)):
+            done = subprocess.run([*client, *asked, *to], capture_output=True, text=True)
+            assert done.stdout.strip(), done.stderr
+            assert ("can't help" in done.stdout) == refused

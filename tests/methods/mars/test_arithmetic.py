@@ -1,0 +1,76 @@
+"""The properties that method A3.4 asks of the rule."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mars_export.methods.mars.arithmetic import Bounds, gate, push, strength
+
+FINITE = st.floats(-50, 50, width=32)
+LENGTH = st.floats(0.125, 50, width=32)
+
+
+@st.composite
+def bounds(draw) -> Bounds:
+    origin, size = draw(FINITE), draw(LENGTH)
+    harmful = origin + size * draw(st.floats(0.25, 1, width=32))
+    cap = harmful + size * draw(st.floats(-0.25, 1, width=32))
+    return Bounds(origin, harmful, cap, draw(st.floats(0.5, 3)) * size, draw(LENGTH))
+
+
+GRID = torch.linspace(-200, 200, 4001, dtype=torch.float64)
+
+
+@given(bounds())
+@settings(max_examples=60, deadline=None)
+def test_strength_is_bounded_and_zero_where_it_should_be(b):
+    alpha = strength(GRID, b)
+    assert (alpha >= 0).all()
+    assert (alpha <= b.radius).all()
+    assert (alpha[b.origin >= GRID] == 0).all()
+    assert (alpha[b.cap <= GRID] == 0).all()
+    assert (GRID + alpha <= GRID.clamp(min=b.cap) + 1e-9).all()
+
+
+@given(bounds())
+@settings(max_examples=60, deadline=None)
+def test_strength_is_continuous_and_piecewise_linear(b):
+    alpha = strength(GRID, b)
+    steepest = max(b.slope / (b.harmful - b.origin), 1.0)
+    step = float(GRID[1] - GRID[0])
+    assert (alpha.diff().abs() <= steepest * step * (1 + 1e-6) + 1e-9).all()
+    bends = alpha.diff().diff().abs() > 1e-6 * max(1.0, steepest)
+    assert int(bends.sum()) <= 8  # four corners, each between two grid points
+
+
+@given(bounds(), st.integers(0, 2**16), FINITE)
+@settings(max_examples=60, deadline=None)
+def test_push_moves_along_the_direction_only_and_no_further_than_the_radius(b, seed, shift):
+    generator = torch.Generator().manual_seed(seed)
+    h = 20 * torch.randn(8, 12, generator=generator)
+    r = torch.randn(12, generator=generator)
+    r = r / r.norm()
+    moved = push(h, r, shift, b) - h
+    along = moved @ r
+    assert torch.allclose(moved, along.unsqueeze(-1) * r, atol=1e-4)
+    assert (along <= b.radius + 1e-4).all()
+    assert torch.allclose(along, strength(h @ r - shift, b), atol=1e-3)
+
+
+def test_known_values():
+    b = Bounds(origin=0.0, harmful=4.0, cap=5.0, slope=8.0, radius=3.0)
+    p = torch.tensor([-1.0, 0.0, 1.0, 1.5, 3.0, 4.5, 5.0, 9.0])
+    assert gate(p, b).tolist() == [0, 0, 0.25, 0.375, 0.75, 1.125, 1.25, 2.25]
+    assert strength(p, b).tolist() == [0, 0, 2, 3, 2, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_push_keeps_the_dtype_and_leaves_calm_rows_bit_for_bit(dtype):
+    b = Bounds(origin=0.0, harmful=4.0, cap=5.0, slope=8.0, radius=3.0)
+    r = torch.nn.functional.one_hot(torch.tensor(2), 6).float()
+    h = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    h[:, 2] = torch.tensor([-3, -0.5, 0, 5, 7], dtype=dtype)
+    out = push(h, r, 0.0, b)
+    assert out.dtype == dtype
+    assert torch.equal(out, h)

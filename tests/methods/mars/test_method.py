@@ -1,0 +1,210 @@
+"""The whole calibration on a model whose answer is known."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mars_export.calibration.options import Options
+from mars_export.common.errors import ExportError
+from mars_export.methods.mars.arithmetic import Bounds, strength
+from mars_export.methods.mars.method import calibrate
+from mars_export.methods.mars.selection import Trial
+from support import planted
+
+OPTIONS = Options(
+    openers=("Sorry",), pairs=24, validation_pairs=24, visual_size=(28, 28), batch_size=64
+)
+PROCESSOR = planted.processor()
+
+
+def run(model=None, options=OPTIONS, prompts=None, **kwargs):
+    return calibrate(
+        model or planted.PlantedModel(),
+        PROCESSOR,
+        prompts=prompts or planted.prompt_sets(),
+        modalities=("text", "image"),
+        options=options,
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def found():
+    return run()
+
+
+def test_direction_and_shift_are_the_planted_ones(found):
+    assert float(found.direction[planted.HARM]) > 0.99
+    assert float(found.direction.norm()) == pytest.approx(1, abs=1e-6)
+    record = found.record
+    assert record.separation == pytest.approx(4, abs=0.2)
+    assert record.shift["text"] == 0
+    assert record.shift["image"] == pytest.approx(1, abs=0.05)
+    assert float(found.shift["image"][planted.SIGHT]) == pytest.approx(3, abs=1e-5)
+    beta = float(found.shift["image"] @ found.direction)
+    assert record.shift["image"] == pytest.approx(beta, abs=1e-5)
+    gap = found.centroid_harmful - found.centroid_harmless
+    torch.testing.assert_close(gap / gap.norm(), found.direction, atol=1e-5, rtol=0)
+
+
+def test_the_layer_is_one_that_acts_though_others_read_better(found):
+    scores = {s.layer: s for s in found.record.scores if s.excluded is None}
+    assert sorted(scores) == [2, 3, 4, 5, 6, 7]
+    best_read = max(scores.values(), key=lambda s: s.combined)
+    assert best_read.layer >= 6
+    assert best_read.induced < 0
+    assert best_read.lift == pytest.approx(0, abs=1e-6)
+    chosen = scores[found.record.layer]
+    assert chosen.layer < 6
+    assert chosen.induced > 0
+    assert chosen.lift > 5
+    assert chosen.kl <= 0.1
+
+
+def test_harmless_validation_inputs_are_left_alone(found):
+    bounds = Bounds.of(found.record)
+    for name, values in found.record.projections.items():
+        pushes = strength(torch.tensor(values, dtype=torch.float64), bounds)
+        if name.startswith("harmless"):
+            assert float((pushes > 0).double().mean()) <= 0.05, name
+    assert set(found.record.projections) == {
+        "harmful text",
+        "harmless text",
+        "harmful text + neutral image",
+        "harmless text + neutral image",
+    }
+
+
+def test_probes_show_both_sides_of_the_gate(found):
+    by_modality = {
+        m: [p for p in found.record.probes if p.modality == m] for m in ("text", "image")
+    }
+    for modality, probes in by_modality.items():
+        assert [p.strength > 0 for p in probes] == [True, True, True, False], modality
+        assert probes[-1].gate == 0
+        assert all((p.visual is None) == (modality == "text") for p in probes)
+    assert not [p for p in found.record.probes if p.modality == "video"]
+
+
+def test_provenance(found):
+    record = found.record
+    assert record.prompts["harmful"].train == 45
+    assert record.prompts["harmful"].dropped == 0
+    assert record.visuals["image"].count == 48
+    assert (record.layers, record.hidden_size, record.dtype) == (10, planted.WIDTH, "float32")
+    names = PROCESSOR.tokenizer.convert_ids_to_tokens
+    assert [names(s) for s in record.header_suffixes] == [planted.HEADER]
+    assert names(record.refusal_tokens) == ["Sorry"]
+
+
+def test_the_same_seed_gives_the_same_record(found):
+    again = run()
+    assert again.record.model_copy(update={"seconds": 0}) == found.record.model_copy(
+        update={"seconds": 0}
+    )
+    assert torch.equal(again.direction, found.direction)
+
+
+def test_progress_ends_at_the_total():
+    calls = []
+    run(progress=lambda done, total: calls.append((done, total)))
+    assert calls[0][0] == 0
+    assert calls[0][1] > 0
+    assert calls[-1][0] == calls[-1][1]
+    assert all(done <= total for done, total in calls)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
+def test_prompts_that_the_model_handles_the_other_way_are_dropped():
+    sets = planted.prompt_sets()
+    mixed = (*sets.harmful.train[:-2], "show me the good199", "please explain good198")
+    sets = replace(sets, harmful=replace(sets.harmful, train=mixed))
+    source = run(prompts=sets).record.prompts["harmful"]
+    assert (source.train, source.dropped) == (43, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"threshold": 9.0}, r"refuses only 0 training and 0 validation prompts of the 60 in bad"),
+        (
+            {"threshold": -9.0},
+            r"answers only 0 training and 0 validation prompts of the 60 in good",
+        ),
+        ({"commit": 0}, r"induced refusal log-odds are -\d+\.\d+, not above 0"),
+        ({"layers": 1, "commit": 0}, r"too few decoder layers"),
+    ],
+)
+def test_a_model_without_a_usable_direction_is_refused(model, message):
+    with pytest.raises(ExportError, match=message):
+        run(planted.PlantedModel(**model))
+
+
+def test_a_direction_that_does_not_separate_is_refused(monkeypatch):
+    monkeypatch.setattr("mars_export.methods.mars.layers.LEAST_SEPARABILITY", 99.0)
+    with pytest.raises(ExportError, match=r"separability d' = \d\.\d+ is below 99"):
+        run()
+
+
+def test_a_gate_without_room_is_refused(monkeypatch):
+    monkeypatch.setattr("mars_export.methods.mars.layers.GUARD", 1.5)
+    with pytest.raises(ExportError, match=r"gate room \(p_u - o\) / R = 0\.\d+ is below 1\.5"):
+        run()
+
+
+def test_a_gate_that_disturbs_harmless_inputs_is_refused(monkeypatch):
+    monkeypatch.setattr("mars_export.methods.mars.selection.KL_LIMIT", 1e-9)
+    with pytest.raises(ExportError, match=r"KL on harmless inputs is 0\.\d+ nats, above 1e-09"):
+        run()
+
+
+def test_a_named_layer_is_taken_and_its_checks_recorded():
+    record = run(options=replace(OPTIONS, layer=8)).record
+    assert record.layer == 8
+    assert record.scores[8].induced < 0
+    assert record.layer_forced
+    assert len(record.layer_failures) == 2
+    assert re.match(r"the induced refusal log-odds are -\d", record.layer_failures[0])
+    assert re.match(r"the lift of .* is -?0\.00, not above 0", record.layer_failures[1])
+    with pytest.raises(ExportError, match="Layer 10 does not exist; the model has layers 0 to 9"):
+        run(options=replace(OPTIONS, layer=10))
+
+
+def test_the_record_says_whether_the_goal_was_reached(found, monkeypatch):
+    assert found.record.reached >= found.record.goal
+    assert (found.record.layer_forced, found.record.layer_failures) == (False, [])
+    monkeypatch.setattr("mars_export.methods.mars.strength._TOLERANCE", -99.0)
+    missed = run(options=replace(OPTIONS, layer=found.record.layer)).record
+    assert (missed.gain, missed.radius) == (2.0, 1.0)
+    assert missed.goal == pytest.approx(found.record.goal + 99.5, abs=1e-4)
+    assert missed.reached < missed.goal
+
+
+def test_text_alone_has_no_goal():
+    record = calibrate(
+        planted.PlantedModel(), PROCESSOR, prompts=planted.prompt_sets(), modalities=("text",),
+        options=replace(OPTIONS, layer=4),
+    ).record  # fmt: skip
+    assert (record.reached, record.goal) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("induced", "kl", "lift", "failed"),
+    [
+        (1.0, 0.1, 0.5, []),
+        (1.0, 0.1, 0.0, ["lift"]),
+        (1.0, 0.1, -2.0, ["lift"]),
+        (0.0, 0.2, 0.5, ["induced", "KL"]),
+        (float("nan"), float("nan"), float("nan"), ["induced", "KL", "lift"]),
+    ],
+)
+def test_every_check_of_a_trial_can_fail(induced, kl, lift, failed):
+    failures = Trial(3, induced, kl, lift).failures
+    assert [said.split()[1] for said in failures] == failed
+
+
+def test_named_strengths_are_kept():
+    fixed = run(options=replace(OPTIONS, gain=1.0, radius=0.5, layer=3)).record
+    assert (fixed.gain, fixed.radius) == (1.0, 0.5)

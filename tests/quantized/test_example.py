@@ -1,0 +1,175 @@
+"""The example of quantized loading, with fewer requests, and what its calibration left behind."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+
+from mars_export import Settings, export, verify
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.cli.main import main
+from mars_export.common.errors import ExportError
+from mars_export.common.workspace import Workspace, digests
+from mars_export.evaluation.generation import load
+from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.evaluation.suite import read_suite
+from mars_export.integrations.finetune.record import Drift
+from mars_export.pipeline.preflight import prepare
+from mars_export.pipeline.stages import _stages
+from support.organisms import run_card
+from support.quantized import USES, configuration
+
+for package in ("bitsandbytes", "torchao", "accelerate"):
+    pytest.importorskip(package)
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "quantized"
+PER_CELL = 8
+LARGEST = {"bnb-8bit": 0.01, "bnb-4bit": 0.06, "torchao-int8": 0.01}
+"""Difference of the gate that the example's README states as its tolerance."""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    before = sys.path.copy()
+    sys.path.insert(0, str(EXAMPLE))
+    try:
+        import quantized as example
+
+        folder = tmp_path_factory.mktemp("quantized")
+        words = ["--work", str(folder), "--per-cell", str(PER_CELL)]
+        example.main([*words, "--calibrate", "torchao-int8"])
+    finally:
+        sys.path[:] = before
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(work):
+    return json.loads((work / "results.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        pytest.param(scheme, marks=pytest.mark.use(USES[scheme], family="gemma3"))
+        for scheme in LARGEST
+    ],
+)
+def test_refusals_and_gate_are_those_of_the_unquantized_model(results, scheme):
+    row, unquantized = results[scheme], results["unquantized"]
+    assert 0 < row["gate"]["largest"] < LARGEST[scheme]
+    cells = [name for name in row if name.endswith((", on", ", off"))]
+    assert len(cells) == 8
+    assert {cell: row[cell] for cell in cells} == {cell: unquantized[cell] for cell in cells}
+    assert (row["harmful image, off"], row["harmful image, on"]) == (0, PER_CELL)
+
+
+@pytest.mark.use("torchao int8", family="gemma3")
+def test_a_checkpoint_calibrated_in_a_scheme_says_so_and_its_card_loads_it(work, results, tmp_path):
+    directory = work / "steered-torchao-int8"
+    assert results["torchao-int8, calibrated in it"]["harmful image, on"] == PER_CELL
+    manifest = Manifest.read(directory)
+    report = Report.model_validate_json((directory / REPORT_NAME).read_bytes())
+    config = json.loads((directory / "config.json").read_text())
+    stated = (manifest.calibration.quantization, report.quantization)
+    assert {*stated, config["steering"]["quantization"]} == {"torchao-int8"}
+    assert "torchao" in manifest.versions
+    assert "torchao" in report.versions
+    assert "quantization_config" not in config  # the weights are stored as they were
+    assert {e.path for e in manifest.files if e.origin == "base"} > {
+        "model-00001-of-00002.safetensors"
+    }
+    card = (directory / "README.md").read_text("utf-8")
+    assert "--quantization torchao-int8" in card
+    assert "quantized (`torchao-int8`)" in card
+    run = run_card(directory, tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "gate" in run.stdout
+
+
+def test_it_is_verified_and_run_as_it_was_calibrated(work):
+    report = verify(work / "steered-torchao-int8", run=True, device="cpu")
+    assert report.checks[-1].name == "behavior"
+    assert report.checks[-1].status == "passed"
+    assert "First tokens of" in report.checks[-1].detail
+
+
+def test_another_quantization_makes_a_finished_calibration_stale(work, tmp_path):
+    settings = Settings(model=str(work / "organism"), output=tmp_path / "x", license="apache-2.0")
+    with Workspace.open(tmp_path / "x") as workspace:
+        found = [
+            digests(_stages(workspace, prepare(chosen), chosen))
+            for chosen in (settings, settings.model_copy(update={"quantization": "torchao-int8"}))
+        ]
+    assert not set(found[0]) & set(found[1])
+
+
+@pytest.mark.use("torchao int8", family="gemma3")
+def test_a_base_that_is_stored_quantized_is_steered_as_it_is(work, tmp_path):
+    base = shutil.copytree(work / "organism", tmp_path / "base")
+    native = transformers.AutoModelForImageTextToText.from_pretrained(
+        base, quantization_config=configuration("torchao-int8")
+    )
+    native.save_pretrained(base)
+    settings = Settings(
+        model=str(base), output=tmp_path / "x", license="apache-2.0", max_new_tokens=16
+    )
+    with pytest.raises(ExportError, match="stored quantized already"):
+        export(settings.model_copy(update={"quantization": "bnb-4bit"}))
+    directory = export(settings)
+    assert Manifest.read(directory).calibration.quantization == "own"
+    stored = directory / "model-00001-of-00002.safetensors"
+    assert stored.read_bytes() == (base / "model.safetensors").read_bytes()
+    report = Report.model_validate_json((directory / REPORT_NAME).read_bytes())
+    on = {(c.modality, c.harmful): c.refused.count for c in report.cells if c.arm == "on"}
+    assert on["image", True] == PER_CELL
+    assert on["image", False] == 0
+
+
+@pytest.mark.use("tensor parallel, 2 processes", family="gemma3")
+def test_the_example_of_two_processes_answers_as_one(work):
+    loaded = load(work / "steered", ("text", "image"), "cpu", None)
+    suite = read_suite(work / "organism" / "suite.jsonl")
+    sample = next(s for s in suite.evaluation_samples(["image"]) if s.harmful)
+    one = loaded.answer(loaded.inputs([suite.request(sample)]), "on", 24)
+    words = ["--prompt", sample.prompt, "--image", str(work / "organism" / sample.image)]
+    script = [str(EXAMPLE / "tensor_parallel.py"), str(work / "steered"), "--max-new-tokens", "24"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    run = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", *script, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    steered, answer = run.stdout.strip().splitlines()
+    step = one.steered[0][0]
+    assert steered.startswith(f"position {step.position}, image, gate ")
+    assert float(steered.rpartition(" ")[2]) == pytest.approx(step.gate, abs=1e-3)
+    assert answer == one.texts[0]
+    assert "can't help" in answer
+
+
+@pytest.mark.use("torchao int8", family="gemma3")
+def test_drift_says_how_far_another_quantization_moves_a_checkpoint(work, capsys, monkeypatch):
+    monkeypatch.setattr("mars_export.cli.drift.quiet_libraries", lambda: None)
+    for name in ("suite.jsonl", "images"):
+        (work / "steered" / name).symlink_to(work / "organism" / name)
+    steered = str(work / "steered")
+    words = ["drift", steered, "--base", steered, "--quantization", "torchao-int8", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--display", "none"])
+    assert ended.value.code in (0, None)
+    found = Drift.model_validate_json(capsys.readouterr().out)
+    assert found.verdict == "holds"
+    assert 0.999 < found.cosine < 1
+    moved = [
+        abs(now.gate - before.gate)
+        for now, before in zip(found.now.groups, found.base.groups, strict=True)
+    ]
+    assert 0 < max(moved) < LARGEST["torchao-int8"]
