@@ -41,7 +41,8 @@ def draw(manifest: Manifest, report: Report | None) -> dict[str, bytes]:
     Returns:
         PNG bytes by path relative to the card; the same records give the same bytes.
     """
-    from mars_export.card.figures import gates, layers, plane, refusal, separation, style
+    from mars_export.card.figures import gates, layers, plane, refusal, separation
+    from mars_export.common import plotting as style
 
     record = manifest.calibration
     of_record = {LAYERS: layers.figure, SEPARATION: separation.figure}

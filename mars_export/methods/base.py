@@ -5,8 +5,8 @@ Nothing here imports torch, so that cards render and commands start without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -17,6 +17,7 @@ from mars_export.common.vocabulary import Modality
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Artefact",
@@ -179,16 +180,24 @@ class Artefact:
 
 @dataclass(frozen=True)
 class MethodSection:
-    """What a method says of itself in a model card."""
+    """What a method says of itself in a model card; Markdown unless stated otherwise."""
 
     summary: str
-    """Markdown; one paragraph for readers who do not know the method."""
+    """One paragraph for readers who do not know the method."""
     formula: str
     """Plain text, set as code."""
-    citation: str
-    """Markdown link to the paper."""
     details: str
-    """Markdown; the rendered `card.md.j2` of the method."""
+    """The rendered `card.md.j2` of the method: its numbers and its plots."""
+    citations: tuple[str, ...]
+    """Each a title with a link; the method's own paper first."""
+    limits: tuple[str, ...] = ()
+    """Limitations of the method, one sentence or two each."""
+    threats: tuple[str, ...] = ()
+    """Ways around the method, beyond those that every steered checkpoint has."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Flags and values of the command line that make the same calibration."""
+    plots: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
+    """Path relative to the card -> what draws the plot; `details` shows them."""
 
 
 class Method(Protocol):

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mars_export.card.figures.style import BLUE, GREY, ORANGE, WIDTH, titled
 from mars_export.card.results import label
+from mars_export.common.plotting import BLUE, GREY, ORANGE, WIDTH, titled
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.evaluation.report import Report
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mars_export.card.figures.style import BLUE, GREY, INK, LIGHT, ORANGE, WIDTH, bare, titled
+from mars_export.common.plotting import BLUE, GREY, INK, LIGHT, ORANGE, WIDTH, bare, titled
 from mars_export.methods.mars.record import CalibrationRecord, LayerScore
 
 __all__ = ["figure"]

@@ -6,8 +6,8 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mars_export.card.figures.style import BLUE, GREY, INK, LIGHT, WIDTH, titled
 from mars_export.card.results import cells_by_arm, plane_modalities
+from mars_export.common.plotting import BLUE, GREY, INK, LIGHT, WIDTH, titled
 from mars_export.common.vocabulary import Arm
 from mars_export.evaluation.report import Cell, Report
 

@@ -5,8 +5,8 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mars_export.card.figures.style import BLUE, GREY, LIGHT, WIDTH, bare, titled
 from mars_export.card.results import cells_by_arm
+from mars_export.common.plotting import BLUE, GREY, LIGHT, WIDTH, bare, titled
 from mars_export.common.vocabulary import Arm, Modality
 from mars_export.evaluation.report import Cell, Report
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mars_export.card.figures.style import BLUE, GREY, LIGHT, ORANGE, WIDTH, titled
+from mars_export.common.plotting import BLUE, GREY, LIGHT, ORANGE, WIDTH, titled
 from mars_export.methods.mars.record import CalibrationRecord
 
 __all__ = ["figure"]
