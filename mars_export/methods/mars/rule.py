@@ -1,0 +1,67 @@
+"""The rule of MARS (arXiv 2606.31876): a gated, bounded push along a refusal direction.
+
+Coordinates are lengths along the unit refusal direction r, in units of the residual stream.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Rule(nn.Module):
+    """h + strength * r (A3.6). Calibration tunes with this class, and a checkpoint carries it.
+
+    Buffers, float32: `direction` (d,), the unit refusal direction r; `shift` (M,), beta of each
+    modality in the order of `rules["modalities"]`; `bounds` (5,), the coordinates origin o, harmful
+    centroid p_u and cap c, then the slope kappa * R and the radius rho * R.
+    """
+
+    TENSORS = ("direction", "shift", "bounds")
+    direction: torch.Tensor
+    shift: torch.Tensor
+    bounds: torch.Tensor
+
+    def __init__(self, hidden_size: int, rules: dict[str, Any]) -> None:
+        super().__init__()
+        sizes = (hidden_size, len(rules["modalities"]), 5)
+        for name, size in zip(self.TENSORS, sizes, strict=True):
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float32))
+
+    def coordinate(self, h: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """P = <h, r> - beta (A3.2): (...) from h (..., d) and modality (...)."""
+        return (h * self.direction).sum(-1) - self.shift[modality]
+
+    def gate(self, p: torch.Tensor) -> torch.Tensor:
+        """ReLU((p - o) / (p_u - o)) (A3.3): 0 for harmless requests, 1 at the harmful centroid."""
+        origin, harmful = self.bounds[:2].unbind()
+        return torch.relu((p - origin) / (harmful - origin))
+
+    def limit(self, p: torch.Tensor) -> torch.Tensor:
+        """min(ReLU(c - p), rho * R) (A3.4): the longest push that cap and radius allow."""
+        cap, radius = self.bounds[2], self.bounds[4]
+        return torch.minimum(torch.relu(cap - p), radius)
+
+    def strength(self, p: torch.Tensor) -> torch.Tensor:
+        """min(kappa * R * gate, limit) (A3.4): the length of the push, never negative."""
+        return torch.minimum(self.bounds[3] * self.gate(p), self.limit(p))
+
+    def push(self, h: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+        """H (..., d) moved by strength (...) along r; what is orthogonal to r stays."""
+        return h + strength.unsqueeze(-1) * self.direction
+
+    def forward(
+        self, h: torch.Tensor, modality: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Steer residual streams.
+
+        Args:
+            h: (..., d) float32.
+            modality: (...) long, index into `rules["modalities"]`.
+
+        Returns:
+            The new h, and `gate` and `strength` (...) of each.
+        """
+        p = self.coordinate(h, modality)
+        strength = self.strength(p)
+        return self.push(h, strength), {"gate": self.gate(p), "strength": strength}
