@@ -53,7 +53,7 @@ def steered_config(
         "method": record.method,
         "layer": record.layer,
         "header_suffixes": record.header_suffixes,
-        "visual_tokens": dict(family.visual_tokens),
+        "placeholders": dict(family.placeholders),
         "refused": refused(family, record),
         "guarded": {family.activation: native},
     }
@@ -68,7 +68,7 @@ def auto_map(family: Family) -> dict[str, str]:
     module = MODELING_NAME.removesuffix(".py")
     generator = f"{module}.Steered{family.generator}"
     names = [family.auto_class, "AutoModelForCausalLM"]
-    if family.visual_tokens:
+    if family.placeholders:
         names.append("AutoModelForMultimodalLM")
     return {
         "AutoConfig": f"{module}.SteeredConfig",

@@ -52,7 +52,7 @@ class Family(BaseModel):
     pipeline_tag: str
     modalities: tuple[Modality, ...]
     """Modalities that the model can tell apart, so that each gets its own re-centring."""
-    visual_tokens: dict[Modality, str]
+    placeholders: dict[Modality, str]
     """Modality to the configuration attribute that holds a token id which shows it: the placeholder
     or, where image and video share one, the token that opens a clip."""
     shown_by: dict[str, Literal["image", "video", "audio"]]

@@ -84,9 +84,9 @@ def inspect_family(raw: dict[str, Any]) -> Family:
         raise _unknown(raw, f"its structure is not understood ({error})") from error
     parameters = _parameters(generator)
     shown = _shown_by(generator, parameters, raw)
-    visual = _visual_tokens(config, set(shown.values()))
+    placeholders = _placeholders(config, set(shown.values()))
     headless = _mapped("MODEL_MAPPING", config) or generator
-    unseen = [modality for modality in dict.fromkeys(shown.values()) if modality not in visual]
+    unseen = [m for m in dict.fromkeys(shown.values()) if m not in placeholders]
     return Family(
         name=generator.__name__.removesuffix("ForConditionalGeneration").removesuffix(
             "ForCausalLM"
@@ -97,12 +97,12 @@ def inspect_family(raw: dict[str, Any]) -> Family:
         generator=generator.__name__,
         auto_class=_auto_class(config, generator, raw),
         pipeline_tag="image-text-to-text" if shown else "text-generation",
-        modalities=("text", *visual),
-        visual_tokens=visual,
+        modalities=("text", *placeholders),
+        placeholders=placeholders,
         shown_by=shown,
         decoder=next(path for path, module in model.named_modules() if module is decoder),
         activation=activation,
-        extra="video" if "video" in visual else None,
+        extra="video" if "video" in placeholders else None,
         forward=Forward(model=tuple(_parameters(headless)), generator=tuple(parameters)),
         notes=tuple(
             f"{modality.capitalize()} is not calibrated and is refused while steering is on."
@@ -158,7 +158,7 @@ def _shown_by(generator: Any, parameters: list[str], raw: dict[str, Any]) -> dic
     return found
 
 
-def _visual_tokens(config: Any, shown: set[Shown]) -> dict[Modality, str]:
+def _placeholders(config: Any, shown: set[Shown]) -> dict[Modality, str]:
     """Modalities with a placeholder token of their own."""
     found: dict[Modality, str] = {}
     taken: set[int] = set()

@@ -182,7 +182,7 @@ class SteeredMixin(_Native):
 
     def _modality(self, ids: Any, x: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """(B, T) index into MODALITIES: the richest modality that the row has shown so far."""
-        tokens = self.config.steering["visual_tokens"]
+        tokens = self.config.steering["placeholders"]
         if not tokens:
             return x.new_zeros(x.shape[:2], dtype=torch.long)
         types = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]

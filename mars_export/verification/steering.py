@@ -45,7 +45,7 @@ def config_is_steered(subject: Subject) -> str:
         "steering.method": (rules.get("method"), record.method),
         "steering.layer": (rules.get("layer"), record.layer),
         "steering.header_suffixes": (rules.get("header_suffixes"), record.header_suffixes),
-        "steering.visual_tokens": (rules.get("visual_tokens"), dict(family.visual_tokens)),
+        "steering.placeholders": (rules.get("placeholders"), dict(family.placeholders)),
         "steering.refused": (rules.get("refused"), refused(family, record)),
         "steering.quantization": (rules.get("quantization", "none"), record.quantization),
         "calibrated model type": (record.model_type, family.model_type),

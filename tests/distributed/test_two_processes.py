@@ -69,7 +69,7 @@ def pairs(tmp_path_factory):
 
 
 def batch_of(pair):
-    rows = (None, *list(pair.family.visual_tokens)[-1:])
+    rows = (None, *list(pair.family.placeholders)[-1:])
     return pair.batch(*rows), pair.ends(pair.batch(*rows), *rows)
 
 

@@ -114,8 +114,8 @@ def test_greedy_tokens_equal_a_hook_set_by_hand(pair):
 
 
 def test_text_picture_and_clip_share_a_batch(pair, natively_refused):
-    if len(pair.family.visual_tokens) < 2:
-        does_not_apply("one visual" if pair.family.visual_tokens else "text only")
+    if len(pair.family.placeholders) < 2:
+        does_not_apply("one visual" if pair.family.placeholders else "text only")
     rows = (None, "image", "video")
     batch = pair.batch(*rows)
     reason = NO_MIXED_VISUALS.get(pair.family.model_type)
@@ -132,7 +132,7 @@ def test_modality_that_was_not_calibrated_is_refused(pair, tmp_path):
     if not pair.family.shown_by:
         does_not_apply("text only")
     fewer = {**shifts(pair.family)}
-    uncalibrated = list(pair.family.visual_tokens)[-1]
+    uncalibrated = list(pair.family.placeholders)[-1]
     del fewer[uncalibrated]
     directory = export(pair.family, pair.base_dir, tmp_path, shift=fewer)
     model = load(directory, pair.family.auto_class)

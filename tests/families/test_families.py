@@ -15,7 +15,7 @@ from support import tiny, zoo
 
 FAMILIES = list(families().values())
 BY_HAND = {
-    *("name", "extra", "notes", "since", "modalities", "visual_tokens", "shown_by", "forward"),
+    *("name", "extra", "notes", "since", "modalities", "placeholders", "shown_by", "forward"),
     "inspected",
 }
 
@@ -77,9 +77,9 @@ def test_names_fit_the_native_classes(family):
     cls, config = zoo.build(family.model_type)
     assert cls.__name__ == family.generator
     assert type(config).__name__ == family.config
-    assert set(family.visual_tokens) == set(family.modalities) - {"text"}
-    assert set(family.visual_tokens) <= set(family.shown_by.values())
-    tokens = [getattr(config, attribute) for attribute in family.visual_tokens.values()]
+    assert set(family.placeholders) == set(family.modalities) - {"text"}
+    assert set(family.placeholders) <= set(family.shown_by.values())
+    tokens = [getattr(config, attribute) for attribute in family.placeholders.values()]
     assert all(isinstance(token, int) for token in tokens)
     assert len(set(tokens)) == len(tokens)
     model = cls(config)

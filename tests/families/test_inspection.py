@@ -36,7 +36,7 @@ def test_unknown_families_need_permission():
 def test_placeholders_that_image_and_video_share_show_images_only(model_type):
     seen = inspect_family(raw_of(model_type))
     assert seen.modalities == ("text", "image")
-    assert seen.visual_tokens == {"image": "image_token_id"}
+    assert seen.placeholders == {"image": "image_token_id"}
     assert seen.shown_by["pixel_values_videos"] == "video"
 
 

@@ -126,9 +126,9 @@ def test_chunks_of_a_text_prompt_change_no_token(pair, refused_natively):
 @pytest.mark.mode("chunked prefill of a picture")
 def test_chunks_of_a_visual_prompt_are_steered_at_its_end(pair, refused_natively):
     """Chunks may change the native answer itself: a picture that is cut cannot see itself whole."""
-    if not pair.family.visual_tokens:
+    if not pair.family.placeholders:
         does_not_apply("text only")
-    for visual in pair.family.visual_tokens:
+    for visual in pair.family.placeholders:
         batch, options = pair.batch(visual), {**GREEDY, "prefill_chunk_size": 4}
         if not refused_natively(lambda model, b=batch, o=options: model.generate(**b, **o)):
             _, want, where = oracle(pair, visual, **options, cached=True)

@@ -69,7 +69,7 @@ class Pair:
         return {visual: self.batch(None, *filter(None, [visual])) for visual in self.visuals()}
 
     def visuals(self) -> tuple[str | None, ...]:
-        return (None, *self.family.visual_tokens)
+        return (None, *self.family.placeholders)
 
     def batch(self, *visuals: str | None) -> dict:
         rows = [(random_ids(6 + 3 * k, k + 1), visual) for k, visual in enumerate(visuals)]
@@ -118,7 +118,7 @@ def _open_gate(family: Family, base: Any) -> dict[str, Any]:
     unit, seen = direction / direction.norm(), []
     layer = decoder_layers(base)[tiny.LAYER]
     handle = layer.register_forward_hook(lambda *a: seen.append(float(a[2][0, -1] @ unit)))
-    for k, visual in enumerate([None, None, *family.visual_tokens]):
+    for k, visual in enumerate([None, None, *family.placeholders]):
         rows = [(random_ids(6 + 3 * k, k + 1), visual)]
         base(**zoo_inputs.inputs(family.model_type, rows))
     handle.remove()

@@ -118,7 +118,7 @@ def measure_drift(
 def _stored(directory: Path) -> _Stored:
     rules, tensors = read_steering(directory)
     origin, harmful, _, slope, radius = tensors["bounds"].double().tolist()
-    known = {"text", *rules["visual_tokens"]} - set(rules["refused"].values())
+    known = {"text", *rules["placeholders"]} - set(rules["refused"].values())
     shifts = zip(MODALITIES, tensors["shift"].double().tolist(), strict=True)
     return _Stored(
         layer=rules["layer"],

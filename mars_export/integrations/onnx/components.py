@@ -41,11 +41,11 @@ class _Graph(NamedTuple):
 def about(model: Any, route: Route) -> About:
     """What the runner must know of a model."""
     config, rules = model.config, model.config.steering
-    known = set(rules["visual_tokens"]) - set(rules["refused"].values())
+    known = set(rules["placeholders"]) - set(rules["refused"].values())
     visual = known & set(route.shown) if route.vision else set()
     placeholders = {
         modality: getattr(config, attribute)
-        for modality, attribute in rules["visual_tokens"].items()
+        for modality, attribute in rules["placeholders"].items()
         if modality in visual
     }
     stop = model.generation_config.eos_token_id

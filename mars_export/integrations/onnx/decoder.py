@@ -51,7 +51,7 @@ class Decoder(nn.Module):
         self.known = [self._look_up(token) for token in sorted(headers)]
         self.visual = {
             modality: getattr(model.config, attribute)
-            for modality, attribute in self.rules["visual_tokens"].items()
+            for modality, attribute in self.rules["placeholders"].items()
         }
         shown = set(route.shown if route.vision else ()) - set(self.rules["refused"].values())
         self.refused = [token for m, token in self.visual.items() if m not in shown]

@@ -103,10 +103,10 @@ def _continued(suffixes: list[list[int]]) -> list[tuple[list[int], int]]:
     return [(b, len(b) - len(a)) for a, b in pairs if len(a) < len(b) and b[: len(a)] == a]
 
 
-def modalities(ids: torch.Tensor, visual_tokens: dict[str, int]) -> torch.Tensor:
+def modalities(ids: torch.Tensor, placeholders: dict[str, int]) -> torch.Tensor:
     """(B, S) index into MODALITIES: the richest modality that the row has shown so far."""
     richest = torch.zeros_like(ids)
-    for modality, token in visual_tokens.items():
+    for modality, token in placeholders.items():
         shown = (ids == token).long().cumsum(1) > 0
         richest = torch.maximum(richest, shown.long() * MODALITIES.index(modality))
     return richest

@@ -72,7 +72,7 @@ class SteeredWorker(PlatformWorker):
         self._rules: dict[str, Any] = rules
         self._visual = {
             modality: int(getattr(self._config, name))
-            for modality, name in rules["visual_tokens"].items()
+            for modality, name in rules["placeholders"].items()
         }
         self._plans = Plans()
         self._step: SchedulerOutput | None = None

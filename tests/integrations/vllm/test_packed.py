@@ -46,7 +46,7 @@ def test_a_prompt_is_steered_where_generate_steers_it(model, case):
     tokens = prompts()[case]
     visual = {
         name: getattr(model.config, attribute)
-        for name, attribute in model.config.steering["visual_tokens"].items()
+        for name, attribute in model.config.steering["placeholders"].items()
     }
     if VIDEO in tokens and "video" not in visual:
         return
