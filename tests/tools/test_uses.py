@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from support import uses
-from support.table import between
-from support.uses import USES, Use, record, table
+from tools import records, tables
+from tools.records import USES, Use, use_record
+from tools.tables import use_table
 
 ROOT = Path(__file__).parents[2]
 RECORDED = (ROOT / "examples/compatibility.jsonl").read_text("utf-8")
@@ -25,7 +25,8 @@ VERSIONS = {"torch": "1", "transformers": "2", "flour": "3"}
 
 @pytest.fixture
 def made_up(monkeypatch):
-    monkeypatch.setattr(uses, "USES", MADE_UP)
+    for module in (records, tables):
+        monkeypatch.setattr(module, "USES", MADE_UP)
 
 
 def results(**outcomes):
@@ -34,22 +35,23 @@ def results(**outcomes):
 
 
 def test_a_line_says_for_whom_it_holds_and_with_what(made_up):
-    told = results(baking="passed", frying="raises: too hot", digging="passed")
-    told["uses"]["llama"] = {"baking": "passed", "digging": "refused natively: no hands"}
-    lines = table(record("", told)).splitlines()
-    kitchen, pan = "| **Kitchen** | baking | Gemma 3, Llama |  |", "[pan](examples/pan)"
-    assert lines[2] == f"{kitchen} flour 3 | [oven](examples/oven) |"
+    made = results(baking="passed", frying="raises: too hot", digging="passed")
+    made["uses"]["llama"] = {"baking": "passed", "digging": "refused natively: no hands"}
+    lines = use_table(use_record("", made)).splitlines()
+    kitchen, folder = "| **Kitchen** | baking | Gemma 3, Llama |  |", "tree/main/examples"
+    oven, pan = (f"[{name}]({tables.REPOSITORY}/{folder}/{name})" for name in ("oven", "pan"))
+    assert lines[2] == f"{kitchen} flour 3 | {oven} |"
     assert lines[3] == f"|  | frying |  | ⊘ Gemma 3: too hot | transformers 2 | {pan} |"
     assert lines[4].startswith("| **Garden** | digging | Gemma 3 | ○ Llama: no hands |")
     assert lines[-1].startswith("○ Transformers itself refuses it, ⊘ raises an error")
 
 
 def test_what_was_not_run_keeps_its_line(made_up):
-    before = record("", results(baking="passed", frying="passed", digging="passed"))
+    before = use_record("", results(baking="passed", frying="passed", digging="passed"))
     newer = results(baking="not run: no flour", frying="raises: x") | {
         "versions": VERSIONS | {"transformers": "5"}
     }
-    lines = list(map(json.loads, record(before, newer).splitlines()))
+    lines = list(map(json.loads, use_record(before, newer).splitlines()))
     assert [line["use"] for line in lines] == list(MADE_UP)
     assert [line["versions"]["transformers"] for line in lines] == ["2", "5", "2"]
     assert lines[1]["families"] == {"gemma3": "raises: x"}
@@ -60,23 +62,19 @@ def test_what_was_not_run_keeps_its_line(made_up):
     [
         ({"baking": "failed", "frying": "passed", "digging": "passed"}, "gemma3: baking: failed"),
         ({"baking": "passed", "frying": "passed"}, "digging: no result"),
-        ({"flying": "passed"}, "gemma3: flying: not in the table"),
+        ({"flying": "passed"}, "flying: not in tools/records.py"),
     ],
 )
 def test_failures_and_gaps_make_no_table(made_up, outcomes, why):
     with pytest.raises(ValueError, match=why):
-        record("", results(**outcomes))
+        use_record("", results(**outcomes))
 
 
 def test_one_variant_that_did_not_run_makes_no_table(made_up):
-    told = results(baking="passed", frying="passed", digging="passed")
-    told["uses"]["llama"] = {"digging": "not run: rain"}
+    made = results(baking="passed", frying="passed", digging="passed")
+    made["uses"]["llama"] = {"digging": "not run: rain"}
     with pytest.raises(ValueError, match="llama: digging: not run"):
-        record("", told)
-
-
-def test_the_readme_shows_the_record():
-    assert between((ROOT / "README.md").read_text("utf-8"), "uses") == table(RECORDED)
+        use_record("", made)
 
 
 def test_the_record_has_every_marked_test_and_no_other(tmp_path):
@@ -85,7 +83,7 @@ def test_the_record_has_every_marked_test_and_no_other(tmp_path):
     environment = {**os.environ, "MARS_RESULTS": str(target)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     collected = json.loads(target.read_text())["uses"]
-    pairs = {(family, use) for family, found in collected.items() for use in found}
+    pairs = {(family, use) for family, outcomes in collected.items() for use in outcomes}
     lines = map(json.loads, RECORDED.splitlines())
     assert pairs == {(family, line["use"]) for line in lines for family in line["families"]}
 
