@@ -1,4 +1,4 @@
-"""A signature of the manifest, made with the command that the README names."""
+"""A signature of the manifest, made with the command of docs/deploying.md."""
 
 import json
 import runpy
@@ -20,7 +20,7 @@ from model_signing import hashing, signing
 pytestmark = pytest.mark.use("signed manifest", family="gemma3")
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "verify" / "load_verified.py"
-README = (ROOT / "README.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "deploying.md").read_text("utf-8")
 
 
 def key_pair(folder, key=None):
@@ -38,7 +38,7 @@ def key_pair(folder, key=None):
 def signed(steered, tmp_path):
     """A signed copy and the public key."""
     _, public = key_pair(tmp_path)
-    (line,) = (line for line in README.splitlines() if line.startswith("model_signing sign"))
+    (line,) = (line for line in PAGE.splitlines() if line.startswith("model_signing sign"))
     program = Path(sys.executable).with_name("model_signing")
     subprocess.run([program, *line.split()[1:]], cwd=tmp_path, check=True, capture_output=True)
     return steered, public

@@ -1,6 +1,6 @@
 """The first token of evaluation requests of the organisms, in batches.
 
-Of all of them with `-m use`, as for the README's table; else of every tenth.
+Of all of them with `-m use`, as for the table of uses; else of every tenth.
 """
 
 import numpy as np
