@@ -62,14 +62,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "behavior: what every family must do; for the tables")
     config.addinivalue_line("markers", "mode(name, family=...): a way of running; for the tables")
     config.addinivalue_line("markers", "use(name, family=...): what comes after; for the tables")
-    config.pluginmanager.register(Recorder(os.environ.get("MARS_RESULTS")))
+    config.pluginmanager.register(Recorder(os.environ.get("MARS_RESULTS"), config))
 
 
 class Recorder:
-    """The outcomes of one session."""
+    """The outcomes of one session.
 
-    def __init__(self, target: str | None) -> None:
+    Under pytest-xdist the controller has them all: outcomes come with the reports of its workers,
+    and what the workers collected when they end.
+    """
+
+    def __init__(self, target: str | None, config: pytest.Config) -> None:
         self.target = target
+        self.worker_output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+        """What goes to the controller; None in the controller and without xdist."""
         self.outcomes: dict[Cell, dict[str, str]] = {}
         """Of each cell, by the test's id."""
 
@@ -87,9 +93,18 @@ class Recorder:
                 if name == "cell":
                     self.outcomes.setdefault(tuple(cell), {})[report.nodeid] = _outcome(report)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """What a worker collected and no report came of was not run."""
+        for cell, test in getattr(node, "workeroutput", {}).get("cells", ()):
+            self.outcomes.setdefault(tuple(cell), {}).setdefault(test, NOT_RUN)
+
     def pytest_sessionfinish(self) -> None:
         """Write the results, if asked to."""
-        if self.target:
+        if self.worker_output is not None:
+            tests = ((cell, test) for cell, of in self.outcomes.items() for test in of)
+            self.worker_output["cells"] = list(tests)
+        elif self.target:
             made = json.dumps(self.results(), indent=2, ensure_ascii=False)
             Path(self.target).write_text(made + "\n", encoding="utf-8")
 

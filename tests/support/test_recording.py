@@ -67,8 +67,9 @@ def run(folder, source, *arguments):
     return done, json.loads(target.read_text()) if target.exists() else None
 
 
-def test_marked_tests_are_recorded_with_their_worst_outcome(tmp_path):
-    done, told = run(tmp_path, MARKED)
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["alone", "spread"])
+def test_marked_tests_are_recorded_with_their_worst_outcome(tmp_path, processes):
+    done, told = run(tmp_path, MARKED, *processes)
     assert "1 failed, 9 passed, 3 skipped" in done.stdout
     assert told["families"] == {
         "a": {"the worst counts": PASSED, "why": "does not apply: text only"},
@@ -83,7 +84,9 @@ def test_marked_tests_are_recorded_with_their_worst_outcome(tmp_path):
     assert set(told["versions"]) >= {"torch", "transformers"}
 
 
-@pytest.mark.parametrize("arguments", [["--collect-only"], ["-x", "-k", "worst"]])
+@pytest.mark.parametrize(
+    "arguments", [["--collect-only"], ["-x", "-k", "worst"], ["-x", "-k", "worst", "-n", "1"]]
+)
 def test_what_did_not_run_is_said_to(tmp_path, arguments):
     """Stopped after the first failure, the second variant of `b` is still to come."""
     _, told = run(tmp_path, MARKED.replace('("b", 1)', '("a", 1)'), *arguments)
