@@ -98,7 +98,8 @@ def test_the_oldest_that_are_allowed_are_those_that_ci_tests():
     assert families()["gemma3"].since == bounds_of("transformers")
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert "pip install -c constraints-oldest.txt -e '.[video]'" in script
-    assert "-m pytest tests/families tests/runtime tests/checkpoint\n" in script
+    folders = "tests/families tests/runtime tests/checkpoint"
+    assert f"-m pytest -n 2 --dist loadfile {folders}\n" in script
 
 
 def bounds_of(package):
@@ -121,7 +122,7 @@ def test_ci_runs_the_command_of_the_readme():
         ["bash", "-c", extract[1]], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == block("tests")
-    assert done.stdout.rstrip().endswith("-m pytest")
+    assert done.stdout.rstrip().endswith("-m pytest -n 2 --dist loadfile")
     assert 'bash -euo pipefail -c "$command"' in script
 
 
