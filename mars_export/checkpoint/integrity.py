@@ -1,12 +1,13 @@
 """Compare the files of a steered checkpoint with its manifest, without running any of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mars_export.checkpoint.files import Directory, Place
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.common.progress import Tick
 
 __all__ = ["changed_files", "dangerous_files", "stray_files", "verify_files"]
 
@@ -24,7 +25,7 @@ _OF_TOOLS: Final = (".cache", ".git")
 """What the clients of the Hub leave in a directory; nothing is loaded from there."""
 
 
-def verify_files(directory: Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
+def verify_files(directory: Path, progress: Tick | None = None) -> list[str]:
     """Problems found, each one sentence; empty when every file is the one that was exported.
 
     Raises:
@@ -39,7 +40,7 @@ def verify_files(directory: Path, progress: Callable[[int, int], None] | None = 
 
 
 def changed_files(
-    place: Place, manifest: Manifest, progress: Callable[[int, int], None] | None = None
+    place: Place, manifest: Manifest, progress: Tick | None = None
 ) -> Iterator[str]:
     """Files of the manifest that are missing or have other bytes, each as a sentence.
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
-from mars_export.cli.quiet import quiet_libraries
 from mars_export.common.errors import ExportError
+from mars_export.common.quiet import quiet_libraries
 from mars_export.families.quantization import NONE, SCHEMES, scheme_for
 from mars_export.pipeline.settings import Settings
 

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
-from mars_export.cli.quiet import quiet_libraries
 from mars_export.common.errors import ExportError
+from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import EvaluationSettings
 
 __all__ = ["evaluate"]

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from mars_export.cli.options import read_settings
-from mars_export.cli.quiet import quiet_libraries
+from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import Settings
 
 __all__ = ["export"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mars_export.cli.printable import printable
-from mars_export.cli.quiet import quiet_libraries
+from mars_export.common.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from mars_export.integrations.onnx.record import Onnx

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
-from mars_export.cli.quiet import quiet_libraries
+from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import Settings
 
 __all__ = ["recalibrate"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mars_export.cli.printable import printable
-from mars_export.cli.quiet import quiet_libraries
+from mars_export.common.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from mars_export.verification import Verification

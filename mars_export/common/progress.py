@@ -1,13 +1,19 @@
-"""Progress of a long run: a bar on a terminal, a few plain lines otherwise."""
+"""Progress of a long run, drawn by rich: a bar on a terminal, a few plain lines otherwise."""
 
-import resource
+from __future__ import annotations
+
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Final, Literal, Protocol, TextIO
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Literal
 
-__all__ = ["PlainProgress", "Progress", "RichProgress", "Silence", "Tick", "progress_for"]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Task
+
+__all__ = ["Progress", "Tick", "progress_for"]
 
 Tick = Callable[[int, int], None]
 """Called with how much is done and how much there is; in any unit, and as often as one likes."""
@@ -15,107 +21,72 @@ Tick = Callable[[int, int], None]
 _SECONDS_BETWEEN_LINES: Final = 5.0
 
 
-class Progress(Protocol):
-    """What a pipeline tells its user."""
-
-    def stage(self, name: str) -> AbstractContextManager[Tick]:
-        """Announce a stage; leaving the context ends it."""
-
-    def note(self, text: str) -> None:
-        """Say one line."""
-
-
 def progress_for(display: Literal["auto", "rich", "plain", "none"]) -> Progress:
     """The display that a user asked for; `auto` looks at standard error."""
-    if display == "auto":
-        display = "rich" if sys.stderr.isatty() else "plain"
-    kinds: dict[str, Callable[[], Progress]] = {
-        "rich": RichProgress,
-        "plain": PlainProgress,
-        "none": Silence,
-    }
-    return kinds[display]()
+    from rich.console import Console
+
+    live = display == "rich" or (display == "auto" and sys.stderr.isatty())
+    quiet = display == "none"
+    return Progress(Console(stderr=True, force_terminal=live, force_jupyter=False, quiet=quiet))
 
 
-class Silence:
-    """Says nothing."""
+class Progress:
+    """Stages and lines on a console; a console that is no terminal gets a line now and then."""
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Tick]:  # noqa: ARG002 - the protocol's name
-        """Run the stage without a word."""
-        yield lambda _done, _total: None
-
-    def note(self, text: str) -> None:
-        """Ignore the line."""
-
-
-class PlainProgress:
-    """One line when a stage starts and ends, and one every few seconds between."""
-
-    def __init__(
-        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._stream = stream
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
         self._clock = clock
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Tick]:
-        """Print start, occasional progress with elapsed and remaining time, and end."""
-        start = shown = self._clock()
-        kept: int | None = None
-        self.note(f"{name} ...")
-
-        def tick(done: int, total: int) -> None:
-            nonlocal shown, kept
-            now = self._clock()
-            # What an earlier run left done took no time now.
-            kept = done if kept is None else min(kept, done)
-            if now - shown >= _SECONDS_BETWEEN_LINES and kept < done < total:
-                shown = now
-                remaining = (now - start) * (total - done) / (done - kept)
-                self.note(
-                    f"{name} {done}/{total}, {_duration(now - start)} elapsed, "
-                    f"{_duration(remaining)} remaining"
-                )
-
-        yield tick
-        self.note(f"{name} done in {_duration(self._clock() - start)}, {_peak_memory()}")
-
-    def note(self, text: str) -> None:
-        """Print the line at once."""
-        print(text, file=self._stream or sys.stderr, flush=True)
-
-
-class RichProgress:
-    """A live bar with elapsed and remaining time, on standard error."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Tick]:
-        """Show the bar while the stage runs, and one line with its time afterwards."""
+        """Show the progress of a stage; leaving the context without an error ends it."""
         from rich import progress as bars
 
         columns = (
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
             bars.TimeElapsedColumn(),
             bars.TextColumn("remaining"),
             bars.TimeRemainingColumn(),
         )
-        start = time.monotonic()
-        with bars.Progress(*columns, console=self._console, transient=True) as live:
-            task = live.add_task(name, total=None)
-            yield lambda done, total: live.update(task, completed=done, total=total)
-        self.note(f"{name} done in {_duration(time.monotonic() - start)}, {_peak_memory()}")
+        live = self._console.is_terminal
+        display = bars.Progress(
+            *columns,
+            console=self._console,
+            transient=True,
+            get_time=self._clock,
+            speed_estimate_period=math.inf,  # of the whole stage
+            disable=not live,
+        )
+        if not live:
+            self.note(f"{name} ...")
+        with display:
+            display.add_task(name, total=None)
+            (task,) = display.tasks
+            printed = start = self._clock()
+
+            def tick(done: int, total: int) -> None:
+                nonlocal printed
+                display.update(task.id, completed=done, total=total)
+                if not live and self._clock() - printed >= _SECONDS_BETWEEN_LINES:
+                    printed = self._clock()
+                    self.note(_line(task))
+
+            yield tick
+        self.note(f"{name} done in {_duration(self._clock() - start)}{_peak_memory()}")
 
     def note(self, text: str) -> None:
-        """Print the line above the bar."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print one line, above the bar if there is one."""
+        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _line(task: Task) -> str:
+    line = f"{task.description} {task.completed:.0f}/{task.total:.0f}"
+    line += f", {_duration(task.elapsed or 0)} elapsed"
+    # What an earlier run left done is the first step, which rich leaves out of the speed.
+    remaining = task.time_remaining
+    return line if remaining is None else f"{line}, {_duration(remaining)} remaining"
 
 
 def _duration(seconds: float) -> str:
@@ -127,7 +98,11 @@ def _duration(seconds: float) -> str:
 
 
 def _peak_memory() -> str:
-    """Peak resident memory of this process so far; kB on Linux, bytes on macOS."""
+    """Peak resident memory of this process so far; kB on Linux, bytes on macOS, not on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return ""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return f"peak memory {peak / 1e9:.1f} GB"
+    return f", peak memory {peak / 1e9:.1f} GB"

@@ -11,7 +11,6 @@ A stage counts as finished once `run.json` names it; whatever an unfinished one 
 before it runs again, unless the stage itself can go on from there. The output is one rename.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,13 +20,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Progress, Tick
+from mars_export.common.record import Record, VersionedRecord
 from mars_export.common.vocabulary import MANIFEST_NAME
 
 __all__ = ["RECORD_NAME", "Stage", "Workspace", "digests"]
@@ -37,6 +38,8 @@ RECORD_NAME: Final = ".export_run.json"
 
 _STATE: Final = "run.json"
 _LOCK: Final = "lock"
+_LOCK_TIMEOUT: Final = 0.2
+"""Seconds; enough for another try when a run that ends removes the file that was just opened."""
 _REPLACED: Final = "replaced"
 
 
@@ -54,27 +57,19 @@ class Stage:
     """Whether it goes on from outputs that it left half-done, and knows those of other inputs."""
 
 
-class FinishedStage(BaseModel):
+class FinishedStage(Record):
     """An entry of `run.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     digest: str
     seconds: float
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int = 1
+class _State(VersionedRecord):
     stages: tuple[FinishedStage, ...] = ()
 
 
-class _Published(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int = 1
+class _Published(VersionedRecord):
     digest: str
 
 
@@ -120,7 +115,9 @@ class Workspace:
         finally:
             if not workspace._finished():
                 workspace._remove()
-            lock.close()
+            lock.release()  # which deletes the lock file on Windows
+            with suppress(OSError):  # finished stages, or another run that has begun
+                workspace.root.rmdir()
 
     def run(self, stages: Sequence[Stage], progress: Progress) -> None:
         """Run the stages that are not finished yet, in order.
@@ -197,7 +194,8 @@ class Workspace:
                 "or choose another --output"
             )
 
-    def _lock(self) -> IO[str]:
+    def _lock(self) -> FileLock:
+        lock = FileLock(self.root / _LOCK, timeout=_LOCK_TIMEOUT)
         while True:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -205,22 +203,15 @@ class Workspace:
                 raise ExportError(
                     f"cannot make {self.root.parent}; choose another --output"
                 ) from error
-            with suppress(FileNotFoundError):  # a run that just ended removes its workspace
-                stream = (self.root / _LOCK).open("w")
-                if self._holds(stream):
-                    return stream
-                stream.close()
-
-    def _holds(self, stream: IO[str]) -> bool:
-        """Take the lock; False if the file was deleted between opening and locking it."""
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.close()
-            raise ExportError(
-                f"another run is making {self.output}; wait for it or choose another --output"
-            ) from error
-        return os.path.samestat(os.fstat(stream.fileno()), (self.root / _LOCK).stat())
+            try:
+                lock.acquire()
+            except FileNotFoundError:  # a run that just ended removed its workspace
+                continue
+            except Timeout as error:
+                raise ExportError(
+                    f"another run is making {self.output}; wait for it or choose another --output"
+                ) from error
+            return lock
 
     def _recover(self) -> None:
         """Finish or undo a replacement that was killed between its two renames."""
@@ -238,9 +229,8 @@ class Workspace:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name != _LOCK:
                 path.unlink()
-        (self.root / _LOCK).unlink()
-        with suppress(OSError):  # another run may have begun
-            self.root.rmdir()
+        with suppress(PermissionError):  # Windows deletes no open file
+            (self.root / _LOCK).unlink()
 
     def _finished(self) -> tuple[FinishedStage, ...]:
         try:

@@ -7,6 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import FileDuplicationError, HfHubHTTPError
 
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.common.progress import Tick
 from mars_export.hub.access import access_of_base, open_destination
 from mars_export.hub.commit import Plan, make_plan
 from mars_export.hub.hub_errors import hub_errors
@@ -41,7 +42,7 @@ def push(
     private: bool | None = None,
     overwrite: bool = False,
     note: Callable[[str], None] = lambda _: None,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Tick | None = None,
 ) -> str:
     """Publish a steered directory in one commit, as the logged-in user.
 

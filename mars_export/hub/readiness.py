@@ -1,6 +1,6 @@
 """Whether a steered directory may be published: complete, unchanged, evaluated, described."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.progress import Tick
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report
 
 __all__ = ["UNLISTED", "published_files", "require_ready"]
@@ -18,7 +19,7 @@ UNLISTED: Final = ("assets", "evaluation")
 """Folders written after the manifest."""
 
 
-def require_ready(directory: Path, tick: Callable[[int, int], None] | None = None) -> Manifest:
+def require_ready(directory: Path, tick: Tick | None = None) -> Manifest:
     """Check that a directory is fit to be published.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Final
 from mars_export.checkpoint.files import Directory, Place
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.progress import Tick
 from mars_export.hub.base import looks_like_path
 from mars_export.hub.repository import Repository
 from mars_export.verification import base, code, contents, signature, steering
@@ -48,7 +49,7 @@ def verify(
     run: bool = False,
     device: str = "auto",
     public_key: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
 ) -> Verification:
     """Check a steered checkpoint without executing anything that it holds.
 

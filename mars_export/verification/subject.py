@@ -1,12 +1,12 @@
 """What is verified: the files, and the few that every check reads."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from mars_export.checkpoint.files import Place
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.common.progress import Tick
 from mars_export.families import Family, families
 from mars_export.families.directory import read_json
 from mars_export.verification.report import CheckFailedError
@@ -29,7 +29,7 @@ class Subject:
     place: Place
     manifest: Manifest
     offline: bool = False
-    progress: Callable[[int, int], None] | None = None
+    progress: Tick | None = None
     asked: dict[str, Any] = field(default_factory=dict)
 
     @cached_property

@@ -1,8 +1,8 @@
 """Interrupted, repeated and competing runs; the stages are quick and real files are written."""
 
-import fcntl
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mars_export.common.errors import ExportError
-from mars_export.common.progress import Silence
+from mars_export.common.progress import progress_for
 from mars_export.common.workspace import RECORD_NAME, Stage, Workspace, digests
 from support import slow_run
 from support.slow_run import FILES, NAMES, make, stages
@@ -61,7 +62,7 @@ def test_finished_stages_are_kept_when_a_later_one_fails(output, log, failing):
         todo = stages(workspace.root, log)
         todo[failing] = broken(todo[failing], workspace.root)
         with pytest.raises(OSError, match="broken"):
-            workspace.run(todo, Silence())
+            workspace.run(todo, progress_for("none"))
         assert not (workspace.root / "made" / NAMES[failing]).exists()
     assert not output.exists()
     assert workspace.root.exists() == (failing > 0)
@@ -82,18 +83,18 @@ def broken(stage, root):
 
 def test_other_settings_start_again_from_the_first_stage_that_they_touch(output, log):
     with Workspace.open(output) as workspace:
-        workspace.run(stages(workspace.root, log)[:2], Silence())
+        workspace.run(stages(workspace.root, log)[:2], progress_for("none"))
     log.unlink()
     with Workspace.open(output) as workspace:
         todo = [stages(workspace.root, log)[0], *stages(workspace.root, log, setting=1)[1:]]
-        workspace.run(todo, Silence())
+        workspace.run(todo, progress_for("none"))
         assert log.read_text().split() == ["two", "three"]
         assert (workspace.root / "made/two/0").read_text() == "two 0 1"
 
 
 def test_a_finished_stage_whose_files_are_gone_runs_again(output, log):
     with Workspace.open(output) as workspace:
-        workspace.run(stages(workspace.root, log)[:2], Silence())
+        workspace.run(stages(workspace.root, log)[:2], progress_for("none"))
         for path in (workspace.root / "made/two").iterdir():
             path.unlink()
         (workspace.root / "made/two").rmdir()
@@ -145,15 +146,17 @@ def test_the_lock_of_a_killed_run_does_not_matter(output, log):
 
 
 def test_a_lock_file_deleted_under_us_is_taken_again(output, monkeypatch):
-    real, calls = fcntl.flock, []
+    real, calls = FileLock._acquire, []
 
-    def flock(stream, how):
-        if not calls:
-            Path(stream.name).unlink()
-        calls.append(how)
-        real(stream, how)
+    def acquire(lock):
+        real(lock)
+        calls.append(lock)
+        if len(calls) == 1:  # as if the run that had it removed its workspace meanwhile
+            lock._release()
+            shutil.rmtree(output.parent)
+            raise FileNotFoundError
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(FileLock, "_acquire", acquire)
     with Workspace.open(output) as workspace:
         assert (workspace.root / "lock").exists()
     assert len(calls) == 2
@@ -251,7 +254,7 @@ class _Killed(BaseException):
 
 def test_a_damaged_state_file_means_starting_over(output, log):
     with Workspace.open(output) as workspace:
-        workspace.run(stages(workspace.root, log)[:1], Silence())
+        workspace.run(stages(workspace.root, log)[:1], progress_for("none"))
     (workspace.root / "run.json").write_text("{")
     log.unlink()
     make(output, log)

@@ -6,7 +6,7 @@ from pathlib import Path
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
-from mars_export.common.progress import Silence
+from mars_export.common.progress import progress_for
 from mars_export.common.workspace import Stage, Workspace, digests
 from support import tiny
 
@@ -44,7 +44,7 @@ def make(output: Path, base: Path, calibration: Path, pause: float = 0.0, settin
         if workspace.is_published(digest):
             workspace.discard()
             return
-        workspace.run(todo, Silence())
+        workspace.run(todo, progress_for("none"))
         workspace.publish("made", digest, overwrite=True)
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from mars_export.common.progress import Silence
+from mars_export.common.progress import progress_for
 from mars_export.common.workspace import Stage, Workspace, digests
 
 FILES = 20
@@ -46,7 +46,7 @@ def make(
             workspace.discard()
             return False
         workspace.check_replaceable(overwrite)
-        workspace.run(todo, Silence())
+        workspace.run(todo, progress_for("none"))
         (workspace.root / "made" / "steering_manifest.json").write_text("{}")
         workspace.publish("made", digest, overwrite=overwrite)
         return True

@@ -1,6 +1,5 @@
 """The graphs of a steered model: which there are, and how each is exported."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from mars_export.common.progress import Tick
 from mars_export.integrations.onnx.decoder import Decoder
 from mars_export.integrations.onnx.embedding import Embedding
 from mars_export.integrations.onnx.graphs import write_graph
@@ -69,7 +69,7 @@ def about(model: Any, route: Route) -> About:
 
 
 def write_components(
-    model: Any, route: Route, folder: Path, tick: Callable[[int, int], None]
+    model: Any, route: Route, folder: Path, tick: Tick
 ) -> None:
     """Write every graph of a model in float32 to `folder`."""
     told = about(model, route)

@@ -1,7 +1,7 @@
 """Writes a steered directory as ONNX: exports, checks, and only then publishes."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import version
 from importlib.resources import files
@@ -11,7 +11,7 @@ from typing import Any, Final
 from mars_export.checkpoint.derived import native_config, read_steering
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
-from mars_export.common.progress import Progress, Silence, Tick
+from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.vocabulary import MODALITIES
 from mars_export.common.workspace import Stage, Workspace, digests
 from mars_export.evaluation.generation import Loaded, load
@@ -71,7 +71,7 @@ def export_onnx(
         workspace.check_replaceable(overwrite)
         stages = job.stages(workspace.root)
         try:
-            workspace.run(stages, progress or Silence())
+            workspace.run(stages, progress or progress_for("none"))
         except ExportError:
             workspace.discard()  # graphs that failed are not to be taken up again
             raise
@@ -133,7 +133,7 @@ class _Job:
         ]
         return [*stages, Stage("int8", {}, ("int8",), quantized)] if self.int8 else stages
 
-    def _check(self, made: Path, tick: Callable[[int, int], None]) -> None:
+    def _check(self, made: Path, tick: Tick) -> None:
         """Compare the graphs with PyTorch and write the record."""
         record = self._record(made)
         _write(made, record)

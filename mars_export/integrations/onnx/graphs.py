@@ -1,15 +1,12 @@
 """Writes one module as an ONNX graph."""
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from mars_export.common.quiet import without_advice
 
 __all__ = ["write_graph"]
 
@@ -35,7 +32,7 @@ def write_graph(
     """
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-    with _quiet(), torch.no_grad():
+    with without_advice(), torch.no_grad():
         exporter = OnnxExporter()
         program, _ = exporter.export_program(module, example, OnnxConfig(dynamic_shapes=dynamic))
     for value in (*program.graph.inputs, *program.graph.outputs):
@@ -44,19 +41,3 @@ def write_graph(
             if axis:
                 value.shape[number] = axis
     exporter.save_program(program, path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what exporters say about themselves; their errors come through."""
-    loggers = [logging.getLogger(name) for name in ("torch", "transformers", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

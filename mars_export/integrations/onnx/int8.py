@@ -1,14 +1,13 @@
 """Dynamic int8 quantization, and what it changes."""
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from mars_export.common.errors import ExportError
+from mars_export.common.quiet import without_advice
 from mars_export.integrations.onnx.parity import Case, arrays
 from mars_export.integrations.onnx.record import Quantized
 from mars_export.integrations.onnx.runner import SteeredOnnx
@@ -34,7 +33,7 @@ def quantize(source: Path, target: Path) -> None:
     # Shapes that the exporter noted for inner values contradict what onnx infers for some.
     del model.graph.value_info[:]
     large = model.ByteSize() >= _LARGE
-    with _quiet():
+    with without_advice():
         quantize_dynamic(
             model,
             target,
@@ -44,17 +43,6 @@ def quantize(source: Path, target: Path) -> None:
             use_external_data_format=large,
             extra_options={"MatMulConstBOnly": True},
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out the advice to fuse nodes first."""
-    before = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.root.setLevel(before)
 
 
 def compare_int8(

@@ -1,6 +1,6 @@
 """Are the graphs what PyTorch is? Checked on the runner that travels with them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mars_export.common.errors import ExportError
+from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.evaluation.generation import GREEDY
 from mars_export.integrations.onnx.record import Parity
@@ -52,7 +53,7 @@ def compare(
     graphs: SteeredOnnx,
     cases: Sequence[Case],
     tokens: int = TOKENS,
-    tick: Callable[[int, int], None] | None = None,
+    tick: Tick | None = None,
 ) -> list[Parity]:
     """Compare greedy answers, steering on.
 
