@@ -39,9 +39,7 @@ def verify_files(directory: Path, progress: Tick | None = None) -> list[str]:
     ]
 
 
-def changed_files(
-    place: Place, manifest: Manifest, progress: Tick | None = None
-) -> Iterator[str]:
+def changed_files(place: Place, manifest: Manifest, progress: Tick | None = None) -> Iterator[str]:
     """Files of the manifest that are missing or have other bytes, each as a sentence.
 
     Args:

@@ -68,9 +68,7 @@ def about(model: Any, route: Route) -> About:
     )
 
 
-def write_components(
-    model: Any, route: Route, folder: Path, tick: Tick
-) -> None:
+def write_components(model: Any, route: Route, folder: Path, tick: Tick) -> None:
     """Write every graph of a model in float32 to `folder`."""
     told = about(model, route)
     made = {"decoder": _decoder, "embedding": _embedding}
