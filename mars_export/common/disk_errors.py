@@ -12,16 +12,9 @@ from mars_export.common.errors import ExportError
 
 __all__ = ["clear_disk_errors"]
 
-_ADVICE: Final = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EFBIG: "raise the file size limit",
-    errno.EACCES: "choose another --output, or change its permissions",
-    errno.EPERM: "choose another --output, or change its permissions",
-    errno.EROFS: "choose another --output",
-    errno.ENOTDIR: "choose another --output",
-    errno.ENAMETOOLONG: "choose another --output",
-    errno.EIO: "check the disk",
+_FIXABLE: Final = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
 }
 _RUST_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers, which are Rust, report a failed write."""
@@ -39,21 +32,13 @@ def clear_disk_errors(output: Path) -> Iterator[None]:
     """
     try:
         yield
-    except ExportError:
-        raise
     except Exception as error:
-        code = _errno(error)
-        if code not in _ADVICE:
+        match = _RUST_ERROR.search(str(error))
+        code = getattr(error, "errno", None) or (int(match[1]) if match else 0)
+        if code not in _FIXABLE:
             raise
         where = getattr(error, "filename", None) or output
         raise ExportError(
-            f"cannot write {where}: {os.strerror(code)}; {_ADVICE[code]} and run the same command "
-            "again (finished stages are kept)"
+            f"cannot write {where}: {os.strerror(code)}; free some space or choose another "
+            "--output, and run the same command again (finished stages are kept)"
         ) from error
-
-
-def _errno(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    found = _RUST_ERROR.search(str(error))
-    return int(found[1]) if found else 0

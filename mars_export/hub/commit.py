@@ -1,4 +1,4 @@
-"""What one commit must do so that a repository equals a steered directory."""
+"""The one commit that makes a repository equal to a steered directory."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from mars_export.checkpoint.manifest import SIGNATURE_NAME, Manifest
 from mars_export.families.directory import digest
 from mars_export.hub.readiness import UNLISTED, published_files
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Commit", "prepare_commit"]
 
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
@@ -28,8 +28,8 @@ LOADED: Final = (".safetensors", ".bin", ".pt", ".json", ".py", ".jinja", ".mode
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Paths relative to the repository."""
+class Commit:
+    """What is copied, uploaded and deleted; paths are relative to the repository."""
 
     directory: Path
     base: str | None
@@ -60,7 +60,9 @@ class Plan:
         return operations + [CommitOperationDelete(path, False) for path in self.deleted]
 
 
-def make_plan(api: HfApi, directory: Path, manifest: Manifest, destination: ModelInfo) -> Plan:
+def prepare_commit(
+    api: HfApi, directory: Path, manifest: Manifest, destination: ModelInfo
+) -> Commit:
     """Compare a directory with the repository it goes to and the one it came from."""
     paths = list(dict.fromkeys(published_files(directory, manifest)))
     there = _files(api, destination.id, destination.sha, paths)
@@ -68,7 +70,7 @@ def make_plan(api: HfApi, directory: Path, manifest: Manifest, destination: Mode
     changed = [p for p in paths if not _same(directory / p, known.get(p), there.get(p))]
     copied = _copies(api, manifest, set(changed))
     listed = {file.rfilename for file in destination.siblings or []}
-    return Plan(
+    return Commit(
         directory,
         manifest.base.repo,
         manifest.base.revision,

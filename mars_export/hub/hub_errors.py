@@ -8,7 +8,6 @@ from typing import Final
 
 from huggingface_hub import get_token
 from huggingface_hub.errors import (
-    DisabledRepoError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -16,37 +15,15 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 
 from mars_export.common.errors import ExportError
 
-__all__ = ["LOGIN", "hub_errors", "unreachable"]
+__all__ = ["hub_errors", "unreachable"]
 
-LOGIN: Final = "run `hf auth login`"
-_NO_NETWORK: Final = (
-    "cannot reach the Hugging Face Hub for {subject}: check the network, and HF_HUB_OFFLINE"
-)
-_BY_TYPE: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (GatedRepoError, f"{{subject}} is gated: accept its terms at {{url}} and {LOGIN}"),
-    (DisabledRepoError, "{subject} has been disabled on the Hub"),
-    (RevisionNotFoundError, "{subject} has no such revision: see the commits at {url}/commits"),
-    (
-        RepositoryNotFoundError,
-        f"{{subject}} is not on the Hub, or not visible to you: check the name, or {LOGIN}",
-    ),
-    (LocalTokenNotFoundError, f"not logged in to the Hugging Face Hub: {LOGIN} or set HF_TOKEN"),
-    (HFValidationError, "{subject} is not a repository name: write it as ORG/NAME"),
-    (LocalEntryNotFoundError, _NO_NETWORK),
-    (OfflineModeIsEnabled, _NO_NETWORK),
-)
-_BY_STATUS: Final[dict[int, str]] = {
-    401: f"the Hub does not accept your login for {{subject}}: {LOGIN} again",
-    403: "your login may not do this with {subject}: {said}",
-    409: "{subject} already exists and is not visible to you: choose another name",
-    412: "{subject} changed on the Hub during the push: run the command again",
-    429: "the Hub asks for fewer requests: wait some minutes and run the command again",
-}
+_LOGIN: Final = "run `hf auth login`"
+_SECRET: Final = re.compile(r"hf_\w+|(?<=\?)\S+")
+"""Tokens, and the query of an address: upload links are signed there."""
 
 
 @contextmanager
@@ -58,56 +35,53 @@ def hub_errors(subject: str, endpoint: str) -> Iterator[None]:
         endpoint: Address of the Hub, for links.
 
     Raises:
-        ExportError: for everything that the Hub, the network or the login can cause.
+        ExportError: for everything that the Hub, the network or the login can cause; the library's
+            own message, except where advice helps.
     """
     try:
         yield
     except Exception as error:
-        reason = _reason(error)
-        template = _template(reason)
-        if template is None:
+        # huggingface_hub wraps what fails in the upload of a large file.
+        wrapped = isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception)
+        message = _message(error.__cause__ if wrapped else error, subject, endpoint)
+        if message is None:
             raise
-        said = _said(reason)
-        raise ExportError(
-            template.format(subject=subject, url=f"{endpoint}/{subject}", said=said)
-        ) from error
+        raise ExportError(message) from error
 
 
-def _reason(error: Exception) -> Exception:
-    """The error itself, or what huggingface_hub wrapped when it uploaded a large file."""
-    cause = error.__cause__
-    return cause if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
-
-
-def unreachable(error: Exception) -> bool:
+def unreachable(error: BaseException | None) -> bool:
     """Whether the request never got an answer (no network, refused, timed out, offline mode)."""
     # httpx up to huggingface_hub 1, httpx2 from 2: the public errors do not name this case.
     transport = type(error).__module__.split(".")[0] in {"httpx", "httpx2"}
     return transport or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError))
 
 
-def _template(error: Exception) -> str | None:
-    for kind, template in _BY_TYPE:
-        if isinstance(error, kind):
-            return template
+def _message(error: BaseException | None, subject: str, endpoint: str) -> str | None:
+    if isinstance(error, GatedRepoError):
+        return f"{subject} is gated: accept its terms at {endpoint}/{subject} and {_LOGIN}"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{subject} is not on the Hub, or not visible to you: check the name, or {_LOGIN}"
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"not logged in to the Hugging Face Hub: {_LOGIN} or set HF_TOKEN"
+    if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
+        return f"the Hub does not accept your login for {subject}: {_LOGIN} again"
+    if unreachable(error):
+        return f"cannot reach the Hugging Face Hub for {subject}: check the network, HF_HUB_OFFLINE"
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"no disk space left for {subject}: free some, or move the cache (HF_HOME)"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        general = f"the Hub answered {status} for {{subject}}: {{said}}"
-        return _BY_STATUS.get(status, general)
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "no disk space left for {subject}: free some, or put the cache elsewhere (HF_HOME)"
-    if isinstance(error, ValueError) and str(error).startswith("Invalid metadata"):
-        return "the Hub does not accept the card of {subject}: {said}"
-    return _NO_NETWORK if unreachable(error) else None
+        return f"the Hub answered {status} for {subject}: {_plain(error)}"
+    invalid = isinstance(error, ValueError) and str(error).startswith("Invalid metadata")
+    if invalid or isinstance(error, HFValidationError):
+        return f"{subject}: {_plain(error)}"
+    return None
 
 
-def _said(error: Exception) -> str:
+def _plain(error: BaseException | None) -> str:
+    """The library's message on one line, without secrets."""
     message = getattr(error, "server_message", None) or str(error)
     line = " ".join(message.split()) or type(error).__name__
     if token := get_token():  # of whatever form
         line = line.replace(token, "***")
     return _SECRET.sub("***", line)[:300]
-
-
-_SECRET: Final = re.compile(r"hf_\w+|(?<=\?)\S+")
-"""Tokens, and the query of an address: upload links are signed there."""

@@ -9,7 +9,7 @@ from huggingface_hub.errors import FileDuplicationError, HfHubHTTPError
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.progress import Tick
 from mars_export.hub.access import access_of_base, open_destination
-from mars_export.hub.commit import Plan, make_plan
+from mars_export.hub.commit import Commit, prepare_commit
 from mars_export.hub.hub_errors import hub_errors
 from mars_export.hub.readiness import require_ready
 
@@ -72,35 +72,35 @@ def push(
         access = access_of_base(api, manifest.base, note)
     with hub_errors(target, api.endpoint):
         destination = open_destination(api, target, access, private, overwrite=overwrite)
-        plan = make_plan(api, directory, manifest, destination)
-        if plan.empty:
+        commit = prepare_commit(api, directory, manifest, destination)
+        if commit.empty:
             note(f"{target} is up to date")
             return f"{api.endpoint}/{target}/commit/{destination.sha}"
-        return _commit(api, target, plan, manifest, destination.sha, note)
+        return _publish(api, target, commit, manifest, destination.sha, note)
 
 
-def _commit(
+def _publish(
     api: HfApi,
     target: str,
-    plan: Plan,
+    commit: Commit,
     manifest: Manifest,
     parent: str | None,
     note: Callable[[str], None],
 ) -> str:
     message = f"Pre-steered checkpoint of {manifest.base.name}"
-    note(f"{target}: {len(plan.copied)} copied on the Hub, {len(plan.uploaded)} to upload")
+    note(f"{target}: {len(commit.copied)} copied on the Hub, {len(commit.uploaded)} to upload")
     try:
-        commit = api.create_commit(
-            target, plan.operations(), commit_message=message, parent_commit=parent
+        info = api.create_commit(
+            target, commit.operations(), commit_message=message, parent_commit=parent
         )
     except (FileDuplicationError, HfHubHTTPError) as error:
         if not _copy_refused(error):
             raise
         note(f"the Hub refused to copy from {manifest.base.repo}: uploading the weights")
-        commit = api.create_commit(
-            target, plan.operations(copy=False), commit_message=message, parent_commit=parent
+        info = api.create_commit(
+            target, commit.operations(copy=False), commit_message=message, parent_commit=parent
         )
-    return str(commit.commit_url)
+    return str(info.commit_url)
 
 
 def _copy_refused(error: FileDuplicationError | HfHubHTTPError) -> bool:

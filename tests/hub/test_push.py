@@ -128,7 +128,7 @@ def test_other_failures_leave_the_repository_as_it_was(hub: Hub, steered):
 
 def test_a_card_that_the_hub_refuses_is_told_before_anything_travels(hub: Hub, steered):
     hub.broken["validate_yaml"] = (400, "no")
-    with pytest.raises(ExportError, match="the Hub does not accept the card of me/steered"):
+    with pytest.raises(ExportError, match="me/steered: Invalid metadata"):
         push(steered, "steered")
     assert hub.count("lfs_upload") == hub.count("duplicate") == hub.count("commit") == 0
 
@@ -236,7 +236,7 @@ def test_a_repository_with_something_else_is_kept(hub: Hub, steered):
 
 
 def test_overwrite_of_an_export_is_about_its_directory(hub: Hub, steered, monkeypatch):
-    for name in ("pipeline.prepare", "pipeline._make", "card.render.write_card"):
+    for name in ("pipeline.stages.prepare", "pipeline.stages._make", "card.render.write_card"):
         monkeypatch.setattr(f"mars_export.{name}", lambda *_: None)
     hub.add("me/steered", {"config.json": b"mine"})
     settings = Settings(
@@ -258,9 +258,9 @@ def test_the_full_name_of_a_destination(hub: Hub, steered, repo_id, name):
 @pytest.mark.parametrize(
     ("repo_id", "message"),
     [
-        ("a/b/c", "a/b/c is not a repository name: write it as ORG/NAME"),
-        ("with space", "me/with space is not a repository name"),
-        ("org/steered", "your login may not do this with org/steered: .*rights"),
+        ("a/b/c", "a/b/c: Repo id must"),
+        ("with space", "me/with space: Repo id must"),
+        ("org/steered", "the Hub answered 403 for org/steered: .*rights"),
         ("org/base", "org/base exists and is not a steered checkpoint"),
     ],
 )
@@ -276,7 +276,7 @@ def test_someone_elses_commit_in_between_is_noticed(hub: Hub, steered, monkeypat
     def interfere(note: str) -> None:
         hub.repos["me/steered"].publish({"NOTES.md": b"mine"}, ())
 
-    with pytest.raises(ExportError, match="me/steered changed on the Hub during the push"):
+    with pytest.raises(ExportError, match="the Hub answered 412 for me/steered"):
         push(steered, "steered", note=interfere)
 
 
