@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mars_export.evaluation.evaluate import evaluate
     from mars_export.hub import push
     from mars_export.integrations.finetune.drift import measure_drift
-    from mars_export.methods.mars.method import calibrate
+    from mars_export.methods.calibrate import calibrate
     from mars_export.pipeline.settings import Settings
     from mars_export.pipeline.stages import export, recalibrate
     from mars_export.verification import verify
@@ -42,7 +42,7 @@ __all__ = [
 _HOME: Final = {
     "ExportError": "mars_export.common.errors",
     "Settings": "mars_export.pipeline.settings",
-    "calibrate": "mars_export.methods.mars.method",
+    "calibrate": "mars_export.methods.calibrate",
     "evaluate": "mars_export.evaluation.evaluate",
     "export": "mars_export.pipeline.stages",
     "measure_drift": "mars_export.integrations.finetune.drift",

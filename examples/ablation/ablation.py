@@ -8,19 +8,18 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from variants import VARIANTS
 
-from mars_export.calibration.options import Options
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.evaluate import evaluate
 from mars_export.evaluation.report import Report
 from mars_export.families.loading import load_base
-from mars_export.methods.mars.artefact import Calibration
-from mars_export.methods.mars.method import calibrate
+from mars_export.methods.base import Artefact
+from mars_export.methods.calibrate import calibrate
+from mars_export.methods.mars.record import MarsOptions, mars_record
 from mars_export.pipeline.preflight import Job, prepare
 from mars_export.pipeline.settings import Settings
 
@@ -39,22 +38,21 @@ def main() -> None:
     job = prepare(Settings(model=arguments.model))
     model, processor = load_base(job.base, job.family, dtype="auto", device="cpu")
 
-    def measure(options: Options) -> Calibration:
+    def measure(options: MarsOptions) -> Artefact:
         return calibrate(
             model, processor, prompts=job.prompts, modalities=job.family.modalities, options=options
         )
 
-    chosen = measure(Options())
-    rows = []
-    for variant in VARIANTS:
-        record = variant.edit(chosen.record)
-        rows.append(_row(job, replace(chosen, record=record), variant.name, variant.expected))
-    others = range(chosen.record.layers) if arguments.layers else ()
-    for layer in others:
-        if layer != chosen.record.layer:
-            name = f"layer {layer} instead of {chosen.record.layer}"
+    chosen = measure(MarsOptions())
+    layer = mars_record(chosen.record).layer
+    rows = [_row(job, v.edit(chosen), v.name, v.expected) for v in VARIANTS]
+    others = range(chosen.record.source.layers) if arguments.layers else ()
+    for other in others:
+        if other != layer:
+            name = f"layer {other} instead of {layer}"
             try:
-                rows.append(_row(job, measure(Options(layer=layer)), name, "weaker or harmful"))
+                artefact = measure(MarsOptions(layer=other))
+                rows.append(_row(job, artefact, name, "weaker or harmful"))
             except ExportError as error:
                 print(f"{name}: {error}", file=sys.stderr)
     _print(rows)
@@ -62,10 +60,10 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def _row(job: Job, calibration: Calibration, name: str, expected: str) -> Row:
+def _row(job: Job, artefact: Artefact, name: str, expected: str) -> Row:
     """Export one variant, evaluate it as a user loads it, and name its refusal rates."""
     with tempfile.TemporaryDirectory() as folder:
-        calibration.save(Path(folder) / "calibration")
+        artefact.save(Path(folder) / "calibration")
         # A name of its own: Transformers keeps the code of a checkpoint by directory name.
         target = Path(folder) / f"steered_{abs(hash(name))}"
         write_checkpoint(

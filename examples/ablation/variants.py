@@ -5,8 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from mars_export.methods.mars.arithmetic import Bounds, gate, strength
-from mars_export.methods.mars.record import CalibrationRecord, Probe
+from mars_export.calibration.source import Group
+from mars_export.methods.base import Artefact, Probe
+from mars_export.methods.mars.layers import rule_tensors
+from mars_export.methods.mars.method import probe
+from mars_export.methods.mars.record import MarsRecord, mars_record
+from mars_export.methods.mars.rule import Rule
 
 __all__ = ["VARIANTS", "Variant"]
 
@@ -21,56 +25,67 @@ class Variant:
     name: str
     expected: str
     """What method notes and papers predict of it."""
-    edit: Callable[[CalibrationRecord], CalibrationRecord]
+    changes: Callable[[MarsRecord], dict[str, object]]
+    """Fields of the record that the variant sets."""
+
+    def edit(self, artefact: Artefact) -> Artefact:
+        """The artefact with other numbers, and its probes as those numbers would have them."""
+        before = mars_record(artefact.record)
+        after = before.model_copy(update=self.changes(before))
+        tensors = rule_tensors(after, artefact.tensors["direction"], after.gain, after.radius)
+        rule = Rule(artefact.record.source.hidden_size, {"modalities": list(after.shift)})
+        rule.load_state_dict(tensors)
+        probes = []
+        for old in artefact.record.probes:
+            p = _coordinate(old, before) + before.shift[old.modality] - after.shift[old.modality]
+            probes.append(probe(after, rule, old.modality, old.prompt, old.stimulus, p))
+        return Artefact.of(
+            "mars", artefact.record.source, after, rules=artefact.record.rules,
+            tensors={**artefact.tensors, **tensors}, probes=probes,
+        )  # fmt: skip
 
 
-def _edited(record: CalibrationRecord, **changes: object) -> CalibrationRecord:
-    """The record with other scalars, and its probes as those scalars would have them."""
-    changed = record.model_copy(update=changes)
-    moved = {m: record.shift[m] - changed.shift[m] for m in record.shift}
-    bounds = Bounds.of(changed)
-    probes = [
-        _probe(probe, probe.projection + moved[probe.modality], bounds) for probe in record.probes
-    ]
-    return changed.model_copy(update={"probes": probes})
+def _coordinate(old: Probe, record: MarsRecord) -> float:
+    """Where a probe lies: by its gate, or where that is shut, lowest of the harmless requests."""
+    if old.expected.gate:
+        return record.origin + old.expected.gate * (record.harmful - record.origin)
+    return min(_coordinates(record, Group("harmless", old.modality)))
 
 
-def _probe(probe: Probe, projection: float, bounds: Bounds) -> Probe:
-    p = torch.tensor(projection, dtype=torch.float64)
-    push = {"gate": float(gate(p, bounds)), "strength": float(strength(p, bounds))}
-    return probe.model_copy(update={"projection": projection, **push})
+def _coordinates(record: MarsRecord, group: Group) -> list[float]:
+    return next(line.values for line in record.projections if line.group == group)
 
 
-def _constant(record: CalibrationRecord) -> CalibrationRecord:
+def _constant(record: MarsRecord) -> dict[str, object]:
     """R along the direction for every request: the difference in means itself."""
     far = _FAR * record.separation
-    return _edited(
-        record, origin=record.harmless - far, cap=record.harmful + far, gain=2.0, radius=1.0
-    )
+    return {
+        "origin": record.harmless - far, "cap": record.harmful + far, "gain": 2.0, "radius": 1.0
+    }  # fmt: skip
 
 
-def _no_recentering(record: CalibrationRecord) -> CalibrationRecord:
+def _no_recentering(record: MarsRecord) -> dict[str, object]:
     """No modality shift is taken off; the gate opens where harmless text alone says."""
-    text = torch.tensor(record.projections["harmless text"]).quantile(0.95)
+    text = torch.tensor(_coordinates(record, Group("harmless", "text"))).quantile(0.95)
     origin = max(record.harmless, float(text))
-    return _edited(record, origin=origin, shift=dict.fromkeys(record.shift, 0.0))
+    return {"origin": origin, "shift": dict.fromkeys(record.shift, 0.0)}
 
 
-def _no_gate(record: CalibrationRecord) -> CalibrationRecord:
+def _no_gate(record: MarsRecord) -> dict[str, object]:
     """Every request is pushed as far as the trust region allows."""
-    return _edited(record, origin=record.harmless - _FAR * record.separation, gain=2.0)
+    return {"origin": record.harmless - _FAR * record.separation, "gain": 2.0}
 
 
-def _midpoint(record: CalibrationRecord) -> CalibrationRecord:
-    return _edited(record, origin=(record.harmful + record.harmless) / 2)
+def _midpoint(record: MarsRecord) -> dict[str, object]:
+    return {"origin": (record.harmful + record.harmless) / 2}
 
 
-def _safe_centroid(record: CalibrationRecord) -> CalibrationRecord:
-    return _edited(record, origin=record.harmless)
+def _safe_centroid(record: MarsRecord) -> dict[str, object]:
+    return {"origin": record.harmless}
 
 
 VARIANTS = (
-    Variant("MARS", "refuses harm in every modality, leaves the rest alone", lambda record: record),
+    Variant("MARS", "refuses harm in every modality, leaves the rest alone", lambda _: {}),
     Variant("constant steering", "over-refuses everything", _constant),
     Variant("no re-centring", "over-refuses harmless pictures", _no_recentering),
     Variant("no gate", "over-refuses everything within the trust region", _no_gate),

@@ -10,7 +10,6 @@ from typing import Final
 import torch
 
 __all__ = [
-    "CAP_QUANTILE",
     "TextStatistics",
     "combine",
     "consistency",
@@ -19,9 +18,6 @@ __all__ = [
     "separability",
     "text_statistics",
 ]
-
-CAP_QUANTILE: Final = 0.95
-"""Quantile of harmful validation text that bounds the push (A3.4)."""
 
 _TAIL: Final = 0.05
 

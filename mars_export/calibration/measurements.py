@@ -1,125 +1,208 @@
 """The forwards that a calibration needs before it knows a layer."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from mars_export.calibration.activations import Reader, Readout
-from mars_export.calibration.options import LEAST_TRAIN, LEAST_VALIDATION, Options
-from mars_export.calibration.shift import modality_shift
+from mars_export.calibration.data import (
+    LEAST_TRAIN,
+    LEAST_VALIDATION,
+    CalibrationData,
+    Measuring,
+)
+from mars_export.calibration.meter import Meter
+from mars_export.calibration.refusal import refusal_tokens
+from mars_export.calibration.source import (
+    CalibrationSource,
+    Group,
+    Label,
+    PromptSource,
+    StimulusSource,
+)
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
-from mars_export.inputs import stimuli as visuals
-from mars_export.inputs.prompts import PromptSet, PromptSets
+from mars_export.inputs import stimuli
+from mars_export.inputs.prompts import PromptSet
 from mars_export.inputs.requests import Request
+from mars_export.inputs.template import header_suffixes
 
-__all__ = [
-    "Label",
-    "Measured",
-    "Neutral",
-    "TextMeasurements",
-    "beside",
-    "measure_neutral",
-    "measure_text",
-    "neutral_requests",
-]
+__all__ = ["Measured", "Measurements", "TextSet", "beside", "measure", "neutral_requests"]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Requests and what they did to the unsteered model."""
+    """Requests and what they did to the unsteered model.
+
+    Attributes:
+        requests: N requests of one modality.
+        readout: Of those requests.
+        stimuli: Which neutral stimulus each shows; None for text.
+    """
 
     requests: tuple[Request, ...]
     readout: Readout
+    stimuli: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Label:
-    """Text of one label after the filter, and how many prompts the filter dropped."""
+class TextSet:
+    """Text of one label that the model handles as the label says (A3.1).
+
+    Attributes:
+        train: For directions.
+        validation: For choices; shares no prompt with `train`.
+        source: Where the prompts came from, and how many were dropped.
+    """
 
     train: Measured
     validation: Measured
-    dropped: int
+    source: PromptSource
 
 
 @dataclass(frozen=True)
-class TextMeasurements:
-    """Harmful text that the model refuses, harmless text that it answers."""
-
-    harmful: Label
-    harmless: Label
-
-
-@dataclass(frozen=True)
-class Neutral:
-    """Harmless text beside neutral visuals of one modality.
+class Measurements:
+    """A model measured on text, and on text beside neutral stimuli.
 
     Attributes:
-        shift: (L, d) float64, paired shift of the training pairs.
-        validation: Harmless validation text, each beside visuals of its own.
-        harmful: Harmful validation text, each beside one of those visuals.
-        indices: Which visual each request of `validation` shows.
-        harmful_indices: Which visual each request of `harmful` shows.
-        count: Visuals generated.
+        data: What was measured, and with what.
+        reader: Runs further requests.
+        header_suffixes: Token suffixes that end an assistant header of the chat template.
+        text: Training and validation text.
+        validation: Validation requests of every label and modality; text first. Harmful ones beside
+            a neutral stimulus are no harmful stimuli: what is harmful there is the text alone.
+        began: Clock at the start, seconds.
     """
 
-    shift: torch.Tensor
-    validation: Measured
-    harmful: Measured
-    indices: tuple[int, ...]
-    harmful_indices: tuple[int, ...]
-    count: int
+    data: CalibrationData
+    reader: Reader
+    header_suffixes: list[list[int]]
+    text: dict[Label, TextSet]
+    validation: dict[Group, Measured]
+    began: float
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What was measured, text first, in the order of the steering tensors."""
+        return ("text", *self.data.beside)
+
+    def source(self) -> CalibrationSource:
+        """What the record of a method says of this; its clock stops now."""
+        layers, _, hidden_size = self.text["harmful"].train.readout.states.shape
+        return CalibrationSource(
+            model_type=self.data.model.config.model_type,
+            layers=layers,
+            hidden_size=hidden_size,
+            dtype=str(self.data.model.dtype).removeprefix("torch."),
+            quantization=self.data.quantization,
+            modalities=self.modalities,
+            header_suffixes=self.header_suffixes,
+            prompts={label: text.source for label, text in self.text.items()},
+            stimuli={m: self._stimuli(m) for m in self.data.beside},
+            seed=self.data.measuring.seed,
+            seconds=time.monotonic() - self.began,
+        )
+
+    def _stimuli(self, modality: Modality) -> StimulusSource:
+        measuring = self.data.measuring
+        width, height = measuring.size
+        return StimulusSource(
+            generator=stimuli.GENERATOR,
+            seed=measuring.seed,
+            count=self.data.measuring.pairs + _checks(self.data),
+            width=width,
+            height=height,
+            frames=measuring.frames if modality == "video" else 1,
+        )
 
 
-def measure_text(reader: Reader, prompts: PromptSets) -> TextMeasurements:
-    """Run the text prompts and keep those that the model handles as their label says (A3.1).
+def measure(data: CalibrationData, further: int = 0) -> Measurements:
+    """Run the prompts, alone and beside neutral stimuli, through the unsteered model.
+
+    Args:
+        data: What to measure; the model is left in evaluation mode.
+        further: Requests that the method runs afterwards, for the display.
 
     Raises:
-        ExportError: Too few harmful prompts are refused, or too few harmless ones answered.
+        ExportError: Too few harmful prompts are refused or harmless ones answered, the chat
+            template is absent, no refusal opener is known, or memory is too small.
     """
-    return TextMeasurements(
-        _label(reader, prompts.harmful, harmful=True),
-        _label(reader, prompts.harmless, harmful=False),
+    began = time.monotonic()
+    suffixes = header_suffixes(data.processor)
+    tokenizer = getattr(data.processor, "tokenizer", data.processor)
+    tokens = refusal_tokens(tokenizer, data.measuring.openers)
+    meter = Meter(data.progress)
+    held = len(data.prompts.harmful.validation) + _checks(data)
+    meter.plan(len(data.prompts.prompts) + len(data.beside) * held + further)
+    reader = Reader(data.model.eval(), data.processor, tokens, data.measuring.batch_size, meter)
+    text: dict[Label, TextSet] = {
+        "harmful": _text(reader, data.prompts.harmful, harmful=True),
+        "harmless": _text(reader, data.prompts.harmless, harmful=False),
+    }
+    validation = {Group(label, "text"): both.validation for label, both in text.items()}
+    for modality in data.beside:
+        validation |= _neutral(reader, text, modality, data)
+    return Measurements(data, reader, suffixes, text, validation, began)
+
+
+def neutral_requests(modality: Modality, count: int, measuring: Measuring) -> list[Request]:
+    """Requests without a prompt that show neutral stimuli."""
+    if modality == "video":
+        clips = stimuli.clips(count, measuring.seed, measuring.frames, measuring.size)
+        return [Request("", video=clip) for clip in clips]
+    images = stimuli.images(count, measuring.seed, measuring.size)
+    return [Request("", images=(image,)) for image in images]
+
+
+def beside(
+    text: Sequence[Request], neutral: Sequence[Request], indices: Sequence[int]
+) -> tuple[Request, ...]:
+    """Prompts in turn, each beside the stimulus of the next index."""
+    return tuple(
+        Request(text[n % len(text)].prompt, neutral[i].images, neutral[i].video)
+        for n, i in enumerate(indices)
     )
 
 
-def measure_neutral(
-    reader: Reader, text: TextMeasurements, modality: Modality, options: Options, seed: int
-) -> Neutral:
-    """Run harmless text beside neutral visuals of one modality, for the shift and the gate (A3.2).
-
-    The harmful validation text is run beside neutral visuals too; its content is text alone.
-    """
-    harmless, harmful = text.harmless, text.harmful
-    checks = max(options.validation_pairs, len(harmless.validation.requests))
-    shown = neutral_requests(modality, options.pairs + checks, options, seed)
-    train, held = range(options.pairs), range(options.pairs, options.pairs + checks)
-    paired = beside(harmless.train.requests, shown, train)
-    visual = reader.read(paired, states=True).states
-    alone = harmless.train.readout.states
-    same_text = alone[:, [i % alone.shape[1] for i in train]]
-    validation = beside(harmless.validation.requests, shown, held)
-    mixed = held[: len(harmful.validation.requests)]
-    mixed_requests = beside(harmful.validation.requests, shown, mixed)
-    return Neutral(
-        modality_shift(same_text, visual),
-        Measured(validation, reader.read(validation, states=True, log_probs=True)),
-        Measured(mixed_requests, reader.read(mixed_requests, states=True)),
-        tuple(held),
-        tuple(mixed),
-        len(shown),
-    )
+def _checks(data: CalibrationData) -> int:
+    """Stimuli of a modality that are kept for validation: each harmless prompt has one."""
+    return max(data.measuring.validation_pairs, len(data.prompts.harmless.validation))
 
 
-def _label(reader: Reader, prompts: PromptSet, *, harmful: bool) -> Label:
+def _neutral(
+    reader: Reader, text: dict[Label, TextSet], modality: Modality, data: CalibrationData
+) -> dict[Group, Measured]:
+    """Validation text beside neutral stimuli of one modality, behind those for training."""
+    first, checks = data.measuring.pairs, _checks(data)
+    neutral = neutral_requests(modality, first + checks, data.measuring)
+    groups = {}
+    for label, both in text.items():
+        requests = both.validation.requests
+        # A harmful prompt is run once, harmless ones in turn beside every stimulus.
+        count = min(len(requests), checks) if label == "harmful" else checks
+        indices = range(first, first + count)
+        mixed = beside(requests, neutral, indices)
+        readout = reader.read(mixed, states=True, log_probs=label == "harmless")
+        groups[Group(label, modality)] = Measured(mixed, readout, tuple(indices))
+    return groups
+
+
+def _text(reader: Reader, prompts: PromptSet, *, harmful: bool) -> TextSet:
     train = _filtered(reader, prompts.train, harmful)
     validation = _filtered(reader, prompts.validation, harmful, log_probs=not harmful)
-    kept = (len(train.requests), len(validation.requests))
+    counts = (len(train.requests), len(validation.requests))
     total = len(prompts.train) + len(prompts.validation)
-    if kept[0] < LEAST_TRAIN or kept[1] < LEAST_VALIDATION:
-        raise ExportError(_shortage(prompts.name, kept, total, harmful))
-    return Label(train, validation, total - sum(kept))
+    if counts[0] < LEAST_TRAIN or counts[1] < LEAST_VALIDATION:
+        raise ExportError(_shortage(prompts.name, counts, total, harmful))
+    source = PromptSource(
+        name=prompts.name,
+        sha256=prompts.sha256,
+        license=prompts.license,
+        train=counts[0],
+        validation=counts[1],
+        dropped=total - sum(counts),
+    )
+    return TextSet(train, validation, source)
 
 
 def _filtered(
@@ -127,13 +210,13 @@ def _filtered(
 ) -> Measured:
     requests = tuple(Request(prompt) for prompt in prompts)
     full = reader.read(requests, states=True, log_probs=log_probs)
-    keep = (full.log_odds > 0) if harmful else (full.log_odds < 0)
-    chosen = tuple(r for r, k in zip(requests, keep.tolist(), strict=True) if k)
-    readout = Readout(full.states[:, keep], full.log_odds[keep], full.log_probs[keep])
-    return Measured(chosen, readout)
+    fits = (full.log_odds > 0) if harmful else (full.log_odds < 0)
+    chosen = tuple(r for r, fit in zip(requests, fits.tolist(), strict=True) if fit)
+    readout = Readout(full.states[:, fits], full.log_odds[fits], full.log_probs[fits])
+    return Measured(chosen, readout, (None,) * len(chosen))
 
 
-def _shortage(name: str, kept: tuple[int, int], total: int, harmful: bool) -> str:
+def _shortage(name: str, counts: tuple[int, int], total: int, harmful: bool) -> str:
     handled, sign = ("refuses", "> 0") if harmful else ("answers", "< 0")
     advice = (
         "it has no text refusal to build on: choose a safety-tuned base, or give the openers of "
@@ -142,25 +225,7 @@ def _shortage(name: str, kept: tuple[int, int], total: int, harmful: bool) -> st
         else "give prompts that it answers"
     )
     return (
-        f"The model {handled} only {kept[0]} training and {kept[1]} validation prompts of the "
+        f"The model {handled} only {counts[0]} training and {counts[1]} validation prompts of the "
         f"{total} in {name} (refusal log-odds {sign}; needed: {LEAST_TRAIN} and "
         f"{LEAST_VALIDATION}); {advice}."
-    )
-
-
-def neutral_requests(modality: Modality, count: int, options: Options, seed: int) -> list[Request]:
-    """Requests without a prompt that show neutral visuals."""
-    if modality == "video":
-        made = visuals.clips(count, seed, options.frames, options.visual_size)
-        return [Request("", video=clip) for clip in made]
-    return [Request("", images=(i,)) for i in visuals.images(count, seed, options.visual_size)]
-
-
-def beside(
-    text: Sequence[Request], shown: Sequence[Request], indices: Sequence[int]
-) -> tuple[Request, ...]:
-    """Prompts in turn, each beside the visual of the next index."""
-    return tuple(
-        Request(text[n % len(text)].prompt, shown[i].images, shown[i].video)
-        for n, i in enumerate(indices)
     )

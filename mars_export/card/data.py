@@ -9,7 +9,7 @@ from mars_export.card.prose import METHODS, Method, not_evaluated
 from mars_export.card.snippet import check_snippet, loading_snippet
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
-from mars_export.common.vocabulary import MODALITIES, Modality
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.report import Report
 from mars_export.evaluation.utility import Utility
 
@@ -64,8 +64,9 @@ def card_data(
     Raises:
         ExportError: if the steering method is not one that cards know how to describe.
     """
-    checkpoint, record = checkpoint or default_checkpoint(manifest), manifest.calibration
-    modalities = tuple(m for m in MODALITIES if m in manifest.calibration.shift)
+    checkpoint = checkpoint or default_checkpoint(manifest)
+    source = manifest.calibration.source
+    modalities = source.modalities
     measured = results.results(report) if report else None
     name = checkpoint.rsplit("/", 1)[-1]
     return CardData(
@@ -80,7 +81,7 @@ def card_data(
         origin=provenance.origin(manifest),
         results=measured,
         status=results.status(report, modalities, utility is not None),
-        loading=loading_snippet(checkpoint, modalities, record.dtype, record.quantization),
+        loading=loading_snippet(checkpoint, modalities, source.dtype, source.quantization),
         checking=check_snippet(),
         figures=planned(manifest, report),
         layers_figure=LAYERS,

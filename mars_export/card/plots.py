@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from mars_export.card.results import plane_modalities
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import Report, undecided
+from mars_export.methods.mars.record import mars_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def planned(manifest: Manifest, report: Report | None) -> tuple[str, ...]:
     """Paths of the plots that these records allow, relative to the card."""
     rates = report is not None and not undecided(report.cells)
     gates = report is not None and any(report.gates.values())
-    scores = manifest.calibration.scores
+    scores = mars_record(manifest.calibration).scores
     wanted = {
         REFUSAL: rates,
         PLANE: report is not None and rates and bool(plane_modalities(report)),
@@ -44,7 +45,7 @@ def draw(manifest: Manifest, report: Report | None) -> dict[str, bytes]:
     from mars_export.card.figures import gates, layers, plane, refusal, separation
     from mars_export.common import plotting as style
 
-    record = manifest.calibration
+    calibration = manifest.calibration
     of_record = {LAYERS: layers.figure, SEPARATION: separation.figure}
     of_report: dict[str, Callable[[Report], Figure]] = {
         REFUSAL: refusal.figure,
@@ -57,6 +58,6 @@ def draw(manifest: Manifest, report: Report | None) -> dict[str, bytes]:
             if report is not None and path in of_report:
                 figure = of_report[path](report)
             else:
-                figure = of_record[path](record)
+                figure = of_record[path](calibration)
             drawn[path] = style.png(figure)
     return drawn

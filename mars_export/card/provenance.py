@@ -6,7 +6,7 @@ from typing import Final
 
 from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest
 from mars_export.common.vocabulary import MODALITIES, Modality
-from mars_export.methods.mars.record import LayerScore
+from mars_export.methods.mars.record import LayerScore, mars_record
 
 __all__ = ["STEERING_FILE", "WEIGHT_SUFFIXES", "Origin", "Shift", "base_link", "origin"]
 
@@ -60,7 +60,7 @@ def origin(manifest: Manifest) -> Origin:
     """Group the manifest's files and calibration numbers for the card."""
     weights = [f for f in manifest.files if _is_weight(f)]
     unchanged = tuple(f for f in weights if f.origin == "base")
-    calibration = manifest.calibration
+    calibration = mars_record(manifest.calibration)
     finalists = tuple(s for s in calibration.scores if s.induced is not None)
     return Origin(
         unchanged=unchanged,

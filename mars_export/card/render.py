@@ -23,6 +23,7 @@ from mars_export.common.errors import ExportError
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
 from mars_export.evaluation.utility import UTILITY_NAME, Utility
 from mars_export.families.quantization import NONE, OWN, SCHEMES
+from mars_export.methods.mars.record import mars_record
 
 __all__ = ["CARD_NAME", "render", "write_card"]
 
@@ -99,13 +100,14 @@ def render(
 
 
 def _context(data: CardData) -> dict[str, Any]:
-    quantization = data.manifest.calibration.quantization
+    quantization = data.manifest.calibration.source.quantization
     direction = [t.name for t in data.manifest.tensors if t.name.endswith("direction")]
     visual = [_SHOWN[m] for m in data.modalities if m != "text"]
     return {
         "data": data,
         "manifest": data.manifest,
-        "record": data.manifest.calibration,
+        "source": data.manifest.calibration.source,
+        "record": mars_record(data.manifest.calibration),
         "report": data.report,
         "results": data.results,
         "breakdown": breakdown(data.report) if data.report else None,

@@ -8,6 +8,7 @@ from mars_export.card.markdown import code
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import Report, SuiteSource
 from mars_export.families.quantization import SCHEMES
+from mars_export.methods.mars.record import mars_record
 
 __all__ = ["command", "needs"]
 
@@ -50,15 +51,16 @@ def needs(manifest: Manifest, report: Report | None) -> tuple[str, ...]:
 
 
 def _options(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, str]]:
-    base, record = manifest.base, manifest.calibration
+    base, source = manifest.base, manifest.calibration.source
+    record = mars_record(manifest.calibration)
     if base.revision is not None:
         yield "--revision", base.revision
     if base.repo is None:
         yield "--license", base.license
-    yield "--dtype", record.dtype
-    if record.quantization in SCHEMES:
-        yield "--quantization", record.quantization
-    yield "--seed", str(record.seed)
+    yield "--dtype", source.dtype
+    if source.quantization in SCHEMES:
+        yield "--quantization", source.quantization
+    yield "--seed", str(source.seed)
     if record.layer_forced:
         yield "--layer", str(record.layer)
     for label, name in _prompt_files(manifest).items():
@@ -85,7 +87,7 @@ def _judge(name: str) -> Iterator[tuple[str, str]]:
 
 def _prompt_files(manifest: Manifest) -> dict[str, str]:
     """Names of the user's prompt files by label; none for prompts of the package or the base."""
-    names = {label: manifest.calibration.prompts[label].name for label in _LABELS}
+    names = {label: manifest.calibration.source.prompts[label].name for label in _LABELS}
     if any(_is_found_unasked(name, label) for label, name in names.items()):
         return {}
     return names

@@ -9,7 +9,7 @@ from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.checkpoint.tensors import steering_digest
 from mars_export.common.errors import ExportError
 from mars_export.families import Family, refuse_custom_code
-from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.methods.base import ArtefactRecord
 from mars_export.runtime.steering import GUARD
 
 __all__ = ["auto_map", "refused", "steered_config"]
@@ -18,7 +18,7 @@ __all__ = ["auto_map", "refused", "steered_config"]
 def steered_config(
     raw: dict[str, Any],
     family: Family,
-    record: CalibrationRecord,
+    record: ArtefactRecord,
     tensors: dict[str, torch.Tensor],
 ) -> dict[str, Any]:
     """Config of the steered checkpoint.
@@ -51,14 +51,14 @@ def steered_config(
     config["auto_map"] = auto_map(family)
     rules = {
         "method": record.method,
-        "layer": record.layer,
-        "header_suffixes": record.header_suffixes,
+        "layer": record.layers[0],
+        "header_suffixes": record.source.header_suffixes,
         "placeholders": dict(family.placeholders),
         "refused": refused(family, record),
         "guarded": {family.activation: native},
     }
-    if record.quantization != "none":
-        rules["quantization"] = record.quantization
+    if record.source.quantization != "none":
+        rules["quantization"] = record.source.quantization
     config["steering"] = {**rules, "sha256": steering_digest(tensors, rules)}
     return config
 
@@ -77,10 +77,11 @@ def auto_map(family: Family) -> dict[str, str]:
     }
 
 
-def refused(family: Family, record: CalibrationRecord) -> dict[str, str]:
+def refused(family: Family, record: ArtefactRecord) -> dict[str, str]:
     """Inputs without a measured shift: parameters, and keys of encoder outputs given instead."""
     brought = family.shown_by | {modality: modality for modality in family.shown_by.values()}
-    return {name: modality for name, modality in brought.items() if modality not in record.shift}
+    calibrated = record.source.modalities
+    return {name: modality for name, modality in brought.items() if modality not in calibrated}
 
 
 def _activation(config: dict[str, Any], family: Family) -> str | None:

@@ -5,12 +5,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from mars_export.common.errors import ExportError
 from mars_export.common.paths import require_inside
+from mars_export.common.record import Record, VersionedRecord, first_problem
 from mars_export.common.vocabulary import MANIFEST_NAME
-from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.methods.base import ArtefactRecord
 
 __all__ = [
     "MANIFEST_NAME",
@@ -32,11 +33,7 @@ _CHECKSUM: Final = re.compile(rb'(?<="manifest_sha256": ")[0-9a-f]{64}(?=")')
 _BLANK: Final = "0" * 64
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Derivation(_Record):
+class Derivation(Record):
     """The steered checkpoint whose weights, trained on, were calibrated again."""
 
     name: str
@@ -45,7 +42,7 @@ class Derivation(_Record):
     """Digest of its steering, which training keeps: the one in the manifest of its parent."""
 
 
-class BaseModelSource(_Record):
+class BaseModelSource(Record):
     """The model that was steered."""
 
     repo: str | None
@@ -61,14 +58,14 @@ class BaseModelSource(_Record):
     license_name: str | None = None
     license_link: str | None = None
     pipeline_tag: str
-    languages: list[str] = []
+    languages: list[str] = Field(default_factory=list)
     gated: str | bool = False
     private: bool = False
     derived_from: Derivation | None = None
     """Set where the base is itself a steered checkpoint that was trained on."""
 
 
-class FileEntry(_Record):
+class FileEntry(Record):
     """One file of the directory."""
 
     path: Inside
@@ -82,7 +79,7 @@ class FileEntry(_Record):
     """Name of the file in the base model, when it comes from there."""
 
 
-class TensorEntry(_Record):
+class TensorEntry(Record):
     """One steering tensor."""
 
     name: str
@@ -91,10 +88,10 @@ class TensorEntry(_Record):
     norm: float
 
 
-class Manifest(_Record):
+class Manifest(VersionedRecord):
     """The whole record of a steered directory. Written last, so it also says `complete`."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     manifest_sha256: str | None = None
     """SHA-256 of this very file with 64 zeros here; shows damage, not forgery."""
     created: str
@@ -102,7 +99,7 @@ class Manifest(_Record):
     base: BaseModelSource
     family_inspected: bool = False
     """Whether the model family was worked out from its classes, without tests of ours."""
-    family_notes: list[str] = []
+    family_notes: list[str] = Field(default_factory=list)
     """Limits of the family that users must know, one sentence each."""
     steering_sha256: str
     """Digest of the steering tensors, checked by the modeling file at load."""
@@ -110,7 +107,7 @@ class Manifest(_Record):
     tensors: list[TensorEntry]
     files: list[FileEntry]
     """Every file but the manifest, the evaluation and the card."""
-    calibration: CalibrationRecord
+    calibration: ArtefactRecord
     versions: dict[str, str]
     """`mars-export`, `torch`, `transformers`, `safetensors`, `python`."""
 
@@ -137,9 +134,7 @@ class Manifest(_Record):
                 "was trained on with `mars-export recalibrate DIR`"
             ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise ExportError(f"{path}: {where}: {first['msg']}; export the model again") from error
+            raise ExportError(f"{path}: {first_problem(error)}; export the model again") from error
 
 
 def checksum(raw: bytes) -> str:

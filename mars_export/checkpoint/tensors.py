@@ -6,7 +6,7 @@ import torch
 
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import MODALITIES
-from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.methods.base import Artefact
 from mars_export.runtime.steering import Steering, SteeringSwitch
 
 __all__ = ["STEERING_TENSORS", "TENSORS_NAME", "steering_digest", "steering_tensors"]
@@ -16,37 +16,20 @@ STEERING_TENSORS: Final = ("direction", "shift", "bounds")
 """Their short names, the buffers of `Steering`."""
 
 
-def steering_tensors(record: CalibrationRecord, direction: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Tensors of the runtime's `Steering` module, float32.
-
-    Args:
-        record: Calibration; its coordinates are in residual-stream units.
-        direction: (d,) refusal direction of the chosen layer, any length; stored as a unit vector.
-
-    Returns:
-        `direction` (d,); `shift` (3,) in the order of `MODALITIES`, 0 for modalities that the
-        model has not; `bounds` (5,): origin o, harmful centroid p_u, cap c, slope kappa * R,
-        radius rho * R (method A3.6).
+def steering_tensors(artefact: Artefact) -> dict[str, torch.Tensor]:
+    """The artefact's tensors that ship, float32; `shift` (3,) in the order of `MODALITIES`.
 
     Raises:
-        ExportError: if a number is not finite or the direction is zero.
+        ExportError: if one is absent.
     """
-    unit = direction.double() / direction.double().norm()
-    bounds = [
-        record.origin,
-        record.harmful,
-        record.cap,
-        record.gain * record.separation,
-        record.radius * record.separation,
-    ]
-    tensors = {
-        "direction": unit.float().contiguous(),
-        "shift": torch.tensor([record.shift.get(m, 0.0) for m in MODALITIES], dtype=torch.float32),
-        "bounds": torch.tensor(bounds, dtype=torch.float32),
-    }
-    if not all(t.isfinite().all() for t in tensors.values()):
-        raise ExportError("the calibration's numbers are not finite; calibrate again")
-    return tensors
+    absent = [name for name in STEERING_TENSORS if name not in artefact.tensors]
+    if absent:
+        raise ExportError(f"the calibration has no tensor {absent[0]}; calibrate again")
+    tensors = {name: artefact.tensors[name].contiguous() for name in STEERING_TENSORS}
+    shift = torch.zeros(len(MODALITIES))
+    for modality, value in zip(artefact.record.source.modalities, tensors["shift"], strict=True):
+        shift[MODALITIES.index(modality)] = value
+    return {**tensors, "shift": shift}
 
 
 def steering_digest(tensors: dict[str, torch.Tensor], rules: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ from mars_export.families.directory import (
     write_text,
 )
 from mars_export.families.quantization import SCHEMES
-from mars_export.methods.mars.artefact import Calibration
+from mars_export.methods.base import Artefact
 
 __all__ = ["CALIBRATION", "RENAMED", "write_checkpoint"]
 
@@ -94,10 +94,10 @@ def _write(
     record = calibration.record
     for name in CALIBRATION:
         _copy_small(calibration_dir / Path(name).name, target / name)
-    tensors = steering_tensors(record, calibration.direction)
+    tensors = steering_tensors(calibration)
     where = weight_map(base)
     origins = _reuse_base(base, target, where)
-    prefix = f"{family.decoder}.layers.{record.layer}.steering"
+    prefix = f"{family.decoder}.layers.{record.layers[0]}.steering"
     names = {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
     _write_weights(base, target, where, names)
     config = steered_config(raw, family, record, tensors)
@@ -117,7 +117,7 @@ def _write(
         ],
         files=_entries(target, origins, progress),
         calibration=record,
-        versions=_versions(record.quantization),
+        versions=_versions(record.source.quantization),
     )
     write_text(target / MANIFEST_NAME, manifest.text())
     return manifest
@@ -129,11 +129,11 @@ def _copy_small(source: Path, target: Path) -> None:
     shutil.copyfile(source.resolve(), target)
 
 
-def _read_calibration(directory: Path, raw: dict[str, object]) -> Calibration:
-    calibration = Calibration.load(directory)
-    if calibration.record.model_type != raw["model_type"]:
+def _read_calibration(directory: Path, raw: dict[str, object]) -> Artefact:
+    calibration = Artefact.load(directory)
+    if calibration.record.source.model_type != raw["model_type"]:
         raise ExportError(
-            f"the calibration was made for {calibration.record.model_type!r}, the base is "
+            f"the calibration was made for {calibration.record.source.model_type!r}, the base is "
             f"{raw['model_type']!r}; calibrate this base"
         )
     return calibration

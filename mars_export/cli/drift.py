@@ -103,7 +103,7 @@ def _is_calibrated(directory: Path, sets: "PromptSets") -> bool:
 
     if not (directory / MANIFEST_NAME).is_file():
         return False  # as save_pretrained leaves it
-    sources = Manifest.read(directory).calibration.prompts
+    sources = Manifest.read(directory).calibration.source.prompts
     for label in ("harmful", "harmless"):
         if sources[label].sha256 != getattr(sets, label).sha256:
             raise ExportError(

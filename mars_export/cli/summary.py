@@ -26,7 +26,7 @@ def print_summary(output: Path) -> None:
     print(f"\n{output}\n")
     auto_map = read_json(output / "config.json")["auto_map"]
     auto = next(name for name in auto_map if name.startswith("AutoModelFor"))
-    record = Manifest.read(output).calibration
+    record = Manifest.read(output).calibration.source
     scheme = SCHEMES.get(record.quantization)
     imports, quantized = f"from transformers import {auto}, AutoProcessor", ""
     if scheme is not None:

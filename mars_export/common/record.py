@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 
-__all__ = ["Record", "VersionedRecord"]
+__all__ = ["Record", "VersionedRecord", "first_problem"]
 
 
 class Record(BaseModel):
@@ -20,7 +20,8 @@ class VersionedRecord(Record):
     where it can read older ones.
 
     Raises:
-        pydantic.ValidationError: if the version is one that this release cannot read.
+        pydantic.ValidationError: if the version is one that this release cannot read, or if JSON
+            states none.
     """
 
     schema_version: int = 1
@@ -34,14 +35,24 @@ class VersionedRecord(Record):
         """
         current = cls.model_fields["schema_version"].default
         raise ValueError(
-            f"schema version {raw['schema_version']!r} is not {current}, the one that this release "
-            "of mars-export reads; make the file again, or install the release that wrote it"
+            f"schema version {raw.get('schema_version', 'none')!r} is not {current}, the one that "
+            "this release of mars-export reads; make the file again, or install the release that "
+            "wrote it"
         )
 
     @model_validator(mode="before")
     @classmethod
-    def _read_by_version(cls, raw: Any) -> Any:
+    def _read_by_version(cls, raw: Any, info: ValidationInfo) -> Any:
         current = cls.model_fields["schema_version"].default
-        if isinstance(raw, dict) and raw.get("schema_version", current) != current:
+        unstated = None if info.mode == "json" else current
+        if isinstance(raw, dict) and raw.get("schema_version", unstated) != current:
             return cls.upgraded(raw)
         return raw
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, as `where: what`, on one line."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    what = " ".join(first["msg"].removeprefix("Value error, ").split())
+    return f"{where}: {what}" if where else what

@@ -91,7 +91,7 @@ def evaluate(
             a request was not steered although steering is active.
     """
     manifest = Manifest.read(directory)
-    modalities = manifest.calibration.shift
+    modalities = manifest.calibration.source.modalities
     samples = suite.evaluation_samples(modalities)
     run = Run(
         directory=directory,
@@ -179,7 +179,7 @@ def _write(
         overlap=overlap(run.seen, run.samples),
         decoding={**run.decoding, **reduced},
         dtype=str(loaded.model.dtype).removeprefix("torch."),
-        quantization=run.manifest.calibration.quantization,
+        quantization=run.manifest.calibration.source.quantization,
         device=_named(run.device),
         versions=run.versions,
         no_headline=undecided(cells),

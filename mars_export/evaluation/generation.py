@@ -16,7 +16,7 @@ from mars_export.common.vocabulary import Arm, Modality, auto_class
 from mars_export.families.directory import read_config
 from mars_export.families.quantization import NONE, SCHEMES, loading_options, refuse_unfit_layers
 from mars_export.inputs.requests import Request, collate
-from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.methods.base import ArtefactRecord
 
 __all__ = [
     "GREEDY",
@@ -153,12 +153,12 @@ def load(
 
 
 def load_calibrated(
-    directory: Path, record: CalibrationRecord, device: str, dtype: str | None = None
+    directory: Path, record: ArtefactRecord, device: str, dtype: str | None = None
 ) -> Loaded:
     """As `load`, in the quantization that the checkpoint was calibrated for."""
-    quantized = record.quantization in SCHEMES
-    chosen = dtype or (record.dtype if quantized else None)
-    return load(directory, record.shift, device, chosen, record.quantization)
+    source = record.source
+    chosen = dtype or (source.dtype if source.quantization in SCHEMES else None)
+    return load(directory, source.modalities, device, chosen, source.quantization)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

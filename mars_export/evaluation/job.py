@@ -81,7 +81,7 @@ class Run:
     @property
     def versions(self) -> dict[str, str]:
         """Installed versions of all that the numbers can depend on."""
-        scheme = SCHEMES.get(self.manifest.calibration.quantization)
+        scheme = SCHEMES.get(self.manifest.calibration.source.quantization)
         return {**_installed(), **({scheme.package: version(scheme.package)} if scheme else {})}
 
     @property

@@ -10,7 +10,7 @@ from mars_export.evaluation.report import Overlap
 from mars_export.evaluation.suite import Sample
 from mars_export.inputs import prompts
 from mars_export.inputs.overlap import THRESHOLD, leak
-from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.methods.base import ArtefactRecord
 
 __all__ = ["find_prompts", "overlap"]
 
@@ -29,7 +29,7 @@ def overlap(calibration: Sequence[str], samples: Iterable[Sample]) -> Overlap | 
     return Overlap(n=found.n, exact=found.exact, near=found.near, threshold=THRESHOLD)
 
 
-def find_prompts(record: CalibrationRecord, suite: Path | None) -> tuple[str, ...]:
+def find_prompts(record: ArtefactRecord, suite: Path | None) -> tuple[str, ...]:
     """The prompts that a directory was calibrated on, as far as they can be found again.
 
     A steered directory holds their digests only. The packaged ones are at hand, and so are those
@@ -42,8 +42,8 @@ def find_prompts(record: CalibrationRecord, suite: Path | None) -> tuple[str, ..
     Returns:
         All prompts of both splits; empty when they are not at hand.
     """
-    wanted = [record.prompts[label].sha256 for label in _LABELS]
-    for sets in _candidates(record.seed, suite):
+    wanted = [record.source.prompts[label].sha256 for label in _LABELS]
+    for sets in _candidates(record.source.seed, suite):
         if [sets.harmful.sha256, sets.harmless.sha256] == wanted:
             return sets.prompts
     return ()

@@ -16,7 +16,7 @@ from mars_export.evaluation.generation import Answers, Loaded, Steered
 from mars_export.evaluation.report import FirstToken, SelfCheck
 from mars_export.inputs import stimuli as visuals
 from mars_export.inputs.requests import Request
-from mars_export.methods.mars.record import CalibrationRecord, Probe
+from mars_export.methods.base import ArtefactRecord, CalibrationSource, Probe
 
 __all__ = ["TOLERANCE", "probe_request", "self_check"]
 
@@ -34,9 +34,6 @@ TOLERANCE: Final = {
 
 _GATE_ERROR: Final = 0.25
 """Largest difference in the gate that rounding may explain: more would hide an inert gate."""
-
-_SIGNIFICANT: Final = 0.1
-"""Strength over R from which at least half of the push must be seen, whatever the dtype."""
 
 _CANDIDATES: Final = 8
 """First tokens that the fingerprint keeps of each answer."""
@@ -85,14 +82,14 @@ def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
             loaded.model.steering.enabled = True
 
 
-def _run(loaded: Loaded, record: CalibrationRecord, fingerprint: list[FirstToken]) -> str:
+def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken]) -> str:
     """Check every probe and add its first tokens to `fingerprint`."""
-    tolerance = _tolerance(loaded, record)
-    if not any(probe.strength > tolerance * record.separation for probe in record.probes):
+    tolerance = _tolerance(loaded, record.source)
+    if not any(_matters(probe, probe.expected.strength, tolerance) for probe in record.probes):
         raise _FailedError("The calibration has no probe with a positive strength.")
     found = []
     for number, probe in enumerate(record.probes):
-        distance, first = _probe(loaded, record, probe, tolerance)
+        distance, first = _probe(loaded, record.source, probe, tolerance)
         found.append(distance)
         fingerprint += [_first_token(number, arm, logits) for arm, logits in first.items()]
     return (
@@ -103,10 +100,17 @@ def _run(loaded: Loaded, record: CalibrationRecord, fingerprint: list[FirstToken
     )
 
 
-def _tolerance(loaded: Loaded, record: CalibrationRecord) -> float:
+def _matters(probe: Probe, strength: float | None, tolerance: float) -> bool:
+    """Whether a push is more than rounding; of a method that names no strength, every one is."""
+    if strength is None:
+        return probe.expected.active
+    return strength > 0 and (probe.significant or strength > tolerance * probe.strength_scale)
+
+
+def _tolerance(loaded: Loaded, source: CalibrationSource) -> float:
     """That of the coarsest rounding involved."""
     running = str(loaded.model.dtype).removeprefix("torch.")
-    involved = (record.dtype, running, record.quantization)
+    involved = (source.dtype, running, source.quantization)
     return max(TOLERANCE.get(name, TOLERANCE["float32"]) for name in involved)
 
 
@@ -119,11 +123,11 @@ def _first_token(number: int, arm: Arm, logits: torch.Tensor) -> FirstToken:
 
 
 def _probe(
-    loaded: Loaded, record: CalibrationRecord, probe: Probe, tolerance: float
+    loaded: Loaded, source: CalibrationSource, probe: Probe, tolerance: float
 ) -> tuple[_Distance, dict[Arm, torch.Tensor]]:
     """How far a probe is from the calibration, and the logits (1, V) of its first token."""
     name = f"the {probe.modality} probe {probe.prompt!r}"
-    inputs = loaded.inputs([probe_request(record, probe)])
+    inputs = loaded.inputs([probe_request(source, probe)])
     off, again, on = (loaded.answer(inputs, arm, _TOKENS) for arm in ("off", "off", "on"))
     if not torch.equal(off.logits, again.logits):
         raise _FailedError(f"With steering off the logits of {name} do not repeat.")
@@ -131,28 +135,28 @@ def _probe(
     seen = on.steered[0][0]
     changed = not torch.equal(off.logits, on.logits)
     if (changed and seen.strength == 0) or (
-        not changed and seen.strength > tolerance * record.separation
+        not changed and _matters(probe, seen.strength, tolerance)
     ):
         verb = "changes" if changed else "does not change"
         raise _FailedError(f"A strength of {seen.strength:g} {verb} the logits of {name}.")
-    _check_strength(seen, record, probe, name)
-    distance = _distance(seen, record, probe, tolerance, name)
+    _check_strength(seen, probe, name)
+    distance = _distance(seen, probe, tolerance, name)
     return distance, {"off": off.logits, "on": on.logits}
 
 
-def probe_request(record: CalibrationRecord, probe: Probe) -> Request:
-    """The probe with the neutral visual that it was calibrated with."""
-    if probe.modality == "text" or probe.visual is None:
+def probe_request(source: CalibrationSource, probe: Probe) -> Request:
+    """The probe with the neutral stimulus that it was calibrated with."""
+    if probe.modality == "text" or probe.stimulus is None:
         return Request(probe.prompt)
-    source = record.visuals[probe.modality]
-    if source.generator != visuals.GENERATOR:
-        raise _FailedError(f"The neutral visuals {source.generator!r} cannot be made again.")
-    size = (source.width, source.height)
+    neutral = source.stimuli[probe.modality]
+    if neutral.generator != visuals.GENERATOR:
+        raise _FailedError(f"The neutral stimuli {neutral.generator!r} cannot be made again.")
+    size = (neutral.width, neutral.height)
     if probe.modality == "image":
-        pictures = visuals.images(source.count, source.seed, size)
-        return Request(probe.prompt, images=(pictures[probe.visual],))
-    clips = visuals.clips(source.count, source.seed, source.frames, size)
-    return Request(probe.prompt, video=clips[probe.visual])
+        pictures = visuals.images(neutral.count, neutral.seed, size)
+        return Request(probe.prompt, images=(pictures[probe.stimulus],))
+    clips = visuals.clips(neutral.count, neutral.seed, neutral.frames, size)
+    return Request(probe.prompt, video=clips[probe.stimulus])
 
 
 def _check_position(on: Answers, end: int, probe: Probe, name: str) -> None:
@@ -164,34 +168,28 @@ def _check_position(on: Answers, end: int, probe: Probe, name: str) -> None:
         raise _FailedError(f"The checkpoint takes {name} for a {seen} request.")
 
 
-def _check_strength(seen: Steered, record: CalibrationRecord, probe: Probe, name: str) -> None:
-    matters = probe.strength > _SIGNIFICANT * record.separation
-    if matters and not seen.strength >= probe.strength / 2:  # NaN fails too
+def _check_strength(seen: Steered, probe: Probe, name: str) -> None:
+    wanted = probe.expected.strength
+    if probe.significant and wanted is not None and not seen.strength >= wanted / 2:  # NaN too
         raise _FailedError(
             f"Strength {seen.strength:.4g} of {name} is less than half of the calibrated "
-            f"{probe.strength:.4g}."
+            f"{wanted:.4g}."
         )
 
 
-def _distance(
-    seen: Steered, record: CalibrationRecord, probe: Probe, tolerance: float, name: str
-) -> _Distance:
-    scale = _gate_scale(record, probe)
-    distance = _Distance(
-        abs(seen.gate - probe.gate) / scale,
-        abs(seen.strength - probe.strength) / (record.separation * max(1.0, record.gain * scale)),
+def _distance(seen: Steered, probe: Probe, tolerance: float, name: str) -> _Distance:
+    gate, strength = probe.expected.gate, probe.expected.strength
+    off = _Distance(
+        0.0 if gate is None else abs(seen.gate - gate),
+        0.0 if strength is None else abs(seen.strength - strength),
     )
+    distance = _Distance(off.gate / probe.gate_scale, off.strength / probe.strength_scale)
     # Where coordinates are large, rounding of the dtype excuses much; never an open gate seen shut.
-    near = abs(seen.gate - probe.gate) <= _GATE_ERROR
+    near = off.gate <= _GATE_ERROR
     if not (near and all(part <= tolerance for part in distance)):  # NaN fails too
+        wanted = [f"{value:.4g}" for value in (gate, strength) if value is not None]
         raise _FailedError(
             f"Gate {seen.gate:.4g} and strength {seen.strength:.4g} of {name} are not the "
-            f"calibrated {probe.gate:.4g} and {probe.strength:.4g}."
+            f"calibrated {' and '.join(wanted)}."
         )
     return distance
-
-
-def _gate_scale(record: CalibrationRecord, probe: Probe) -> float:
-    """What the gate would be if the coordinate were off by its own size."""
-    coordinate = abs(probe.projection) + abs(record.shift[probe.modality])
-    return max(1.0, max(record.separation, coordinate) / (record.harmful - record.origin))

@@ -1,25 +1,43 @@
-"""What a steering method is: one object behind `Method`, whose calibration gives an `Artefact`.
+"""What a steering method is: an object of `Method`, whose calibration gives an `Artefact`.
 
 Nothing here imports torch, so that cards render and commands start without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue, SerializeAsAny, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from mars_export.common.record import Record, VersionedRecord
+from mars_export.calibration.source import CalibrationSource, PromptSource, StimulusSource
+from mars_export.common.atomic import replacing, write_atomically
+from mars_export.common.errors import ExportError
+from mars_export.common.record import Record, VersionedRecord, first_problem
 from mars_export.common.vocabulary import Modality
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+    from mars_export.calibration.data import CalibrationData
+    from mars_export.inputs.requests import Request
+
 __all__ = [
+    "RECORD_NAME",
+    "TENSORS_NAME",
     "Artefact",
     "ArtefactRecord",
     "CalibrationSource",
@@ -40,55 +58,6 @@ template alone."""
 
 RECORD_NAME: Final = "calibration.json"
 TENSORS_NAME: Final = "calibration.safetensors"
-
-
-class PromptSource(Record):
-    """Where one set of calibration prompts came from."""
-
-    name: str
-    """Packaged set or file name, without its directory."""
-    sha256: str
-    """Digest of the file's bytes."""
-    license: str
-    train: int
-    """Prompts that directions are made from."""
-    validation: int
-    """Prompts that choices are made with; none of them is a training prompt."""
-    dropped: int
-    """Prompts that the model handled the other way (refused harmless, answered harmful)."""
-
-
-class StimulusSource(Record):
-    """The neutral stimuli of one modality; the same values make the same ones again."""
-
-    generator: str
-    """For example `uniform random color`."""
-    seed: int
-    count: int
-    width: int
-    height: int
-    frames: int
-    """1 for an image."""
-
-
-class CalibrationSource(Record):
-    """What a calibration was made from: the same for every method."""
-
-    model_type: str
-    layers: int
-    hidden_size: int
-    dtype: str
-    quantization: str = "none"
-    """A scheme of `--quantization`, or `own` where the base is stored quantized."""
-    modalities: tuple[Modality, ...]
-    """What was calibrated, in the order of the steering tensors; anything else is refused."""
-    header_suffixes: list[list[int]]
-    """Token suffixes that end an assistant header of the chat template."""
-    prompts: dict[str, PromptSource]
-    """Keys `harmful` and `harmless`."""
-    stimuli: dict[Modality, StimulusSource]
-    seed: int
-    seconds: float
 
 
 class Decision(Record):
@@ -139,16 +108,31 @@ class ArtefactRecord(VersionedRecord):
     source: CalibrationSource
     record: SerializeAsAny[MethodRecord]
     rules: dict[str, JsonValue]
-    """What the method adds to `steering` in config.json."""
+    """What the method adds to `steering` in config.json; a decoder method says `layers` and
+    `positions` there."""
     probes: list[Probe]
+    shapes: dict[str, list[int]] = Field(default_factory=dict)
+    """Shape of every tensor beside the record."""
+
+    @property
+    def layers(self) -> list[int]:
+        """The decoder layers that are steered, as `rules` says; none where it says nothing."""
+        layers = self.rules.get("layers")
+        return [int(str(layer)) for layer in layers] if isinstance(layers, list) else []
 
     @field_validator("record", mode="before")
     @classmethod
-    def _read_as_the_methods_own(cls, raw: Any, info: Any) -> Any:
+    def _read_as_the_methods_own(cls, raw: Any, info: ValidationInfo) -> Any:
         from mars_export.methods import method_named
 
-        name = info.data.get("method")
-        return raw if isinstance(raw, MethodRecord) else method_named(name).Record(**raw)
+        if isinstance(raw, MethodRecord) or "method" not in info.data:
+            return raw
+        try:
+            return method_named(info.data["method"]).Record.model_validate(raw)
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from error
+        except ExportError as error:
+            raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -164,18 +148,78 @@ class Artefact:
     record: ArtefactRecord
     tensors: Mapping[str, torch.Tensor]
 
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        source: CalibrationSource,
+        record: MethodRecord,
+        *,
+        rules: dict[str, JsonValue],
+        tensors: Mapping[str, torch.Tensor],
+        probes: Sequence[Probe],
+    ) -> Artefact:
+        """Put together what a method decided; the record states the shapes of the tensors."""
+        whole = ArtefactRecord(
+            method=method,
+            source=source,
+            record=record,
+            rules=rules,
+            probes=list(probes),
+            shapes={name: list(tensor.shape) for name, tensor in tensors.items()},
+        )
+        return cls(whole, tensors)
+
     def save(self, directory: Path) -> None:
-        """Write `calibration.json` and `calibration.safetensors`; each appears whole or not."""
-        raise NotImplementedError
+        """Write `calibration.json` and `calibration.safetensors`; each appears whole or not at all.
+
+        Args:
+            directory: Made if it does not exist.
+        """
+        from safetensors.torch import save_file
+
+        whole = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        with replacing(directory / TENSORS_NAME) as path:
+            save_file(whole, path)
+        write_atomically(directory / RECORD_NAME, self.record.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> Artefact:
         """Read what `save` wrote.
 
         Raises:
-            ExportError: A file is missing or damaged, or of a schema this release cannot read.
+            ExportError: A file is missing or damaged, or of a schema that this release cannot read.
         """
-        raise NotImplementedError
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            record = ArtefactRecord.model_validate_json((directory / RECORD_NAME).read_bytes())
+            tensors = load_file(directory / TENSORS_NAME)
+        except ValidationError as error:
+            raise _unreadable(directory / RECORD_NAME, first_problem(error)) from error
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(directory, str(error).splitlines()[0]) from error
+        for name in sorted({*tensors, *record.shapes}):
+            problem = _problem(tensors.get(name), record.shapes.get(name))
+            if problem:
+                raise _unreadable(directory / TENSORS_NAME, f"{name} {problem}")
+        return cls(record, tensors)
+
+
+def _problem(tensor: torch.Tensor | None, shape: list[int] | None) -> str | None:
+    """What is wrong with a tensor whose shape the record states; None where it is sound."""
+    if tensor is None:
+        return "is missing"
+    if list(tensor.shape) != shape:
+        return f"has shape {list(tensor.shape)}, not {shape}"
+    if str(tensor.dtype) != "torch.float32" or not bool(tensor.isfinite().all()):
+        return "is not finite float32"
+    return None
+
+
+def _unreadable(path: Path, reason: str) -> ExportError:
+    return ExportError(f"{path}: no readable calibration ({reason}); calibrate again")
 
 
 @dataclass(frozen=True)
@@ -200,27 +244,48 @@ class MethodSection:
     """Path relative to the card -> what draws the plot; `details` shows them."""
 
 
-class Method(Protocol):
-    """A way of steering; an object of each is in the literal list `mars_export.methods.METHODS`."""
+class Method:
+    """A way of steering; an object of each is in the literal list `mars_export.methods.METHODS`.
+
+    A subclass stands in the `__init__.py` of a folder with the method's other files.
+    """
 
     name: str
     title: str
-    paper: str | None
+    paper: str | None = None
     """arXiv number, or None."""
-    site: Site
-    exportable: bool
+    site: Site = "decoder"
+    exportable: bool = True
     """Whether it makes a checkpoint; a method that does not is an arm of the evaluation only."""
-    Options: type[MethodOptions]
-    Record: type[MethodRecord]
+    Options: type[MethodOptions] = MethodOptions
+    Record: type[MethodRecord] = MethodRecord
 
-    def calibrate(self, data: Any, options: MethodOptions) -> Artefact:
-        """Measure a model and decide."""
+    # The defaults are those of a method that needs no calibration and makes no checkpoint.
+
+    def calibrate(self, data: CalibrationData, options: MethodOptions) -> Artefact:  # noqa: ARG002
+        """Measure a model and decide.
+
+        Raises:
+            ExportError: The model cannot be steered so, or the method makes no checkpoint.
+        """
+        raise ExportError(f"{self.name} makes no checkpoint: choose it as an arm of the evaluation")
 
     def rule_source(self) -> str:
         """The part of the modeling file that is the method's own; imports only torch."""
+        return (files(type(self).__module__) / "rule.py").read_text("utf-8")
 
-    def must_act(self, modality: Modality) -> bool:
+    def must_act(self, modality: Modality) -> bool:  # noqa: ARG002
         """Whether a request of this modality without a decision is an error."""
+        return self.exportable
+
+    def change(self, request: Request) -> Request:
+        """The request as the model is to get it; only a template method changes any."""
+        return request
 
     def card(self, artefact: ArtefactRecord) -> MethodSection:
-        """Its section of the model card."""
+        """Its section of the model card.
+
+        Raises:
+            ExportError: It makes no checkpoint.
+        """
+        raise ExportError(f"{artefact.method} makes no checkpoint, so no model card describes it")

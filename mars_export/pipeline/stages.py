@@ -12,6 +12,7 @@ from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.workspace import Stage, Workspace, digests
 from mars_export.evaluation.judges.choice import judge_named
 from mars_export.families.loading import load_base, pick_device
+from mars_export.methods.mars import MARS
 from mars_export.pipeline.preflight import Job, check_processor, check_space, describe, prepare
 from mars_export.pipeline.settings import Settings
 
@@ -119,8 +120,8 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
     judge = judge_named(settings.judge, settings.device)
 
     def calibrate(tick: Tick) -> None:
-        from mars_export.calibration.options import Options
-        from mars_export.methods.mars.method import calibrate
+        from mars_export.calibration.data import Measuring
+        from mars_export.methods.calibrate import calibrate
 
         model, processor = load_base(
             job.base,
@@ -134,8 +135,8 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
             processor,
             prompts=job.prompts,
             modalities=job.family.modalities,
-            options=Options(layer=settings.layer, batch_size=settings.batch_size),
-            seed=settings.seed,
+            options=MARS.Options(layer=settings.layer),
+            measuring=Measuring(batch_size=settings.batch_size, seed=settings.seed),
             progress=tick,
             quantization=job.quantization,
         ).save(calibration)

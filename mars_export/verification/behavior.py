@@ -32,7 +32,7 @@ def behaves(directory: Path, manifest: Manifest, device: str) -> str:
     if not result.active:
         raise CheckFailedError(result.detail)
     dtype = str(loaded.model.dtype).removeprefix("torch.")
-    roundings = (dtype, manifest.calibration.quantization)
+    roundings = (dtype, manifest.calibration.source.quantization)
     tolerance = max(TOLERANCE.get(name, TOLERANCE["float32"]) for name in roundings)
     return f"{result.detail} {_compare(_recorded(directory, dtype), result, tolerance)}"
 

@@ -15,7 +15,7 @@ from mars_export.checkpoint.tensors import (
 )
 from mars_export.checkpoint.writer import CALIBRATION
 from mars_export.families.directory import INDEX, SINGLE, read_index
-from mars_export.methods.mars.artefact import Calibration
+from mars_export.methods.base import Artefact
 from mars_export.runtime.steering import GUARD
 from mars_export.verification.report import CheckFailedError
 from mars_export.verification.subject import Subject
@@ -43,12 +43,12 @@ def config_is_steered(subject: Subject) -> str:
         f"the guarded {family.activation}": (text.get(family.activation), GUARD),
         "steering.guarded": (list(rules.get("guarded") or ()), [family.activation]),
         "steering.method": (rules.get("method"), record.method),
-        "steering.layer": (rules.get("layer"), record.layer),
-        "steering.header_suffixes": (rules.get("header_suffixes"), record.header_suffixes),
+        "steering.layer": (rules.get("layer"), record.layers[0]),
+        "steering.header_suffixes": (rules.get("header_suffixes"), record.source.header_suffixes),
         "steering.placeholders": (rules.get("placeholders"), dict(family.placeholders)),
         "steering.refused": (rules.get("refused"), refused(family, record)),
-        "steering.quantization": (rules.get("quantization", "none"), record.quantization),
-        "calibrated model type": (record.model_type, family.model_type),
+        "steering.quantization": (rules.get("quantization", "none"), record.source.quantization),
+        "calibrated model type": (record.source.model_type, family.model_type),
     }
     problems = [
         f"config.json: {name} is {found!r}, not {wanted!r}"
@@ -57,7 +57,7 @@ def config_is_steered(subject: Subject) -> str:
     ]
     if problems:
         raise CheckFailedError(*problems)
-    return f"{family.disk_model_type}, guarded, layer {record.layer} as calibrated"
+    return f"{family.disk_model_type}, guarded, layer {record.layers[0]} as calibrated"
 
 
 def index_is_consistent(subject: Subject) -> str:
@@ -104,7 +104,7 @@ def tensors_are_calibrated(subject: Subject) -> str:
     if problems or stated.keys() != set(_steering_names(subject).values()):
         raise CheckFailedError(*(problems or ["the manifest states other steering tensors"]))
     calibration = _calibration(subject)
-    wanted = steering_tensors(calibration.record, calibration.direction)
+    wanted = steering_tensors(calibration)
     for short, tensor in wanted.items():
         if tensors[short].shape != tensor.shape or not torch.allclose(
             tensors[short], tensor, rtol=_ROUNDING, atol=_ROUNDING
@@ -130,7 +130,7 @@ def digest_is_stated(subject: Subject) -> str:
 
 def _steering_names(subject: Subject) -> dict[str, str]:
     """Short name to the name in the shard."""
-    layer = subject.manifest.calibration.layer
+    layer = subject.manifest.calibration.layers[0]
     prefix = f"{subject.family.decoder}.layers.{layer}.steering"
     return {short: f"{prefix}.{short}" for short in STEERING_TENSORS}
 
@@ -148,9 +148,9 @@ def _steering_tensors(subject: Subject) -> dict[str, torch.Tensor]:
     return {short: found[name] for short, name in names.items()}
 
 
-def _calibration(subject: Subject) -> Calibration:
+def _calibration(subject: Subject) -> Artefact:
     record, _ = (subject.place.fetch(name) for name in CALIBRATION)
-    calibration = Calibration.load(record.parent)
+    calibration = Artefact.load(record.parent)
     if calibration.record != subject.manifest.calibration:
         raise CheckFailedError(f"{CALIBRATION[0]} is not the calibration that the manifest records")
     return calibration

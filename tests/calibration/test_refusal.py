@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mars_export.calibration.options import OPENERS
+from mars_export.calibration.data import OPENERS
 from mars_export.calibration.refusal import divergence, log_odds, refusal_tokens
 from mars_export.common.errors import ExportError
 from support import planted

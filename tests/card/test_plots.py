@@ -55,8 +55,8 @@ def test_the_report_moves_the_marks(drawn):
 
 
 def test_records_with_little_in_them_still_draw():
-    scores = [s.model_copy(update={"groups": {}}) for s in records.calibration().scores]
-    record = records.calibration(("text", "image"), projections={}, scores=scores)
+    scores = [s.model_copy(update={"groups": []}) for s in records.calibration().record.scores]
+    record = records.calibration(("text", "image"), projections=[], scores=scores)
     closed = {"harmful text": [0.0, 0.0], "harmless text": []}
     few = draw(records.manifest(calibration=record), records.report(gates=closed))
     assert set(few) == {REFUSAL, PLANE, LAYERS, GATES}

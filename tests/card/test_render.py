@@ -219,9 +219,8 @@ def test_a_forced_layer_and_its_failed_checks_are_named():
 
 
 def test_a_layer_without_lift_is_not_picked_by_the_rule():
-    scores = [
-        s.model_copy(update={"lift": s.lift and -s.lift}) for s in records.calibration().scores
-    ]
+    scores = records.calibration().record.scores
+    scores = [s.model_copy(update={"lift": s.lift and -s.lift}) for s in scores]
     record = records.calibration(layer=5, scores=scores)
     assert "is not the one" in render(records.manifest(calibration=record), None)
 
@@ -256,7 +255,7 @@ def test_positions_and_routes_are_those_of_the_runtime():
 
 
 def test_an_unknown_method_is_an_error():
-    record = records.calibration(method="nonsense")
+    record = records.calibration().model_copy(update={"method": "nonsense"})
     with pytest.raises(ExportError, match="`nonsense` has no description"):
         render(records.manifest(calibration=record), None)
 

@@ -11,7 +11,7 @@ from support import records
 
 
 def prompts(harmful, harmless):
-    both = records.calibration().prompts
+    both = records.calibration().source.prompts
     names = {"harmful": harmful, "harmless": harmless}
     return {k: both[k].model_copy(update={"name": name}) for k, name in names.items()}
 

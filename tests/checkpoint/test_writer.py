@@ -40,7 +40,7 @@ def test_manifest_lists_every_file_and_verifies(made):
     assert by_path["model-00001-of-00002.safetensors"].base_path == "model.safetensors"
     assert by_path["config.json"].origin == "base-rewritten"
     assert by_path["modeling_steered.py"].origin == "added"
-    assert manifest.calibration == tiny.record(family)
+    assert manifest.calibration == tiny.artefact(family).record
     assert [t.shape for t in manifest.tensors] == [[tiny.HIDDEN], [3], [5]]
     assert manifest.tensors[0].norm == pytest.approx(1)
     assert verify_files(target) == []
@@ -109,13 +109,14 @@ def damage_json(base, calibration):
 
 
 def damage_family(base, calibration):
-    path = calibration / "calibration.json"
-    path.write_text(tiny.record("qwen3_vl").model_dump_json())
+    tiny.save_calibration("qwen3_vl", calibration)
 
 
 def damage_width(base, calibration):
     path = calibration / "calibration.json"
-    path.write_text(tiny.record("gemma3", hidden_size=32).model_dump_json())
+    record = tiny.artefact("gemma3").record
+    shapes = {**record.shapes, "direction": [32]}
+    path.write_text(record.model_copy(update={"shapes": shapes}).model_dump_json())
 
 
 def damage_record(base, calibration):

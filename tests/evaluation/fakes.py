@@ -10,13 +10,23 @@ import torch
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.evaluation.generation import Answers
 from mars_export.inputs import stimuli as visuals
-from mars_export.methods.mars.record import Probe, VisualSource
-from support.tiny import record, source
+from mars_export.methods.base import Decision, Probe, StimulusSource
+from support import tiny
+from support.tiny import source
+
+SCALES = {"gate_scale": 4 / 3, "strength_scale": 3200 / 3}
+
+
+def probe(modality, prompt, gate, strength, stimulus=None, **changes):
+    expected = Decision(active=strength > 0, gate=gate, strength=strength, shown=modality)
+    fields = {"modality": modality, "prompt": prompt, "stimulus": stimulus, "expected": expected}
+    return Probe(**fields, **{"significant": strength > 4, **SCALES, **changes})
+
 
 PROBES = [
-    Probe(modality="text", prompt="bad", visual=None, projection=20, gate=1.0, strength=12.0),
-    Probe(modality="image", prompt="bad", visual=1, projection=20, gate=0.5, strength=6.0),
-    Probe(modality="text", prompt="good", visual=None, projection=-20, gate=0.0, strength=0.0),
+    probe("text", "bad", 1.0, 12.0),
+    probe("image", "bad", 0.5, 6.0, stimulus=1),
+    probe("text", "good", 0.0, 0.0),
 ]
 """The fake sees harm in the word `bad` and halves the gate beside a picture."""
 
@@ -28,8 +38,9 @@ SUITE = [
 
 
 def calibration(**changes):
-    image = VisualSource(generator=visuals.GENERATOR, seed=3, count=2, width=8, height=8, frames=1)
-    return record("gemma3", **{"probes": PROBES, "visuals": {"image": image}, **changes})
+    made = {"generator": visuals.GENERATOR, "seed": 3, "count": 2, "width": 8, "height": 8}
+    image = StimulusSource(**made, frames=1)
+    return tiny.calibration("gemma3", **{"probes": PROBES, "stimuli": {"image": image}, **changes})
 
 
 def save_manifest(directory, **changes):

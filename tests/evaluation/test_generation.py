@@ -17,7 +17,7 @@ from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs import stimuli as visuals
 from mars_export.inputs.requests import Request
-from mars_export.methods.mars.record import Probe, VisualSource
+from mars_export.methods.base import Decision, Probe, StimulusSource
 from support import tiny
 
 
@@ -63,13 +63,16 @@ def steered(request, tmp_path_factory):
 def _record_probes(directory, loaded, family):
     source = {"generator": visuals.GENERATOR, "seed": 0, "count": 1, "width": 8, "height": 8}
     kinds = ["text", "image", *(["video"] if family == "qwen3_vl" else [])]
-    shown = {kind: VisualSource(**source, frames=4 if kind == "video" else 1) for kind in kinds[1:]}
+    frames = {"image": 1, "video": 4}
+    shown = {kind: StimulusSource(**source, frames=frames[kind]) for kind in kinds[1:]}
     probes = [
         _probe(loaded, kind, " ".join(["again"] * (n + 1))) for kind in kinds for n in range(3)
     ]
     manifest = Manifest.read(directory)
-    record = manifest.calibration.model_copy(update={"probes": probes, "visuals": shown})
-    changed = manifest.model_copy(update={"calibration": record})
+    calibration = manifest.calibration
+    neutral = calibration.source.model_copy(update={"stimuli": shown})
+    calibration = calibration.model_copy(update={"probes": probes, "source": neutral})
+    changed = manifest.model_copy(update={"calibration": calibration})
     (directory / MANIFEST_NAME).write_text(changed.model_dump_json())
 
 
@@ -82,9 +85,12 @@ def _probe(loaded, kind, prompt):
     }[kind]
     loaded.model(**loaded.inputs([request]))
     (said,) = loaded.model.steering.last[0]
-    visual = None if kind == "text" else 0
-    return Probe(modality=kind, prompt=prompt, visual=visual, projection=0,
-                 gate=said.gate, strength=said.strength)  # fmt: skip
+    strength = said.strength
+    expected = Decision(active=strength > 0, gate=said.gate, strength=strength, shown=kind)
+    stimulus = None if kind == "text" else 0
+    # R is 40, kappa 20, and the gate opens over 30.
+    return Probe(modality=kind, prompt=prompt, stimulus=stimulus, expected=expected,
+                 gate_scale=4 / 3, strength_scale=3200 / 3, significant=strength > 4)  # fmt: skip
 
 
 def test_self_check_of_a_sound_checkpoint(steered):

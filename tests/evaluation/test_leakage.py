@@ -10,7 +10,7 @@ from support import records
 
 
 def record(sets, **changes):
-    both = records.calibration().prompts
+    both = records.calibration().source.prompts
     sources = {
         label: both[label].model_copy(update={"sha256": getattr(sets, label).sha256})
         for label in both

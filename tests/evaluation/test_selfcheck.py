@@ -4,7 +4,7 @@ import pytest
 from evaluation.fakes import PROBES, FakeLoaded, save_manifest
 
 from mars_export.evaluation.selfcheck import self_check
-from mars_export.methods.mars.record import VisualSource
+from mars_export.methods.base import StimulusSource
 
 
 def check(tmp_path, broken="", **changes):
@@ -13,6 +13,16 @@ def check(tmp_path, broken="", **changes):
     assert loaded.model.steering.enabled
     assert "\n" not in found.detail
     return found
+
+
+def with_gate(probe, gate):
+    expected = probe.expected.model_copy(update={"gate": gate})
+    return probe.model_copy(update={"expected": expected})
+
+
+def coordinate(p):
+    """Scales of a probe at coordinate p, where R is 40 and the gate opens over 30."""
+    return {"gate_scale": p / 30, "strength_scale": 40 * 20 * p / 30}
 
 
 def test_active(tmp_path):
@@ -43,7 +53,7 @@ def test_inactive(tmp_path, broken, message):
 
 
 def test_rounding_of_the_coarser_dtype_is_allowed(tmp_path):
-    near = [probe.model_copy(update={"gate": probe.gate * 1.02}) for probe in PROBES]
+    near = [with_gate(probe, probe.expected.gate * 1.02) for probe in PROBES]
     assert not check(tmp_path, probes=near).active
     assert check(tmp_path, probes=near, dtype="bfloat16").active
 
@@ -62,7 +72,7 @@ def test_a_coarse_dtype_does_not_hide_a_push_that_is_missing(tmp_path, broken, m
 
 
 def test_large_coordinates_alone_do_not_fail_a_coarse_dtype(tmp_path):
-    far = [probe.model_copy(update={"projection": 412.0}) for probe in PROBES]
+    far = [probe.model_copy(update=coordinate(412.0)) for probe in PROBES]
     assert check(tmp_path, probes=far, dtype="bfloat16").active
     found = check(tmp_path, "inert", probes=far, dtype="bfloat16")
     assert not found.active
@@ -70,15 +80,15 @@ def test_large_coordinates_alone_do_not_fail_a_coarse_dtype(tmp_path):
 
 
 def test_the_gate_may_be_off_by_a_quarter_at_most(tmp_path):
-    near = [probe.model_copy(update={"projection": 140.0}) for probe in PROBES]
-    off = [probe.model_copy(update={"gate": probe.gate and probe.gate + 0.26}) for probe in near]
+    near = [probe.model_copy(update=coordinate(140.0)) for probe in PROBES]
+    off = [with_gate(p, p.expected.gate and p.expected.gate + 0.26) for p in near]
     assert check(tmp_path, probes=near, dtype="bfloat16").active
     assert "are not the calibrated 1.26" in check(tmp_path, probes=off, dtype="bfloat16").detail
 
 
 def test_other_visuals_than_the_calibrated_ones(tmp_path):
-    other = VisualSource(generator="photos", seed=0, count=2, width=8, height=8, frames=1)
-    found = check(tmp_path, visuals={"image": other})
+    other = StimulusSource(generator="photos", seed=0, count=2, width=8, height=8, frames=1)
+    found = check(tmp_path, stimuli={"image": other})
     assert not found.active
     assert "'photos' cannot be made again" in found.detail
 

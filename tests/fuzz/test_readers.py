@@ -18,7 +18,7 @@ from mars_export.evaluation.suite import read_suite
 from mars_export.families.directory import read_index, weight_map
 from mars_export.inputs.prompts import from_files, from_suite
 from mars_export.inputs.readers import read_prompts, read_suite_texts
-from mars_export.methods.mars.artefact import Calibration
+from mars_export.methods.base import Artefact
 from mars_export.pipeline.preflight import prepare
 from mars_export.pipeline.settings import Settings
 from support import hostile, tiny
@@ -177,7 +177,7 @@ def test_calibrations(made, tmp_path, name):
     @given(structured | near(before))
     def check(content):
         (folder / name).write_bytes(content)
-        refused(Calibration.load, folder, root=tmp_path)
+        refused(Artefact.load, folder, root=tmp_path)
         with tempfile.TemporaryDirectory(dir=made) as target:
             arguments = {"source": tiny.source("gemma3"), "calibration_dir": folder}
             out = Path(target) / "out"

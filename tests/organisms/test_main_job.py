@@ -12,6 +12,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import REPORT_NAME, Report
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.requests import collate
+from mars_export.methods.mars.record import mars_record
 from support.organisms import ORGANISMS, run_card
 
 
@@ -37,7 +38,7 @@ def test_report_shows_the_gap_and_its_repair(report, family):
 
 
 def test_a_visual_as_such_would_open_the_gate_without_recentring(steered, family):
-    calibration = Manifest.read(steered(family)).calibration
+    calibration = mars_record(Manifest.read(steered(family)).calibration)
     opens = calibration.origin - calibration.harmless
     assert all(calibration.shift[m] > 2 * opens for m in calibration.shift if m != "text")
 
@@ -73,7 +74,7 @@ def test_off_is_the_base_bit_for_bit_on_real_requests(loaded, steered, family):
     base = auto.from_pretrained(ORGANISMS / family).eval()
     suite = read_suite(ORGANISMS / family / "suite.jsonl")
     model.steering.enabled = False
-    for modality in Manifest.read(steered(family)).calibration.shift:
+    for modality in Manifest.read(steered(family)).calibration.source.modalities:
         samples = suite.evaluation_samples([modality])[:6]
         batch = collate(processor, [suite.request(s) for s in samples])
         assert model(**batch).logits.equal(base(**batch).logits)

@@ -26,7 +26,7 @@ def test_the_main_job_steers_a_text_only_model(made):
     steered = made[1]
     assert verify_files(steered) == []
     manifest = Manifest.read(steered)
-    assert set(manifest.calibration.shift) == {"text"}
+    assert set(manifest.calibration.source.modalities) == {"text"}
     assert manifest.base.pipeline_tag == "text-generation"
     report = Report.model_validate_json((steered / REPORT_NAME).read_bytes())
     assert report.self_check.active

@@ -16,7 +16,7 @@ from mars_export.checkpoint.integrity import verify_files
 from mars_export.cli.main import main
 from mars_export.common.workspace import RECORD_NAME
 from mars_export.evaluation.report import REPORT_NAME, Report
-from mars_export.methods.mars.artefact import Calibration
+from mars_export.methods.base import Artefact
 from support.hub import running_hub
 
 ORGANISM = Path(__file__).parents[2] / "examples" / "organisms" / "gemma3"
@@ -153,9 +153,9 @@ def test_a_steered_model_is_not_steered_again(steered, tmp_path):
 @pytest.fixture
 def quick_calibration(steered, monkeypatch):
     """The finished calibration instead of another one."""
-    finished = Calibration.load(steered / "calibration")
+    finished = Artefact.load(steered / "calibration")
     monkeypatch.setattr(
-        "mars_export.methods.mars.method.calibrate", lambda *_args, **_options: finished
+        "mars_export.methods.calibrate.calibrate", lambda *_args, **_options: finished
     )
 
 
@@ -211,10 +211,10 @@ def test_subcommands_evaluate_and_describe_again(base, steered, tmp_path, capsys
 RUN = """
 import sys
 from pathlib import Path
-import mars_export.methods.mars.method as module
-from mars_export.methods.mars.artefact import Calibration
+import mars_export.methods.calibrate as module
+from mars_export.methods.base import Artefact
 from mars_export.cli.main import main
-finished = Calibration.load(Path(sys.argv[1]))
+finished = Artefact.load(Path(sys.argv[1]))
 module.calibrate = lambda *_arguments, **_options: finished
 main(sys.argv[2:])
 """

@@ -75,7 +75,7 @@ def test_a_checkpoint_calibrated_in_a_scheme_says_so_and_its_card_loads_it(work,
     manifest = Manifest.read(directory)
     report = Report.model_validate_json((directory / REPORT_NAME).read_bytes())
     config = json.loads((directory / "config.json").read_text())
-    stated = (manifest.calibration.quantization, report.quantization)
+    stated = (manifest.calibration.source.quantization, report.quantization)
     assert {*stated, config["steering"]["quantization"]} == {"torchao-int8"}
     assert "torchao" in manifest.versions
     assert "torchao" in report.versions
@@ -121,7 +121,7 @@ def test_a_base_that_is_stored_quantized_is_steered_as_it_is(work, tmp_path):
     with pytest.raises(ExportError, match="stored quantized already"):
         export(settings.model_copy(update={"quantization": "bnb-4bit"}))
     directory = export(settings)
-    assert Manifest.read(directory).calibration.quantization == "own"
+    assert Manifest.read(directory).calibration.source.quantization == "own"
     stored = directory / "model-00001-of-00002.safetensors"
     assert stored.read_bytes() == (base / "model.safetensors").read_bytes()
     report = Report.model_validate_json((directory / REPORT_NAME).read_bytes())

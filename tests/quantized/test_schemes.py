@@ -125,8 +125,8 @@ def test_layers_that_4_bits_cannot_take_are_named(shape, packs, device, raises):
 
 @pytest.mark.parametrize(("name", "stated"), [(NONE, False), (OWN, True), ("bnb-8bit", True)])
 def test_the_checkpoint_says_what_it_was_calibrated_for(name, stated):
-    record = tiny.record("gemma3", quantization=name)
-    tensors = steering_tensors(record, tiny.torch.ones(tiny.HIDDEN))
+    artefact = tiny.artefact("gemma3", quantization=name)
+    record, tensors = artefact.record, steering_tensors(artefact)
     raw = tiny.BUILDERS["gemma3"]()[1].to_dict()
     rules = steered_config(raw, families()["gemma3"], record, tensors)["steering"]
     assert rules.get("quantization", NONE) == name

@@ -5,14 +5,15 @@ import torch
 from mars_export.common.vocabulary import MODALITIES as VOCABULARY
 from mars_export.runtime.steering import GUARD, MODALITIES, Steering, SteeringSwitch, Trace
 from support import tiny
+from support.artefacts import with_tensors
 from support.oracle import bounded_push
 
 
-def steering(record, direction):
+def steering(calibration, direction):
     from mars_export.checkpoint.tensors import steering_tensors
 
     module = Steering(direction.numel(), SteeringSwitch())
-    module.load_state_dict(steering_tensors(record, direction))
+    module.load_state_dict(steering_tensors(with_tensors(calibration, direction)))
     return module
 
 
@@ -33,11 +34,12 @@ def test_words_agree_with_the_package():
 
 
 def test_push_follows_the_method_on_a_dense_grid():
-    record = tiny.record(
+    calibration = tiny.calibration(
         "qwen3_vl", origin=-8.0, harmful=20.0, cap=35.0, gain=2.0, radius=1.0, separation=40.0
     )
     direction = torch.randn(tiny.HIDDEN, generator=torch.Generator().manual_seed(3))
-    module, unit = steering(record, direction), direction / direction.norm()
+    record = calibration.record
+    module, unit = steering(calibration, direction), direction / direction.norm()
     noise = torch.randn(401, tiny.HIDDEN, generator=torch.Generator().manual_seed(4))
     along = torch.linspace(-60, 80, 401)
     h = noise - (noise @ unit)[:, None] * unit + along[:, None] * unit
@@ -55,8 +57,7 @@ def test_push_follows_the_method_on_a_dense_grid():
 
 
 def test_untouched_positions_keep_their_bits_in_every_dtype():
-    record = tiny.record("gemma3")
-    module = steering(record, torch.ones(tiny.HIDDEN))
+    module = steering(tiny.calibration("gemma3"), torch.ones(tiny.HIDDEN))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         h = torch.randn(1, 9, tiny.HIDDEN).to(dtype)
         where = window(9)
@@ -68,7 +69,7 @@ def test_untouched_positions_keep_their_bits_in_every_dtype():
 
 
 def test_tensors_move_but_are_never_cast():
-    module = steering(tiny.record("gemma3"), torch.ones(tiny.HIDDEN))
+    module = steering(tiny.calibration("gemma3"), torch.ones(tiny.HIDDEN))
     before = module.digest({})
     module.to(torch.bfloat16).half().double()
     assert module.digest({}) == before

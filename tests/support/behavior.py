@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.families import Family, decoder_layers, families
-from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.methods.mars.record import MarsRecord
 from support import tiny, zoo, zoo_inputs
 from support.tiny import random_ids
 
@@ -26,7 +26,7 @@ class Pair:
     """Native and steered model of one family, both in float32."""
 
     family: Family
-    record: CalibrationRecord
+    record: MarsRecord
     direction: torch.Tensor
     base_dir: Path
     directory: Path

@@ -7,7 +7,8 @@ from typing import Any
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, BaseModelSource, FileEntry, Manifest
 from mars_export.evaluation.report import Cell, Rate, Report, SelfCheck, SuiteSource
-from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.methods.base import ArtefactRecord
+from support.artefacts import mars_artefact
 
 SHARD = bytes(range(256)) * 2000
 """Half a megabyte, so that it stands out among the bytes that travel."""
@@ -102,30 +103,30 @@ def _manifest(files: list[FileEntry], source: dict[str, Any]) -> Manifest:
     )
 
 
-def _calibration() -> CalibrationRecord:
-    return CalibrationRecord(
-        model_type="gemma3",
-        layer=1,
-        layers=4,
-        hidden_size=8,
-        dtype="float32",
-        separation=2.0,
-        harmful=1.0,
-        harmless=-1.0,
-        shift={"text": 0.0, "image": 0.3},
-        origin=0.1,
-        cap=0.9,
-        gain=1.0,
-        radius=1.0,
-        refusal_tokens=[1],
-        scores=[],
-        prompts={},
-        visuals={},
-        header_suffixes=[[2, 3]],
-        probes=[],
-        seed=0,
-        seconds=1.0,
-    )
+def _calibration() -> ArtefactRecord:
+    fields = {
+        "model_type": "gemma3",
+        "layer": 1,
+        "layers": 4,
+        "hidden_size": 8,
+        "dtype": "float32",
+        "separation": 2.0,
+        "harmful": 1.0,
+        "harmless": -1.0,
+        "shift": {"text": 0.0, "image": 0.3},
+        "origin": 0.1,
+        "cap": 0.9,
+        "gain": 1.0,
+        "radius": 1.0,
+        "refusal_tokens": [1],
+        "scores": [],
+        "prompts": {},
+        "stimuli": {},
+        "header_suffixes": [[2, 3]],
+        "seed": 0,
+        "seconds": 1.0,
+    }
+    return mars_artefact(fields)
 
 
 def _report(active: bool) -> Report:

@@ -9,13 +9,9 @@ from scipy.stats import binomtest
 from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
 from mars_export.evaluation.report import Cell, Pair, Rate, Report, SelfCheck, SuiteSource
 from mars_export.evaluation.utility import Metric, TaskUtility, Utility
-from mars_export.methods.mars.record import (
-    CalibrationRecord,
-    LayerScore,
-    Probe,
-    PromptSource,
-    VisualSource,
-)
+from mars_export.methods.base import Decision, Probe, PromptSource, StimulusSource
+from mars_export.methods.mars.record import Coordinates, LayerScore, Quantiles
+from support.artefacts import mars_artefact
 
 VERSIONS = {
     "mars-export": "0.1.0",
@@ -52,11 +48,13 @@ def calibration(modalities=("text", "image", "video"), **changes):
             excluded={0: "below 0.2 of the depth", 7: "beyond 0.8 of the depth"}.get(layer),
             separation=3.0 + layer,
             shift={m: shift[m] * (0.6 + 0.1 * layer) for m in modalities},
-            groups={
-                f"{label} text{beside}": (middle - 0.1, middle, middle + 0.15)
+            groups=[
+                Quantiles(
+                    label=label, modality=m, low=middle - 0.1, middle=middle, high=middle + 0.15
+                )
                 for label, middle in (("harmful", 0.4 + 0.08 * layer), ("harmless", 0.0))
-                for beside in ("", *(f" + neutral {m}" for m in modalities if m != "text"))
-            },
+                for m in modalities
+            ],
             induced=4.2 - 0.4 * layer if layer in (3, 4, 5) else None,
             kl=0.012 * layer if layer in (3, 4, 5) else None,
             lift=9.1 - 0.8 * layer if layer in (3, 4, 5) else None,
@@ -68,8 +66,12 @@ def calibration(modalities=("text", "image", "video"), **changes):
         return [round(rng.gauss(middle, spread), 4) for _ in range(n)]
 
     visual = [m for m in modalities if m != "text"]
-    projections = {"harmful text": cloud(4.1, 0.7, 48), "harmless text": cloud(-4.0, 0.8, 48)}
-    projections |= {f"harmless text + neutral {m}": cloud(-3.8, 1.0, 48) for m in visual}
+    clouds = {("harmful", "text"): (4.1, 0.7), ("harmless", "text"): (-4.0, 0.8)}
+    clouds |= {("harmless", m): (-3.8, 1.0) for m in visual}
+    projections = [
+        Coordinates(label=label, modality=m, values=cloud(*place, 48))
+        for (label, m), place in clouds.items()
+    ]
     values = {
         "model_type": "qwen3_vl",
         "layer": 4,
@@ -104,8 +106,8 @@ def calibration(modalities=("text", "image", "video"), **changes):
                 dropped=0,
             ),
         },
-        "visuals": {
-            m: VisualSource(
+        "stimuli": {
+            m: StimulusSource(
                 generator="uniform random color",
                 seed=0,
                 count=24,
@@ -120,17 +122,17 @@ def calibration(modalities=("text", "image", "video"), **changes):
             Probe(
                 modality="text",
                 prompt="a probe",
-                visual=None,
-                projection=3.0,
-                gate=0.8,
-                strength=2.3,
+                stimulus=None,
+                expected=Decision(active=True, gate=0.8, strength=2.3, shown="text"),
+                strength_scale=8.1,
+                significant=True,
             )
         ],
         "projections": projections,
         "seed": 0,
         "seconds": 41.7,
     }
-    return CalibrationRecord(**values | changes)
+    return mars_artefact(values | changes)
 
 
 def base(**changes):

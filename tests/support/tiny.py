@@ -10,8 +10,9 @@ import transformers
 
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
-from mars_export.methods.mars.artefact import Calibration
-from mars_export.methods.mars.record import CalibrationRecord, LayerScore, PromptSource
+from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
+from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
+from support.artefacts import mars_artefact, with_tensors
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END = 320, 300, 301, 302, 303
 HEADER = [310, 311, 312]  # stands for `<start of turn> assistant \n`
@@ -135,13 +136,13 @@ def random_ids(count: int, seed: int = 0) -> list[int]:
     return torch.randint(10, 290, (count,), generator=generator).tolist()
 
 
-def record(family: str, **changes) -> CalibrationRecord:
+def calibration(family: str, **changes) -> ArtefactRecord:
     """A made-up calibration whose gate opens for about half of random requests."""
     score = LayerScore(
         layer=LAYER, consistency=1, separability=5, margin=0.5, combined=1, excluded=None,
         separation=40.0, shift={"image": 0.1},
     )  # fmt: skip
-    source = PromptSource(
+    prompts = PromptSource(
         name="none", sha256="0" * 64, license="apache-2.0", train=1, validation=1, dropped=0
     )
     fields = {
@@ -149,19 +150,27 @@ def record(family: str, **changes) -> CalibrationRecord:
         "dtype": "float32", "separation": 40.0, "harmful": 20.0, "harmless": -20.0,
         "shift": {"text": 0.0, "image": 3.0, "video": -5.0}, "origin": -10.0, "cap": 600.0,
         "gain": 20.0, "radius": 10.0, "refusal_tokens": [5], "scores": [score],
-        "prompts": {"harmful": source, "harmless": source}, "visuals": {},
+        "prompts": {"harmful": prompts, "harmless": prompts}, "stimuli": {},
         "header_suffixes": [HEADER], "probes": [], "seed": 0, "seconds": 0.0,
     }  # fmt: skip
     if family == "gemma3":
         fields["shift"] = {"text": 0.0, "image": 3.0}
-    return CalibrationRecord.model_validate({**fields, **changes})
+    return mars_artefact({**fields, **changes})
+
+
+def record(family: str, **changes) -> MarsRecord:
+    """The numbers of `calibration`."""
+    return mars_record(calibration(family, **changes))
+
+
+def artefact(family: str, **changes) -> Artefact:
+    """`calibration` along a random direction."""
+    direction = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(7))
+    return with_tensors(calibration(family, **changes), direction)
 
 
 def save_calibration(family: str, directory: Path, **changes) -> Path:
-    made = record(family, **changes)
-    direction = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(7))
-    unit = direction / direction.norm()
-    Calibration(made, direction, made.harmful * unit, made.harmless * unit).save(directory)
+    artefact(family, **changes).save(directory)
     return directory
 
 

@@ -12,8 +12,9 @@ import transformers
 
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
-from mars_export.methods.mars.artefact import Calibration
-from mars_export.methods.mars.record import CalibrationRecord, PromptSource
+from mars_export.methods.base import Artefact, CalibrationSource, PromptSource
+from mars_export.methods.mars.layers import rule_tensors
+from mars_export.methods.mars.record import MarsRecord
 
 __all__ = ["PUSH", "SHAPES", "Pair", "Shape", "make_base", "make_steered"]
 
@@ -137,9 +138,8 @@ def make_steered(shape: Shape, base: Path, directory: Path) -> Pair:
     """Export the base with a made-up calibration, by the package's own writer."""
     direction = torch.randn(shape.text["hidden_size"], generator=torch.Generator().manual_seed(1))
     direction /= direction.norm()
-    record = _record(shape)
     calibration = directory / "calibration"
-    Calibration(record, direction, _OPEN * direction, -_OPEN * direction).save(calibration)
+    _artefact(shape, direction).save(calibration)
     source = BaseModelSource(
         repo=None, revision=None, name=f"random-qwen3-vl-{shape.name}", model_type="qwen3_vl",
         architecture="Qwen3VLForConditionalGeneration", license="apache-2.0",
@@ -155,17 +155,24 @@ def make_steered(shape: Shape, base: Path, directory: Path) -> Pair:
     return Pair(base, target, direction, all_of_it - hashing, hashing, _new_bytes(base, target))
 
 
-def _record(shape: Shape) -> CalibrationRecord:
+def _artefact(shape: Shape, direction: torch.Tensor) -> Artefact:
     none = PromptSource(
         name="none", sha256="0" * 64, license="apache-2.0", train=1, validation=1, dropped=0
     )
-    return CalibrationRecord(
-        model_type="qwen3_vl", layer=shape.layer, layers=shape.text["num_hidden_layers"],
-        hidden_size=shape.text["hidden_size"], dtype="bfloat16", separation=2 * _OPEN,
-        harmful=_OPEN, harmless=-_OPEN, shift={"text": 0.0, "image": 0.0, "video": 0.0},
-        origin=-_OPEN, cap=2 * _OPEN, gain=1.0, radius=PUSH / (2 * _OPEN), refusal_tokens=[5],
-        scores=[], prompts={"harmful": none, "harmless": none}, visuals={},
-        header_suffixes=[shape.header], probes=[], seed=0, seconds=0.0,
+    source = CalibrationSource(
+        model_type="qwen3_vl", layers=shape.text["num_hidden_layers"],
+        hidden_size=shape.text["hidden_size"], dtype="bfloat16",
+        modalities=("text", "image", "video"), header_suffixes=[shape.header],
+        prompts={"harmful": none, "harmless": none}, stimuli={}, seed=0, seconds=0.0,
+    )  # fmt: skip
+    record = MarsRecord(
+        layer=shape.layer, separation=2 * _OPEN, harmful=_OPEN, harmless=-_OPEN,
+        shift={"text": 0.0, "image": 0.0, "video": 0.0}, origin=-_OPEN, cap=2 * _OPEN, gain=1.0,
+        radius=PUSH / (2 * _OPEN), refusal_tokens=[5], scores=[],
+    )  # fmt: skip
+    return Artefact.of(
+        "mars", source, record, rules={"layers": [shape.layer], "positions": "turn_end"},
+        tensors=rule_tensors(record, direction, record.gain, record.radius), probes=[],
     )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mars_export.common.plotting import BLUE, GREY, INK, LIGHT, ORANGE, WIDTH, bare, titled
-from mars_export.methods.mars.record import CalibrationRecord, LayerScore
+from mars_export.methods.base import ArtefactRecord
+from mars_export.methods.mars.record import Coordinates, LayerScore, MarsRecord, mars_record
 
 __all__ = ["figure"]
 
@@ -21,27 +22,29 @@ _SCORES: Final = {
 }
 
 
-def figure(record: CalibrationRecord) -> Figure:
+def figure(artefact: ArtefactRecord) -> Figure:
     """Small multiples of the scores; below them the projections, if the record has any."""
-    groups = {name: xs for name, xs in record.projections.items() if xs}
+    record, layers = mars_record(artefact), artefact.source.layers
+    groups = [line for line in record.projections if line.values]
     below = 1.0 + 0.38 * len(groups) if groups else 0.0
     ratios = [2.3, below] if groups else [1.0]
     drawing = Figure(figsize=(WIDTH, 3.0 + below))
     titled(
         drawing,
-        f"Why layer {record.layer} (of 0 to {record.layers - 1})",
+        f"Why layer {record.layer} (of 0 to {layers - 1})",
         "text-only scores (hollow = excluded, band = chosen)"
         + ("; below, validation requests along the direction" if groups else ""),
     )
     panels = drawing.subfigures(2 if groups else 1, 1, squeeze=False, height_ratios=ratios)[:, 0]
     for axes, field in zip(panels[0].subplots(1, len(_SCORES)), _SCORES, strict=True):
         _score(axes, record, field)
+        axes.set_xlim(-0.6, layers - 0.4)
     if groups:
         _projections(panels[1].subplots(), record, groups)
     return drawing
 
 
-def _score(axes: Axes, record: CalibrationRecord, field: str) -> None:
+def _score(axes: Axes, record: MarsRecord, field: str) -> None:
     axes.set_title(_SCORES[field], fontsize=9.5)
     axes.axvline(record.layer, color=BLUE, linewidth=6, alpha=0.18)
     admitted = [s for s in record.scores if s.excluded is None]
@@ -49,7 +52,6 @@ def _score(axes: Axes, record: CalibrationRecord, field: str) -> None:
     axes.plot(*_points(record.scores, field), color=LIGHT, linewidth=1.2)
     axes.plot(*_points(excluded, field), "o", color=GREY, markerfacecolor="white", markersize=5)
     axes.plot(*_points(admitted, field), "o", color=BLUE, markersize=5)
-    axes.set_xlim(-0.6, record.layers - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("layer", fontsize=9)
     axes.tick_params(labelsize=8.5)
@@ -60,14 +62,17 @@ def _points(scores: Sequence[LayerScore], field: str) -> tuple[list[int], list[f
     return [layer for layer, _ in known], [value for _, value in known]
 
 
-def _projections(axes: Axes, record: CalibrationRecord, groups: dict[str, list[float]]) -> None:
+def _projections(axes: Axes, record: MarsRecord, groups: Sequence[Coordinates]) -> None:
     """One strip per group, spread by a fixed seed, with the gate's origin and the cap."""
     spread = np.random.default_rng(0)
-    for row, (name, values) in enumerate(groups.items()):
-        color = ORANGE if name.startswith("harmful") else BLUE
-        height = row + spread.uniform(-0.26, 0.26, len(values))
-        axes.plot(values, height, "o", color=color, alpha=0.45, markersize=3.6, markeredgewidth=0)
-    axes.set_yticks(range(len(groups)), labels=[f"{n} ({len(v)})" for n, v in groups.items()])
+    for row, line in enumerate(groups):
+        color = ORANGE if line.label == "harmful" else BLUE
+        height = row + spread.uniform(-0.26, 0.26, len(line.values))
+        axes.plot(
+            line.values, height, "o", color=color, alpha=0.45, markersize=3.6, markeredgewidth=0
+        )
+    labels = [f"{line.group} ({len(line.values)})" for line in groups]
+    axes.set_yticks(range(len(groups)), labels=labels)
     axes.set_ylim(len(groups) - 0.45, -0.55)
     for x, name in ((record.origin, "gate opens (o)"), (record.cap, "no push beyond (c)")):
         axes.axvline(x, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))

@@ -6,17 +6,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mars_export.calibration.source import Group, Label
 from mars_export.common.plotting import BLUE, GREY, LIGHT, ORANGE, WIDTH, titled
-from mars_export.methods.mars.record import CalibrationRecord
+from mars_export.common.vocabulary import Modality
+from mars_export.methods.base import ArtefactRecord
+from mars_export.methods.mars.record import MarsRecord, mars_record
 
 __all__ = ["figure"]
 
-_COLOUR: Final = {"harmful": ORANGE, "harmless": BLUE}
+_COLOR: Final[dict[Label, str]] = {"harmful": ORANGE, "harmless": BLUE}
 
 
-def figure(record: CalibrationRecord) -> Figure:
+def figure(artefact: ArtefactRecord) -> Figure:
     """Medians with the middle 80 % by layer: text alone, then beside each neutral visual."""
-    shown = ["text", *(f"text + neutral {m}" for m in record.shift if m != "text")]
+    record, modalities = mars_record(artefact), artefact.source.modalities
     drawing = Figure(figsize=(WIDTH, 3.6))
     titled(
         drawing,
@@ -24,25 +27,27 @@ def figure(record: CalibrationRecord) -> Figure:
         "validation requests, re-centered; lines are medians, areas the middle 80 %; "
         f"chosen: layer {record.layer}",
     )
-    panels = drawing.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, shown, strict=True):
-        _panel(axes, record, name)
+    panels = drawing.subplots(1, len(modalities), sharey=True, squeeze=False)[0]
+    for axes, modality in zip(panels, modalities, strict=True):
+        _panel(axes, record, modality)
+        axes.set_xlim(-0.6, artefact.source.layers - 0.4)
     panels[0].set_yticks([0, 1], labels=["harmless text, mean", "harmful text, mean"])
     for axes in panels[1:]:
         axes.tick_params(left=False)
     return drawing
 
 
-def _panel(axes: Axes, record: CalibrationRecord, name: str) -> None:
-    axes.set_title(name)
+def _panel(axes: Axes, record: MarsRecord, modality: Modality) -> None:
+    axes.set_title("text" if modality == "text" else f"text + neutral {modality}")
     axes.axvline(record.layer, color=GREY, linewidth=6, alpha=0.22)
     for y in (0, 1):
         axes.axhline(y, color=LIGHT, linewidth=0.9, zorder=0)
-    for label, color in _COLOUR.items():
+    for label, color in _COLOR.items():
         spread = [
-            (s.layer, *s.groups[key])
+            (s.layer, q.low, q.middle, q.high)
             for s in record.scores
-            if (key := f"{label} {name}") in s.groups
+            for q in s.groups
+            if q.group == Group(label, modality)
         ]
         if not spread:
             continue
@@ -55,6 +60,5 @@ def _panel(axes: Axes, record: CalibrationRecord, name: str) -> None:
             textcoords="offset points", ha="right", va="top" if below else "bottom",
             color=color, fontsize=9,
         )  # fmt: skip
-    axes.set_xlim(-0.6, record.layers - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("layer", fontsize=9)

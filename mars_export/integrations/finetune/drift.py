@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 
 from mars_export.calibration.activations import Reader, Readout
+from mars_export.calibration.data import OPENERS, Measuring
 from mars_export.calibration.directions import text_statistics
 from mars_export.calibration.measurements import beside, neutral_requests
 from mars_export.calibration.meter import Meter
-from mars_export.calibration.options import OPENERS, Options
 from mars_export.calibration.refusal import refusal_tokens
 from mars_export.checkpoint.derived import read_steering
 from mars_export.common.errors import ExportError
@@ -176,7 +176,7 @@ def _requests(
         for harmful, requests in texts.items():
             n = len(requests)
             if modality != "text":
-                visuals = neutral_requests(modality, n, Options(), seed)
+                visuals = neutral_requests(modality, n, Measuring(seed=seed))
                 requests = beside(requests, visuals, range(n))
             shown[modality, harmful] = requests
     return shown

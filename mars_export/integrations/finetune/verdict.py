@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from scipy.stats import binom
 
-from mars_export.calibration.options import LEAST_TRAIN, LEAST_VALIDATION
+from mars_export.calibration.data import LEAST_TRAIN, LEAST_VALIDATION
 from mars_export.integrations.finetune.record import Finding, Group, Snapshot
 
 __all__ = ["COSINE", "MARGIN", "findings", "verdict"]

@@ -25,7 +25,7 @@ def check_requests(directory: Path, modalities: list[Modality]) -> dict[Modality
     if (directory / MANIFEST_NAME).is_file():
         record = Manifest.read(directory).calibration
         found = {m: [p for p in record.probes if p.modality == m] for m in modalities}
-        return {m: [probe_request(record, p) for p in probes] for m, probes in found.items()}
+        return {m: [probe_request(record.source, p) for p in probes] for m, probes in found.items()}
     sets = packaged()
     prompts = [*sets.harmful.validation[:_EACH], *sets.harmless.validation[:_EACH]]
     return {m: [_shown(m, i, prompt) for i, prompt in enumerate(prompts)] for m in modalities}

@@ -1,1 +1,30 @@
 """MARS (arXiv 2606.31876): gated, bounded steering along a text refusal direction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mars_export.methods.base import Artefact, Method, MethodOptions
+from mars_export.methods.mars.record import MarsOptions, MarsRecord
+
+if TYPE_CHECKING:
+    from mars_export.calibration.data import CalibrationData
+
+__all__ = ["MARS"]
+
+
+class _Mars(Method):
+    name = "mars"
+    title = "MARS (modality-agnostic refusal steering)"
+    paper = "2606.31876"
+    Options = MarsOptions
+    Record = MarsRecord
+
+    def calibrate(self, data: CalibrationData, options: MethodOptions) -> Artefact:
+        from mars_export.methods.mars.method import calibrate
+
+        assert isinstance(options, MarsOptions)
+        return calibrate(data, options)
+
+
+MARS = _Mars()

@@ -1,37 +1,158 @@
-"""Scores, shifts and gate of every decoder layer, and which layers may be steered."""
+"""Scores, shifts and gate of every decoder layer, and which layers may be steered (A3.5)."""
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 import torch
 
-from mars_export.calibration import directions as st
-from mars_export.calibration.measurements import Neutral, TextMeasurements
-from mars_export.calibration.shift import GUARD, gate_origin
+from mars_export.calibration import directions
+from mars_export.calibration.activations import Edit
+from mars_export.calibration.measurements import Measurements
+from mars_export.calibration.source import Group
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
-from mars_export.methods.mars.arithmetic import Bounds
-from mars_export.methods.mars.record import LayerScore
+from mars_export.methods.mars.record import LayerScore, Quantiles
+from mars_export.methods.mars.rule import Rule
+from mars_export.methods.mars.shift import gate_origin, measure_shift
 
-__all__ = ["LEAST_SEPARABILITY", "Landscape", "survey"]
+__all__ = ["LayerView", "Layers", "Numbers", "rule_tensors", "score_layers"]
 
 LEAST_SEPARABILITY: Final = 2.0
 """d' below which a layer has no usable direction (A3.9)."""
 
+GUARD: Final = 0.25
+"""Least distance from the gate origin to the harmful centroid, over R (A3.3)."""
+
 _FIRST, _LAST = 0.2, 0.8
 """Share of the depth between which a layer is admissible (A3.5)."""
 
+_DEPTH: Final = "outside the middle of the network"
+_CAP: Final = 0.95
+"""Quantile of harmful validation text that bounds the push (A3.4)."""
+_QUANTILES: Final = (0.1, 0.5, 0.9)
+
+
+class Numbers(Protocol):
+    """What the rule is made from at one layer; a `LayerView` and a `MarsRecord` have it."""
+
+    @property
+    def separation(self) -> float:
+        """R."""
+
+    @property
+    def harmful(self) -> float:
+        """p_u."""
+
+    @property
+    def origin(self) -> float:
+        """O."""
+
+    @property
+    def cap(self) -> float:
+        """C."""
+
+    @property
+    def shift(self) -> dict[Modality, float]:
+        """Beta of every modality, in the order of the steering tensors."""
+
+
+def rule_tensors(
+    numbers: Numbers, direction: torch.Tensor, gain: float, radius: float
+) -> dict[str, torch.Tensor]:
+    """The tensors of `Rule` (A3.6), float32; nothing else puts its scalars together.
+
+    Args:
+        numbers: Coordinates along the direction.
+        direction: (d,) refusal direction, of any length.
+        gain: kappa.
+        radius: rho.
+    """
+    unit = direction.double() / direction.double().norm()
+    slope, longest = gain * numbers.separation, radius * numbers.separation
+    return {
+        "direction": unit.float(),
+        "shift": torch.tensor(list(numbers.shift.values()), dtype=torch.float32),
+        "bounds": torch.tensor([numbers.origin, numbers.harmful, numbers.cap, slope, longest]),
+    }
+
 
 @dataclass(frozen=True)
-class Landscape:
-    """Per-layer results; float64, residual-stream units.
+class LayerView:
+    """One layer: vectors float32, coordinates along its direction in residual-stream units.
+
+    Attributes:
+        layer: Index, from 0.
+        direction: (d,) unit refusal direction r.
+        centroids: Label -> (d,) mean state of training text.
+        vectors: Modality -> (d,) paired shift b.
+        separation: R.
+        harmful: p_u.
+        harmless: p_s.
+        shift: beta of every modality; 0 for text.
+        origin: o.
+        cap: c.
+        coordinates: (N,) float64, re-centered, of every validation group.
+    """
+
+    layer: int
+    direction: torch.Tensor
+    centroids: dict[str, torch.Tensor]
+    vectors: dict[Modality, torch.Tensor]
+    separation: float
+    harmful: float
+    harmless: float
+    shift: dict[Modality, float]
+    origin: float
+    cap: float
+    coordinates: dict[Group, torch.Tensor]
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What this method adds to `steering` in config.json."""
+        return {"layers": [self.layer], "positions": "turn_end"}
+
+    def rule(self, gain: float, radius: float) -> Rule:
+        """The module that ships, with this layer's numbers and this strength."""
+        rule = Rule(len(self.direction), {"modalities": list(self.shift)})
+        rule.load_state_dict(rule_tensors(self, self.direction, gain, radius))
+        return rule
+
+    def steered(self, rule: Rule, modality: Modality) -> Edit:
+        """The run-time rule, for requests of one modality."""
+        index = list(self.shift).index(modality)
+
+        def change(h: torch.Tensor) -> torch.Tensor:
+            rule.to(h.device)
+            pushed: torch.Tensor
+            pushed, _ = rule(h.float(), torch.full(h.shape[:-1], index, device=h.device))
+            return pushed.to(h.dtype)
+
+        return Edit(self.layer, change)
+
+    def pushed_to_the_limit(self, rule: Rule, modality: Modality) -> Edit:
+        """The longest push that cap and radius allow, with the gate held open."""
+        index = list(self.shift).index(modality)
+
+        def change(h: torch.Tensor) -> torch.Tensor:
+            rule.to(h.device)
+            x = h.float()
+            p = rule.coordinate(x, torch.full(h.shape[:-1], index, device=h.device))
+            limit: torch.Tensor = rule.push(x, rule.limit(p))
+            return limit.to(h.dtype)
+
+        return Edit(self.layer, change)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Every layer; float64, residual-stream units.
 
     Attributes:
         text: Difference in means.
-        shift: modality -> (L,) beta; 0 for text.
-        vectors: modality -> (L, d) paired shift b.
-        groups: Name -> (L, N) re-centered validation coordinates.
+        vectors: Modality -> (L, d) paired shift b; text is left out.
+        shift: Modality -> (L,) beta; 0 for text.
+        groups: (L, N) re-centered validation coordinates.
         scores: (3, L) consistency, separability, margin.
         origin: (L,) o.
         cap: (L,) c.
@@ -39,30 +160,38 @@ class Landscape:
         excluded: Reason per layer, None where admissible.
     """
 
-    text: st.TextStatistics
-    shift: dict[Modality, torch.Tensor]
+    text: directions.TextStatistics
     vectors: dict[Modality, torch.Tensor]
-    groups: dict[str, torch.Tensor]
+    shift: dict[Modality, torch.Tensor]
+    groups: dict[Group, torch.Tensor]
     scores: torch.Tensor
     origin: torch.Tensor
     cap: torch.Tensor
     combined: torch.Tensor
     excluded: tuple[str | None, ...]
 
-    def bounds(self, layer: int, gain: float, radius: float) -> Bounds:
-        """The run-time scalars of a layer."""
-        size = float(self.text.separation[layer])
-        return Bounds(
-            float(self.origin[layer]),
-            float(self.text.harmful[layer]),
-            float(self.cap[layer]),
-            gain * size,
-            radius * size,
-        )
+    def __len__(self) -> int:
+        return len(self.excluded)
 
-    def direction(self, layer: int) -> torch.Tensor:
-        """(d,) float32 unit refusal direction of a layer."""
-        return self.text.direction[layer].float()
+    def at(self, layer: int) -> LayerView:
+        """One layer."""
+        text = self.text
+        return LayerView(
+            layer,
+            text.direction[layer].float(),
+            {
+                "harmful": text.centroid_harmful[layer].float(),
+                "harmless": text.centroid_harmless[layer].float(),
+            },
+            {m: vector[layer].float() for m, vector in self.vectors.items()},
+            float(text.separation[layer]),
+            float(text.harmful[layer]),
+            float(text.harmless[layer]),
+            {m: float(beta[layer]) for m, beta in self.shift.items()},
+            float(self.origin[layer]),
+            float(self.cap[layer]),
+            {group: p[layer] for group, p in self.groups.items()},
+        )
 
     def ranking(self) -> list[int]:
         """Admissible layers, best combined score first.
@@ -78,104 +207,89 @@ class Landscape:
 
     def score(self, layer: int) -> LayerScore:
         """The record of one layer, before any causal check."""
-        size = float(self.text.separation[layer])
-        combined = float(self.combined[layer])
-        c, s, m = (_finite(x) for x in self.scores[:, layer].tolist())
+        view, combined = self.at(layer), float(self.combined[layer])
+        size = view.separation
+        consistency, separability, margin = map(_finite, self.scores[:, layer].tolist())
         return LayerScore(
             layer=layer,
-            consistency=c,
-            separability=s,
-            margin=m,
+            consistency=consistency,
+            separability=separability,
+            margin=margin,
             combined=None if math.isnan(combined) else combined,
             excluded=self.excluded[layer],
             separation=size,
-            shift={
-                k: _finite(float(v[layer]) / size) if size else 0.0 for k, v in self.shift.items()
-            },
-            groups=self._quantiles(layer) if size else {},
+            shift={m: _finite(beta / size) if size else 0.0 for m, beta in view.shift.items()},
+            groups=_quantiles(view) if size else [],
         )
 
-    def _quantiles(self, layer: int) -> dict[str, tuple[float, float, float]]:
-        """Where the middle 80 % of each group lie, between the text centroids at 0 and 1."""
-        at = torch.tensor(_QUANTILES)
-        found = {}
-        for name, p in self.groups.items():
-            placed = (p[layer] - self.text.harmless[layer]) / self.text.separation[layer]
-            low, middle, high = placed.double().quantile(at.double()).tolist()
-            found[name] = (_finite(low), _finite(middle), _finite(high))
-        return found
-
     def _failure(self) -> str:
-        inside = [i for i, why in enumerate(self.excluded) if why != _DEPTH]
+        inside = [i for i, reason in enumerate(self.excluded) if reason != _DEPTH]
         best = max(inside, key=lambda i: float(self.scores[1, i]), default=None)
         if best is None:
             return "The model has too few decoder layers to choose one to steer."
         return (
-            f"No usable refusal direction: the best layer is {best} of {len(self.excluded)}, and "
-            f"there {self.excluded[best]}. Choose a base that refuses harmful text reliably, or "
-            "give other prompts."
+            f"No usable refusal direction: the best layer is {best} of {len(self)}, and there "
+            f"{self.excluded[best]}. Choose a base that refuses harmful text reliably, or give "
+            "other prompts."
         )
 
 
-_QUANTILES: Final = (0.1, 0.5, 0.9)
-_DEPTH: Final = "outside the middle of the network"
-
-
-def survey(text: TextMeasurements, neutral: dict[Modality, Neutral]) -> Landscape:
-    """Turn measurements into scores of every layer.
-
-    Args:
-        text: Filtered text.
-        neutral: Harmless text beside neutral visuals, per visual modality.
-    """
-    stats = st.text_statistics(
-        text.harmful.train.readout.states, text.harmless.train.readout.states
-    )
-    held_harmful = text.harmful.validation.readout.states
-    vectors = {modality: seen.shift for modality, seen in neutral.items()}
-    shift: dict[Modality, torch.Tensor] = {"text": torch.zeros_like(stats.separation)}
-    shift.update({m: (b * stats.direction).sum(-1) for m, b in vectors.items()})
+def score_layers(measured: Measurements) -> Layers:
+    """Scores of every layer, and the shifts, which take further forwards."""
+    train = {label: text.train.readout.states for label, text in measured.text.items()}
+    text = directions.text_statistics(train["harmful"], train["harmless"])
+    vectors = {m: measure_shift(measured, m) for m in measured.data.beside}
+    shift: dict[Modality, torch.Tensor] = {"text": torch.zeros_like(text.separation)}
+    shift |= {m: (b * text.direction).sum(-1) for m, b in vectors.items()}
     groups = {
-        "harmful text": st.coordinates(held_harmful, stats.direction),
-        "harmless text": st.coordinates(text.harmless.validation.readout.states, stats.direction),
+        group: directions.coordinates(both.readout.states, text.direction)
+        - shift[group.modality].unsqueeze(-1)
+        for group, both in measured.validation.items()
     }
-    for modality, seen in neutral.items():
-        for label, measured in (("harmful", seen.harmful), ("harmless", seen.validation)):
-            p = st.coordinates(measured.readout.states, stats.direction)
-            groups[f"{label} text + neutral {modality}"] = p - shift[modality].unsqueeze(-1)
-    u, s = groups["harmful text"], groups["harmless text"]
+    u, s = groups[Group("harmful", "text")], groups[Group("harmless", "text")]
+    held = measured.text["harmful"].validation.readout.states
     scores = torch.stack(
         [
-            st.consistency(held_harmful, stats),
-            st.separability(u, s),
-            st.margin(u, s, stats.separation),
+            directions.consistency(held, text),
+            directions.separability(u, s),
+            directions.margin(u, s, text.separation),
         ]
     )
-    harmless = [p for name, p in groups.items() if name.startswith("harmless")]
-    origin = gate_origin(harmless, stats.harmless)
-    cap = u.quantile(st.CAP_QUANTILE, -1)
-    excluded = tuple(_excluded(i, stats, scores, origin) for i in range(len(cap)))
-    admissible = torch.tensor([why is None for why in excluded])
-    combined = st.combine(scores, admissible)
-    return Landscape(stats, shift, vectors, groups, scores, origin, cap, combined, excluded)
+    harmless = [p for group, p in groups.items() if group.label == "harmless"]
+    origin = gate_origin(harmless, text.harmless)
+    cap = u.quantile(_CAP, -1)
+    excluded = tuple(_excluded(i, text, scores, origin) for i in range(len(cap)))
+    admissible = torch.tensor([reason is None for reason in excluded])
+    combined = directions.combine(scores, admissible)
+    return Layers(text, vectors, shift, groups, scores, origin, cap, combined, excluded)
 
 
 def _excluded(
-    layer: int, stats: st.TextStatistics, scores: torch.Tensor, origin: torch.Tensor
+    layer: int, text: directions.TextStatistics, scores: torch.Tensor, origin: torch.Tensor
 ) -> str | None:
     """Why a layer cannot be chosen; None when it can."""
     layers = scores.shape[1]
     if not _FIRST * layers <= layer < _LAST * layers:
         return _DEPTH
-    if not bool(scores[:, layer].isfinite().all() & stats.separation[layer].isfinite()):
+    if not bool(scores[:, layer].isfinite().all() & text.separation[layer].isfinite()):
         return "the activations are not finite"
     separability = float(scores[1, layer])
     if separability < LEAST_SEPARABILITY:
         return f"separability d' = {separability:.2f} is below {LEAST_SEPARABILITY:g}"
-    room = float((stats.harmful[layer] - origin[layer]) / stats.separation[layer])
-    if room < GUARD:
-        return f"gate room (p_u - o) / R = {room:.2f} is below {GUARD:g}"
+    gap = float((text.harmful[layer] - origin[layer]) / text.separation[layer])
+    if gap < GUARD:
+        return f"gate room (p_u - o) / R = {gap:.2f} is below {GUARD:g}"
     return None
+
+
+def _quantiles(view: LayerView) -> list[Quantiles]:
+    at = torch.tensor(_QUANTILES, dtype=torch.float64)
+    result = []
+    for group, p in view.coordinates.items():
+        placed = (p - view.harmless) / view.separation
+        low, middle, high = map(_finite, placed.double().quantile(at).tolist())
+        result.append(Quantiles(**group._asdict(), low=low, middle=middle, high=high))
+    return result
 
 
 def _finite(x: float) -> float:

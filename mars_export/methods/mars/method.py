@@ -1,125 +1,150 @@
-"""Calibration from end to end: from a model and text prompts to a `Calibration`."""
+"""The calibration of MARS from end to end: from a measured model to an `Artefact`."""
 
-import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Final
 
-from mars_export.calibration.activations import Reader
-from mars_export.calibration.measurements import Neutral, measure_neutral, measure_text
-from mars_export.calibration.meter import Meter, Progress
-from mars_export.calibration.options import Options
-from mars_export.calibration.refusal import refusal_tokens
+import torch
+
+from mars_export.calibration.data import CalibrationData
+from mars_export.calibration.measurements import Measurements, measure
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
-from mars_export.inputs.prompts import PromptSets
-from mars_export.inputs.template import header_suffixes
-from mars_export.methods.mars.artefact import Calibration
-from mars_export.methods.mars.assembly import Findings, assemble
-from mars_export.methods.mars.layers import Landscape, survey
-from mars_export.methods.mars.probes import check_probes
-from mars_export.methods.mars.selection import Checks, Trial, choose, try_layer
-from mars_export.methods.mars.strength import tune
+from mars_export.methods.base import Artefact, Decision, Probe
+from mars_export.methods.mars.layers import Layers, LayerView, rule_tensors, score_layers
+from mars_export.methods.mars.record import Coordinates, LayerScore, MarsOptions, MarsRecord
+from mars_export.methods.mars.rule import Rule
+from mars_export.methods.mars.strength import Trial, Tuning, choose, forecast, tune
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "probe"]
+
+_STRONG: Final = 3
+"""Probes of each modality that are pushed."""
+
+_SIGNIFICANT: Final = 0.1
+"""Strength over R from which a push matters."""
 
 
-def calibrate(
-    model: Any,
-    processor: Any,
-    *,
-    prompts: PromptSets,
-    modalities: Sequence[Modality],
-    options: Options | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-    quantization: str = "none",
-) -> Calibration:
+def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
     """Measure where and how to steer a model (MARS, arXiv 2606.31876).
 
-    Only text and neutral visuals are shown to the model; nothing is trained. The model runs in
-    the dtype it was loaded in and is left in evaluation mode.
-
-    Args:
-        model: A Transformers image-text-to-text model.
-        processor: Its processor, with a chat template.
-        prompts: Harmful and harmless text.
-        modalities: What the model takes; `text` may be left out.
-        options: Choices; the defaults if None.
-        seed: Seed of the neutral visuals.
-        progress: Called with (requests done, requests in all).
-        quantization: What the model was loaded in, for the record.
-
-    Returns:
-        The record and its vectors.
+    Only text and neutral stimuli are shown to the model; nothing is trained.
 
     Raises:
         ExportError: The model has no usable refusal direction (the message names the score that
             failed, its value and its threshold), no chat template, or too little memory.
     """
-    began = time.monotonic()
-    options = options or Options()
-    visual: list[Modality] = [modality for modality in modalities if modality != "text"]
-    suffixes = header_suffixes(processor)
-    tokens = refusal_tokens(getattr(processor, "tokenizer", processor), options.openers)
-    meter = Meter(progress)
-    meter.plan(_forecast(prompts, len(visual), options))
-    reader = Reader(model.eval(), processor, tokens, options.batch_size, meter)
-
-    text = measure_text(reader, prompts)
-    neutral: dict[Modality, Neutral] = {
-        m: measure_neutral(reader, text, m, options, seed) for m in visual
-    }
-    landscape = survey(text, neutral)
-    checks: Checks = {"text": text.harmless.validation}
-    checks.update({m: seen.validation for m, seen in neutral.items()})
-    harmful: Checks = {"text": text.harmful.validation}
-    harmful.update({m: seen.harmful for m, seen in neutral.items()})
-    layer, trials = _layer(reader, landscape, checks, options)
-    tuning = tune(reader, landscape, layer, checks, harmful, options)
-    meter.settle()
-
-    findings = Findings(text, neutral, landscape, layer, tuple(trials), tuning)
-    calibration = assemble(
-        findings,
-        prompts,
-        options,
-        model_type=model.config.model_type,
-        dtype=str(model.dtype).removeprefix("torch."),
-        quantization=quantization,
-        refusal_tokens=tokens,
-        header_suffixes=suffixes,
-        seed=seed,
-        seconds=time.monotonic() - began,
+    measured = measure(data, _further(data, options))
+    layers = score_layers(measured)
+    view, trials = choose(measured, layers, options)
+    tuning = tune(measured, view, options)
+    measured.reader.meter.settle()
+    record = MarsRecord(
+        layer=view.layer,
+        separation=view.separation,
+        harmful=view.harmful,
+        harmless=view.harmless,
+        shift=view.shift,
+        origin=view.origin,
+        cap=view.cap,
+        **tuning._asdict(),
+        layer_forced=options.layer is not None,
+        layer_failures=next(t.failures for t in trials if t.layer == view.layer),
+        refusal_tokens=measured.reader.refusal_tokens,
+        scores=_scores(layers, trials),
+        projections=[
+            Coordinates(**group._asdict(), values=p.tolist())
+            for group, p in view.coordinates.items()
+        ],
     )
-    check_probes(calibration.record.probes)
-    return calibration
+    return Artefact.of(
+        "mars",
+        measured.source(),
+        record,
+        rules=view.rules,
+        tensors=_tensors(view, tuning),
+        probes=_probes(measured, record, view.rule(tuning.gain, tuning.radius)),
+    )
 
 
-def _layer(
-    reader: Reader, landscape: Landscape, checks: Checks, options: Options
-) -> tuple[int, list[Trial]]:
-    """The chosen layer; one named in the options is taken if its gate makes sense at all."""
-    layer = options.layer
-    if layer is None:
-        return choose(reader, landscape, checks, options.finalists)
-    layers = len(landscape.excluded)
-    if not 0 <= layer < layers:
-        raise ExportError(f"Layer {layer} does not exist; the model has layers 0 to {layers - 1}.")
-    room = float(landscape.text.harmful[layer] - landscape.origin[layer])
-    if not room > 0:
+def probe(
+    record: MarsRecord, rule: Rule, modality: Modality, prompt: str, stimulus: int | None, p: float
+) -> Probe:
+    """A request at coordinate p with the decision that the rule takes there.
+
+    Args:
+        record: Numbers of the chosen layer.
+        rule: With the tensors that are shipped.
+        modality: Of the request.
+        prompt: Its text.
+        stimulus: The neutral stimulus that it shows.
+        p: Re-centered coordinate along the direction, residual-stream units.
+    """
+    at = torch.tensor(p)
+    gate, strength = float(rule.gate(at)), float(rule.strength(at))
+    # What the gate would be if the coordinate were off by its own size.
+    size = max(record.separation, abs(p) + abs(record.shift[modality]))
+    scale = max(1.0, size / (record.harmful - record.origin))
+    return Probe(
+        modality=modality,
+        prompt=prompt,
+        stimulus=stimulus,
+        expected=Decision(active=strength > 0, gate=gate, strength=strength, shown=modality),
+        gate_scale=scale,
+        strength_scale=record.separation * max(1.0, record.gain * scale),
+        significant=strength > _SIGNIFICANT * record.separation,
+    )
+
+
+def _further(data: CalibrationData, options: MarsOptions) -> int:
+    """About how many requests follow the measurements."""
+    measuring, others = data.measuring, len(data.beside)
+    text = len(data.prompts.harmless.validation)
+    neutral = others * max(measuring.validation_pairs, text)
+    harmful = others * len(data.prompts.harmful.validation)
+    return others * measuring.pairs + forecast((text, neutral, harmful), options)
+
+
+def _tensors(view: LayerView, tuning: Tuning) -> dict[str, torch.Tensor]:
+    """What ships, and the vectors behind it for people."""
+    return {
+        **rule_tensors(view, view.direction, tuning.gain, tuning.radius),
+        **{f"centroid_{label}": vector for label, vector in view.centroids.items()},
+        **{f"shift_vector.{m}": vector for m, vector in view.vectors.items()},
+    }
+
+
+def _scores(layers: Layers, trials: Sequence[Trial]) -> list[LayerScore]:
+    scores = [layers.score(layer) for layer in range(len(layers))]
+    for trial in trials:
+        checked = {"induced": trial.induced, "kl": trial.kl, "lift": trial.lift}
+        scores[trial.layer] = scores[trial.layer].model_copy(update=checked)
+    return scores
+
+
+def _probes(measured: Measurements, record: MarsRecord, rule: Rule) -> list[Probe]:
+    """Of every modality, the strongest pushes and one harmless request with gate 0.
+
+    Raises:
+        ExportError: No probe is pushed, or none is left alone.
+    """
+    probes: list[Probe] = []
+    for line in record.projections:
+        both = measured.validation[line.group]
+        rows = zip(both.requests, both.stimuli, line.values, strict=True)
+        every = [probe(record, rule, line.modality, r.prompt, i, p) for r, i, p in rows]
+        if line.label == "harmful":
+            strongest = sorted(every, key=lambda p: -(p.expected.strength or 0))
+            probes += [p for p in strongest[:_STRONG] if p.expected.active]
+        else:
+            lowest = every[line.values.index(min(line.values))]
+            probes += [lowest] * (lowest.expected.gate == 0)
+    if not any(p.expected.active for p in probes):
         raise ExportError(
-            f"Layer {layer} cannot be steered: its gate origin lies {-room:.3g} above the harmful "
-            "centroid; take another layer."
+            "The gate opens for none of the harmful validation prompts; give more or plainer "
+            "harmful prompts."
         )
-    return layer, [try_layer(reader, landscape, checks, layer)]
-
-
-def _forecast(prompts: PromptSets, visual: int, options: Options) -> int:
-    """About how many requests a calibration runs."""
-    held = len(prompts.harmless.validation)
-    checks = max(options.validation_pairs, held)
-    measured = options.pairs + checks + len(prompts.harmful.validation)
-    trial = 2 * held + 2 * checks * visual
-    tuning = held + (checks + len(prompts.harmful.validation)) * visual
-    tried = 1 if options.layer is not None else options.finalists
-    return len(prompts.prompts) + visual * measured + tried * trial + tuning
+    if not any(p.expected.gate == 0 for p in probes):
+        raise ExportError(
+            "The gate is open for every harmless validation prompt; give more harmless prompts."
+        )
+    return probes

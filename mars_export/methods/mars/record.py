@@ -1,47 +1,75 @@
-"""What calibration decided and why, as JSON. Free of torch, so that a card renders without it."""
+"""The numbers of MARS, as JSON, and its options. Free of torch, so that a card renders without."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Final
 
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from mars_export.calibration.source import Group, Label
+from mars_export.common.record import Record
 from mars_export.common.vocabulary import Modality
+from mars_export.methods.base import ArtefactRecord, MethodOptions, MethodRecord
 
-__all__ = ["CalibrationRecord", "LayerScore", "Probe", "PromptSource", "VisualSource"]
+__all__ = [
+    "KL_LIMIT",
+    "Coordinates",
+    "LayerScore",
+    "MarsOptions",
+    "MarsRecord",
+    "Quantiles",
+    "mars_record",
+]
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PromptSource(_Record):
-    """Where one set of calibration prompts came from."""
-
-    name: str
-    """Packaged set or file name, without its directory."""
-    sha256: str
-    """Digest of the file's bytes."""
-    license: str
-    train: int
-    """Prompts used for directions and centroids, after the filter."""
-    validation: int
-    """Prompts used for layer, gate and cap, after the filter."""
-    dropped: int
-    """Prompts that the model handled the other way (refused harmless, answered harmful)."""
+KL_LIMIT: Final = 0.1
+"""Largest first-token KL on harmless inputs, nats (arXiv 2406.11717; A3.5)."""
 
 
-class VisualSource(_Record):
-    """The neutral pictures or clips of one modality."""
+class MarsOptions(MethodOptions):
+    """What may be fixed instead of measured."""
 
-    generator: str
-    """For example `uniform random color`."""
-    seed: int
-    count: int
-    width: int
-    height: int
-    frames: int
-    """1 for an image."""
+    layer: NonNegativeInt | None = Field(
+        None, description="Expert: decoder layer to steer, from 0, instead of the chosen one."
+    )
+    finalists: PositiveInt = Field(
+        5, description="Expert: layers with the best text scores that are tried at a time."
+    )
+    gain: PositiveFloat | None = Field(
+        None, description="Expert: kappa, growth of the push with the gate, instead of a tuned one."
+    )
+    radius: PositiveFloat | None = Field(
+        None, description="Expert: rho, longest push over R, instead of a tuned one."
+    )
 
 
-class LayerScore(_Record):
-    """Text-only scores of one decoder layer (method A3.5) and its causal tie-break."""
+class _OfGroup(Record):
+    """Something about the validation requests of one label and modality."""
+
+    label: Label
+    modality: Modality
+
+    @property
+    def group(self) -> Group:
+        """Whose it is; its `str()` is for people."""
+        return Group(self.label, self.modality)
+
+
+class Coordinates(_OfGroup):
+    """Re-centered coordinates of a group at the chosen layer, residual-stream units."""
+
+    values: list[float]
+
+
+class Quantiles(_OfGroup):
+    """Where the middle 80 % of a group lie, between the text centroids at 0 and 1."""
+
+    low: float
+    """10 % quantile."""
+    middle: float
+    high: float
+    """90 % quantile."""
+
+
+class LayerScore(Record):
+    """Text-only scores of one decoder layer (A3.5) and its causal tie-break."""
 
     layer: int
     consistency: float
@@ -58,47 +86,24 @@ class LayerScore(_Record):
     """R, the distance of the two text centroids, residual-stream units."""
     shift: dict[Modality, float]
     """Modality shift along the direction over R."""
-    groups: dict[str, tuple[float, float, float]] = Field(default_factory=dict)
-    """10 %, 50 % and 90 % quantiles of the validation coordinates, keyed as `projections`, where 0
-    is the harmless and 1 the harmful text centroid; empty in records without them."""
+    groups: list[Quantiles] = Field(default_factory=list)
     induced: float | None = None
     """Refusal log-odds on harmless text after adding the direction; only for finalists."""
     kl: float | None = None
-    """First-token KL(base || steered) on harmless text with neutral visuals, nats; finalists."""
+    """First-token KL(base || steered) on harmless text with neutral stimuli, nats; finalists."""
     lift: float | None = None
-    """Refusal log-odds that the bounded push adds beside a neutral visual; finalists."""
+    """Refusal log-odds that the bounded push adds beside a neutral stimulus; finalists."""
 
 
-class Probe(_Record):
-    """A request with a known gate, to check that a loaded checkpoint still steers."""
+class MarsRecord(MethodRecord):
+    """Where and how MARS steers; coordinates are along the direction, residual-stream units."""
 
-    modality: Modality
-    prompt: str
-    visual: int | None
-    """Index into the seeded neutral visuals of the modality; None for text."""
-    projection: float
-    """Re-centered coordinate along the direction, residual-stream units."""
-    gate: float
-    strength: float
-    """Length of the push, residual-stream units; at least one probe has a positive one."""
-
-
-class CalibrationRecord(_Record):
-    """Everything about a calibration except its tensors."""
-
-    method: str = "mars"
-    model_type: str
     layer: int
     """Chosen decoder layer, 0-based; the edit is made to its output."""
-    layers: int
-    hidden_size: int
-    dtype: str
-    quantization: str = "none"
-    """A scheme of `--quantization`, or `own` where the base is stored quantized."""
     separation: float
-    """R = |mean harmful - mean harmless|, residual-stream units."""
+    """R = |mean harmful - mean harmless|."""
     harmful: float
-    """p_u, coordinate of the harmful text centroid along the direction."""
+    """p_u, coordinate of the harmful text centroid, where the gate is 1."""
     harmless: float
     """p_s, coordinate of the harmless text centroid."""
     shift: dict[Modality, float]
@@ -117,21 +122,23 @@ class CalibrationRecord(_Record):
     """Causal checks that the layer failed, each with value and threshold; only a forced layer
     can have any."""
     reached: float | None = None
-    """Mean refusal log-odds of harmful text beside neutral visuals, steered; least over the
-    modalities. None without visual modalities."""
+    """Mean refusal log-odds of harmful text beside neutral stimuli, steered; least over the
+    modalities. None without such modalities."""
     goal: float | None = None
     """What `reached` should be at least: that of harmful text alone, less a tolerance."""
     refusal_tokens: list[int]
     """First tokens of the refusal openers, for the refusal log-odds."""
     scores: list[LayerScore]
-    prompts: dict[str, PromptSource]
-    """Keys `harmful` and `harmless`."""
-    visuals: dict[Modality, VisualSource]
-    header_suffixes: list[list[int]]
-    """Token suffixes that end an assistant header of the chat template."""
-    probes: list[Probe]
-    projections: dict[str, list[float]] = Field(default_factory=dict)
-    """Validation coordinates at the chosen layer, for plots: `harmful text`, `harmless text`,
-    `harmless text + neutral image`, ... (re-centered)."""
-    seed: int
-    seconds: float
+    projections: list[Coordinates] = Field(default_factory=list)
+    """Validation requests at the chosen layer, for plots."""
+
+
+def mars_record(artefact: ArtefactRecord) -> MarsRecord:
+    """The numbers of MARS in an artefact of MARS.
+
+    Raises:
+        TypeError: if it is of another method.
+    """
+    if not isinstance(artefact.record, MarsRecord):
+        raise TypeError(f"{artefact.method} is not MARS")
+    return artefact.record

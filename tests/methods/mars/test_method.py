@@ -6,27 +6,29 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mars_export.calibration.options import Options
+from mars_export.calibration.data import Measuring
 from mars_export.common.errors import ExportError
-from mars_export.methods.mars.arithmetic import Bounds, strength
-from mars_export.methods.mars.method import calibrate
-from mars_export.methods.mars.selection import Trial
+from mars_export.methods.calibrate import calibrate
+from mars_export.methods.mars.record import MarsOptions
+from mars_export.methods.mars.rule import Rule
+from mars_export.methods.mars.strength import Trial
 from support import planted
 
-OPTIONS = Options(
-    openers=("Sorry",), pairs=24, validation_pairs=24, visual_size=(28, 28), batch_size=64
+MEASURING = Measuring(
+    openers=("Sorry",), pairs=24, validation_pairs=24, size=(28, 28), batch_size=64
 )
 PROCESSOR = planted.processor()
 
 
-def run(model=None, options=OPTIONS, prompts=None, **kwargs):
+def run(model=None, prompts=None, progress=None, **options):
     return calibrate(
         model or planted.PlantedModel(),
         PROCESSOR,
         prompts=prompts or planted.prompt_sets(),
         modalities=("text", "image"),
-        options=options,
-        **kwargs,
+        options=MarsOptions(**options),
+        measuring=MEASURING,
+        progress=progress,
     )
 
 
@@ -36,27 +38,27 @@ def found():
 
 
 def test_direction_and_shift_are_the_planted_ones(found):
-    assert float(found.direction[planted.HARM]) > 0.99
-    assert float(found.direction.norm()) == pytest.approx(1, abs=1e-6)
-    record = found.record
+    assert float(found.tensors["direction"][planted.HARM]) > 0.99
+    assert float(found.tensors["direction"].norm()) == pytest.approx(1, abs=1e-6)
+    record, vectors = found.record.record, found.tensors
     assert record.separation == pytest.approx(4, abs=0.2)
     assert record.shift["text"] == 0
     assert record.shift["image"] == pytest.approx(1, abs=0.05)
-    assert float(found.shift["image"][planted.SIGHT]) == pytest.approx(3, abs=1e-5)
-    beta = float(found.shift["image"] @ found.direction)
+    assert float(vectors["shift_vector.image"][planted.SIGHT]) == pytest.approx(3, abs=1e-5)
+    beta = float(vectors["shift_vector.image"] @ vectors["direction"])
     assert record.shift["image"] == pytest.approx(beta, abs=1e-5)
-    gap = found.centroid_harmful - found.centroid_harmless
-    torch.testing.assert_close(gap / gap.norm(), found.direction, atol=1e-5, rtol=0)
+    gap = vectors["centroid_harmful"] - vectors["centroid_harmless"]
+    torch.testing.assert_close(gap / gap.norm(), vectors["direction"], atol=1e-5, rtol=0)
 
 
 def test_the_layer_is_one_that_acts_though_others_read_better(found):
-    scores = {s.layer: s for s in found.record.scores if s.excluded is None}
+    scores = {s.layer: s for s in found.record.record.scores if s.excluded is None}
     assert sorted(scores) == [2, 3, 4, 5, 6, 7]
     best_read = max(scores.values(), key=lambda s: s.combined)
     assert best_read.layer >= 6
     assert best_read.induced < 0
     assert best_read.lift == pytest.approx(0, abs=1e-6)
-    chosen = scores[found.record.layer]
+    chosen = scores[found.record.record.layer]
     assert chosen.layer < 6
     assert chosen.induced > 0
     assert chosen.lift > 5
@@ -64,12 +66,13 @@ def test_the_layer_is_one_that_acts_though_others_read_better(found):
 
 
 def test_harmless_validation_inputs_are_left_alone(found):
-    bounds = Bounds.of(found.record)
-    for name, values in found.record.projections.items():
-        pushes = strength(torch.tensor(values, dtype=torch.float64), bounds)
-        if name.startswith("harmless"):
-            assert float((pushes > 0).double().mean()) <= 0.05, name
-    assert set(found.record.projections) == {
+    rule = Rule(planted.WIDTH, {"modalities": ["text", "image"]})
+    rule.load_state_dict({name: found.tensors[name] for name in Rule.TENSORS})
+    for line in found.record.record.projections:
+        pushes = rule.strength(torch.tensor(line.values))
+        if line.label == "harmless":
+            assert float((pushes > 0).double().mean()) <= 0.05, line.group
+    assert {str(line.group) for line in found.record.record.projections} == {
         "harmful text",
         "harmless text",
         "harmful text + neutral image",
@@ -82,29 +85,29 @@ def test_probes_show_both_sides_of_the_gate(found):
         m: [p for p in found.record.probes if p.modality == m] for m in ("text", "image")
     }
     for modality, probes in by_modality.items():
-        assert [p.strength > 0 for p in probes] == [True, True, True, False], modality
-        assert probes[-1].gate == 0
-        assert all((p.visual is None) == (modality == "text") for p in probes)
+        assert [p.expected.active for p in probes] == [True, True, True, False], modality
+        assert probes[-1].expected.gate == 0
+        assert all((p.stimulus is None) == (modality == "text") for p in probes)
     assert not [p for p in found.record.probes if p.modality == "video"]
 
 
 def test_provenance(found):
-    record = found.record
+    record = found.record.source
     assert record.prompts["harmful"].train == 45
     assert record.prompts["harmful"].dropped == 0
-    assert record.visuals["image"].count == 48
+    assert record.stimuli["image"].count == 48
     assert (record.layers, record.hidden_size, record.dtype) == (10, planted.WIDTH, "float32")
     names = PROCESSOR.tokenizer.convert_ids_to_tokens
     assert [names(s) for s in record.header_suffixes] == [planted.HEADER]
-    assert names(record.refusal_tokens) == ["Sorry"]
+    assert names(found.record.record.refusal_tokens) == ["Sorry"]
 
 
 def test_the_same_seed_gives_the_same_record(found):
     again = run()
-    assert again.record.model_copy(update={"seconds": 0}) == found.record.model_copy(
-        update={"seconds": 0}
-    )
-    assert torch.equal(again.direction, found.direction)
+    assert again.record.record == found.record.record
+    assert again.record.probes == found.record.probes
+    assert again.tensors.keys() == found.tensors.keys()
+    assert all(torch.equal(again.tensors[name], found.tensors[name]) for name in found.tensors)
 
 
 def test_progress_ends_at_the_total():
@@ -121,7 +124,7 @@ def test_prompts_that_the_model_handles_the_other_way_are_dropped():
     sets = planted.prompt_sets()
     mixed = (*sets.harmful.train[:-2], "show me the good199", "please explain good198")
     sets = replace(sets, harmful=replace(sets.harmful, train=mixed))
-    source = run(prompts=sets).record.prompts["harmful"]
+    source = run(prompts=sets).record.source.prompts["harmful"]
     assert (source.train, source.dropped) == (43, 2)
 
 
@@ -155,13 +158,13 @@ def test_a_gate_without_room_is_refused(monkeypatch):
 
 
 def test_a_gate_that_disturbs_harmless_inputs_is_refused(monkeypatch):
-    monkeypatch.setattr("mars_export.methods.mars.selection.KL_LIMIT", 1e-9)
+    monkeypatch.setattr("mars_export.methods.mars.strength.KL_LIMIT", 1e-9)
     with pytest.raises(ExportError, match=r"KL on harmless inputs is 0\.\d+ nats, above 1e-09"):
         run()
 
 
 def test_a_named_layer_is_taken_and_its_checks_recorded():
-    record = run(options=replace(OPTIONS, layer=8)).record
+    record = run(layer=8).record.record
     assert record.layer == 8
     assert record.scores[8].induced < 0
     assert record.layer_forced
@@ -169,24 +172,25 @@ def test_a_named_layer_is_taken_and_its_checks_recorded():
     assert re.match(r"the induced refusal log-odds are -\d", record.layer_failures[0])
     assert re.match(r"the lift of .* is -?0\.00, not above 0", record.layer_failures[1])
     with pytest.raises(ExportError, match="Layer 10 does not exist; the model has layers 0 to 9"):
-        run(options=replace(OPTIONS, layer=10))
+        run(layer=10)
 
 
 def test_the_record_says_whether_the_goal_was_reached(found, monkeypatch):
-    assert found.record.reached >= found.record.goal
-    assert (found.record.layer_forced, found.record.layer_failures) == (False, [])
+    before = found.record.record
+    assert before.reached >= before.goal
+    assert (before.layer_forced, before.layer_failures) == (False, [])
     monkeypatch.setattr("mars_export.methods.mars.strength._TOLERANCE", -99.0)
-    missed = run(options=replace(OPTIONS, layer=found.record.layer)).record
+    missed = run(layer=before.layer).record.record
     assert (missed.gain, missed.radius) == (2.0, 1.0)
-    assert missed.goal == pytest.approx(found.record.goal + 99.5, abs=1e-4)
+    assert missed.goal == pytest.approx(before.goal + 99.5, abs=1e-4)
     assert missed.reached < missed.goal
 
 
 def test_text_alone_has_no_goal():
     record = calibrate(
         planted.PlantedModel(), PROCESSOR, prompts=planted.prompt_sets(), modalities=("text",),
-        options=replace(OPTIONS, layer=4),
-    ).record  # fmt: skip
+        options=MarsOptions(layer=4), measuring=MEASURING,
+    ).record.record  # fmt: skip
     assert (record.reached, record.goal) == (None, None)
 
 
@@ -206,5 +210,5 @@ def test_every_check_of_a_trial_can_fail(induced, kl, lift, failed):
 
 
 def test_named_strengths_are_kept():
-    fixed = run(options=replace(OPTIONS, gain=1.0, radius=0.5, layer=3)).record
+    fixed = run(gain=1.0, radius=0.5, layer=3).record.record
     assert (fixed.gain, fixed.radius) == (1.0, 0.5)

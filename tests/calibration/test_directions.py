@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mars_export.calibration import directions as st
-from mars_export.calibration.shift import gate_origin, modality_shift
+from mars_export.methods.mars.shift import gate_origin, paired_shift
 
 LAYERS, WIDTH = 3, 32
 
@@ -83,7 +83,7 @@ def test_paired_shift_cancels_the_text():
     text = rng.normal(scale=50, size=(LAYERS, 64, WIDTH))
     b = rng.normal(size=(LAYERS, WIDTH))
     visual = text + b[:, None] + rng.normal(scale=0.1, size=text.shape)
-    found = modality_shift(torch.from_numpy(text), torch.from_numpy(visual))
+    found = paired_shift(torch.from_numpy(text), torch.from_numpy(visual))
     np.testing.assert_allclose(found, b, atol=0.06)
 
 

@@ -7,13 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mars_export.common.errors import ExportError
-from mars_export.methods.mars.artefact import RECORD_NAME, TENSORS_NAME, Calibration
+from mars_export.methods.base import RECORD_NAME, TENSORS_NAME, Artefact
 from support import tiny
 
 
-def made() -> Calibration:
-    a, b, c, d = torch.randn(4, tiny.HIDDEN, generator=torch.Generator().manual_seed(0))
-    return Calibration(tiny.record("gemma3"), a / a.norm(), b, c, {"image": d})
+def made() -> Artefact:
+    return tiny.artefact("gemma3")
 
 
 def test_round_trip(tmp_path):
@@ -23,12 +22,10 @@ def test_round_trip(tmp_path):
         RECORD_NAME,
         TENSORS_NAME,
     ]
-    back = Calibration.load(tmp_path / "calibration")
+    back = Artefact.load(tmp_path / "calibration")
     assert back.record == saved.record
-    for name in ("direction", "centroid_harmful", "centroid_harmless"):
-        assert torch.equal(getattr(back, name), getattr(saved, name))
-    assert list(back.shift) == ["image"]
-    assert torch.equal(back.shift["image"], saved.shift["image"])
+    assert back.tensors.keys() == saved.tensors.keys()
+    assert all(torch.equal(back.tensors[name], saved.tensors[name]) for name in saved.tensors)
 
 
 def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
@@ -39,7 +36,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr("mars_export.methods.mars.artefact.save_file", fails)
+    monkeypatch.setattr("safetensors.torch.save_file", fails)
     with pytest.raises(OSError, match="no space"):
         made().save(tmp_path)
     assert (tmp_path / TENSORS_NAME).read_bytes() == before
@@ -57,25 +54,36 @@ def damaged(tmp_path, change):
     ("change", "message"),
     [
         (lambda t: t.pop("direction"), "direction is missing"),
-        (lambda t: t.update(direction=torch.ones(3)), r"direction has shape \(3,\), not \(64,\)"),
-        (lambda t: t["centroid_harmful"].fill_(torch.nan), "centroid_harmful is not finite"),
-        (lambda t: t.update({"shift.image": torch.ones(64).half()}), "shift.image is not finite"),
+        (lambda t: t.update(direction=torch.ones(3)), r"direction has shape \[3\], not \[64\]"),
+        (lambda t: t["shift"].fill_(torch.nan), "shift is not finite"),
+        (lambda t: t.update(bounds=t["bounds"].half()), "bounds is not finite float32"),
+        (lambda t: t.update(more=torch.ones(2)), "more has shape"),
     ],
 )
 def test_damaged_tensors_are_named(tmp_path, change, message):
     with pytest.raises(ExportError, match=message):
-        Calibration.load(damaged(tmp_path, change))
+        Artefact.load(damaged(tmp_path, change))
 
 
 def test_missing_and_malformed_records(tmp_path):
     with pytest.raises(ExportError, match="no readable calibration"):
-        Calibration.load(tmp_path)
+        Artefact.load(tmp_path)
     made().save(tmp_path)
     raw = json.loads((tmp_path / RECORD_NAME).read_text())
-    (tmp_path / RECORD_NAME).write_text(json.dumps({**raw, "layer": "third"}))
-    with pytest.raises(ExportError, match="no readable calibration"):
-        Calibration.load(tmp_path)
+    for change, message in (
+        ({"record": {**raw["record"], "layer": "third"}}, r"record: layer: Input should be"),
+        ({"method": "nonsense"}, r"there is no steering method 'nonsense'; choose one of mars"),
+        ({"schema_version": 1}, "schema version 1 is not 2"),
+    ):
+        (tmp_path / RECORD_NAME).write_text(json.dumps({**raw, **change}))
+        with pytest.raises(ExportError, match=message) as caught:
+            Artefact.load(tmp_path)
+        assert "\n" not in str(caught.value)
+    raw.pop("schema_version")
+    (tmp_path / RECORD_NAME).write_text(json.dumps(raw))
+    with pytest.raises(ExportError, match="schema version 'none' is not 2"):
+        Artefact.load(tmp_path)
     made().save(tmp_path)
     (tmp_path / TENSORS_NAME).write_bytes(b"not safetensors")
     with pytest.raises(ExportError, match="no readable calibration"):
-        Calibration.load(tmp_path)
+        Artefact.load(tmp_path)

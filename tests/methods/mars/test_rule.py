@@ -1,14 +1,24 @@
-"""The properties that method A3.4 asks of the rule."""
+"""The properties that A3.4 asks of the rule."""
+
+from typing import NamedTuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mars_export.methods.mars.arithmetic import Bounds, gate, push, strength
+from mars_export.methods.mars.rule import Rule
 
 FINITE = st.floats(-50, 50, width=32)
 LENGTH = st.floats(0.125, 50, width=32)
+
+
+class Bounds(NamedTuple):
+    origin: float
+    harmful: float
+    cap: float
+    slope: float
+    radius: float
 
 
 @st.composite
@@ -19,25 +29,40 @@ def bounds(draw) -> Bounds:
     return Bounds(origin, harmful, cap, draw(st.floats(0.5, 3)) * size, draw(LENGTH))
 
 
+def rule(b, direction=None, shift=0.0):
+    direction = torch.ones(1) if direction is None else direction
+    made = Rule(len(direction), {"modalities": ["text"]})
+    made.load_state_dict(
+        {"direction": direction, "shift": torch.tensor([shift]), "bounds": torch.tensor(b)}
+    )
+    return made
+
+
+def steered(made, h):
+    return made(h, torch.zeros(h.shape[:-1], dtype=torch.long))
+
+
 GRID = torch.linspace(-200, 200, 4001, dtype=torch.float64)
 
 
 @given(bounds())
 @settings(max_examples=60, deadline=None)
 def test_strength_is_bounded_and_zero_where_it_should_be(b):
-    alpha = strength(GRID, b)
+    alpha = rule(b).strength(GRID)
+    origin, _, cap, _, radius = torch.tensor(b).double()
     assert (alpha >= 0).all()
-    assert (alpha <= b.radius).all()
-    assert (alpha[b.origin >= GRID] == 0).all()
-    assert (alpha[b.cap <= GRID] == 0).all()
-    assert (GRID + alpha <= GRID.clamp(min=b.cap) + 1e-9).all()
+    assert (alpha <= radius).all()
+    assert (alpha[origin >= GRID] == 0).all()
+    assert (alpha[cap <= GRID] == 0).all()
+    assert (GRID + alpha <= torch.maximum(GRID, cap) + 1e-9).all()
 
 
 @given(bounds())
 @settings(max_examples=60, deadline=None)
 def test_strength_is_continuous_and_piecewise_linear(b):
-    alpha = strength(GRID, b)
-    steepest = max(b.slope / (b.harmful - b.origin), 1.0)
+    alpha = rule(b).strength(GRID)
+    origin, harmful, _, slope, _ = torch.tensor(b).double().tolist()
+    steepest = max(slope / (harmful - origin), 1.0)
     step = float(GRID[1] - GRID[0])
     assert (alpha.diff().abs() <= steepest * step * (1 + 1e-6) + 1e-9).all()
     bends = alpha.diff().diff().abs() > 1e-6 * max(1.0, steepest)
@@ -51,26 +76,30 @@ def test_push_moves_along_the_direction_only_and_no_further_than_the_radius(b, s
     h = 20 * torch.randn(8, 12, generator=generator)
     r = torch.randn(12, generator=generator)
     r = r / r.norm()
-    moved = push(h, r, shift, b) - h
+    made = rule(b, r, shift)
+    pushed, decision = steered(made, h)
+    moved = pushed - h
     along = moved @ r
     assert torch.allclose(moved, along.unsqueeze(-1) * r, atol=1e-4)
     assert (along <= b.radius + 1e-4).all()
-    assert torch.allclose(along, strength(h @ r - shift, b), atol=1e-3)
+    assert torch.allclose(along, made.strength(h @ r - shift), atol=1e-3)
+    assert torch.allclose(along, decision["strength"], atol=1e-4)
 
 
 def test_known_values():
-    b = Bounds(origin=0.0, harmful=4.0, cap=5.0, slope=8.0, radius=3.0)
+    made = rule(Bounds(origin=0.0, harmful=4.0, cap=5.0, slope=8.0, radius=3.0))
     p = torch.tensor([-1.0, 0.0, 1.0, 1.5, 3.0, 4.5, 5.0, 9.0])
-    assert gate(p, b).tolist() == [0, 0, 0.25, 0.375, 0.75, 1.125, 1.25, 2.25]
-    assert strength(p, b).tolist() == [0, 0, 2, 3, 2, 0.5, 0, 0]
+    assert made.gate(p).tolist() == [0, 0, 0.25, 0.375, 0.75, 1.125, 1.25, 2.25]
+    assert made.strength(p).tolist() == [0, 0, 2, 3, 2, 0.5, 0, 0]
+    assert made.limit(p).tolist() == [3, 3, 3, 3, 2, 0.5, 0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_push_keeps_the_dtype_and_leaves_calm_rows_bit_for_bit(dtype):
-    b = Bounds(origin=0.0, harmful=4.0, cap=5.0, slope=8.0, radius=3.0)
+def test_calm_rows_are_left_bit_for_bit(dtype):
     r = torch.nn.functional.one_hot(torch.tensor(2), 6).float()
+    made = rule(Bounds(origin=0.0, harmful=4.0, cap=5.0, slope=8.0, radius=3.0), r)
     h = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
     h[:, 2] = torch.tensor([-3, -0.5, 0, 5, 7], dtype=dtype)
-    out = push(h, r, 0.0, b)
-    assert out.dtype == dtype
-    assert torch.equal(out, h)
+    out, decision = steered(made, h.float())
+    assert torch.equal(out.to(dtype), h)
+    assert decision["strength"].tolist() == [0] * 5

@@ -1,0 +1,81 @@
+"""What a calibration is given. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mars_export.common.vocabulary import MODALITIES, Modality
+from mars_export.inputs.prompts import PromptSets
+
+__all__ = ["LEAST_TRAIN", "LEAST_VALIDATION", "OPENERS", "CalibrationData", "Measuring"]
+
+LEAST_TRAIN: Final = 16
+LEAST_VALIDATION: Final = 5
+"""Fewest prompts of one label, handled as it says, that a calibration is made from."""
+
+OPENERS: Final[tuple[str, ...]] = (
+    "I'm sorry",
+    "I am sorry",
+    "I can't",
+    "I cannot",
+    "I won't",
+    "I must decline",
+    "Sorry",
+    "As an AI",
+    "Unfortunately",
+    "Apologies",
+)
+"""How refusals usually begin; their first tokens are the refusal tokens."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a model is measured, whatever the method; the defaults are those of the method notes.
+
+    Attributes:
+        openers: Refusal openers of the model.
+        batch_size: Requests per forward; halved by itself when memory runs out.
+        pairs: Neutral stimuli per modality for the shift, each beside a harmless prompt.
+        validation_pairs: Further ones per modality for choices and checks.
+        size: (width, height) of neutral stimuli in pixels.
+        frames: Frames of a neutral clip.
+        seed: Of the neutral stimuli.
+    """
+
+    openers: tuple[str, ...] = OPENERS
+    batch_size: int = 16
+    pairs: int = 128
+    validation_pairs: int = 64
+    size: tuple[int, int] = (224, 224)
+    frames: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """A model and what it is measured with.
+
+    Attributes:
+        model: A Transformers model, in the dtype that it is to be calibrated in.
+        processor: Its processor or tokenizer, with a chat template.
+        prompts: Harmful and harmless text.
+        modalities: What the model takes; `text` may be left out.
+        measuring: How it is measured.
+        quantization: What the model was loaded in, for the record.
+        progress: Called with (requests done, requests in all).
+    """
+
+    model: Any
+    processor: Any
+    prompts: PromptSets
+    modalities: tuple[Modality, ...]
+    measuring: Measuring = field(default_factory=Measuring)
+    quantization: str = "none"
+    progress: Callable[[int, int], None] | None = None
+
+    @property
+    def beside(self) -> tuple[Modality, ...]:
+        """The modalities that stand beside text, in the fixed order."""
+        return tuple(m for m in MODALITIES if m in self.modalities and m != "text")

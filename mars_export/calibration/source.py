@@ -1,0 +1,70 @@
+"""What a calibration was made from, as it is written down. Free of torch."""
+
+from typing import Literal, NamedTuple
+
+from mars_export.common.record import Record
+from mars_export.common.vocabulary import Modality
+
+__all__ = ["CalibrationSource", "Group", "Label", "PromptSource", "StimulusSource"]
+
+Label = Literal["harmful", "harmless"]
+
+
+class Group(NamedTuple):
+    """Calibration requests of one label: text alone, or text beside neutral stimuli."""
+
+    label: Label
+    modality: Modality
+
+    def __str__(self) -> str:
+        beside = "" if self.modality == "text" else f" + neutral {self.modality}"
+        return f"{self.label} text{beside}"
+
+
+class PromptSource(Record):
+    """Where one set of calibration prompts came from."""
+
+    name: str
+    """Packaged set or file name, without its directory."""
+    sha256: str
+    """Digest of the file's bytes."""
+    license: str
+    train: int
+    """Prompts that directions are made from."""
+    validation: int
+    """Prompts that choices are made with; none of them is a training prompt."""
+    dropped: int
+    """Prompts that the model handled the other way (refused harmless, answered harmful)."""
+
+
+class StimulusSource(Record):
+    """The neutral stimuli of one modality; the same values make the same ones again."""
+
+    generator: str
+    """For example `uniform random color`."""
+    seed: int
+    count: int
+    width: int
+    height: int
+    frames: int
+    """1 for an image."""
+
+
+class CalibrationSource(Record):
+    """What a calibration was made from: the same for every method."""
+
+    model_type: str
+    layers: int
+    hidden_size: int
+    dtype: str
+    quantization: str = "none"
+    """A scheme of `--quantization`, or `own` where the base is stored quantized."""
+    modalities: tuple[Modality, ...]
+    """What was calibrated, in the order of the steering tensors; anything else is refused."""
+    header_suffixes: list[list[int]]
+    """Token suffixes that end an assistant header of the chat template."""
+    prompts: dict[str, PromptSource]
+    """Keys `harmful` and `harmless`."""
+    stimuli: dict[Modality, StimulusSource]
+    seed: int
+    seconds: float

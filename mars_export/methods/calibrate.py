@@ -1,0 +1,59 @@
+"""Calibration of a loaded model by any method."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mars_export.calibration.data import CalibrationData, Measuring
+from mars_export.common.vocabulary import Modality
+from mars_export.inputs.prompts import PromptSets
+from mars_export.methods import method_named
+from mars_export.methods.base import Artefact, MethodOptions
+
+__all__ = ["calibrate"]
+
+
+def calibrate(
+    model: Any,
+    processor: Any,
+    *,
+    prompts: PromptSets,
+    modalities: Sequence[Modality],
+    method: str = "mars",
+    options: MethodOptions | None = None,
+    measuring: Measuring | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    quantization: str = "none",
+) -> Artefact:
+    """Measure a model and decide how to steer it.
+
+    The model runs in the dtype it was loaded in and is left in evaluation mode; nothing is trained.
+
+    Args:
+        model: A Transformers model.
+        processor: Its processor or tokenizer, with a chat template.
+        prompts: Harmful and harmless text.
+        modalities: What the model takes; `text` may be left out.
+        method: One of `mars_export.methods.METHODS` that makes checkpoints.
+        options: Its own options; the defaults if None.
+        measuring: How the model is measured; the defaults if None.
+        progress: Called with (requests done, requests in all).
+        quantization: What the model was loaded in, for the record.
+
+    Returns:
+        What every later stage takes.
+
+    Raises:
+        ExportError: There is no such method, it makes no checkpoint, or the model cannot be
+            steered by it; the message says why.
+    """
+    chosen = method_named(method)
+    data = CalibrationData(
+        model,
+        processor,
+        prompts,
+        tuple(modalities),
+        measuring or Measuring(),
+        quantization,
+        progress,
+    )
+    return chosen.calibrate(data, options or chosen.Options())
