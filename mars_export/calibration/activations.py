@@ -18,15 +18,17 @@ __all__ = ["Edit", "Reader", "Readout", "edited", "recorded"]
 
 @dataclass(frozen=True)
 class Edit:
-    """A change to the residual stream at the last position, after one decoder layer.
+    """A change to the residual stream after one decoder layer.
 
     Attributes:
         layer: Decoder layer whose output is changed.
-        change: Maps (B, d) states, in the model's dtype, to new ones of that dtype.
+        change: Maps (..., d) states, in the model's dtype, to new ones of that dtype.
+        everywhere: Whether every position is changed, and not the last one only.
     """
 
     layer: int
     change: Callable[[torch.Tensor], torch.Tensor]
+    everywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ def edited(model: Any, edit: Edit | None) -> Iterator[None]:
 
     def change(_module: Any, _args: Any, output: Any) -> Any:
         hidden = _hidden(output).clone()
-        hidden[:, -1] = edit.change(hidden[:, -1])
+        columns = slice(None) if edit.everywhere else slice(-1, None)
+        hidden[:, columns] = edit.change(hidden[:, columns])
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     handle = decoder_layers(model)[edit.layer].register_forward_hook(change)

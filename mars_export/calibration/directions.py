@@ -14,12 +14,16 @@ __all__ = [
     "combine",
     "consistency",
     "coordinates",
+    "in_the_middle",
     "margin",
     "separability",
     "text_statistics",
 ]
 
 _TAIL: Final = 0.05
+
+_FIRST, _LAST = 0.2, 0.8
+"""Share of the depth between which a layer is admissible (A3.5)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ def text_statistics(harmful: torch.Tensor, harmless: torch.Tensor) -> TextStatis
         (mean_u * direction).sum(-1),
         (mean_s * direction).sum(-1),
     )
+
+
+def in_the_middle(layer: int, layers: int) -> bool:
+    """Whether a layer may be chosen by its depth: not in the first or the last fifth (A3.5)."""
+    return _FIRST * layers <= layer < _LAST * layers
 
 
 def coordinates(states: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,14 @@
 from typing import Final
 
 from mars_export.common.errors import ExportError
+from mars_export.methods.addition import ADDITION
 from mars_export.methods.base import Method
 from mars_export.methods.mars import MARS
+from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = ["METHODS", "method_named"]
 
-METHODS: Final[tuple[Method, ...]] = (MARS,)
+METHODS: Final[tuple[Method, ...]] = (MARS, ADDITION, SAFETY_PROMPT)
 """In the order in which they are listed to people; the first is the default."""
 
 

@@ -25,6 +25,7 @@ from pydantic import (
 from mars_export.calibration.source import CalibrationSource, PromptSource, StimulusSource
 from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.errors import ExportError
+from mars_export.common.markdown import templates
 from mars_export.common.record import Record, VersionedRecord, first_problem
 from mars_export.common.vocabulary import Modality
 
@@ -259,6 +260,11 @@ class Method:
     """Whether it makes a checkpoint; a method that does not is an arm of the evaluation only."""
     Options: type[MethodOptions] = MethodOptions
     Record: type[MethodRecord] = MethodRecord
+    summary: str = ""
+    """For the model card, as are the next three: see `MethodSection`."""
+    formula: str = ""
+    citations: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
     # The defaults are those of a method that needs no calibration and makes no checkpoint.
 
@@ -283,9 +289,13 @@ class Method:
         return request
 
     def card(self, artefact: ArtefactRecord) -> MethodSection:
-        """Its section of the model card.
+        """Its section of the model card; `card.md.j2` is given `record` and `source`.
 
         Raises:
             ExportError: It makes no checkpoint.
         """
-        raise ExportError(f"{artefact.method} makes no checkpoint, so no model card describes it")
+        if not self.exportable:
+            raise ExportError(f"{self.name} makes no checkpoint, so no model card describes it")
+        template = templates(type(self).__module__).get_template("card.md.j2")
+        details = template.render(record=artefact.record, source=artefact.source).strip()
+        return MethodSection(self.summary, self.formula, details, self.citations, self.limits)

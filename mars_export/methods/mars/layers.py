@@ -24,9 +24,6 @@ LEAST_SEPARABILITY: Final = 2.0
 GUARD: Final = 0.25
 """Least distance from the gate origin to the harmful centroid, over R (A3.3)."""
 
-_FIRST, _LAST = 0.2, 0.8
-"""Share of the depth between which a layer is admissible (A3.5)."""
-
 _DEPTH: Final = "outside the middle of the network"
 _CAP: Final = 0.95
 """Quantile of harmful validation text that bounds the push (A3.4)."""
@@ -268,8 +265,7 @@ def _excluded(
     layer: int, text: directions.TextStatistics, scores: torch.Tensor, origin: torch.Tensor
 ) -> str | None:
     """Why a layer cannot be chosen; None when it can."""
-    layers = scores.shape[1]
-    if not _FIRST * layers <= layer < _LAST * layers:
+    if not directions.in_the_middle(layer, scores.shape[1]):
         return _DEPTH
     if not bool(scores[:, layer].isfinite().all() & text.separation[layer].isfinite()):
         return "the activations are not finite"

@@ -1,0 +1,149 @@
+"""The calibration of constant addition: a direction, a layer, and what the push does.
+
+The direction is the difference in means of arXiv 2406.11717 (A3.1). Ours is the choice of the
+layer: of the admissible layers with the best separability on validation text (A3.5), the one at
+which the very push that ships makes harmless text be refused most.
+"""
+
+from typing import Final
+
+import torch
+
+from mars_export.calibration import directions
+from mars_export.calibration.activations import Edit
+from mars_export.calibration.data import CalibrationData
+from mars_export.calibration.measurements import Measurements, measure
+from mars_export.common.errors import ExportError
+from mars_export.methods.addition.record import AdditionOptions, AdditionRecord, Effect, Trial
+from mars_export.methods.addition.rule import Rule
+from mars_export.methods.base import Artefact, Decision, Probe
+
+__all__ = ["calibrate"]
+
+_FINALISTS: Final = 5
+"""Layers that are tried."""
+
+_PROBES: Final = 2
+"""Of every label and modality."""
+
+
+def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
+    """Measure the refusal direction and choose the layer at which adding it acts most.
+
+    Raises:
+        ExportError: The model has no usable text refusal, no layer of that number, or at none of
+            the layers tried does the push cause refusal.
+    """
+    tried = 1 if options.layer is not None else _FINALISTS
+    groups = 1 + len(data.beside)
+    validation = max(data.measuring.validation_pairs, len(data.prompts.harmless.validation))
+    measured = measure(
+        data, tried * len(data.prompts.harmless.validation) + 2 * groups * validation
+    )
+    text = _statistics(measured)
+    trials = _trials(measured, text, options)
+    best = trials[0]
+    if options.layer is None and options.coefficient > 0 and not best.induced > 0:
+        raise ExportError(
+            f"Adding the direction causes no refusal: at layer {best.layer}, the best of "
+            f"{len(trials)} tried, the induced refusal log-odds are {best.induced:.2f}, not above "
+            "0. Choose a larger coefficient, or a base that refuses harmful text reliably."
+        )
+    rule = _rule(text, best.layer, options.coefficient)
+    record = AdditionRecord(
+        layer=best.layer,
+        layer_forced=options.layer is not None,
+        coefficient=options.coefficient,
+        separation=float(text.separation[best.layer]),
+        positions=options.positions,
+        trials=trials,
+        effects=_effects(measured, rule, best.layer),
+    )
+    measured.reader.meter.settle()
+    return Artefact.of(
+        "addition",
+        measured.source(),
+        record,
+        rules={"layers": [best.layer], "positions": options.positions},
+        tensors={"push": rule.push},
+        probes=_probes(measured, float(rule.push.norm())),
+    )
+
+
+def _statistics(measured: Measurements) -> directions.TextStatistics:
+    train = {label: text.train.readout.states for label, text in measured.text.items()}
+    return directions.text_statistics(train["harmful"], train["harmless"])
+
+
+def _rule(text: directions.TextStatistics, layer: int, coefficient: float) -> Rule:
+    push = coefficient * text.separation[layer] * text.direction[layer]
+    rule = Rule(len(push), {})
+    rule.load_state_dict({"push": push.float()})
+    return rule
+
+
+def _edit(rule: Rule, layer: int) -> Edit:
+    """The rule at every position of a prompt: with either policy, the first token is the same."""
+
+    def change(h: torch.Tensor) -> torch.Tensor:
+        pushed: torch.Tensor
+        pushed, _ = rule.to(h.device)(h.float(), torch.zeros(h.shape[:-1], dtype=torch.long))
+        return pushed.to(h.dtype)
+
+    return Edit(layer, change, everywhere=True)
+
+
+def _trials(
+    measured: Measurements, text: directions.TextStatistics, options: AdditionOptions
+) -> list[Trial]:
+    """The layers tried, the one that induces most refusal first."""
+    states = {label: both.validation.readout.states for label, both in measured.text.items()}
+    u, s = (directions.coordinates(states[label], text.direction) for label in states)
+    separability = directions.separability(u, s).nan_to_num(-torch.inf)
+    layers = len(separability)
+    if options.layer is not None and options.layer >= layers:
+        raise ExportError(
+            f"Layer {options.layer} does not exist; the model has layers 0 to {layers - 1}."
+        )
+    admissible = [i for i in range(layers) if directions.in_the_middle(i, layers)]
+    ranked = sorted(admissible, key=lambda layer: -float(separability[layer]))
+    chosen = [options.layer] if options.layer is not None else ranked[:_FINALISTS]
+    if not chosen:
+        raise ExportError("The model has too few decoder layers to choose one to steer.")
+    harmless = measured.text["harmless"].validation.requests
+    trials = []
+    for layer in chosen:
+        edit = _edit(_rule(text, layer, options.coefficient), layer)
+        induced = float(measured.reader.read(harmless, edit=edit).log_odds.mean())
+        trials.append(Trial(layer=layer, separability=float(separability[layer]), induced=induced))
+    sign = 1 if options.coefficient > 0 else -1
+    return sorted(trials, key=lambda trial: -sign * trial.induced)
+
+
+def _effects(measured: Measurements, rule: Rule, layer: int) -> list[Effect]:
+    edit = _edit(rule, layer)
+    effects = []
+    for group, both in measured.validation.items():
+        after = measured.reader.read(both.requests, edit=edit).log_odds
+        before = float(both.readout.log_odds.mean())
+        effects.append(Effect(**group._asdict(), before=before, after=float(after.mean())))
+    return effects
+
+
+def _probes(measured: Measurements, strength: float) -> list[Probe]:
+    """A few requests of every kind; all are pushed alike."""
+    probes = []
+    for group, both in measured.validation.items():
+        expected = Decision(active=True, strength=strength, shown=group.modality)
+        for request, stimulus in list(zip(both.requests, both.stimuli, strict=True))[:_PROBES]:
+            probes.append(
+                Probe(
+                    modality=group.modality,
+                    prompt=request.prompt,
+                    stimulus=stimulus,
+                    expected=expected,
+                    strength_scale=strength,
+                    significant=True,
+                )
+            )
+    return probes

@@ -1,0 +1,34 @@
+"""The rule of constant addition (arXiv 2308.10248, 2312.06681, 2406.11717): h + a R r."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Rule(nn.Module):
+    """Adds one vector. Calibration runs this class, and a checkpoint carries it.
+
+    Buffer, float32: `push` (d,), the refusal direction r with the length a R.
+    """
+
+    TENSORS = ("push",)
+    push: torch.Tensor
+
+    def __init__(self, hidden_size: int, _rules: dict[str, Any]) -> None:
+        super().__init__()
+        self.register_buffer("push", torch.zeros(hidden_size, dtype=torch.float32))
+
+    def forward(
+        self, h: torch.Tensor, modality: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Steer residual streams.
+
+        Args:
+            h: (..., d) float32.
+            modality: (...) long, index into `rules["modalities"]`; every one is pushed alike.
+
+        Returns:
+            The new h, and `strength` (...), the length of the push.
+        """
+        return h + self.push, {"strength": self.push.norm().expand(modality.shape)}
