@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers.models.gemma3 import Gemma3ImageProcessorPil
 
+from mars_export.calibration.data import Measuring
 from mars_export.inputs.prompts import PromptSet, PromptSets
 from support import torchvision_shim
 
@@ -48,6 +49,13 @@ def processor(template: str = TEMPLATE) -> transformers.Gemma3Processor:
     return transformers.Gemma3Processor(
         images, tokenizer, chat_template=template, image_seq_length=4
     )
+
+
+PROCESSOR = processor()
+MEASURING = Measuring(
+    openers=("Sorry",), pairs=24, validation_pairs=24, size=(28, 28), batch_size=64
+)
+"""What the tests of methods calibrate a `PlantedModel` with."""
 
 
 def texts(words: list[str], count: int) -> list[str]:

@@ -6,18 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mars_export.calibration.data import Measuring
 from mars_export.common.errors import ExportError
 from mars_export.methods.calibrate import calibrate
 from mars_export.methods.mars.record import MarsOptions
 from mars_export.methods.mars.rule import Rule
 from mars_export.methods.mars.strength import Trial
 from support import planted
-
-MEASURING = Measuring(
-    openers=("Sorry",), pairs=24, validation_pairs=24, size=(28, 28), batch_size=64
-)
-PROCESSOR = planted.processor()
+from support.planted import MEASURING, PROCESSOR
 
 
 def run(model=None, prompts=None, progress=None, **options):
