@@ -1,18 +1,22 @@
 """The steered config.json, made from the base's by editing its JSON."""
 
 import copy
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.checkpoint.tensors import steering_digest
 from mars_export.common.errors import ExportError
-from mars_export.families import Family, refuse_custom_code
+from mars_export.families import STEERED_TYPE, Family, refuse_custom_code
 from mars_export.methods.base import ArtefactRecord
 from mars_export.runtime.steering import GUARD
 
-__all__ = ["auto_map", "refused", "steered_config"]
+__all__ = ["auto_map", "refused", "steered_config", "steering_rules", "unsteered_config"]
+
+_STEERED: Final = "Steered"
+"""Prefix of a class in the modeling file."""
 
 
 def steered_config(
@@ -47,7 +51,7 @@ def steered_config(
             "the steering could be dropped unseen; give it a text_config that names one"
         )
     config["model_type"] = family.disk_model_type
-    config["architectures"] = [f"Steered{family.generator}"]
+    config["architectures"] = [f"{_STEERED}{family.generator}"]
     config["auto_map"] = auto_map(family)
     rules = {
         "method": record.method,
@@ -61,6 +65,39 @@ def steered_config(
         rules["quantization"] = record.source.quantization
     config["steering"] = {**rules, "sha256": steering_digest(tensors, rules)}
     return config
+
+
+def unsteered_config(config: dict[str, Any], origin: Path) -> dict[str, Any]:
+    """Config of the model beneath the steering: `steered_config`, undone.
+
+    Args:
+        config: A steered config.json.
+        origin: Its directory, for the message.
+
+    Raises:
+        ExportError: if it is not that of a steered checkpoint.
+    """
+    rules = steering_rules(config, origin)
+    native = {k: copy.deepcopy(v) for k, v in config.items() if k not in ("steering", "auto_map")}
+    native["model_type"] = config["model_type"].removeprefix(STEERED_TYPE)
+    native["architectures"] = [
+        str(name).removeprefix(_STEERED) for name in config.get("architectures") or ()
+    ]
+    native.get("text_config", native).update(rules["guarded"])
+    return native
+
+
+def steering_rules(config: dict[str, Any], origin: Path) -> dict[str, Any]:
+    """`config.steering`; raises as `unsteered_config`."""
+    rules = config.get("steering")
+    text = config.get("text_config", config)
+    steered = str(config.get("model_type")).startswith(STEERED_TYPE) and isinstance(text, dict)
+    if not steered or not isinstance(rules, dict) or not isinstance(rules.get("guarded"), dict):
+        raise ExportError(
+            f"{origin} is not a steered checkpoint: its config.json has no steering; give the "
+            "directory that save_pretrained wrote from a steered model"
+        )
+    return rules
 
 
 def auto_map(family: Family) -> dict[str, str]:

@@ -10,16 +10,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from mars_export.checkpoint.config import steering_rules, unsteered_config
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Derivation
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.checkpoint.tensors import STEERING_TENSORS, steering_digest
 from mars_export.common.errors import ExportError
-from mars_export.families import STEERED_TYPE
 from mars_export.families.directory import INDEX, SINGLE, read_json, reuse, weight_map, write_text
 
 __all__ = ["derivation_of", "native_config", "native_view", "read_steering"]
 
-_STEERED_CLASS: Final = "Steered"
 _STEERING: Final = re.compile(rf"(^|\.)layers\.\d+\.steering\.({'|'.join(STEERING_TENSORS)})$")
 _OURS: Final = frozenset({"config.json", MODELING_NAME, MANIFEST_NAME, INDEX, SINGLE})
 
@@ -32,7 +31,7 @@ def read_steering(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tens
     Raises:
         ExportError: if the directory is not steered, or its steering is not what was exported.
     """
-    rules = _rules(directory, _config(directory))
+    rules = steering_rules(_config(directory), directory)
     tensors: dict[str, torch.Tensor] = {}
     for name, shard in weight_map(directory).items():
         if _is_steering(name):
@@ -59,20 +58,12 @@ def derivation_of(directory: Path) -> Derivation:
 
 
 def native_config(directory: Path) -> dict[str, Any]:
-    """The config.json of the model beneath the steering: `steered_config`, undone.
+    """The config.json of the model beneath the steering.
 
     Raises:
         ExportError: if the directory is not steered.
     """
-    raw = _config(directory)
-    rules = _rules(directory, raw)
-    raw = {name: value for name, value in raw.items() if name not in ("steering", "auto_map")}
-    raw["model_type"] = raw["model_type"].removeprefix(STEERED_TYPE)
-    raw["architectures"] = [
-        name.removeprefix(_STEERED_CLASS) for name in raw.get("architectures") or ()
-    ]
-    raw.get("text_config", raw).update(rules["guarded"])
-    return raw
+    return unsteered_config(_config(directory), directory)
 
 
 def native_view(directory: Path, target: Path) -> None:
@@ -141,14 +132,3 @@ def _config(directory: Path) -> dict[str, Any]:
         )
     raw = read_json(directory / "config.json")
     return raw if isinstance(raw, dict) else {}
-
-
-def _rules(directory: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    steered = str(raw.get("model_type", "")).startswith(STEERED_TYPE)
-    rules = raw.get("steering")
-    if not steered or not isinstance(rules, dict) or not isinstance(rules.get("guarded"), dict):
-        raise ExportError(
-            f"{directory} is not a steered checkpoint: its config.json has no steering; give the "
-            "directory that save_pretrained wrote from a steered model"
-        )
-    return rules

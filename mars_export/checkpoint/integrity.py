@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from mars_export.checkpoint.files import Directory, Place
+from mars_export.checkpoint.files import CheckpointFiles, LocalFiles
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.common.progress import Tick
@@ -31,21 +31,23 @@ def verify_files(directory: Path, progress: Tick | None = None) -> list[str]:
     Raises:
         ExportError: if there is no readable manifest.
     """
-    manifest, place = Manifest.read(directory), Directory(directory)
+    manifest, files = Manifest.read(directory), LocalFiles(directory)
     return [
-        *changed_files(place, manifest, progress),
-        *dangerous_files(place, manifest),
-        *(f"{name} {what}" for name, what in place.odd.items() if name in _paths(manifest)),
+        *changed_files(files, manifest, progress),
+        *dangerous_files(files, manifest),
+        *(f"{name} {what}" for name, what in files.irregular.items() if name in _paths(manifest)),
     ]
 
 
-def changed_files(place: Place, manifest: Manifest, progress: Tick | None = None) -> Iterator[str]:
+def changed_files(
+    files: CheckpointFiles, manifest: Manifest, progress: Tick | None = None
+) -> Iterator[str]:
     """Files of the manifest that are missing or have other bytes, each as a sentence.
 
     Args:
-        place: Where the files are.
+        files: The checkpoint's.
         manifest: What they must be.
-        progress: Told how many bytes have been compared, and how many there are.
+        progress: Called with how many bytes have been compared, and how many there are.
     """
     total, done = sum(entry.size for entry in manifest.files), 0
 
@@ -56,23 +58,23 @@ def changed_files(place: Place, manifest: Manifest, progress: Tick | None = None
             progress(done, total)
 
     for entry in manifest.files:
-        if entry.path in place.odd:
+        if entry.path in files.irregular:
             continue
-        if entry.path not in place.sizes:
+        if entry.path not in files.sizes:
             yield f"{entry.path} is missing"
         elif (
-            place.sizes[entry.path] != entry.size or place.sha256(entry.path, count) != entry.sha256
+            files.sizes[entry.path] != entry.size or files.sha256(entry.path, count) != entry.sha256
         ):
             yield f"{entry.path} is not the file that was exported"
 
 
-def dangerous_files(place: Place, manifest: Manifest) -> Iterator[str]:
+def dangerous_files(files: CheckpointFiles, manifest: Manifest) -> Iterator[str]:
     """Files that no export holds, yet would be loaded or run, each as a sentence.
 
     Code and pickles count even when the manifest lists them: it may be forged.
     """
     harmless = {path for path in _paths(manifest) if not path.lower().endswith(_CODE + _PICKLES)}
-    for name in sorted((place.sizes.keys() | place.odd.keys()) - harmless - {MODELING_NAME}):
+    for name in sorted((files.sizes.keys() | files.irregular.keys()) - harmless - {MODELING_NAME}):
         path = PurePosixPath(name.lower())
         if path.parts[0] in _OF_TOOLS:
             continue
@@ -84,12 +86,12 @@ def dangerous_files(place: Place, manifest: Manifest) -> Iterator[str]:
             yield f"{name} is no part of the export, yet it could change what is loaded"
 
 
-def stray_files(place: Place, manifest: Manifest) -> list[str]:
+def stray_files(files: CheckpointFiles, manifest: Manifest) -> list[str]:
     """Files that are no part of the checkpoint and do nothing."""
     known = _paths(manifest) | _OWN
     return sorted(
         name
-        for name in place.sizes.keys() - known
+        for name in files.sizes.keys() - known
         if PurePosixPath(name).parts[0] not in (*_LATER, *_OF_TOOLS)
     )
 

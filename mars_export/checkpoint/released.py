@@ -8,19 +8,16 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 
-from pydantic import BaseModel, ConfigDict
-
 from mars_export._version import __version__
 from mars_export.checkpoint.modeling import modeling_source
+from mars_export.common.record import Record
 from mars_export.families import families
 
 __all__ = ["Release", "present", "released"]
 
 
-class Release(BaseModel):
+class Release(Record):
     """What one version wrote for one family."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: str
     model_type: str

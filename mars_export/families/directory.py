@@ -15,6 +15,7 @@ from mars_export.common.paths import require_inside
 __all__ = [
     "companions",
     "digest",
+    "is_companion",
     "read_config",
     "read_index",
     "read_json",
@@ -100,7 +101,7 @@ def weight_map(base: Path) -> dict[str, str]:
     if (base / SINGLE).exists():  # wins over an index, as it does for Transformers
         try:
             with safe_open(base / SINGLE, "pt") as shard:
-                return dict.fromkeys(shard.keys(), SINGLE)
+                return dict.fromkeys(sorted(shard.keys()), SINGLE)
         except (SafetensorError, OSError) as error:
             raise ExportError(
                 f"{base / SINGLE} is no safetensors file ({error}); download it again"
@@ -126,13 +127,16 @@ def _lies_beside(path: Path, name: str) -> bool:
 
 def companions(base: Path) -> list[Path]:
     """Tokenizer, processor, template, generation and license files of a checkpoint, sorted."""
-    found = [
-        path
-        for path in base.iterdir()
-        if path.is_file() and (path.name in _COMPANIONS or path.name.startswith(_LEGAL))
-    ]
-    templates = base / "additional_chat_templates"
-    return sorted(found + (list(templates.glob("*.jinja")) if templates.is_dir() else []))
+    paths = [*base.iterdir(), *base.glob("additional_chat_templates/*")]
+    return sorted(p for p in paths if is_companion(p.relative_to(base).as_posix()) and p.is_file())
+
+
+def is_companion(path: str) -> bool:
+    """Whether a file, by its path in a checkpoint, is one of them."""
+    folder, _, name = path.rpartition("/")
+    if folder:
+        return folder == "additional_chat_templates" and name.endswith(".jinja")
+    return name in _COMPANIONS or name.startswith(_LEGAL)
 
 
 def reuse(source: Path, target: Path) -> None:

@@ -1,6 +1,5 @@
 """The one commit that makes a repository equal to a steered directory."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
+from mars_export.checkpoint.files import git_blob_id
 from mars_export.checkpoint.manifest import SIGNATURE_NAME, Manifest
 from mars_export.families.directory import digest
 from mars_export.hub.readiness import UNLISTED, published_files
@@ -106,8 +106,7 @@ def _same(path: Path, sha256: str | None, remote: RepoFile | None) -> bool:
         return False
     if remote.lfs is not None:
         return remote.lfs.sha256 == (sha256 or digest(path))
-    content = path.read_bytes()
-    return remote.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return remote.blob_id == git_blob_id(path.read_bytes())
 
 
 def _stale(path: str) -> bool:

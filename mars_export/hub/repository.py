@@ -1,6 +1,6 @@
 """A steered checkpoint on the Hub: most of it is checked by what the Hub publishes of it."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,7 @@ class Repository:
             tree = list(self._api.list_repo_tree(repo, recursive=True, revision=self.commit))
         self.files = {file.path: file for file in tree if isinstance(file, RepoFile)}
         self.sizes = {path: file.size for path, file in self.files.items()}
-        self.odd: dict[str, str] = {}  # a repository holds no links
+        self.irregular: dict[str, str] = {}  # a repository holds no links
 
     def sha256(self, path: str, progress: Callable[[int], None]) -> str:
         """Digest of a file: the published one, or that of the bytes if it is small."""
@@ -60,11 +60,11 @@ class Repository:
         with hub_errors(self._repo, self._api.endpoint):
             return Path(self._api.hf_hub_download(self._repo, path, revision=self.commit))
 
-    def tensors(self, path: str) -> Set[str]:
-        """Names in the header of a safetensors file, which alone is downloaded.
+    def tensors(self, path: str) -> Mapping[str, int]:
+        """Tensor name to bytes of its data; the header alone is downloaded.
 
         Raises:
-            ExportError: if it is missing or no safetensors file.
+            ExportError: if the file is missing or no safetensors file.
         """
         try:
             with hub_errors(self._repo, self._api.endpoint):
@@ -73,4 +73,5 @@ class Repository:
                 )
         except SafetensorsParsingError as error:
             raise ExportError(f"{path} is no safetensors file") from error
-        return frozenset(header.tensors)
+        spans = {name: info.data_offsets for name, info in sorted(header.tensors.items())}
+        return {name: end - start for name, (start, end) in spans.items()}

@@ -5,14 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from mars_export.checkpoint.files import Directory, Place
+from mars_export.checkpoint.files import CheckpointFiles, LocalFiles
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.hub.base import looks_like_path
 from mars_export.hub.repository import Repository
-from mars_export.verification import base, code, contents, signature, steering
+from mars_export.verification import signature
 from mars_export.verification.behavior import behaves
+from mars_export.verification.checks import CHECKS
 from mars_export.verification.report import (
     Check,
     CheckFailedError,
@@ -23,21 +24,6 @@ from mars_export.verification.subject import Subject
 
 __all__ = ["verify"]
 
-_CHECKS: Final[tuple[tuple[str, Callable[[Subject], str]], ...]] = (
-    ("manifest", contents.manifest_is_whole),
-    ("plain files", contents.plain_files),
-    ("exported files", contents.files_are_the_exported),
-    ("nothing else", contents.nothing_else_is_loaded),
-    ("modeling file", code.code_is_ours),
-    ("no other code", code.no_other_code_is_named),
-    ("configuration", steering.config_is_steered),
-    ("weight index", steering.index_is_consistent),
-    ("steering tensors", steering.tensors_are_calibrated),
-    ("steering digest", steering.digest_is_stated),
-    ("base weights", base.weights_are_the_bases),
-    ("base files", base.files_are_the_bases),
-    ("base configuration", base.config_is_the_bases),
-)
 _RUN: Final = "behavior"
 
 
@@ -63,24 +49,24 @@ def verify(
             its calibration. This executes its modeling file, which is ours by then.
         device: Torch device for `run`.
         public_key: PEM file of the one who must have signed the manifest.
-        progress: Told how many bytes have been compared, and how many there are.
+        progress: Called with (bytes compared, bytes in all).
 
     Raises:
         ExportError: if there is no steered checkpoint with a readable manifest, or the key is none.
     """
     key = None if public_key is None else signature.readable_key(Path(public_key))
-    place = _place(str(target), revision, offline=offline, run=run)
-    manifest = Manifest.read(place.fetch(MANIFEST_NAME).parent)
-    subject = Subject(place, manifest, offline, progress)
-    checks = [_check(name, partial(check, subject)) for name, check in _CHECKS]
+    files = _files(str(target), revision, offline=offline, run=run)
+    manifest = Manifest.read(files.fetch(MANIFEST_NAME).parent)
+    subject = Subject(files, manifest, offline, progress)
+    checks = [_check(name, partial(check, subject)) for name, check in CHECKS]
     if key is not None:
         signed = partial(signature.manifest_is_signed, key, subject)
         checks.insert(1, _check("signature", signed))
-    if run and isinstance(place, Directory):
-        checks.append(_behavior(checks, place.root, manifest, device))
+    if run and isinstance(files, LocalFiles):
+        checks.append(_behavior(checks, files.root, manifest, device))
     return Verification(
         target=str(target),
-        commit=place.commit if isinstance(place, Repository) else None,
+        commit=files.commit if isinstance(files, Repository) else None,
         base=manifest.base.name,
         base_commit=manifest.base.revision,
         steering_sha256=manifest.steering_sha256,
@@ -88,14 +74,14 @@ def verify(
     )
 
 
-def _place(target: str, revision: str | None, *, offline: bool, run: bool) -> Place:
+def _files(target: str, revision: str | None, *, offline: bool, run: bool) -> CheckpointFiles:
     directory = Path(target).expanduser()
     if directory.is_dir():
         if revision is not None:
             raise ExportError(f"{target} is a local directory: --revision is for Hub repositories")
         if not (directory / MANIFEST_NAME).is_file():
             Manifest.read(directory)  # says what is missing
-        return Directory(directory)
+        return LocalFiles(directory)
     if looks_like_path(target):
         raise ExportError(f"{target} is not a directory: give a steered one or a repository name")
     if offline or run:
@@ -111,15 +97,15 @@ def _check(name: str, check: Callable[[], str]) -> Check:
     except CheckSkippedError as reason:
         return Check(name=name, status="skipped", detail=str(reason))
     except CheckFailedError as error:
-        return _failed(name, list(error.problems))
+        return _failed(name, error.problems)
     except ExportError as error:
-        return _failed(name, [str(error)])
+        return _failed(name, (str(error),))
     except Exception as error:  # files made to break a reader must not pass
         said = " ".join(str(error).split())[:300]
-        return _failed(name, [f"could not be checked ({type(error).__name__}: {said})"])
+        return _failed(name, (f"could not be checked ({type(error).__name__}: {said})",))
 
 
-def _failed(name: str, problems: list[str]) -> Check:
+def _failed(name: str, problems: tuple[str, ...]) -> Check:
     more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
     return Check(name=name, status="failed", detail=problems[0] + more, problems=problems)
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from mars_export.common.record import Record, VersionedRecord
 
 __all__ = ["Check", "CheckFailedError", "CheckSkippedError", "Verification"]
 
@@ -19,25 +19,20 @@ class CheckSkippedError(Exception):
     """Raised by a check that cannot be made, with the reason."""
 
 
-class Check(BaseModel):
+class Check(Record):
     """One question and its answer."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     status: Literal["passed", "failed", "skipped"]
     detail: str
     """What was compared, or why it was not."""
-    problems: list[str] = []
+    problems: tuple[str, ...] = ()
     """What is wrong, one sentence each."""
 
 
-class Verification(BaseModel):
+class Verification(VersionedRecord):
     """Every check of a checkpoint."""
 
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = 1
     target: str
     """Directory or repository, as given."""
     commit: str | None

@@ -44,13 +44,13 @@ def manifest_is_signed(key: Path, subject: Subject) -> str:
     """The signature beside the manifest. The manifest has the digests of everything else."""
     from model_signing import verifying
 
-    if SIGNATURE_NAME not in subject.place.sizes:
+    if SIGNATURE_NAME not in subject.files.sizes:
         raise CheckFailedError(f"there is no {SIGNATURE_NAME}")
     with tempfile.TemporaryDirectory() as folder:
         # A cache of the Hub has links in place of files, which the library does not follow.
         signed, signature = Path(folder, MANIFEST_NAME), Path(folder, SIGNATURE_NAME)
-        shutil.copyfile(subject.place.fetch(MANIFEST_NAME), signed)
-        shutil.copyfile(subject.place.fetch(SIGNATURE_NAME), signature)
+        shutil.copyfile(subject.files.fetch(MANIFEST_NAME), signed)
+        shutil.copyfile(subject.files.fetch(SIGNATURE_NAME), signature)
         try:
             verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
             verifier.verify(signed, signature)

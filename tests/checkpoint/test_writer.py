@@ -161,7 +161,7 @@ def test_an_error_while_writing_removes_the_target(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer, "save_file", full)
+    monkeypatch.setattr(writer, "write_text", full)
     with pytest.raises(OSError, match="No space"):
         tiny.export("gemma3", tmp_path)
     assert not (tmp_path / "steered").exists()

@@ -30,7 +30,7 @@ def test_a_directory_that_is_not_what_it_says(mars, steered):
     assert (result.code, result.errors) == (1, [])
     assert "✗ nothing else       extra.py is no part of an export" in result.out
     assert result.out.splitlines()[-1].endswith(
-        "NOT verified, 2 of 13 checks failed; do not load it"
+        "NOT verified, 2 of 12 checks failed; do not load it"
     )
 
 

@@ -99,7 +99,7 @@ def test_a_repository_that_was_changed_afterwards(hub, steered, name):
     found = verify("me/steered")
     assert not found.passed
     (check,) = [c for c in found.checks if c.name == "exported files"]
-    assert check.problems == [f"{name} is not the file that was exported"]
+    assert check.problems == (f"{name} is not the file that was exported",)
     assert verify("me/steered", revision=repo.commits[-2].sha).passed
 
 
@@ -117,12 +117,17 @@ def test_weights_of_another_model_under_the_name_of_the_base(hub, steered):
     (steered / "tokenizer_config.json").write_text('{"a": 2}')
     config = json.loads((steered / "config.json").read_bytes())
     config["text_config"]["rms_norm_eps"] = 1.0
-    (steered / "config.json").write_text(json.dumps(config))
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (steered / "config.json").write_text(text)
     refit(steered)
     said = answers(steered)
     assert {name for name, (status, _) in said.items() if status == "failed"} == set(OF_BASE)
     assert f"{SHARD} is not the file of org/tiny@" in said["base weights"][1]
-    assert "differs from that of org/tiny@" in said["base configuration"][1]
+    assert (
+        "config.json differs from that of the export onto org/tiny@"
+        in (said["base configuration"][1])
+    )
+    assert "text_config.rms_norm_eps is 1.0, not" in said["base configuration"][1]
 
 
 def refit(directory, **source):

@@ -33,7 +33,7 @@ def test_one_file_for_each_family():
 def test_what_an_older_version_wrote_is_known(steered, monkeypatch):
     old = "# of 0.0.9\n"
     (steered / "modeling_steered.py").write_text(old)
-    name = "mars_export.verification.code.released"
+    name = "mars_export.verification.checks.released"
     digest = hashlib.sha256(old.encode()).hexdigest()
     for model_type, status in (("gemma3", "passed"), ("llama", "failed")):
         listed = (Release(version="0.0.9", model_type=model_type, sha256=digest),)

@@ -43,7 +43,7 @@ def forge(directory, change=lambda manifest: None):
 def edit(path, change):
     content = json.loads(path.read_bytes())
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def test_an_export_is_verified(steered):
@@ -99,10 +99,10 @@ def test_a_missing_and_an_altered_file(steered):
     (steered / SHARD).write_bytes(b"x")
     found = verify(steered)
     (check,) = [c for c in found.checks if c.name == "exported files"]
-    assert check.problems == [
+    assert check.problems == (
         "generation_config.json is missing",
         f"{SHARD} is not the file that was exported",
-    ]
+    )
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "loop", "/dev/zero"])
@@ -178,29 +178,83 @@ def rule(name, value):
 
 
 @pytest.mark.parametrize(
-    ("change", "check"),
+    ("change", "check", "why"),
     [
-        (lambda c: c["auto_map"].update(AutoModel="someone/else--m.Model"), "no other code"),
-        (lambda c: c["auto_map"].update(AutoTokenizer="tok.Tok"), "no other code"),
-        (lambda c: c.update(transformers_weights="other.json"), "no other code"),
-        (lambda c: c["vision_config"].update(auto_map={"AutoModel": "m.M"}), "no other code"),
-        (lambda c: c.update(model_type="gemma3"), "configuration"),
-        (lambda c: c.update(architectures=["Gemma3ForConditionalGeneration"]), "configuration"),
-        (lambda c: c["text_config"].update(hidden_activation="gelu"), "configuration"),
-        (rule("layer", 1), "configuration"),
-        (rule("header_suffixes", []), "configuration"),
-        (rule("guarded", {}), "configuration"),
-        (rule("refused", {"x": "image"}), "configuration"),
-        (rule("method", "none"), "configuration"),
-        (rule("sha256", "0" * 64), "steering digest"),
-        (lambda c: c.update(steering=None), "configuration"),
-        (lambda c: c.update(text_config=[]), "configuration"),
+        (
+            lambda c: c["auto_map"].update(AutoModel="someone/else--m.Model"),
+            "configuration",
+            'auto_map.AutoModel is "someone/else--m.Model", not "modeling_steered.SteeredGemma3Mod',
+        ),
+        (
+            lambda c: c["auto_map"].update(AutoTokenizer="tok.Tok"),
+            "configuration",
+            "auto_map.AutoTokenizer does not belong there",
+        ),
+        (
+            lambda c: c.update(transformers_weights="other.json"),
+            "no other code",
+            "loads something else",
+        ),
+        (
+            lambda c: c["vision_config"].update(auto_map={"AutoModel": "m.M"}),
+            "no other code",
+            "below its top level",
+        ),
+        (lambda c: c.update(model_type="gemma3"), "configuration", "is not a steered checkpoint"),
+        (
+            lambda c: c.update(model_type="steered_llama"),
+            "configuration",
+            'model_type is "steered_llama", not "steered_gemma3"',
+        ),
+        (
+            lambda c: c.update(architectures=["Gemma3ForConditionalGeneration"]),
+            "configuration",
+            'architectures is ["Gemma3',
+        ),
+        (
+            lambda c: c["text_config"].update(hidden_activation="gelu"),
+            "configuration",
+            'text_config.hidden_activation is "gelu"',
+        ),
+        (rule("layer", 1), "configuration", "steering.layer is 1, not 2"),
+        (rule("header_suffixes", []), "configuration", "steering.header_suffixes is [], not"),
+        (rule("guarded", {}), "configuration", "steering.guarded"),
+        (rule("refused", {"x": "image"}), "configuration", "steering.refused"),
+        (rule("method", "none"), "configuration", 'steering.method is "none", not "mars"'),
+        (rule("more", 1), "configuration", "steering.more does not belong there"),
+        (lambda c: c["steering"].pop("layer"), "configuration", "steering.layer is missing"),
+        (rule("sha256", "0" * 64), "configuration", "steering.sha256 is"),
+        (lambda c: c.update(steering=None), "configuration", "is not a steered checkpoint"),
+        (lambda c: c.update(text_config=[]), "configuration", "is not a steered checkpoint"),
     ],
 )
-def test_a_config_that_says_something_else(steered, change, check):
+def test_a_config_that_says_something_else(steered, change, check, why):
     edit(steered / "config.json", change)
     forge(steered)
-    assert check in failures(steered)
+    failure = failures(steered)[check]
+    assert why in failure
+    assert "\n" not in failure
+
+
+def test_the_same_config_in_other_bytes(steered):
+    path = steered / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes())))
+    forge(steered)
+    assert failures(steered) == {
+        "configuration": "config.json differs from that of the export: "
+        "the same content in other bytes"
+    }
+
+
+def test_another_digest_in_the_manifest(steered):
+    forge(steered, lambda manifest: manifest.update(steering_sha256="0" * 64))
+    assert "the manifest states another digest" in failures(steered)["configuration"]
+
+
+@pytest.mark.parametrize("change", [{"norm": 2.0}, {"shape": [1]}, {"name": "other"}])
+def test_other_tensors_in_the_manifest(steered, change):
+    forge(steered, lambda manifest: manifest["tensors"][0].update(change))
+    assert failures(steered) == {"steering tensors": "the manifest states other steering tensors"}
 
 
 @pytest.mark.parametrize(
@@ -227,24 +281,37 @@ def steering_of(directory):
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    "change",
     [
-        (lambda t, p: t[f"{p}.direction"].zero_(), "has norm 0, not 1"),
-        (lambda t, p: t[f"{p}.bounds"][0].fill_(torch.nan), "is not finite float32"),
-        (lambda t, p: t[f"{p}.shift"][1].neg_(), "shift is not what the calibration gives"),
-        (lambda t, p: t[f"{p}.direction"].copy_(t[f"{p}.direction"].flip(0)), "direction is not"),
-        (lambda t, p: t.update({f"{p}.bounds": t[f"{p}.bounds"].half()}), "is not finite float32"),
-        (lambda t, p: t.update({f"{p}.bounds": torch.zeros(2)}), "has not the shape"),
-        (lambda t, p: t.pop(f"{p}.shift"), "steering.safetensors holds"),
-        (lambda t, p: t.update(extra=torch.zeros(1)), "steering.safetensors holds"),
+        lambda t, p: t[f"{p}.direction"].zero_(),
+        lambda t, p: t[f"{p}.bounds"][0].fill_(torch.nan),
+        lambda t, p: t[f"{p}.shift"][1].neg_(),
+        lambda t, p: t[f"{p}.direction"].copy_(t[f"{p}.direction"].flip(0)),
+        lambda t, p: t.update({f"{p}.bounds": t[f"{p}.bounds"].half()}),
+        lambda t, p: t.update({f"{p}.bounds": torch.zeros(2)}),
+        lambda t, p: t.pop(f"{p}.shift"),
+        lambda t, p: t.update(extra=torch.zeros(1)),
     ],
 )
-def test_tensors_that_are_not_the_calibrated(steered, change, why):
+def test_tensors_that_are_not_the_calibrated(steered, change):
     tensors, prefix = steering_of(steered)
     change(tensors, prefix)
-    save_file(tensors, steered / "steering.safetensors")
+    save_file(tensors, steered / "steering.safetensors", {"format": "pt"})
     forge(steered)
-    assert why in failures(steered)["steering tensors"]
+    assert failures(steered)["steering tensors"] == (
+        "steering.safetensors is not what the calibration gives"
+    )
+
+
+def test_an_index_that_leaves_the_steering_out(steered):
+    _, prefix = steering_of(steered)
+
+    def move(index):
+        index["weight_map"][f"{prefix}.bounds"] = SHARD
+
+    edit(steered / "model.safetensors.index.json", move)
+    forge(steered)
+    assert f'{prefix}.bounds is "{SHARD}"' in failures(steered)["weight index"]
 
 
 def test_another_calibration_than_the_manifest_records(steered):

@@ -1,0 +1,175 @@
+"""What an export writes, as data: the writer writes it, and verification compares with it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, NamedTuple
+
+import torch
+from safetensors.torch import save
+
+from mars_export.checkpoint.config import steered_config, unsteered_config
+from mars_export.checkpoint.files import CheckpointFiles, tensor_sizes
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
+from mars_export.checkpoint.tensors import TENSORS_NAME, steering_tensors
+from mars_export.common.errors import ExportError
+from mars_export.families import Family, family_of
+from mars_export.families.directory import (
+    INDEX,
+    SINGLE,
+    companions,
+    is_companion,
+    read_config,
+    read_index,
+    read_json,
+    weight_map,
+)
+from mars_export.methods.base import Artefact
+
+__all__ = ["CALIBRATION", "Base", "ExpectedFiles", "expected", "named_tensors"]
+
+CALIBRATION: Final = "calibration/"
+_RENAMED: Final = {SINGLE: "model-00001-of-00002.safetensors"}
+"""`model.safetensors` would win over the index, and the steering shard would not be read."""
+
+
+class ExpectedFiles(NamedTuple):
+    """Every file of a steered checkpoint but its manifest, by path."""
+
+    copied: dict[str, str]
+    """Path to the path of the base's file with the same bytes."""
+    written: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an export reads of the base model.
+
+    Attributes:
+        family: Its family.
+        config: Its config.json.
+        weights: Tensor name to shard.
+        index: `metadata` of its index, with `total_size` in bytes.
+        companions: Tokenizer, processor, template and license files.
+    """
+
+    family: Family
+    config: dict[str, Any]
+    weights: dict[str, str]
+    index: dict[str, Any]
+    companions: tuple[str, ...]
+
+    @classmethod
+    def read(cls, directory: Path, family: Family | None = None) -> "Base":
+        """A base model on this machine.
+
+        Args:
+            directory: The base model.
+            family: Its family, where it is not one with a file (`inspect_family`).
+
+        Raises:
+            ExportError: if it is incomplete, damaged or not supported.
+        """
+        config = read_config(directory)
+        weights = weight_map(directory)
+        index = _metadata(directory / INDEX) if (directory / INDEX).exists() else {}
+        if not index.get("total_size"):
+            shards = {directory / name for name in weights.values()}
+            index["total_size"] = sum(sum(tensor_sizes(shard).values()) for shard in shards)
+        family = family or family_of(config["model_type"])
+        paths = (path.relative_to(directory).as_posix() for path in companions(directory))
+        return cls(family, config, weights, index, tuple(paths))
+
+    @classmethod
+    def published(cls, files: CheckpointFiles, family: Family) -> "Base":
+        """A base model on the Hub, without a download of its weights.
+
+        Raises:
+            ExportError: if a file is missing or damaged.
+        """
+        config = read_config(files.fetch("config.json").parent)
+        index = _metadata(files.fetch(INDEX)) if INDEX in files.sizes else {}
+        if SINGLE in files.sizes:
+            weights = dict.fromkeys(files.tensors(SINGLE), SINGLE)
+        else:
+            weights = read_index(files.fetch(INDEX))
+        if not index.get("total_size"):
+            sizes = (files.tensors(shard).values() for shard in set(weights.values()))
+            index["total_size"] = sum(map(sum, sizes))
+        return cls(family, config, weights, index, tuple(filter(is_companion, sorted(files.sizes))))
+
+    @classmethod
+    def beneath(cls, files: CheckpointFiles, manifest: Manifest, family: Family) -> "Base":
+        """The base of a steered checkpoint, worked out from the checkpoint: an export, undone.
+
+        Raises:
+            ExportError: if config.json or the index is missing or not that of a steered checkpoint.
+        """
+        folder = files.fetch("config.json").parent
+        config = unsteered_config(read_config(folder), folder)
+        path = files.fetch(INDEX)
+        weights = {name: shard for name, shard in read_index(path).items() if shard != TENSORS_NAME}
+        index = _metadata(path)
+        if isinstance(size := index.get("total_size"), int):
+            index["total_size"] = size - sum(files.tensors(TENSORS_NAME).values())
+        paths = (entry.path for entry in manifest.files if is_companion(entry.path))
+        return cls(family, config, weights, index, tuple(paths))
+
+
+def expected(base: Base, artefact: Artefact) -> ExpectedFiles:
+    """What an export of this calibration onto a base consists of.
+
+    Raises:
+        ExportError: if the calibration does not fit the base.
+    """
+    if artefact.record.source.model_type != base.family.model_type:
+        raise ExportError(
+            f"the calibration was made for {artefact.record.source.model_type!r}, the base is "
+            f"{base.family.model_type!r}; calibrate this base"
+        )
+    short = steering_tensors(artefact)
+    config = steered_config(base.config, base.family, artefact.record, short)
+    tensors = named_tensors(base.family, artefact)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    index = {
+        "metadata": {**base.index, "total_size": base.index["total_size"] + size},
+        "weight_map": {
+            **{name: _RENAMED.get(shard, shard) for name, shard in base.weights.items()},
+            **dict.fromkeys(tensors, TENSORS_NAME),
+        },
+    }
+    copied = {_RENAMED.get(shard, shard): shard for shard in sorted(set(base.weights.values()))}
+    copied |= {path: path for path in base.companions}
+    written = {
+        **{f"{CALIBRATION}{name}": content for name, content in _saved(artefact).items()},
+        TENSORS_NAME: save(tensors, metadata={"format": "pt"}),
+        "config.json": _json(config),
+        INDEX: _json(index),
+        MODELING_NAME: modeling_source(base.family).encode(),
+    }
+    return ExpectedFiles(copied, written)
+
+
+def named_tensors(family: Family, artefact: Artefact) -> dict[str, torch.Tensor]:
+    """The steering tensors by their names in the checkpoint."""
+    tensors = steering_tensors(artefact)
+    prefix = f"{family.decoder}.layers.{artefact.record.layers[0]}.steering"
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _saved(artefact: Artefact) -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        artefact.save(Path(folder))
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _metadata(index: Path) -> dict[str, Any]:
+    raw = read_json(index)
+    metadata = raw.get("metadata") if isinstance(raw, dict) else None
+    return dict(metadata) if isinstance(metadata, dict) else {}
