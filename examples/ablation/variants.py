@@ -87,7 +87,7 @@ def _safe_centroid(record: MarsRecord) -> dict[str, object]:
 VARIANTS = (
     Variant("MARS", "refuses harm in every modality, leaves the rest alone", lambda _: {}),
     Variant("constant steering", "over-refuses everything", _constant),
-    Variant("no re-centring", "over-refuses harmless pictures", _no_recentering),
+    Variant("no re-centering", "over-refuses harmless pictures", _no_recentering),
     Variant("no gate", "over-refuses everything within the trust region", _no_gate),
     Variant("gate opens at the midpoint", "misses harmful pictures", _midpoint),
     Variant("gate opens at the harmless centroid", "over-refuses some", _safe_centroid),

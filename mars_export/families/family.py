@@ -51,7 +51,7 @@ class Family(BaseModel):
     """Auto class that people load the model with."""
     pipeline_tag: str
     modalities: tuple[Modality, ...]
-    """Modalities that the model can tell apart, so that each gets its own re-centring."""
+    """Modalities that the model can tell apart, so that each gets its own re-centering."""
     placeholders: dict[Modality, str]
     """Modality to the configuration attribute that holds a token id which shows it: the placeholder
     or, where image and video share one, the token that opens a clip."""
