@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -279,6 +280,10 @@ class Method:
     def rule_source(self) -> str:
         """The part of the modeling file that is the method's own; imports only torch."""
         return (files(type(self).__module__) / "rule.py").read_text("utf-8")
+
+    def rule_class(self) -> Any:
+        """The `Rule` in that file, which calibration runs. Imports torch."""
+        return import_module(f"{type(self).__module__}.rule").Rule
 
     def must_act(self, modality: Modality) -> bool:  # noqa: ARG002
         """Whether a request of this modality without a decision is an error."""
