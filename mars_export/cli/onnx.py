@@ -30,7 +30,7 @@ def onnx(directory: Path, output: Path | None, int8: bool, overwrite: bool) -> N
     Vision encoder, token embedding and one decoder for prompt and answer, checked with onnxruntime
     against PyTorch; nothing is written if they differ. Needs the extra `onnx`.
     """
-    from mars_export.integrations.onnx.requirements import require_extra
+    from mars_export.integrations.onnx import require_extra
 
     require_extra()
     from mars_export.common.progress import progress_for

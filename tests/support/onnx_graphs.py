@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from mars_export.integrations.onnx.components import about, write_components
+from mars_export.integrations.onnx.graphs import about, write_components
 from mars_export.integrations.onnx.record import RECORD_NAME
 from mars_export.integrations.onnx.routes import route_of
 from mars_export.integrations.onnx.runner import SteeredOnnx

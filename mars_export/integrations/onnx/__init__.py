@@ -1,1 +1,25 @@
 """A steered checkpoint as ONNX graphs, with the steering inside."""
+
+from importlib.util import find_spec
+
+from mars_export.common.errors import ExportError
+
+__all__ = ["require_extra"]
+
+
+def require_extra() -> None:
+    """Check that the packages of the extra `onnx` are there, and a Transformers that can export.
+
+    Raises:
+        ExportError: with the command that installs them.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
+    if missing:
+        raise ExportError(
+            f"{', '.join(missing)} is not installed, which ONNX needs; run "
+            "`pip install -c constraints.txt -e '.[onnx]'`"
+        )
+    if not find_spec("transformers.exporters"):
+        raise ExportError(
+            "this Transformers cannot export; run `pip install -c constraints.txt -e '.[onnx]'`"
+        )

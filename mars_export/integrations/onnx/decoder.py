@@ -8,10 +8,13 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from mars_export.integrations.onnx.attention import attention_masks
-from mars_export.integrations.onnx.limits import attention_windows, refuse_frozen_positions
+from mars_export.integrations.onnx.attention import (
+    attention_masks,
+    attention_windows,
+    refuse_frozen_positions,
+)
+from mars_export.integrations.onnx.graph_positions import Claims, modalities, steered_columns
 from mars_export.integrations.onnx.routes import Route
-from mars_export.integrations.onnx.rule import Claims, modalities, steered_columns
 
 __all__ = ["Decoder"]
 

@@ -19,14 +19,18 @@ from mars_export.families import Family, family_of
 from mars_export.families.directory import companions, digest
 from mars_export.families.quantization import own_method
 from mars_export.inputs.requests import collate
-from mars_export.integrations.onnx.components import about, write_components
-from mars_export.integrations.onnx.constants import require_constants
-from mars_export.integrations.onnx.decisions import suite_decisions
-from mars_export.integrations.onnx.int8 import compare_int8, quantize
-from mars_export.integrations.onnx.parity import TOKENS, TOLERANCE, Case, compare
+from mars_export.integrations.onnx import require_extra
+from mars_export.integrations.onnx.graphs import about, write_components
+from mars_export.integrations.onnx.int8 import compare_int8, quantize, suite_parity
+from mars_export.integrations.onnx.parity import (
+    TOKENS,
+    TOLERANCE,
+    Case,
+    check_requests,
+    compare,
+    require_constants,
+)
 from mars_export.integrations.onnx.record import RECORD_NAME, Component, Onnx, Source
-from mars_export.integrations.onnx.requests import check_requests
-from mars_export.integrations.onnx.requirements import require_extra
 from mars_export.integrations.onnx.routes import Route, route_of
 from mars_export.integrations.onnx.runner import SteeredOnnx
 
@@ -155,7 +159,7 @@ class _Job:
         whole_graphs, small = SteeredOnnx(made), SteeredOnnx(target)
         found = compare_int8(whole_graphs, small, self.cases, self.tokens)
         known = list(dict.fromkeys(case.modality for case in self.cases))
-        decided = suite_decisions(self.directory, self.loaded.processor, known, whole_graphs, small)
+        decided = suite_parity(self.directory, self.loaded.processor, known, whole_graphs, small)
         if decided:
             told = {f"suite_{name}": count for name, count in decided._asdict().items()}
             found = found.model_copy(update=told)

@@ -1,24 +1,33 @@
-"""Dynamic int8 quantization, and what it changes."""
+"""Dynamic int8 quantization, and what it changes: gates, tokens, and refusals on a suite."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from mars_export.common.errors import ExportError
 from mars_export.common.quiet import without_advice
+from mars_export.common.vocabulary import Modality
+from mars_export.evaluation.judges.rules import classify
+from mars_export.evaluation.suite import Sample, Suite, read_suite
+from mars_export.inputs.requests import collate
 from mars_export.integrations.onnx.parity import Case, arrays
 from mars_export.integrations.onnx.record import Quantized
 from mars_export.integrations.onnx.runner import SteeredOnnx
 
-__all__ = ["GATE_TOLERANCE", "compare_int8", "quantize"]
+__all__ = ["GATE_TOLERANCE", "SuiteParity", "compare_int8", "quantize", "suite_parity"]
 
 GATE_TOLERANCE: Final = 0.25
 """Largest change of a gate: 0 is shut, 1 the mean of harmful text. More would hide a lost one."""
 
 _LARGE: Final = 1 << 30
 """Bytes from which weights go into a file of their own; protobuf ends at twice that."""
+
+_SUITE_NAME: Final = "suite.jsonl"
+_SUITE_BATCH: Final = 16
+_SUITE_TOKENS: Final = 32
+_REFUSED: Final = ("refusal", "rebuttal")
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -88,3 +97,47 @@ def _equal(a: Sequence[int], b: Sequence[int]) -> int:
     """Tokens before the first that differs."""
     pairs = zip(a, b, strict=False)
     return next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+
+
+class SuiteParity(NamedTuple):
+    """Requests that both refuse or both answer, that the int8 graphs refuse, and all."""
+
+    alike: int
+    refused: int
+    requests: int
+
+
+def suite_parity(
+    directory: Path,
+    processor: Any,
+    modalities: list[Modality],
+    graphs: SteeredOnnx,
+    quantized: SteeredOnnx,
+) -> SuiteParity | None:
+    """Greedy answers of both to the evaluation requests of `directory`'s suite.
+
+    Returns:
+        None if the directory has no `suite.jsonl`.
+
+    Raises:
+        ExportError: if the suite cannot be read.
+    """
+    if not (directory / _SUITE_NAME).is_file():
+        return None
+    suite = read_suite(directory / _SUITE_NAME)
+    pairs: list[tuple[bool, bool]] = []
+    for modality in modalities:
+        samples = suite.evaluation_samples([modality])
+        for start in range(0, len(samples), _SUITE_BATCH):
+            batch = samples[start : start + _SUITE_BATCH]
+            refusals = (_refusals(suite, batch, processor, g) for g in (graphs, quantized))
+            pairs += zip(*refusals, strict=True)
+    return SuiteParity(sum(a == b for a, b in pairs), sum(b for _, b in pairs), len(pairs))
+
+
+def _refusals(suite: Suite, batch: list[Sample], processor: Any, graphs: SteeredOnnx) -> list[bool]:
+    """Whether each answer is a refusal."""
+    inputs = arrays(collate(processor, [suite.request(sample) for sample in batch]))
+    texts = processor.batch_decode(graphs.generate(inputs, _SUITE_TOKENS), skip_special_tokens=True)
+    pairs = zip(batch, texts, strict=True)
+    return [classify(sample.prompt, text) in _REFUSED for sample, text in pairs]

@@ -1,20 +1,34 @@
-"""Are the graphs what PyTorch is? Checked on the runner that travels with them."""
+"""Graphs beside PyTorch: requests to compare them on, answers, and the steering constants."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.evaluation.generation import GREEDY
+from mars_export.evaluation.selfcheck import probe_request
+from mars_export.inputs import stimuli as visuals
+from mars_export.inputs.prompts import packaged
+from mars_export.inputs.requests import Request
 from mars_export.integrations.onnx.record import Parity
 from mars_export.integrations.onnx.runner import SteeredOnnx, Step
 
-__all__ = ["TOKENS", "TOLERANCE", "Case", "arrays", "compare"]
+__all__ = [
+    "TOKENS",
+    "TOLERANCE",
+    "Case",
+    "arrays",
+    "check_requests",
+    "compare",
+    "require_constants",
+]
 
 TOLERANCE: Final = 1e-4
 """Largest difference that rounding may explain, relative to the largest logit, gate or push."""
@@ -27,6 +41,9 @@ _SEEN: Final = 100
 
 _NO_TOKEN: Final = 1 << 30
 """No model has so many: nothing ends an answer early."""
+
+_PROMPTS_OF_A_LABEL: Final = 3
+_SEED: Final = 0
 
 
 @dataclass(frozen=True)
@@ -209,3 +226,62 @@ def _told(places: Sequence[tuple[str, float, float]]) -> str:
 
 def _name(case: Case, row: int) -> str:
     return f"the {case.modality} request {case.prompts[row]!r}"
+
+
+def check_requests(directory: Path, modalities: list[Modality]) -> dict[Modality, list[Request]]:
+    """Harmful and harmless requests of every modality.
+
+    Those that the calibration recorded; of a checkpoint without a manifest, which training has
+    changed, packaged prompts with neutral visuals.
+    """
+    if (directory / MANIFEST_NAME).is_file():
+        record = Manifest.read(directory).calibration
+        found = {m: [p for p in record.probes if p.modality == m] for m in modalities}
+        return {m: [probe_request(record.source, p) for p in probes] for m, probes in found.items()}
+    sets = packaged()
+    labels = (sets.harmful, sets.harmless)
+    prompts = [p for label in labels for p in label.validation[:_PROMPTS_OF_A_LABEL]]
+    return {m: [_shown(m, i, prompt) for i, prompt in enumerate(prompts)] for m in modalities}
+
+
+def _shown(modality: Modality, number: int, prompt: str) -> Request:
+    if modality == "image":
+        return Request(prompt, images=(visuals.images(number + 1, _SEED)[number],))
+    if modality == "video":
+        return Request(prompt, video=visuals.clips(number + 1, _SEED)[number])
+    return Request(prompt)
+
+
+def require_constants(path: Path, tensors: dict[str, Any]) -> None:
+    """Check the graph's own constants; how they act, the comparison with PyTorch shows.
+
+    Args:
+        path: The decoder graph.
+        tensors: `direction`, `shift` and `bounds` of the checkpoint, float32.
+
+    Raises:
+        ExportError: if one is not there, or with another value.
+    """
+    import onnx
+    from onnx.numpy_helper import to_array
+
+    # The weights may be large and lie in a file of their own: only vectors are read.
+    initializers = onnx.load(str(path), load_external_data=False).graph.initializer
+    small = [i for i in initializers if len(i.dims) <= 1 and i.data_type == onnx.TensorProto.FLOAT]
+    there = {to_array(i, base_dir=str(path.parent)).tobytes() for i in small}
+    for name, wanted in _parts(tensors).items():
+        if wanted.tobytes() not in there:
+            raise ExportError(
+                f"{path.name}: the steering's {name} is not in the graph as it is in the "
+                "checkpoint; nothing is written"
+            )
+
+
+def _parts(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The constants as the exporter folds them: `bounds` apart, and the gate's width."""
+    bounds = tensors["bounds"].numpy()
+    origin, harmful, cap, slope, radius = bounds
+    scalars = {"cap": cap, "slope": slope, "radius": radius}
+    scalars |= {"origin": origin, "width of the gate": harmful - origin}
+    arrays = {name: tensors[name].numpy() for name in ("direction", "shift")}
+    return arrays | {name: np.asarray(value, np.float32) for name, value in scalars.items()}

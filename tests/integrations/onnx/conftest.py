@@ -25,16 +25,16 @@ def tiny_graphs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def written(steered):
-    """What `mars-export onnx` made of an organism, and what it said."""
-    made = {}
+def written(shared, steered):
+    """What `mars-export onnx` made of an organism, and its output."""
 
     def get(family):
-        if family not in made:
-            folder = steered(family).parent
-            done = run_main_job("onnx", "steered", "--output", "graphs", cwd=folder)
-            made[family] = folder / "graphs", done
-        return made[family]
+        def make(folder):
+            done = run_main_job("onnx", steered(family), "--output", "graphs", cwd=folder)
+            (folder / "output.txt").write_text(done.stdout, encoding="utf-8")
+
+        folder = shared(f"onnx-{family}", make)
+        return folder / "graphs", (folder / "output.txt").read_text("utf-8")
 
     return get
 

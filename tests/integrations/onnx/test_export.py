@@ -20,8 +20,8 @@ import mars_export.integrations.onnx.export as exporting
 from mars_export.checkpoint.derived import read_steering
 from mars_export.common.errors import ExportError
 from mars_export.integrations.onnx import parity
-from mars_export.integrations.onnx.constants import require_constants
 from mars_export.integrations.onnx.export import export_onnx
+from mars_export.integrations.onnx.parity import require_constants
 from mars_export.integrations.onnx.record import RECORD_NAME, Onnx
 from support.organisms import FAMILIES, ORGANISMS, run_main_job
 
@@ -49,8 +49,8 @@ def test_the_record_says_what_was_compared(record, steered, family):
 
 @pytest.mark.use(USE)
 def test_the_directory_holds_all_that_is_needed_and_nothing_else(record, written, steered, family):
-    folder, done = written(family)
-    assert "greedy tokens equal to PyTorch's" in done.stdout
+    folder, output = written(family)
+    assert "greedy tokens equal to PyTorch's" in output
     for component in record.components.values():
         for name, digest in component.files.items():
             assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
@@ -67,7 +67,8 @@ def test_the_directory_holds_all_that_is_needed_and_nothing_else(record, written
 def test_an_existing_target_stays_unless_overwritten(written, steered):
     folder, _ = written("gemma3")
     before = (folder / RECORD_NAME).read_bytes()
-    done = run_main_job("onnx", "steered", "--output", "graphs", cwd=folder.parent, check=False)
+    command = ("onnx", steered("gemma3"), "--output", "graphs")
+    done = run_main_job(*command, cwd=folder.parent, check=False)
     assert done.returncode == 2
     assert "holds another ONNX export; give --overwrite" in done.stderr
     with pytest.raises(ExportError, match="files that mars-export did not make"):
@@ -186,7 +187,7 @@ def test_a_base_and_a_family_without_a_route_are_refused(ready, monkeypatch):
 def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "mars_export.integrations.onnx.requirements.find_spec",
+        "mars_export.integrations.onnx.find_spec",
         lambda name: None if name == "onnxscript" else found(name),
     )
     with pytest.raises(ExportError, match=r"onnxscript is not .*pip install .* '\.\[onnx\]'"):

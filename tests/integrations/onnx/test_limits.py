@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mars_export.common.errors import ExportError
-from mars_export.integrations.onnx.limits import attention_windows, refuse_frozen_positions
+from mars_export.integrations.onnx.attention import attention_windows, refuse_frozen_positions
 from support import zoo
 
 FULL, SLIDING = "full_attention", "sliding_attention"

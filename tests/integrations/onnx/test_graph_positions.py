@@ -11,8 +11,8 @@ from torch import nn
 from torch.export import Dim
 
 from mars_export.integrations.onnx.attention import attention_masks
+from mars_export.integrations.onnx.graph_positions import Claims, modalities, steered_columns
 from mars_export.integrations.onnx.graphs import write_graph
-from mars_export.integrations.onnx.rule import Claims, modalities, steered_columns
 from mars_export.runtime.positions import header_ends
 
 PLAIN = [[1, 2, 3]]
