@@ -1,4 +1,7 @@
-"""Command-line options, environment variables and TOML keys, made from a settings model."""
+"""Options of the commands: flags, MARS_* variables and TOML keys, made from the settings models.
+
+click keeps the order flag, variable, file, default, and knows where a value came from.
+"""
 
 import os
 import tomllib
@@ -12,25 +15,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from mars_export.common.errors import ExportError
-from mars_export.pipeline.settings import GROUPS, Settings
+from mars_export.pipeline.settings import Settings, sections
 
 __all__ = ["GroupedHelp", "read_settings", "settings_options"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 _CONFIG_KEY: Final = "mars_export.config"
-_OTHER: Final = "Other"
+_METAVARS: Final = {"Path": "FILE", "float": "X", "int": "N"}
 
 
-class GroupedOption(click.Option):
-    """An option that knows its section of the help text."""
-
-    def __init__(self, *args: Any, group: str = _OTHER, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.group = group
-
-
-class _Several(click.types.UnprocessedParamType):
-    """A value that may be given several times; an environment variable separates them as PATH."""
+class _Text(click.types.UnprocessedParamType):
+    """Checked by the settings model; a variable separates several values as PATH does."""
 
     envvar_list_splitter = os.pathsep
 
@@ -40,29 +36,34 @@ class GroupedHelp(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section of options per group, then the subcommands if there are any."""
-        sections: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, _OTHER)}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if isinstance(parameter, click.Option) and record is not None:
-                sections[getattr(parameter, "group", _OTHER)].append(record)
-        for title, records in sections.items():
-            if records:
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        records = {p.name: record for p in options if (record := p.get_help_record(ctx))}
+        for title, fields in sections(Settings).items():
+            if rows := [records.pop(name) for name in fields if name in records]:
                 with formatter.section(title):
-                    formatter.write_dl(records)
+                    formatter.write_dl(rows)
+        with formatter.section("Other"):
+            formatter.write_dl(list(records.values()))
         if isinstance(self, click.Group):
             self.format_commands(ctx, formatter)
 
 
 def settings_options(
-    model: type[BaseModel], without: Collection[str] = ()
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that adds one option per field of `model` but those left out, and `--config`."""
+    model: type[BaseModel], *, only: Collection[str] | None = None, without: Collection[str] = ()
+) -> _Decorator:
+    """A decorator that adds an option for each field of `model`, and `--config`.
+
+    Args:
+        model: Settings model; the options of the methods come with `Settings`.
+        only: Names of the fields; None for all.
+        without: Names that are left out.
+    """
+    fields = _fields(model)
+    names = [name for name in fields if only is None or name in only]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        options = [
-            _option(name, info) for name, info in model.model_fields.items() if name not in without
-        ]
-        for option in reversed([*options, _config_option()]):
+        options = [_option(name, fields[name]) for name in names if name not in without]
+        for option in reversed([*options, _CONFIG_OPTION]):
             function = option(function)
         return function
 
@@ -80,45 +81,25 @@ def read_settings(model: type[_Model], ctx: click.Context, values: dict[str, Any
     Raises:
         ExportError: if a value is not valid, with the flag, variable or file that it came from.
     """
-    given = {name: value for name, value in values.items() if value not in (None, ())}
     try:
-        return model.model_validate(given)
+        return model.model_validate({n: v for n, v in values.items() if v not in (None, ())})
     except ValidationError as error:
         raise ExportError(_explain(error, ctx)) from error
 
 
-def _option(name: str, info: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    common: dict[str, Any] = {
-        "cls": GroupedOption,
-        "group": extra.get("group", _OTHER),
-        "envvar": f"MARS_{name.upper()}",
-        "help": _help(info),
-        "default": None,
-    }
-    flag = _flag(name)
-    if info.annotation is bool:
-        return click.option(flag, name, is_flag=True, **common)
-    common |= {"type": click.UNPROCESSED, "metavar": extra.get("metavar") or _metavar(info)}
-    if get_origin(info.annotation) is tuple:
-        common |= {"type": _Several(), "multiple": True}
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {name: f for section in sections(model).values() for name, f in section.items()}
+
+
+def _option(name: str, field: FieldInfo) -> _Decorator:
+    shared: dict[str, Any] = {"envvar": f"MARS_{name.upper()}", "help": _help(field)}
+    if field.annotation is bool:
+        return click.option(_flag(name), name, is_flag=True, default=None, **shared)
     if name == "push":  # the one flag whose value may be left out
-        common |= {"is_flag": False, "flag_value": "true"}
-    return click.option(flag, name, **common)
-
-
-def _config_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        "--config",
-        cls=GroupedOption,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="MARS_CONFIG",
-        is_eager=True,
-        expose_value=False,
-        callback=_load_config,
-        help="TOML file with any of these options, for example batch_size = 8.",
-    )
+        shared |= {"is_flag": False, "flag_value": "true"}
+    several = get_origin(field.annotation) is tuple
+    text = {"type": _Text(), "metavar": _metavar(field), "multiple": several, "default": None}
+    return click.option(_flag(name), name, **text, **shared)
 
 
 def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -130,19 +111,28 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
         raise ExportError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ExportError(f"--config {path} is not valid TOML: {error}") from error
-    unknown = sorted(set(values) - set(Settings.model_fields))
-    if unknown:
+    fields = _fields(Settings)
+    if unknown := sorted(values.keys() - fields.keys()):
         raise ExportError(f"{path}: unknown option {unknown[0]!r}; see mars-export --help")
-    several = {n for n, i in Settings.model_fields.items() if get_origin(i.annotation) is tuple}
     for name, value in values.items():
-        items = value if name in several and isinstance(value, list) else [value]
+        several = get_origin(fields[name].annotation) is tuple
+        items = value if several and isinstance(value, list) else [value]
         if not all(isinstance(item, str | int | float) for item in items):
             raise ExportError(f"{path}: {name} should be a text, a number, true or false")
-    ctx.default_map = {
-        name: [value] if name in several and isinstance(value, str) else value
-        for name, value in values.items()
-    }
-    ctx.meta[_CONFIG_KEY] = path
+        values[name] = items if several else value
+    ctx.default_map, ctx.meta[_CONFIG_KEY] = values, path
+
+
+_CONFIG_OPTION: Final = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    envvar="MARS_CONFIG",
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    help="TOML file with any of these options, for example batch_size = 8.",
+)
 
 
 def _explain(error: ValidationError, ctx: click.Context) -> str:
@@ -154,12 +144,12 @@ def _explain(error: ValidationError, ctx: click.Context) -> str:
     name = str(first["loc"][0])
     if first["type"] == "missing":
         return f"{_flag(name)} is missing; see mars-export --help"
-    messages = dict.fromkeys(
+    expected = dict.fromkeys(
         problem["msg"].removeprefix("Input should be ").split(", unable")[0]
         for problem in problems
         if problem["loc"][0] == name
     )
-    return f"{_origin(name, ctx)}: {first['input']!r} should be {' or '.join(messages)}"
+    return f"{_origin(name, ctx)}: {first['input']!r} should be {' or '.join(expected)}"
 
 
 def _origin(name: str, ctx: click.Context) -> str:
@@ -176,13 +166,16 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _help(info: FieldInfo) -> str:
-    text = info.description or ""
-    shown = isinstance(info.default, str | int) and not isinstance(info.default, bool)
-    return f"{text}  [default: {info.default}]" if shown else text
+def _help(field: FieldInfo) -> str:
+    text = field.description or ""
+    plain = isinstance(field.default, str | int | float) and not isinstance(field.default, bool)
+    return f"{text}  [default: {field.default}]" if plain else text
 
 
-def _metavar(info: FieldInfo) -> str:
-    if get_origin(info.annotation) is Literal:
-        return "|".join(map(str, get_args(info.annotation)))
-    return "VALUE"
+def _metavar(field: FieldInfo) -> str:
+    """What the field says, its choices, or a letter for its type."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    if get_origin(field.annotation) is Literal:
+        return "|".join(map(str, get_args(field.annotation)))
+    letters = (letter for kind, letter in _METAVARS.items() if kind in str(field.annotation))
+    return str(extra.get("metavar") or next(letters, "VALUE"))

@@ -19,7 +19,7 @@ __all__ = ["push"]
 def push(ctx: click.Context, /, directory: Path, repo: str | None, **values: Any) -> None:
     """Publish the steered directory DIRECTORY to the Hub in one commit.
 
-    REPO is ORG/NAME or NAME; without it, NAME-MARS after the base model. The token is the one of
+    REPO is ORG/NAME or NAME; without it, the base's name and the method's. The token is the one of
     `hf auth login` or HF_TOKEN.
     """
     settings = read_settings(PushSettings, ctx, values)

@@ -12,6 +12,7 @@ from mars_export.hub.access import access_of_base, open_destination
 from mars_export.hub.commit import Commit, prepare_commit
 from mars_export.hub.hub_errors import hub_errors
 from mars_export.hub.readiness import require_ready
+from mars_export.methods import method_named
 
 __all__ = ["destination_of", "push"]
 
@@ -21,8 +22,8 @@ def destination_of(directory: Path, repo_id: str | None = None) -> str:
 
     Args:
         directory: Steered directory.
-        repo_id: `org/name` or `name`; None for `<base name>-MARS`. The logged-in user owns a
-            repository that names no owner.
+        repo_id: `org/name` or `name`; None for the base's name and the method's. The logged-in
+            user owns a repository that names no owner.
 
     Raises:
         ExportError: if the directory has no manifest, nobody is logged in, or the Hub cannot be
@@ -31,7 +32,8 @@ def destination_of(directory: Path, repo_id: str | None = None) -> str:
     manifest, api = Manifest.read(directory), HfApi(library_name="mars-export")
     with hub_errors("publishing", api.endpoint):  # for `org/name` too: a push needs a login
         user = api.whoami()["name"]
-    name = repo_id or f"{manifest.base.name.rstrip('/').split('/')[-1]}-MARS"
+    base = manifest.base.name.rstrip("/").split("/")[-1]
+    name = repo_id or method_named(manifest.calibration.method).checkpoint_name(base)
     return name if "/" in name else f"{user}/{name}"
 
 
@@ -52,7 +54,7 @@ def push(
 
     Args:
         directory: Complete steered directory: checkpoint, evaluation and card.
-        repo_id: `org/name` or `name`; None for the user's `<base name>-MARS`.
+        repo_id: `org/name` or `name`; None for the base's name and the method's.
         private: Whether a new repository is private; None for the base's and the account's rule.
         overwrite: Whether to replace the content of a repository that is no steered checkpoint.
         note: Takes one line about each step.

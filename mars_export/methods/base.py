@@ -259,6 +259,8 @@ class Method:
     site: Site = "decoder"
     exportable: bool = True
     """Whether it makes a checkpoint; a method that does not is an arm of the evaluation only."""
+    suffix: str = ""
+    """Ends the default name of a checkpoint; the method's name if empty."""
     Options: type[MethodOptions] = MethodOptions
     Record: type[MethodRecord] = MethodRecord
     summary: str = ""
@@ -266,6 +268,10 @@ class Method:
     formula: str = ""
     citations: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+
+    def checkpoint_name(self, base: str) -> str:
+        """Default name of a checkpoint and of its repository."""
+        return f"{base}-{self.suffix or self.name}"
 
     # The defaults are those of a method that needs no calibration and makes no checkpoint.
 

@@ -13,15 +13,36 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    SerializeAsAny,
+    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-__all__ = ["GROUPS", "EvaluationSettings", "PushSettings", "RunSettings", "Settings"]
+from mars_export.methods import METHODS
+from mars_export.methods.base import MethodOptions
 
-GROUPS: Final = ("Model", "Output", "Publishing", "Calibration", "Evaluation", "Running")
-"""Sections of the help text, in order. Every field names one of them."""
+__all__ = ["EvaluationSettings", "PushSettings", "RunSettings", "Settings", "sections"]
+
+_EXPORTABLE: Final = {method.name: method for method in METHODS if method.exportable}
+_OWNERS: Final = {
+    option: tuple(name for name, m in _EXPORTABLE.items() if option in m.Options.model_fields)
+    for option in dict.fromkeys(n for m in _EXPORTABLE.values() for n in m.Options.model_fields)
+}
+"""The methods that have an option: one name is one flag."""
+_SECTIONS: Final = tuple(
+    dict.fromkeys(
+        (
+            *("Model", "Output", "Publishing", "Calibration"),
+            *(f"Calibration ({', '.join(owners)})" for owners in _OWNERS.values()),
+            *("Evaluation", "Running"),
+        )
+    )
+)
+"""Of the help text, in order. Every field of the settings names one of them."""
 
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
@@ -74,7 +95,7 @@ class EvaluationSettings(RunSettings):
     )
     judge: str = _option(
         "rules",
-        "Who judges the answers; a guard may be GUARD:MODEL. See docs/evaluation.md.",
+        "Who judges the answers; a guard may be GUARD:MODEL. See Judges in the README.",
         group="Evaluation",
         metavar="rules|qwen3guard|wildguard|harmbench|llama-guard-4|URL",
     )
@@ -133,7 +154,7 @@ class Settings(EvaluationSettings, PushSettings):
     )
     output: Path | None = _option(
         None,
-        "Directory to make; appears complete or not at all. Default: NAME-MARS, here.",
+        "Directory to make; appears complete or not at all. Default: NAME-METHOD, here.",
         group="Output",
         metavar="DIR",
     )
@@ -142,7 +163,7 @@ class Settings(EvaluationSettings, PushSettings):
     )
     push: bool | str = _option(
         False,
-        "Publish to the Hub, in one commit; without REPO as YOU/NAME-MARS.",
+        "Publish to the Hub, in one commit; without REPO as YOU/NAME-METHOD.",
         group="Publishing",
         metavar="[REPO]",
     )
@@ -152,6 +173,14 @@ class Settings(EvaluationSettings, PushSettings):
         group="Publishing",
         metavar="ID",
     )
+    method: str = _option(
+        "mars",
+        "How to steer; each method has a section of its own options.",
+        group="Calibration",
+        metavar="|".join(_EXPORTABLE),
+    )
+    options: SerializeAsAny[MethodOptions] = MethodOptions()
+    """The method's own options; each may as well be named beside the other settings."""
     harmful: Path | None = _option(
         None,
         "Prompts that the model should refuse, one a line; goes with --harmless.",
@@ -163,12 +192,6 @@ class Settings(EvaluationSettings, PushSettings):
         "Prompts that the model should answer, one a line; goes with --harmful.",
         group="Calibration",
         metavar="FILE",
-    )
-    layer: NonNegativeInt | None = _option(
-        None,
-        "Expert: decoder layer to steer, from 0, instead of the chosen one.",
-        group="Calibration",
-        metavar="N",
     )
     seed: NonNegativeInt = _option(
         0,
@@ -183,6 +206,31 @@ class Settings(EvaluationSettings, PushSettings):
         word = value.strip().lower() if isinstance(value, str) else value
         return True if word in _YES else False if word in _NO else value
 
+    @field_validator("method")
+    @classmethod
+    def _method_makes_a_checkpoint(cls, name: str) -> str:
+        if name in _EXPORTABLE:
+            return name
+        wanted = f"a method that makes a checkpoint: {', '.join(_EXPORTABLE)}"
+        if name in {method.name for method in METHODS}:
+            wanted += f"; {name} is an arm of the evaluation"
+        raise PydanticCustomError("method", "{wanted}", {"wanted": wanted})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_are_those_of_the_method(cls, values: dict[str, Any]) -> dict[str, Any]:
+        name = values.get("method", cls.model_fields["method"].default)
+        if name not in _EXPORTABLE:
+            return values
+        options = _EXPORTABLE[name].Options
+        own = {option: values[option] for option in _OWNERS if option in values}
+        for option in own.keys() - options.model_fields.keys():
+            raise _foreign(option, own[option], name)
+        given = values.get("options") or {}
+        stated = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
+        rest = {field: value for field, value in values.items() if field not in own}
+        return {**rest, "options": options(**{**stated, **own})}
+
     @model_validator(mode="after")
     def _prompts_come_in_pairs(self) -> "Settings":
         if (self.harmful is None) != (self.harmless is None):
@@ -191,3 +239,26 @@ class Settings(EvaluationSettings, PushSettings):
                 given, missing = missing, given
             raise ValueError(f"{given} is given without {missing}; give both or neither")
         return self
+
+
+def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
+    """Sections of the help text, in order, each with its options.
+
+    The options of every method that makes a checkpoint stand in sections of their own.
+    """
+    listed: dict[str, dict[str, FieldInfo]] = {title: {} for title in _SECTIONS}
+    for name, field in model.model_fields.items():
+        if isinstance(extra := field.json_schema_extra, dict):
+            listed[str(extra["group"])][name] = field
+    for option, owners in _OWNERS.items() if "options" in model.model_fields else ():
+        field = _EXPORTABLE[owners[0]].Options.model_fields[option]
+        listed[f"Calibration ({', '.join(owners)})"][option] = field
+    return listed
+
+
+def _foreign(option: str, value: Any, method: str) -> ValidationError:
+    """The error for an option of another method, at the place of the option."""
+    wanted = f"left out: it is an option of {' and '.join(_OWNERS[option])}, not of {method}"
+    problem = PydanticCustomError("method", "{wanted}", {"wanted": wanted})
+    details = InitErrorDetails(type=problem, loc=(option,), input=value)
+    return ValidationError.from_exception_data("Settings", [details])

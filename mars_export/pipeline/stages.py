@@ -12,7 +12,7 @@ from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.workspace import Stage, Workspace, digests
 from mars_export.evaluation.judges.choice import judge_named
 from mars_export.families.loading import load_base, pick_device
-from mars_export.methods.mars import MARS
+from mars_export.methods import method_named
 from mars_export.pipeline.preflight import Job, check_processor, check_space, describe, prepare
 from mars_export.pipeline.settings import Settings
 
@@ -92,8 +92,8 @@ def output_of(settings: Settings) -> Path:
     """The output directory, named after the model unless the user says otherwise."""
     if settings.output is not None:
         return settings.output.expanduser()
-    path = Path(settings.model.removeprefix("organism:"))
-    return Path(f"{path.expanduser().resolve().name}-MARS")
+    path = Path(settings.model.removeprefix("organism:")).expanduser().resolve()
+    return Path(method_named(settings.method).checkpoint_name(path.name))
 
 
 def _make(workspace: Workspace, job: Job, settings: Settings, progress: Progress) -> None:
@@ -135,7 +135,8 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
             processor,
             prompts=job.prompts,
             modalities=job.family.modalities,
-            options=MARS.Options(layer=settings.layer),
+            method=settings.method,
+            options=settings.options,
             measuring=Measuring(batch_size=settings.batch_size, seed=settings.seed),
             progress=tick,
             quantization=job.quantization,
@@ -186,7 +187,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
         "files": _fingerprint(job.base),
         "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
         "quantization": job.quantization,
-        **settings.model_dump(mode="json", include={"dtype", "seed", "layer"}),
+        **settings.model_dump(mode="json", include={"method", "options", "dtype", "seed"}),
     }
     measured = {
         "suite": job.suite.sha256,
@@ -212,7 +213,7 @@ def publish(directory: Path, repo: str | None, progress: Progress, *, private: b
 
     Args:
         directory: Complete steered directory.
-        repo: `org/name` or `name`; None for the base's name with `-MARS`.
+        repo: `org/name` or `name`; None for the base's name and the method's.
         progress: Display.
         private: Whether to make a new repository private; it follows the base otherwise.
 

@@ -1,12 +1,18 @@
 """Arguments, environment and file: what reaches the settings, and what is said when it is wrong."""
 
+from types import SimpleNamespace
+
 import click
 import pytest
+from pydantic import ValidationError
 
 from mars_export.cli.main import cli
 from mars_export.cli.options import read_settings
 from mars_export.families import families
-from mars_export.pipeline.settings import Settings
+from mars_export.methods import METHODS
+from mars_export.methods.base import MethodOptions
+from mars_export.pipeline import settings as settings_module
+from mars_export.pipeline.settings import Settings, sections
 
 
 @pytest.fixture
@@ -34,7 +40,6 @@ def settings_of(monkeypatch):
         (["--push", "--overwrite"], "push", True),
         (["--push=no"], "push", False),
         (["--batch-size", "8"], "batch_size", 8),
-        (["--layer", "0"], "layer", 0),
         (["--private"], "private", True),
         (["--allow-unknown-family"], "allow_unknown_family", True),
         (["--seed", "7"], "seed", 7),
@@ -52,16 +57,21 @@ def test_flag_beats_environment_beats_file_beats_default(settings_of, monkeypatc
     monkeypatch.setenv("MARS_SEED", "2")
     monkeypatch.setenv("MARS_LAYER", "2")
     found = settings_of("--config", "mars.toml", "--seed", "1")
-    assert (found.seed, found.layer, found.max_new_tokens, found.dtype) == (1, 2, 3, "auto")
+    assert (found.seed, found.max_new_tokens, found.dtype) == (1, 3, "auto")
+    assert found.options.layer == 2
     assert found.push is True
 
 
 def test_every_field_is_an_option_an_environment_variable_and_a_key():
     options = {p.name: p for p in cli.params if isinstance(p, click.Option)}
-    for name in Settings.model_fields:
-        assert options[name].opts == ["--" + name.replace("_", "-")]
-        assert options[name].envvar == f"MARS_{name.upper()}"
-        assert options[name].group != "Other"
+    for fields in sections(Settings).values():
+        for name in fields:
+            assert options.pop(name).opts == ["--" + name.replace("_", "-")]
+    assert set(options) == {"config", "version"}
+    assert {name for fields in sections(Settings).values() for name in fields} == {
+        *Settings.model_fields.keys() - {"options"},
+        *(name for method in METHODS if method.exportable for name in method.Options.model_fields),
+    }
 
 
 @pytest.mark.parametrize(
@@ -116,3 +126,63 @@ def test_families(mars):
     assert result.code == 0
     assert {line.split()[0] for line in result.out.splitlines()} == set(families())
     assert "pip install 'mars-export[video]'" in result.out
+
+
+class TestMethods:
+    """Two methods that make checkpoints and share an option, and one that is an arm only."""
+
+    @pytest.fixture(autouse=True)
+    def methods(self, monkeypatch):
+        class First(MethodOptions):
+            layer: int | None = None
+            gain: float | None = None
+
+        class Second(MethodOptions):
+            layer: int | None = None
+            strength: float = 1.0
+
+        exportable = {
+            "first": SimpleNamespace(name="first", Options=First),
+            "second": SimpleNamespace(name="second", Options=Second),
+        }
+        owners = {"layer": ("first", "second"), "gain": ("first",), "strength": ("second",)}
+        monkeypatch.setattr(settings_module, "_EXPORTABLE", exportable)
+        monkeypatch.setattr(settings_module, "_OWNERS", owners)
+        arm = SimpleNamespace(name="words")
+        monkeypatch.setattr(settings_module, "METHODS", (*exportable.values(), arm))
+
+    def test_options_are_those_of_the_method(self):
+        first = Settings(model="x", method="first", layer="3", gain=0.5)
+        assert first.options.model_dump() == {"layer": 3, "gain": 0.5}
+        assert Settings(model="x", method="second").options.model_dump() == {
+            "layer": None,
+            "strength": 1.0,
+        }
+        assert Settings(**first.model_dump()) == first
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"strength": 1}, "left out: it is an option of second, not of first"),
+            ({"layer": "x"}, "valid integer"),
+            ({"method": "words"}, "makes a checkpoint: first, second; words is an arm of the eval"),
+            ({"method": "nonsense"}, "a method that makes a checkpoint: first, second"),
+        ],
+    )
+    def test_other_options_and_methods_are_refused(self, values, message):
+        with pytest.raises(ValidationError, match=message) as caught:
+            Settings(**{"model": "x", "method": "first", **values})
+        assert caught.value.errors()[0]["loc"] == (next(iter(values)),)
+
+
+def test_options_of_a_method_are_flags_variables_and_keys(settings_of, monkeypatch, tmp_path, mars):
+    assert settings_of("--layer", "0").options.layer == 0
+    (tmp_path / "mars.toml").write_text("gain = 0.5")
+    monkeypatch.setenv("MARS_RADIUS", "2")
+    options = settings_of("--config", "mars.toml").options
+    assert (options.gain, options.radius) == (0.5, 2.0)
+    monkeypatch.setenv("MARS_RADIUS", "wide")
+    assert "MARS_RADIUS: 'wide' should be a valid number" in mars("--model", "x").errors[0]
+    help_text = mars("--help").out
+    assert "Calibration (mars):\n  --layer N " in help_text
+    assert "--gain X" in help_text

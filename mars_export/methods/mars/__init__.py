@@ -15,6 +15,7 @@ __all__ = ["MARS"]
 
 class _Mars(Method):
     name = "mars"
+    suffix = "MARS"
     title = "MARS (modality-agnostic refusal steering)"
     paper = "2606.31876"
     Options = MarsOptions
