@@ -9,14 +9,13 @@ from mars_export.cli.options import GroupedHelp, read_settings, settings_options
 from mars_export.common.errors import ExportError
 from mars_export.common.quiet import quiet_libraries
 from mars_export.families.quantization import NONE, SCHEMES, scheme_for
-from mars_export.pipeline.settings import Settings
+from mars_export.pipeline.settings import PromptSettings
 
 if TYPE_CHECKING:
     from mars_export.inputs.prompts import PromptSets
 
 __all__ = ["drift"]
 
-_ASKED: Final = {"harmful", "harmless", "seed", "device", "batch_size", "display"}
 _FOLDER = click.Path(path_type=Path)
 _ADVICE: Final = {
     "recalibrate": "run `mars-export recalibrate {0}`",
@@ -34,7 +33,7 @@ _ADVICE: Final = {
     help="Load DIRECTORY in this quantization; without it, in the one it was calibrated in.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@settings_options(Settings, without=Settings.model_fields.keys() - _ASKED)
+@settings_options(PromptSettings)
 @click.pass_context
 def drift(
     ctx: click.Context,
@@ -50,7 +49,7 @@ def drift(
     Exits with 0 if the calibration holds and with 2 if it does not. Give the prompts that were
     calibrated on; those of a suite.jsonl in DIRECTORY or in the base are found.
     """
-    settings = read_settings(Settings, ctx, {**values, "model": str(directory)})
+    settings = read_settings(PromptSettings, ctx, values)
     from mars_export.cli.summary import print_drift
     from mars_export.common.progress import progress_for
     from mars_export.families.directory import read_config

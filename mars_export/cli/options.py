@@ -1,6 +1,7 @@
 """Options of the commands: flags, MARS_* variables and TOML keys, made from the settings models.
 
-click keeps the order flag, variable, file, default, and knows where a value came from.
+click keeps the order flag, variable, file, default, and knows where each value came from, which a
+settings model that reads variables and files itself could not say.
 """
 
 import os
@@ -20,7 +21,7 @@ from mars_export.pipeline.settings import Settings, sections
 __all__ = ["GroupedHelp", "read_settings", "settings_options"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _CONFIG_KEY: Final = "mars_export.config"
 _METAVARS: Final = {"Path": "FILE", "float": "X", "int": "N"}
 
@@ -35,7 +36,7 @@ class GroupedHelp(click.Command):
     """A command whose help lists its options in sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section of options per group, then the subcommands if there are any."""
+        """Write the sections of the settings, the other options, and the subcommands."""
         options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
         records = {p.name: record for p in options if (record := p.get_help_record(ctx))}
         for title, fields in sections(Settings).items():
@@ -49,21 +50,13 @@ class GroupedHelp(click.Command):
 
 
 def settings_options(
-    model: type[BaseModel], *, only: Collection[str] | None = None, without: Collection[str] = ()
-) -> _Decorator:
-    """A decorator that adds an option for each field of `model`, and `--config`.
+    model: type[BaseModel], without: Collection[str] = ()
+) -> Callable[[_Function], _Function]:
+    """A decorator that adds an option per field of `model` but those left out, and `--config`."""
 
-    Args:
-        model: Settings model; the options of the methods come with `Settings`.
-        only: Names of the fields; None for all.
-        without: Names that are left out.
-    """
-    fields = _fields(model)
-    names = [name for name in fields if only is None or name in only]
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        options = [_option(name, fields[name]) for name in names if name not in without]
-        for option in reversed([*options, _CONFIG_OPTION]):
+    def decorate(function: _Function) -> _Function:
+        fields = {name: field for name, field in _fields(model).items() if name not in without}
+        for option in (_config_option(), *(_option(*item) for item in reversed(fields.items()))):
             function = option(function)
         return function
 
@@ -91,15 +84,27 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {name: f for section in sections(model).values() for name, f in section.items()}
 
 
-def _option(name: str, field: FieldInfo) -> _Decorator:
-    shared: dict[str, Any] = {"envvar": f"MARS_{name.upper()}", "help": _help(field)}
-    if field.annotation is bool:
-        return click.option(_flag(name), name, is_flag=True, default=None, **shared)
+def _option(name: str, field: FieldInfo) -> Callable[[_Function], _Function]:
+    kind: dict[str, Any] = {"is_flag": True}
+    if field.annotation is not bool:
+        kind = {"type": _Text(), "metavar": _metavar(field), "multiple": _is_list(field)}
     if name == "push":  # the one flag whose value may be left out
-        shared |= {"is_flag": False, "flag_value": "true"}
-    several = get_origin(field.annotation) is tuple
-    text = {"type": _Text(), "metavar": _metavar(field), "multiple": several, "default": None}
-    return click.option(_flag(name), name, **text, **shared)
+        kind |= {"is_flag": False, "flag_value": "true"}
+    envvar = f"MARS_{name.upper()}"
+    return click.option(_flag(name), name, envvar=envvar, help=_help(field), default=None, **kind)
+
+
+def _config_option() -> Callable[[_Function], _Function]:
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="MARS_CONFIG",
+        is_eager=True,
+        expose_value=False,
+        callback=_load_config,
+        help="TOML file with any of these options, for example batch_size = 8.",
+    )
 
 
 def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -112,70 +117,50 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
     except (ValueError, RecursionError) as error:
         raise ExportError(f"--config {path} is not valid TOML: {error}") from error
     fields = _fields(Settings)
-    if unknown := sorted(values.keys() - fields.keys()):
-        raise ExportError(f"{path}: unknown option {unknown[0]!r}; see mars-export --help")
     for name, value in values.items():
-        several = get_origin(fields[name].annotation) is tuple
-        items = value if several and isinstance(value, list) else [value]
+        if name not in fields:
+            raise ExportError(f"{path}: unknown option {name!r}; see mars-export --help")
+        items = value if _is_list(fields[name]) and isinstance(value, list) else [value]
         if not all(isinstance(item, str | int | float) for item in items):
             raise ExportError(f"{path}: {name} should be a text, a number, true or false")
-        values[name] = items if several else value
+        values[name] = items if _is_list(fields[name]) else value
     ctx.default_map, ctx.meta[_CONFIG_KEY] = values, path
-
-
-_CONFIG_OPTION: Final = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    envvar="MARS_CONFIG",
-    is_eager=True,
-    expose_value=False,
-    callback=_load_config,
-    help="TOML file with any of these options, for example batch_size = 8.",
-)
 
 
 def _explain(error: ValidationError, ctx: click.Context) -> str:
     """The first problem as one line: where it was given, what it was, what it should be."""
-    problems = error.errors()
-    first = problems[0]
+    first, *others = error.errors()
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
     name = str(first["loc"][0])
     if first["type"] == "missing":
         return f"{_flag(name)} is missing; see mars-export --help"
-    expected = dict.fromkeys(
-        problem["msg"].removeprefix("Input should be ").split(", unable")[0]
-        for problem in problems
-        if problem["loc"][0] == name
-    )
-    return f"{_origin(name, ctx)}: {first['input']!r} should be {' or '.join(expected)}"
-
-
-def _origin(name: str, ctx: click.Context) -> str:
-    match ctx.get_parameter_source(name):
-        case ParameterSource.ENVIRONMENT:
-            return f"MARS_{name.upper()}"
-        case ParameterSource.DEFAULT_MAP:
-            return f"{ctx.meta[_CONFIG_KEY]}: {name}"
-        case _:
-            return _flag(name)
+    alike = [p for p in (first, *others) if p["loc"][0] == name]  # the types of a union
+    messages = (p["msg"].removeprefix("Input should be ").split(", unable")[0] for p in alike)
+    origin = {
+        ParameterSource.ENVIRONMENT: f"MARS_{name.upper()}",
+        ParameterSource.DEFAULT_MAP: f"{ctx.meta.get(_CONFIG_KEY)}: {name}",
+    }.get(ctx.get_parameter_source(name), _flag(name))
+    return f"{origin}: {first['input']!r} should be {' or '.join(dict.fromkeys(messages))}"
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is tuple
+
+
 def _help(field: FieldInfo) -> str:
-    text = field.description or ""
     plain = isinstance(field.default, str | int | float) and not isinstance(field.default, bool)
-    return f"{text}  [default: {field.default}]" if plain else text
+    return (field.description or "") + (f"  [default: {field.default}]" if plain else "")
 
 
 def _metavar(field: FieldInfo) -> str:
-    """What the field says, its choices, or a letter for its type."""
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    """The choices, what the field says, or a letter for its type."""
     if get_origin(field.annotation) is Literal:
         return "|".join(map(str, get_args(field.annotation)))
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     letters = (letter for kind, letter in _METAVARS.items() if kind in str(field.annotation))
     return str(extra.get("metavar") or next(letters, "VALUE"))

@@ -16,7 +16,7 @@ from mars_export.families.inspection import family_for
 from mars_export.families.quantization import scheme_for
 from mars_export.inputs import prompts
 from mars_export.inputs.overlap import leak
-from mars_export.pipeline.settings import Settings
+from mars_export.pipeline.settings import PromptSettings, Settings
 
 if TYPE_CHECKING:
     from mars_export.hub import BaseDirectory
@@ -101,7 +101,7 @@ def prepare(settings: Settings) -> Job:
     return Job(base.path, source, family, sets, suite, uses_own, quantization)
 
 
-def own_prompts(settings: Settings, folders: Iterable[Path]) -> prompts.PromptSets:
+def own_prompts(settings: PromptSettings, folders: Iterable[Path]) -> prompts.PromptSets:
     """The user's prompts, those of the first folder with a suite of its own, or the packaged ones.
 
     Raises:
@@ -167,7 +167,7 @@ def check_processor(base: Path, family: Family) -> None:
         ) from error
 
 
-def _prompts(settings: Settings, own: Path | None) -> prompts.PromptSets:
+def _prompts(settings: PromptSettings, own: Path | None) -> prompts.PromptSets:
     if settings.harmful is not None and settings.harmless is not None:
         return prompts.from_files(settings.harmful, settings.harmless, settings.seed)
     if own is not None:

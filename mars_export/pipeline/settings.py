@@ -25,7 +25,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 
-__all__ = ["EvaluationSettings", "PushSettings", "RunSettings", "Settings", "sections"]
+__all__ = ["EvaluationSettings", "PromptSettings", "PushSettings", "RunSettings", "Settings", "sections"]
 
 _EXPORTABLE: Final = {method.name: method for method in METHODS if method.exportable}
 _OWNERS: Final = {
@@ -123,7 +123,39 @@ class PushSettings(RunSettings):
     )
 
 
-class Settings(EvaluationSettings, PushSettings):
+class PromptSettings(RunSettings):
+    """What to calibrate on."""
+
+    harmful: Path | None = _option(
+        None,
+        "Prompts that the model should refuse, one a line; goes with --harmless.",
+        group="Calibration",
+        metavar="FILE",
+    )
+    harmless: Path | None = _option(
+        None,
+        "Prompts that the model should answer, one a line; goes with --harmful.",
+        group="Calibration",
+        metavar="FILE",
+    )
+    seed: NonNegativeInt = _option(
+        0,
+        "Seed of the neutral pictures and of the prompt split.",
+        group="Calibration",
+        metavar="N",
+    )
+
+    @model_validator(mode="after")
+    def _prompts_come_in_pairs(self) -> "PromptSettings":
+        if (self.harmful is None) != (self.harmless is None):
+            given, missing = ("--harmful", "--harmless")
+            if self.harmful is None:
+                given, missing = missing, given
+            raise ValueError(f"{given} is given without {missing}; give both or neither")
+        return self
+
+
+class Settings(EvaluationSettings, PushSettings, PromptSettings):
     """Everything that `mars-export --model X` can be told.
 
     Raises:
@@ -181,24 +213,6 @@ class Settings(EvaluationSettings, PushSettings):
     )
     options: SerializeAsAny[MethodOptions] = MethodOptions()
     """The method's own options; each may as well be named beside the other settings."""
-    harmful: Path | None = _option(
-        None,
-        "Prompts that the model should refuse, one a line; goes with --harmless.",
-        group="Calibration",
-        metavar="FILE",
-    )
-    harmless: Path | None = _option(
-        None,
-        "Prompts that the model should answer, one a line; goes with --harmful.",
-        group="Calibration",
-        metavar="FILE",
-    )
-    seed: NonNegativeInt = _option(
-        0,
-        "Seed of the neutral pictures and of the prompt split.",
-        group="Calibration",
-        metavar="N",
-    )
 
     @field_validator("push", mode="before")
     @classmethod
@@ -230,15 +244,6 @@ class Settings(EvaluationSettings, PushSettings):
         stated = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
         rest = {field: value for field, value in values.items() if field not in own}
         return {**rest, "options": options(**{**stated, **own})}
-
-    @model_validator(mode="after")
-    def _prompts_come_in_pairs(self) -> "Settings":
-        if (self.harmful is None) != (self.harmless is None):
-            given, missing = ("--harmful", "--harmless")
-            if self.harmful is None:
-                given, missing = missing, given
-            raise ValueError(f"{given} is given without {missing}; give both or neither")
-        return self
 
 
 def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
