@@ -137,10 +137,11 @@ def _explain(error: ValidationError, ctx: click.Context) -> str:
         return f"{_flag(name)} is missing; see mars-export --help"
     alike = [p for p in (first, *others) if p["loc"][0] == name]  # the types of a union
     messages = (p["msg"].removeprefix("Input should be ").split(", unable")[0] for p in alike)
-    origin = {
-        ParameterSource.ENVIRONMENT: f"MARS_{name.upper()}",
-        ParameterSource.DEFAULT_MAP: f"{ctx.meta.get(_CONFIG_KEY)}: {name}",
-    }.get(ctx.get_parameter_source(name), _flag(name))
+    origin, source = _flag(name), ctx.get_parameter_source(name)
+    if source is ParameterSource.ENVIRONMENT:
+        origin = f"MARS_{name.upper()}"
+    elif source is ParameterSource.DEFAULT_MAP:
+        origin = f"{ctx.meta[_CONFIG_KEY]}: {name}"
     return f"{origin}: {first['input']!r} should be {' or '.join(dict.fromkeys(messages))}"
 
 

@@ -25,7 +25,14 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 
-__all__ = ["EvaluationSettings", "PromptSettings", "PushSettings", "RunSettings", "Settings", "sections"]
+__all__ = [
+    "EvaluationSettings",
+    "PromptSettings",
+    "PushSettings",
+    "RunSettings",
+    "Settings",
+    "sections",
+]
 
 _EXPORTABLE: Final = {method.name: method for method in METHODS if method.exportable}
 _OWNERS: Final = {
