@@ -184,5 +184,5 @@ def test_options_of_a_method_are_flags_variables_and_keys(settings_of, monkeypat
     monkeypatch.setenv("MARS_RADIUS", "wide")
     assert "MARS_RADIUS: 'wide' should be a valid number" in mars("--model", "x").errors[0]
     help_text = mars("--help").out
-    assert "Calibration (mars):\n  --layer N " in help_text
+    assert "Calibration (mars, addition):\n  --layer N " in help_text
     assert "--gain X" in help_text
