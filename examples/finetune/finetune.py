@@ -29,7 +29,6 @@ from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs import prompts
 from mars_export.integrations.finetune.drift import measure_drift
-from mars_export.integrations.finetune.ema import WeightAverage
 from mars_export.pipeline.stages import recalibrate
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
@@ -46,7 +45,6 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights")
     parser.add_argument("--per-cell", type=int, default=120, help="requests a cell, at most 120")
     options = parser.parse_args(words)
     work: Path = options.work.resolve()
@@ -55,7 +53,7 @@ def main(words: list[str] | None = None) -> None:
     common: dict[str, Any] = {"license": "apache-2.0", "max_new_tokens": 16}
 
     export(Settings(model=str(base), output=steered, **common))
-    fine_tune(steered, tuned, options.steps, options.rate, options.seed, options.ema)
+    fine_tune(steered, tuned, options.steps, options.rate, options.seed)
     for name in ("suite.jsonl", "images"):  # the prompts, for the drift check and recalibration
         (shutil.copytree if (base / name).is_dir() else shutil.copyfile)(base / name, tuned / name)
     sets = prompts.from_suite(base / "suite.jsonl")
@@ -69,11 +67,11 @@ def main(words: list[str] | None = None) -> None:
     (work / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     _print(rows)
     print(f"\ndrift of {tuned.name}: {drift.verdict}")
-    for finding in drift.findings:
-        print(f"  {'ok ' if finding.holds else 'NOT'} {finding.says}")
+    for difference in drift.differences:
+        print(f"  {'ok ' if difference.fits else 'NOT'} {difference.sentence}")
 
 
-def fine_tune(steered: Path, tuned: Path, steps: int, rate: float, seed: int, decay: float) -> None:
+def fine_tune(steered: Path, tuned: Path, steps: int, rate: float, seed: int) -> None:
     """Train a LoRA with Trainer, steering on, and save it merged."""
     from peft import LoraConfig, get_peft_model
 
@@ -99,7 +97,6 @@ def fine_tune(steered: Path, tuned: Path, steps: int, rate: float, seed: int, de
         ),
         train_dataset=batches(Encoder(processor, GEMMA3.turn_end), steps, 16, seed),
         data_collator=_only,
-        callbacks=[WeightAverage(decay)],
     )
     trainer.train()
     adapted.merge_and_unload().save_pretrained(tuned)

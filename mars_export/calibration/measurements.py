@@ -20,7 +20,7 @@ from mars_export.calibration.source import (
     PromptSource,
     StimulusSource,
 )
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs import stimuli
 from mars_export.inputs.prompts import PromptSet
@@ -193,7 +193,7 @@ def _text(reader: Reader, prompts: PromptSet, *, harmful: bool) -> TextSet:
     counts = (len(train.requests), len(validation.requests))
     total = len(prompts.train) + len(prompts.validation)
     if counts[0] < LEAST_TRAIN or counts[1] < LEAST_VALIDATION:
-        raise ExportError(_shortage(prompts.name, counts, total, harmful))
+        raise UnsteerableError(_shortage(prompts.name, counts, total, harmful))
     source = PromptSource(
         name=prompts.name,
         sha256=prompts.sha256,

@@ -19,8 +19,8 @@ __all__ = ["drift"]
 _FOLDER = click.Path(path_type=Path)
 _ADVICE: Final = {
     "recalibrate": "run `mars-export recalibrate {0}`",
-    "lost": "the weights themselves no longer tell harmful from harmless text as calibration needs "
-    "it; train again from {1} with less change, a recalibration would be turned down",
+    "lost": "the weights cannot be calibrated where they are steered; `mars-export recalibrate "
+    "{0}` may find another layer, otherwise train again from {1} with less change",
 }
 
 
@@ -43,11 +43,11 @@ def drift(
     quantization: str | None,
     as_json: bool,
     **values: Any,
-) -> None:
+) -> int:
     """Measure how far training moved the steered DIRECTORY from its calibration.
 
-    Exits with 0 if the calibration holds and with 2 if it does not. Give the prompts that were
-    calibrated on; those of a suite.jsonl in DIRECTORY or in the base are found.
+    Exits with 0 if the calibration still fits, 1 if it does not, 2 for bad input. Give the prompts
+    that were calibrated on; those of a suite.jsonl in DIRECTORY or in the base are found.
     """
     settings = read_settings(PromptSettings, ctx, values)
     from mars_export.cli.summary import print_drift
@@ -61,16 +61,16 @@ def drift(
         scheme_for(read_config(directory), quantization)
     folders = [directory] if base is None else [directory, base]
     sets = own_prompts(settings, folders)
-    known = [_is_calibrated(folder, sets) for folder in folders]
+    calibrated = [_is_calibrated(folder, sets) for folder in folders]
     progress = progress_for(settings.display)
-    if not any(known):
+    if not any(calibrated):
         progress.note(
             f"no manifest says what {directory} was calibrated on: the result is right if it was "
             f"{sets.harmful.name} and {sets.harmless.name}; give --base to be sure"
         )
     quiet_libraries()
     with progress.stage("drift") as tick:
-        found = measure_drift(
+        result = measure_drift(
             directory,
             sets,
             base=base,
@@ -81,13 +81,17 @@ def drift(
             quantization=quantization,
         )
     if as_json:
-        click.echo(found.model_dump_json(indent=2))
+        click.echo(result.model_dump_json(indent=2))
     else:
-        print_drift(found)
-    if found.verdict != "holds":
-        broken = "; ".join(f.says for f in found.findings if not f.holds)
-        advice = _ADVICE[found.verdict].format(directory, base or "its base")
-        raise ExportError(f"the calibration of {directory} no longer fits: {broken}: {advice}")
+        print_drift(result)
+    if result.verdict == "holds":
+        return 0
+    broken = "; ".join(d.sentence for d in result.differences if not d.fits) or result.obstacle
+    advice = _ADVICE[result.verdict].format(directory, base or "its base")
+    click.echo(
+        f"mars-export: the calibration of {directory} no longer fits: {broken}: {advice}", err=True
+    )
+    return 1
 
 
 def _is_calibrated(directory: Path, sets: "PromptSets") -> bool:

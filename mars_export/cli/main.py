@@ -79,8 +79,8 @@ class _Terminated(BaseException):
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point.
 
-    Exits with 0, 1 for a checkpoint that is not what it should be (`verify`), 2 for a problem that
-    the user can fix, 130 after Ctrl-C and 143 after SIGTERM.
+    Exits with 0, 1 for a checkpoint that is not what it should be (`verify`, `drift`), 2 for a
+    problem that the user can fix, 130 after Ctrl-C and 143 after SIGTERM.
     Bugs keep their traceback.
     """
     signal.signal(signal.SIGTERM, _terminate)

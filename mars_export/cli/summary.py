@@ -75,20 +75,13 @@ def print_utility(utility: Utility) -> None:
 
 
 def print_drift(drift: Drift) -> None:
-    """Print gates and refusals now and before, and every check with its limit."""
-    console = Console(highlight=False)
-    for title, snapshot in (("before training", drift.base), ("now", drift.now)):
-        if snapshot is not None:
-            groups = Table("requests", "n", "gate open", "mean", "refused off", "on", title=title)
-            for g in snapshot.groups:
-                counts = (g.refused_off, g.refused_on)
-                groups.add_row(g.name, str(g.n), str(g.open), f"{g.gate:.2f}", *map(str, counts))
-            console.print(groups)
-    checks = Table("check", "finding", "value", "limit", "holds")
-    for f in drift.findings:
-        row = (f.name, f.says, f"{f.value:.3f}", f"{f.limit:.3f}", "yes" if f.holds else "no")
-        checks.add_row(*row)
-    console.print(checks)
+    """Print every difference with its limit, and the verdict."""
+    table = Table("difference", "finding", "value", "limit", "fits")
+    for d in drift.differences:
+        fits = "yes" if d.fits else "no"
+        table.add_row(d.name, d.sentence, f"{d.value:.3f}", f"{d.limit:.3f}", fits)
+    if drift.differences:
+        Console(highlight=False).print(table)
     print(f"verdict: {drift.verdict}")
 
 

@@ -1,6 +1,6 @@
-"""The one exception that a user sees."""
+"""The exceptions that a user sees."""
 
-__all__ = ["ExportError"]
+__all__ = ["ExportError", "UnsteerableError"]
 
 
 class ExportError(Exception):
@@ -9,3 +9,7 @@ class ExportError(Exception):
     The message is one line: what is wrong, where, and what to do. The command line prints it and
     exits with code 2; a traceback is left to genuine bugs.
     """
+
+
+class UnsteerableError(ExportError):
+    """A model whose activations a method cannot be calibrated on, with the reason."""

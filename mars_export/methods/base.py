@@ -44,6 +44,7 @@ __all__ = [
     "ArtefactRecord",
     "CalibrationSource",
     "Decision",
+    "Difference",
     "Method",
     "MethodOptions",
     "MethodRecord",
@@ -90,6 +91,18 @@ class Probe(Record):
     """Change of the strength that a relative error of 1 in the activations brings."""
     significant: bool = False
     """Whether the push matters: at least half of it must be seen, whatever the dtype."""
+
+
+class Difference(Record):
+    """One comparison of the steering that a checkpoint carries with a fresh calibration."""
+
+    name: str
+    value: float
+    limit: float
+    fits: bool
+    """Whether the value is on the right side of the limit."""
+    sentence: str
+    """For people, with the value in its unit."""
 
 
 class MethodRecord(Record):
@@ -294,6 +307,32 @@ class Method:
     def must_act(self, modality: Modality) -> bool:  # noqa: ARG002
         """Whether a request of this modality without a decision is an error."""
         return self.exportable
+
+    def options_like(self, rules: Mapping[str, Any]) -> MethodOptions:  # noqa: ARG002
+        """Options that calibrate at the place where a checkpoint is steered.
+
+        Args:
+            rules: Its `config.steering`.
+        """
+        return self.Options()
+
+    def compare(
+        self,
+        rules: Mapping[str, Any],  # noqa: ARG002
+        tensors: Mapping[str, torch.Tensor],  # noqa: ARG002
+        artefact: Artefact,  # noqa: ARG002
+    ) -> list[Difference]:
+        """How far the steering of a trained checkpoint is from what its weights need now.
+
+        Args:
+            rules: `config.steering` of the checkpoint.
+            tensors: Its steering tensors at the first steered layer.
+            artefact: A calibration of the trained weights with `options_like(rules)`.
+
+        Raises:
+            ExportError: It makes no checkpoint.
+        """
+        raise ExportError(f"{self.name} makes no checkpoint: there is nothing to compare")
 
     def change(self, request: Request) -> Request:
         """The request as the model is to get it; only a template method changes any."""

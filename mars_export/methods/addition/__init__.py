@@ -6,12 +6,16 @@ al., arXiv 2406.11717 (difference in means at its own layer, at every position).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mars_export.methods.addition.record import AdditionOptions, AdditionRecord
-from mars_export.methods.base import Artefact, Method, MethodOptions
+from mars_export.methods.base import Artefact, Difference, Method, MethodOptions
+from mars_export.methods.comparison import compare_directions
 
 if TYPE_CHECKING:
+    import torch
+
     from mars_export.calibration.data import CalibrationData
 
 __all__ = ["ADDITION"]
@@ -48,6 +52,18 @@ class _Addition(Method):
 
         assert isinstance(options, AdditionOptions)
         return calibrate(data, options)
+
+    def options_like(self, rules: Mapping[str, Any]) -> MethodOptions:
+        return AdditionOptions(layer=rules["layers"][0], positions=rules["positions"])
+
+    def compare(
+        self,
+        rules: Mapping[str, Any],  # noqa: ARG002
+        tensors: Mapping[str, torch.Tensor],
+        artefact: Artefact,
+    ) -> list[Difference]:
+        """The direction alone; the length is the user's choice."""
+        return [compare_directions(tensors["push"], artefact.tensors["push"])]
 
 
 ADDITION = _Addition()

@@ -13,7 +13,7 @@ from mars_export.calibration import directions
 from mars_export.calibration.activations import Edit
 from mars_export.calibration.data import CalibrationData
 from mars_export.calibration.measurements import Measurements, measure
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.methods.addition.record import AdditionOptions, AdditionRecord, Effect, Trial
 from mars_export.methods.addition.rule import Rule
 from mars_export.methods.base import Artefact, Decision, Probe
@@ -44,7 +44,7 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
     trials = _trials(measured, text, options)
     best = trials[0]
     if options.layer is None and options.coefficient > 0 and not best.induced > 0:
-        raise ExportError(
+        raise UnsteerableError(
             f"Adding the direction causes no refusal: at layer {best.layer}, the best of "
             f"{len(trials)} tried, the induced refusal log-odds are {best.induced:.2f}, not above "
             "0. Choose a larger coefficient, or a base that refuses harmful text reliably."

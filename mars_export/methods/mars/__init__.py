@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from mars_export.methods.base import Artefact, Method, MethodOptions
+from mars_export.methods.base import Artefact, Difference, Method, MethodOptions
 from mars_export.methods.mars.record import MarsOptions, MarsRecord
 
 if TYPE_CHECKING:
+    import torch
+
     from mars_export.calibration.data import CalibrationData
 
 __all__ = ["MARS"]
@@ -26,6 +29,16 @@ class _Mars(Method):
 
         assert isinstance(options, MarsOptions)
         return calibrate(data, options)
+
+    def options_like(self, rules: Mapping[str, Any]) -> MethodOptions:
+        return MarsOptions(layer=rules["layers"][0])
+
+    def compare(
+        self, rules: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], artefact: Artefact
+    ) -> list[Difference]:
+        from mars_export.methods.mars.drift import compare
+
+        return compare(rules, tensors, artefact)
 
 
 MARS = _Mars()

@@ -10,7 +10,7 @@ from mars_export.calibration import directions
 from mars_export.calibration.activations import Edit
 from mars_export.calibration.measurements import Measurements
 from mars_export.calibration.source import Group
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.mars.record import LayerScore, Quantiles
 from mars_export.methods.mars.rule import Rule
@@ -199,7 +199,7 @@ class Layers:
         order = torch.argsort(self.combined.nan_to_num(-1.0), descending=True, stable=True)
         ranked = [layer for layer in order.tolist() if self.excluded[layer] is None]
         if not ranked:
-            raise ExportError(self._failure())
+            raise UnsteerableError(self._failure())
         return ranked
 
     def score(self, layer: int) -> LayerScore:

@@ -7,7 +7,7 @@ import torch
 
 from mars_export.calibration.data import CalibrationData
 from mars_export.calibration.measurements import Measurements, measure
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import Artefact, Decision, Probe
 from mars_export.methods.mars.layers import Layers, LayerView, rule_tensors, score_layers
@@ -139,12 +139,12 @@ def _probes(measured: Measurements, record: MarsRecord, rule: Rule) -> list[Prob
             lowest = every[line.values.index(min(line.values))]
             probes += [lowest] * (lowest.expected.gate == 0)
     if not any(p.expected.active for p in probes):
-        raise ExportError(
+        raise UnsteerableError(
             "The gate opens for none of the harmful validation prompts; give more or plainer "
             "harmful prompts."
         )
     if not any(p.expected.gate == 0 for p in probes):
-        raise ExportError(
+        raise UnsteerableError(
             "The gate is open for every harmless validation prompt; give more harmless prompts."
         )
     return probes

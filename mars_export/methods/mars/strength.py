@@ -10,7 +10,7 @@ from mars_export.calibration.activations import Edit
 from mars_export.calibration.measurements import Measurements
 from mars_export.calibration.refusal import divergence
 from mars_export.calibration.source import Group
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.methods.mars.layers import Layers, LayerView
 from mars_export.methods.mars.record import KL_LIMIT, MarsOptions
 from mars_export.methods.mars.rule import Rule
@@ -110,7 +110,7 @@ def choose(
             best = max(passed, key=lambda trial: trial.lift)
             return layers.at(best.layer), trials
     best = max(trials, key=lambda trial: trial.induced)
-    raise ExportError(
+    raise UnsteerableError(
         f"No usable refusal direction: at layer {best.layer}, the best of {len(trials)} tried, "
         f"{best.failures[0]}. Choose a base that refuses harmful text reliably, or give other "
         "prompts."
@@ -187,7 +187,7 @@ def _named(layers: Layers, layer: int) -> LayerView:
         )
     view = layers.at(layer)
     if not view.harmful > view.origin:
-        raise ExportError(
+        raise UnsteerableError(
             f"Layer {layer} cannot be steered: its gate origin lies "
             f"{view.origin - view.harmful:.3g} above the harmful centroid; take another layer."
         )

@@ -41,10 +41,9 @@ def test_harmless_training_costs_safety_and_recalibration_brings_it_back(results
 def test_the_drift_check_saw_it(results):
     drift = Drift.model_validate(results["drift"])
     assert drift.verdict == "recalibrate"
-    assert drift.base is not None
-    assert drift.base.cosine > 0.99
-    assert drift.cosine < 0.9
-    assert "direction" in {finding.name for finding in drift.findings if not finding.holds}
+    direction = drift.differences[0]
+    assert (direction.name, direction.fits) == ("direction", False)
+    assert direction.value < 0.9
 
 
 def test_the_new_checkpoint_is_whole_and_names_its_origin(work):
@@ -67,17 +66,21 @@ def test_without_training_the_calibration_holds(work, capsys):
     assert (code, err) == (0, "")
     found = Drift.model_validate_json(out)
     assert found.verdict == "holds"
-    assert found.cosine == pytest.approx(1, abs=1e-4)
-    refused = {group.name: (group.refused_off, group.refused_on) for group in found.now.groups}
-    assert refused["harmful text"] == (32, 32)
-    assert refused["harmless text + neutral image"] == (0, 0)
+    values = {difference.name: difference.value for difference in found.differences}
+    assert values == {
+        "direction": pytest.approx(1, abs=1e-4),
+        "layer": 0,
+        "gate origin": pytest.approx(0, abs=1e-3),
+        "harmful text": pytest.approx(1, abs=1e-3),
+        "shift of image": pytest.approx(0, abs=1e-3),
+        "strength": pytest.approx(1, abs=1e-3),
+    }
 
 
 def test_a_calibration_that_no_longer_fits_exits_with_what_to_do(work, capsys):
     arguments = ("--base", work / "steered", "--display", "none")
     code, out, err = cli(capsys, "drift", work / "tuned", *arguments)
-    assert code == 2
-    assert "before training" in out
+    assert code == 1
     assert "verdict: recalibrate" in out
     assert err.count("\n") == 1
     assert f"mars-export recalibrate {work / 'tuned'}" in err
@@ -103,7 +106,7 @@ def test_the_checkpoint_itself_is_no_output(work, capsys):
 
 def test_without_a_manifest_the_prompts_are_named(work, capsys):
     code, _, err = cli(capsys, "drift", work / "tuned", "--display", "plain")
-    assert code == 2
+    assert code == 1
     assert "the result is right if it was suite.jsonl (harmful)" in err
 
 
