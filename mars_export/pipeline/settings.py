@@ -218,7 +218,7 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
         group="Calibration",
         metavar="|".join(_EXPORTABLE),
     )
-    options: SerializeAsAny[MethodOptions] = MethodOptions()
+    method_options: SerializeAsAny[MethodOptions] = MethodOptions()
     """The method's own options; each may as well be named beside the other settings."""
 
     @field_validator("push", mode="before")
@@ -247,10 +247,10 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
         own = {option: values[option] for option in _OWNERS if option in values}
         for option in own.keys() - options.model_fields.keys():
             raise _foreign(option, own[option], name)
-        given = values.get("options") or {}
+        given = values.get("method_options") or {}
         stated = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
         rest = {field: value for field, value in values.items() if field not in own}
-        return {**rest, "options": options(**{**stated, **own})}
+        return {**rest, "method_options": options(**{**stated, **own})}
 
 
 def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
@@ -262,7 +262,7 @@ def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         if isinstance(extra := field.json_schema_extra, dict):
             listed[str(extra["group"])][name] = field
-    for option, owners in _OWNERS.items() if "options" in model.model_fields else ():
+    for option, owners in _OWNERS.items() if "method_options" in model.model_fields else ():
         field = _EXPORTABLE[owners[0]].Options.model_fields[option]
         listed[f"Calibration ({', '.join(owners)})"][option] = field
     return listed

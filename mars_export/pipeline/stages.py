@@ -136,7 +136,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
             prompts=job.prompts,
             modalities=job.family.modalities,
             method=settings.method,
-            options=settings.options,
+            options=settings.method_options,
             measuring=Measuring(batch_size=settings.batch_size, seed=settings.seed),
             progress=tick,
             quantization=job.quantization,
@@ -187,7 +187,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
         "files": _fingerprint(job.base),
         "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
         "quantization": job.quantization,
-        **settings.model_dump(mode="json", include={"method", "options", "dtype", "seed"}),
+        **settings.model_dump(mode="json", include={"method", "method_options", "dtype", "seed"}),
     }
     measured = {
         "suite": job.suite.sha256,

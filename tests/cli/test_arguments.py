@@ -58,7 +58,7 @@ def test_flag_beats_environment_beats_file_beats_default(settings_of, monkeypatc
     monkeypatch.setenv("MARS_LAYER", "2")
     found = settings_of("--config", "mars.toml", "--seed", "1")
     assert (found.seed, found.max_new_tokens, found.dtype) == (1, 3, "auto")
-    assert found.options.layer == 2
+    assert found.method_options.layer == 2
     assert found.push is True
 
 
@@ -69,7 +69,7 @@ def test_every_field_is_an_option_an_environment_variable_and_a_key():
             assert options.pop(name).opts == ["--" + name.replace("_", "-")]
     assert set(options) == {"config", "version"}
     assert {name for fields in sections(Settings).values() for name in fields} == {
-        *Settings.model_fields.keys() - {"options"},
+        *Settings.model_fields.keys() - {"method_options"},
         *(name for method in METHODS if method.exportable for name in method.Options.model_fields),
     }
 
@@ -153,8 +153,8 @@ class TestMethods:
 
     def test_options_are_those_of_the_method(self):
         first = Settings(model="x", method="first", layer="3", gain=0.5)
-        assert first.options.model_dump() == {"layer": 3, "gain": 0.5}
-        assert Settings(model="x", method="second").options.model_dump() == {
+        assert first.method_options.model_dump() == {"layer": 3, "gain": 0.5}
+        assert Settings(model="x", method="second").method_options.model_dump() == {
             "layer": None,
             "strength": 1.0,
         }
@@ -176,10 +176,10 @@ class TestMethods:
 
 
 def test_options_of_a_method_are_flags_variables_and_keys(settings_of, monkeypatch, tmp_path, mars):
-    assert settings_of("--layer", "0").options.layer == 0
+    assert settings_of("--layer", "0").method_options.layer == 0
     (tmp_path / "mars.toml").write_text("gain = 0.5")
     monkeypatch.setenv("MARS_RADIUS", "2")
-    options = settings_of("--config", "mars.toml").options
+    options = settings_of("--config", "mars.toml").method_options
     assert (options.gain, options.radius) == (0.5, 2.0)
     monkeypatch.setenv("MARS_RADIUS", "wide")
     assert "MARS_RADIUS: 'wide' should be a valid number" in mars("--model", "x").errors[0]
