@@ -151,6 +151,17 @@ def test_the_quickstart_from_the_wheel_alone(wheel, tmp_path):
     assert report.self_check.active
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     check_headline(report)
+    check_the_example_of_the_readme(tmp_path, environment)
+
+
+def check_the_example_of_the_readme(folder, environment):
+    """The code that loads `steered` prints the answers that the README shows."""
+    blocks = re.search(r"```python\n(.*?)```\n+```text\n(.*?)```\n", README, re.DOTALL)
+    code, answers = blocks.groups()
+    (folder / "examples").symlink_to(ROOT / "examples")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.stdout == answers, done.stderr
 
 
 def check_headline(report):
