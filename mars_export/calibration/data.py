@@ -9,7 +9,7 @@ from typing import Any, Final
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.inputs.prompts import PromptSets
 
-__all__ = ["LEAST_TRAIN", "LEAST_VALIDATION", "OPENERS", "CalibrationData", "Measuring"]
+__all__ = ["LEAST_TRAIN", "LEAST_VALIDATION", "OPENERS", "CalibrationData", "MeasurementOptions"]
 
 LEAST_TRAIN: Final = 16
 LEAST_VALIDATION: Final = 5
@@ -31,7 +31,7 @@ OPENERS: Final[tuple[str, ...]] = (
 
 
 @dataclass(frozen=True)
-class Measuring:
+class MeasurementOptions:
     """How a model is measured, whatever the method; the defaults are those of the method notes.
 
     Attributes:
@@ -62,7 +62,7 @@ class CalibrationData:
         processor: Its processor or tokenizer, with a chat template.
         prompts: Harmful and harmless text.
         modalities: What the model takes; `text` may be left out.
-        measuring: How it is measured.
+        measurement: How it is measured.
         quantization: What the model was loaded in, for the record.
         progress: Called with (requests done, requests in all).
     """
@@ -71,7 +71,7 @@ class CalibrationData:
     processor: Any
     prompts: PromptSets
     modalities: tuple[Modality, ...]
-    measuring: Measuring = field(default_factory=Measuring)
+    measurement: MeasurementOptions = field(default_factory=MeasurementOptions)
     quantization: str = "none"
     progress: Callable[[int, int], None] | None = None
 

@@ -9,7 +9,7 @@ from mars_export.calibration.data import (
     LEAST_TRAIN,
     LEAST_VALIDATION,
     CalibrationData,
-    Measuring,
+    MeasurementOptions,
 )
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import refusal_tokens
@@ -27,11 +27,11 @@ from mars_export.inputs.prompts import PromptSet
 from mars_export.inputs.requests import Request
 from mars_export.inputs.template import header_suffixes
 
-__all__ = ["Measured", "Measurements", "TextSet", "beside", "measure", "neutral_requests"]
+__all__ = ["Measurements", "Reading", "TextSet", "beside", "measure", "neutral_requests"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Reading:
     """Requests and what they did to the unsteered model.
 
     Attributes:
@@ -55,8 +55,8 @@ class TextSet:
         source: Where the prompts came from, and how many were dropped.
     """
 
-    train: Measured
-    validation: Measured
+    train: Reading
+    validation: Reading
     source: PromptSource
 
 
@@ -78,7 +78,7 @@ class Measurements:
     reader: Reader
     header_suffixes: list[list[int]]
     text: dict[Label, TextSet]
-    validation: dict[Group, Measured]
+    validation: dict[Group, Reading]
     began: float
 
     @property
@@ -99,20 +99,20 @@ class Measurements:
             header_suffixes=self.header_suffixes,
             prompts={label: text.source for label, text in self.text.items()},
             stimuli={m: self._stimuli(m) for m in self.data.beside},
-            seed=self.data.measuring.seed,
+            seed=self.data.measurement.seed,
             seconds=time.monotonic() - self.began,
         )
 
     def _stimuli(self, modality: Modality) -> StimulusSource:
-        measuring = self.data.measuring
-        width, height = measuring.size
+        measurement = self.data.measurement
+        width, height = measurement.size
         return StimulusSource(
             generator=stimuli.GENERATOR,
-            seed=measuring.seed,
-            count=self.data.measuring.pairs + _checks(self.data),
+            seed=measurement.seed,
+            count=self.data.measurement.pairs + _checks(self.data),
             width=width,
             height=height,
-            frames=measuring.frames if modality == "video" else 1,
+            frames=measurement.frames if modality == "video" else 1,
         )
 
 
@@ -130,11 +130,11 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     began = time.monotonic()
     suffixes = header_suffixes(data.processor)
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
-    tokens = refusal_tokens(tokenizer, data.measuring.openers)
+    tokens = refusal_tokens(tokenizer, data.measurement.openers)
     meter = Meter(data.progress)
     held = len(data.prompts.harmful.validation) + _checks(data)
     meter.plan(len(data.prompts.prompts) + len(data.beside) * held + further)
-    reader = Reader(data.model.eval(), data.processor, tokens, data.measuring.batch_size, meter)
+    reader = Reader(data.model.eval(), data.processor, tokens, data.measurement.batch_size, meter)
     text: dict[Label, TextSet] = {
         "harmful": _text(reader, data.prompts.harmful, harmful=True),
         "harmless": _text(reader, data.prompts.harmless, harmful=False),
@@ -145,12 +145,14 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     return Measurements(data, reader, suffixes, text, validation, began)
 
 
-def neutral_requests(modality: Modality, count: int, measuring: Measuring) -> list[Request]:
+def neutral_requests(
+    modality: Modality, count: int, measurement: MeasurementOptions
+) -> list[Request]:
     """Requests without a prompt that show neutral stimuli."""
     if modality == "video":
-        clips = stimuli.clips(count, measuring.seed, measuring.frames, measuring.size)
+        clips = stimuli.clips(count, measurement.seed, measurement.frames, measurement.size)
         return [Request("", video=clip) for clip in clips]
-    images = stimuli.images(count, measuring.seed, measuring.size)
+    images = stimuli.images(count, measurement.seed, measurement.size)
     return [Request("", images=(image,)) for image in images]
 
 
@@ -166,15 +168,15 @@ def beside(
 
 def _checks(data: CalibrationData) -> int:
     """Stimuli of a modality that are kept for validation: each harmless prompt has one."""
-    return max(data.measuring.validation_pairs, len(data.prompts.harmless.validation))
+    return max(data.measurement.validation_pairs, len(data.prompts.harmless.validation))
 
 
 def _neutral(
     reader: Reader, text: dict[Label, TextSet], modality: Modality, data: CalibrationData
-) -> dict[Group, Measured]:
+) -> dict[Group, Reading]:
     """Validation text beside neutral stimuli of one modality, behind those for training."""
-    first, checks = data.measuring.pairs, _checks(data)
-    neutral = neutral_requests(modality, first + checks, data.measuring)
+    first, checks = data.measurement.pairs, _checks(data)
+    neutral = neutral_requests(modality, first + checks, data.measurement)
     groups = {}
     for label, both in text.items():
         requests = both.validation.requests
@@ -183,7 +185,7 @@ def _neutral(
         indices = range(first, first + count)
         mixed = beside(requests, neutral, indices)
         readout = reader.read(mixed, states=True, log_probs=label == "harmless")
-        groups[Group(label, modality)] = Measured(mixed, readout, tuple(indices))
+        groups[Group(label, modality)] = Reading(mixed, readout, tuple(indices))
     return groups
 
 
@@ -207,13 +209,13 @@ def _text(reader: Reader, prompts: PromptSet, *, harmful: bool) -> TextSet:
 
 def _filtered(
     reader: Reader, prompts: Sequence[str], harmful: bool, log_probs: bool = False
-) -> Measured:
+) -> Reading:
     requests = tuple(Request(prompt) for prompt in prompts)
     full = reader.read(requests, states=True, log_probs=log_probs)
     fits = (full.log_odds > 0) if harmful else (full.log_odds < 0)
     chosen = tuple(r for r, fit in zip(requests, fits.tolist(), strict=True) if fit)
     readout = Readout(full.states[:, fits], full.log_odds[fits], full.log_probs[fits])
-    return Measured(chosen, readout, (None,) * len(chosen))
+    return Reading(chosen, readout, (None,) * len(chosen))
 
 
 def _shortage(name: str, counts: tuple[int, int], total: int, harmful: bool) -> str:

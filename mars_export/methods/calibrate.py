@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mars_export.calibration.data import CalibrationData, Measuring
+from mars_export.calibration.data import CalibrationData, MeasurementOptions
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.prompts import PromptSets
 from mars_export.methods import method_named
@@ -20,7 +20,7 @@ def calibrate(
     modalities: Sequence[Modality],
     method: str = "mars",
     options: MethodOptions | None = None,
-    measuring: Measuring | None = None,
+    measurement: MeasurementOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
     quantization: str = "none",
 ) -> Artefact:
@@ -35,7 +35,7 @@ def calibrate(
         modalities: What the model takes; `text` may be left out.
         method: One of `mars_export.methods.METHODS` that makes checkpoints.
         options: Its own options; the defaults if None.
-        measuring: How the model is measured; the defaults if None.
+        measurement: How the model is measured; the defaults if None.
         progress: Called with (requests done, requests in all).
         quantization: What the model was loaded in, for the record.
 
@@ -52,7 +52,7 @@ def calibrate(
         processor,
         prompts,
         tuple(modalities),
-        measuring or Measuring(),
+        measurement or MeasurementOptions(),
         quantization,
         progress,
     )

@@ -120,7 +120,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
     judge = judge_named(settings.judge, settings.device)
 
     def calibrate(tick: Tick) -> None:
-        from mars_export.calibration.data import Measuring
+        from mars_export.calibration.data import MeasurementOptions
         from mars_export.methods.calibrate import calibrate
 
         model, processor = load_base(
@@ -137,7 +137,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
             modalities=job.family.modalities,
             method=settings.method,
             options=settings.method_options,
-            measuring=Measuring(batch_size=settings.batch_size, seed=settings.seed),
+            measurement=MeasurementOptions(batch_size=settings.batch_size, seed=settings.seed),
             progress=tick,
             quantization=job.quantization,
         ).save(calibration)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers.models.gemma3 import Gemma3ImageProcessorPil
 
-from mars_export.calibration.data import Measuring
+from mars_export.calibration.data import MeasurementOptions
 from mars_export.inputs.prompts import PromptSet, PromptSets
 from support import torchvision_shim
 
@@ -52,7 +52,7 @@ def processor(template: str = TEMPLATE) -> transformers.Gemma3Processor:
 
 
 PROCESSOR = processor()
-MEASURING = Measuring(
+MEASUREMENT = MeasurementOptions(
     openers=("Sorry",), pairs=24, validation_pairs=24, size=(28, 28), batch_size=64
 )
 """What the tests of methods calibrate a `PlantedModel` with."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mars_export.calibration.data import Measuring
+from mars_export.calibration.data import MeasurementOptions
 from mars_export.checkpoint.derived import read_steering
 from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.progress import Tick
@@ -72,7 +72,7 @@ def measure_drift(
             modalities=rules["modalities"],
             method=method.name,
             options=method.options_like(rules),
-            measuring=Measuring(batch_size=batch_size, seed=seed),
+            measurement=MeasurementOptions(batch_size=batch_size, seed=seed),
             progress=progress,
             quantization=scheme,
         )

@@ -34,14 +34,14 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         ExportError: The model has no usable text refusal, no layer of that number, or at none of
             the layers tried does the push cause refusal.
     """
-    tried = 1 if options.layer is not None else _FINALISTS
+    layers = 1 if options.layer is not None else _FINALISTS
     groups = 1 + len(data.beside)
-    validation = max(data.measuring.validation_pairs, len(data.prompts.harmless.validation))
-    measured = measure(
-        data, tried * len(data.prompts.harmless.validation) + 2 * groups * validation
+    validation = max(data.measurement.validation_pairs, len(data.prompts.harmless.validation))
+    baseline = measure(
+        data, layers * len(data.prompts.harmless.validation) + 2 * groups * validation
     )
-    text = _statistics(measured)
-    trials = _trials(measured, text, options)
+    text = _statistics(baseline)
+    trials = _trials(baseline, text, options)
     best = trials[0]
     if options.layer is None and options.coefficient > 0 and not best.induced > 0:
         raise UnsteerableError(
@@ -57,21 +57,21 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         separation=float(text.separation[best.layer]),
         positions=options.positions,
         trials=trials,
-        effects=_effects(measured, rule, best.layer),
+        effects=_effects(baseline, rule, best.layer),
     )
-    measured.reader.meter.settle()
+    baseline.reader.meter.settle()
     return Artefact.of(
         "addition",
-        measured.source(),
+        baseline.source(),
         record,
         rules={"layers": [best.layer], "positions": options.positions},
         tensors={"push": rule.push},
-        probes=_probes(measured, float(rule.push.norm())),
+        probes=_probes(baseline, float(rule.push.norm())),
     )
 
 
-def _statistics(measured: Measurements) -> directions.TextStatistics:
-    train = {label: text.train.readout.states for label, text in measured.text.items()}
+def _statistics(baseline: Measurements) -> directions.TextStatistics:
+    train = {label: text.train.readout.states for label, text in baseline.text.items()}
     return directions.text_statistics(train["harmful"], train["harmless"])
 
 
@@ -86,18 +86,18 @@ def _edit(rule: Rule, layer: int) -> Edit:
     """The rule at every position of a prompt: with either policy, the first token is the same."""
 
     def change(h: torch.Tensor) -> torch.Tensor:
-        pushed: torch.Tensor
-        pushed, _ = rule.to(h.device)(h.float(), torch.zeros(h.shape[:-1], dtype=torch.long))
-        return pushed.to(h.dtype)
+        after: torch.Tensor
+        after, _ = rule.to(h.device)(h.float(), torch.zeros(h.shape[:-1], dtype=torch.long))
+        return after.to(h.dtype)
 
     return Edit(layer, change, everywhere=True)
 
 
 def _trials(
-    measured: Measurements, text: directions.TextStatistics, options: AdditionOptions
+    baseline: Measurements, text: directions.TextStatistics, options: AdditionOptions
 ) -> list[Trial]:
     """The layers tried, the one that induces most refusal first."""
-    states = {label: both.validation.readout.states for label, both in measured.text.items()}
+    states = {label: both.validation.readout.states for label, both in baseline.text.items()}
     u, s = (directions.coordinates(states[label], text.direction) for label in states)
     separability = directions.separability(u, s).nan_to_num(-torch.inf)
     layers = len(separability)
@@ -110,30 +110,30 @@ def _trials(
     chosen = [options.layer] if options.layer is not None else ranked[:_FINALISTS]
     if not chosen:
         raise ExportError("The model has too few decoder layers to choose one to steer.")
-    harmless = measured.text["harmless"].validation.requests
+    harmless = baseline.text["harmless"].validation.requests
     trials = []
     for layer in chosen:
         edit = _edit(_rule(text, layer, options.coefficient), layer)
-        induced = float(measured.reader.read(harmless, edit=edit).log_odds.mean())
+        induced = float(baseline.reader.read(harmless, edit=edit).log_odds.mean())
         trials.append(Trial(layer=layer, separability=float(separability[layer]), induced=induced))
     sign = 1 if options.coefficient > 0 else -1
     return sorted(trials, key=lambda trial: -sign * trial.induced)
 
 
-def _effects(measured: Measurements, rule: Rule, layer: int) -> list[Effect]:
+def _effects(baseline: Measurements, rule: Rule, layer: int) -> list[Effect]:
     edit = _edit(rule, layer)
     effects = []
-    for group, both in measured.validation.items():
-        after = measured.reader.read(both.requests, edit=edit).log_odds
+    for group, both in baseline.validation.items():
+        after = baseline.reader.read(both.requests, edit=edit).log_odds
         before = float(both.readout.log_odds.mean())
         effects.append(Effect(**group._asdict(), before=before, after=float(after.mean())))
     return effects
 
 
-def _probes(measured: Measurements, strength: float) -> list[Probe]:
+def _probes(baseline: Measurements, strength: float) -> list[Probe]:
     """A few requests of every kind; all are pushed alike."""
     probes = []
-    for group, both in measured.validation.items():
+    for group, both in baseline.validation.items():
         expected = Decision(active=True, strength=strength, shown=group.modality)
         for request, stimulus in list(zip(both.requests, both.stimuli, strict=True))[:_PROBES]:
             probes.append(

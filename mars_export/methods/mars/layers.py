@@ -121,9 +121,9 @@ class LayerView:
 
         def change(h: torch.Tensor) -> torch.Tensor:
             rule.to(h.device)
-            pushed: torch.Tensor
-            pushed, _ = rule(h.float(), torch.full(h.shape[:-1], index, device=h.device))
-            return pushed.to(h.dtype)
+            after: torch.Tensor
+            after, _ = rule(h.float(), torch.full(h.shape[:-1], index, device=h.device))
+            return after.to(h.dtype)
 
         return Edit(self.layer, change)
 
@@ -135,8 +135,8 @@ class LayerView:
             rule.to(h.device)
             x = h.float()
             p = rule.coordinate(x, torch.full(h.shape[:-1], index, device=h.device))
-            limit: torch.Tensor = rule.push(x, rule.limit(p))
-            return limit.to(h.dtype)
+            after: torch.Tensor = rule.push(x, rule.limit(p))
+            return after.to(h.dtype)
 
         return Edit(self.layer, change)
 
@@ -231,20 +231,20 @@ class Layers:
         )
 
 
-def score_layers(measured: Measurements) -> Layers:
+def score_layers(baseline: Measurements) -> Layers:
     """Scores of every layer, and the shifts, which take further forwards."""
-    train = {label: text.train.readout.states for label, text in measured.text.items()}
+    train = {label: text.train.readout.states for label, text in baseline.text.items()}
     text = directions.text_statistics(train["harmful"], train["harmless"])
-    vectors = {m: measure_shift(measured, m) for m in measured.data.beside}
+    vectors = {m: measure_shift(baseline, m) for m in baseline.data.beside}
     shift: dict[Modality, torch.Tensor] = {"text": torch.zeros_like(text.separation)}
     shift |= {m: (b * text.direction).sum(-1) for m, b in vectors.items()}
     groups = {
         group: directions.coordinates(both.readout.states, text.direction)
         - shift[group.modality].unsqueeze(-1)
-        for group, both in measured.validation.items()
+        for group, both in baseline.validation.items()
     }
     u, s = groups[Group("harmful", "text")], groups[Group("harmless", "text")]
-    held = measured.text["harmful"].validation.readout.states
+    held = baseline.text["harmful"].validation.readout.states
     scores = torch.stack(
         [
             directions.consistency(held, text),

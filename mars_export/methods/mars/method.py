@@ -33,11 +33,11 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
         ExportError: The model has no usable refusal direction (the message names the score that
             failed, its value and its threshold), no chat template, or too little memory.
     """
-    measured = measure(data, _further(data, options))
-    layers = score_layers(measured)
-    view, trials = choose(measured, layers, options)
-    tuning = tune(measured, view, options)
-    measured.reader.meter.settle()
+    baseline = measure(data, _further(data, options))
+    layers = score_layers(baseline)
+    view, trials = choose(baseline, layers, options)
+    tuning = tune(baseline, view, options)
+    baseline.reader.meter.settle()
     record = MarsRecord(
         layer=view.layer,
         separation=view.separation,
@@ -49,7 +49,7 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
         **tuning._asdict(),
         layer_forced=options.layer is not None,
         layer_failures=next(t.failures for t in trials if t.layer == view.layer),
-        refusal_tokens=measured.reader.refusal_tokens,
+        refusal_tokens=baseline.reader.refusal_tokens,
         scores=_scores(layers, trials),
         projections=[
             Coordinates(**group._asdict(), values=p.tolist())
@@ -58,11 +58,11 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
     )
     return Artefact.of(
         "mars",
-        measured.source(),
+        baseline.source(),
         record,
         rules=view.rules,
         tensors=_tensors(view, tuning),
-        probes=_probes(measured, record, view.rule(tuning.gain, tuning.radius)),
+        probes=_probes(baseline, record, view.rule(tuning.gain, tuning.radius)),
     )
 
 
@@ -97,11 +97,11 @@ def probe(
 
 def _further(data: CalibrationData, options: MarsOptions) -> int:
     """About how many requests follow the measurements."""
-    measuring, others = data.measuring, len(data.beside)
+    measurement, others = data.measurement, len(data.beside)
     text = len(data.prompts.harmless.validation)
-    neutral = others * max(measuring.validation_pairs, text)
+    neutral = others * max(measurement.validation_pairs, text)
     harmful = others * len(data.prompts.harmful.validation)
-    return others * measuring.pairs + forecast((text, neutral, harmful), options)
+    return others * measurement.pairs + forecast((text, neutral, harmful), options)
 
 
 def _tensors(view: LayerView, tuning: Tuning) -> dict[str, torch.Tensor]:
@@ -121,7 +121,7 @@ def _scores(layers: Layers, trials: Sequence[Trial]) -> list[LayerScore]:
     return scores
 
 
-def _probes(measured: Measurements, record: MarsRecord, rule: Rule) -> list[Probe]:
+def _probes(baseline: Measurements, record: MarsRecord, rule: Rule) -> list[Probe]:
     """Of every modality, the strongest pushes and one harmless request with gate 0.
 
     Raises:
@@ -129,7 +129,7 @@ def _probes(measured: Measurements, record: MarsRecord, rule: Rule) -> list[Prob
     """
     probes: list[Probe] = []
     for line in record.projections:
-        both = measured.validation[line.group]
+        both = baseline.validation[line.group]
         rows = zip(both.requests, both.stimuli, line.values, strict=True)
         every = [probe(record, rule, line.modality, r.prompt, i, p) for r, i, p in rows]
         if line.label == "harmful":

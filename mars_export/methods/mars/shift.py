@@ -14,16 +14,16 @@ _QUANTILE: Final = 0.95
 """Share of harmless validation inputs whose gate is exactly 0 (A3.3)."""
 
 
-def measure_shift(measured: Measurements, modality: Modality) -> torch.Tensor:
+def measure_shift(baseline: Measurements, modality: Modality) -> torch.Tensor:
     """Run harmless training text beside neutral stimuli of one modality.
 
     Returns:
         (L, d) float64, the shift of the modality (A3.2).
     """
-    measuring, train = measured.data.measuring, measured.text["harmless"].train
-    neutral = neutral_requests(modality, measuring.pairs, measuring)
-    pairs = range(measuring.pairs)
-    readout = measured.reader.read(beside(train.requests, neutral, pairs), states=True)
+    measurement, train = baseline.data.measurement, baseline.text["harmless"].train
+    neutral = neutral_requests(modality, measurement.pairs, measurement)
+    pairs = range(measurement.pairs)
+    readout = baseline.reader.read(beside(train.requests, neutral, pairs), states=True)
     alone = train.readout.states
     return paired_shift(alone[:, [i % alone.shape[1] for i in pairs]], readout.states)
 

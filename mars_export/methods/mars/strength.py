@@ -82,7 +82,7 @@ class Tuning(NamedTuple):
 
 
 def choose(
-    measured: Measurements, layers: Layers, options: MarsOptions
+    baseline: Measurements, layers: Layers, options: MarsOptions
 ) -> tuple[LayerView, list[Trial]]:
     """Choose the layer to steer.
 
@@ -98,12 +98,12 @@ def choose(
     """
     if options.layer is not None:
         view = _named(layers, options.layer)
-        return view, [try_layer(measured, view)]
+        return view, [try_layer(baseline, view)]
     ranked = layers.ranking()
     trials: list[Trial] = []
     for start in range(0, len(ranked), options.finalists):
         together = ranked[start : start + options.finalists]
-        group = [try_layer(measured, layers.at(layer)) for layer in together]
+        group = [try_layer(baseline, layers.at(layer)) for layer in together]
         trials += group
         passed = [trial for trial in group if not trial.failures]
         if passed:
@@ -117,7 +117,7 @@ def choose(
     )
 
 
-def try_layer(measured: Measurements, view: LayerView) -> Trial:
+def try_layer(baseline: Measurements, view: LayerView) -> Trial:
     """Run the three causal checks at one layer."""
     rule, whole = view.rule(GAIN, RADIUS), view.separation
 
@@ -125,19 +125,19 @@ def try_layer(measured: Measurements, view: LayerView) -> Trial:
         strength = torch.full(h.shape[:-1], whole, device=h.device)
         return rule.to(h.device).push(h.float(), strength).to(h.dtype)
 
-    text = measured.text["harmless"].validation.requests
-    induced = measured.reader.read(text, edit=Edit(view.layer, added)).log_odds
-    beside_text = _harmless(measured)[1:] or _harmless(measured)
+    text = baseline.text["harmless"].validation.requests
+    induced = baseline.reader.read(text, edit=Edit(view.layer, added)).log_odds
+    beside_text = _harmless(baseline)[1:] or _harmless(baseline)
     lifts = []
     for group in beside_text:
-        requests, before = measured.validation[group].requests, measured.validation[group].readout
+        requests, before = baseline.validation[group].requests, baseline.validation[group].readout
         edit = view.pushed_to_the_limit(rule, group.modality)
-        pushed = measured.reader.read(requests, edit=edit).log_odds
-        lifts.append(float((pushed - before.log_odds).mean()))
-    return Trial(view.layer, float(induced.mean()), _divergence(measured, view, rule), min(lifts))
+        after = baseline.reader.read(requests, edit=edit)
+        lifts.append(float((after.log_odds - before.log_odds).mean()))
+    return Trial(view.layer, float(induced.mean()), _divergence(baseline, view, rule), min(lifts))
 
 
-def tune(measured: Measurements, view: LayerView, options: MarsOptions) -> Tuning:
+def tune(baseline: Measurements, view: LayerView, options: MarsOptions) -> Tuning:
     """Choose kappa and rho from text and neutral stimuli (A3.4).
 
     The defaults (2, 1) stay if harmful text beside neutral stimuli, steered, is refused as strongly
@@ -146,38 +146,38 @@ def tune(measured: Measurements, view: LayerView, options: MarsOptions) -> Tunin
     `reached` or the layer's recorded checks say so.
 
     Args:
-        measured: The unsteered model.
+        baseline: The unsteered model.
         view: The chosen layer.
         options: `gain` and `radius` fix a value.
     """
     pairs = [(options.gain or gain, options.radius or radius) for gain, radius in _LADDER]
-    beside_text = [g for g in measured.validation if g.label == "harmful" and g.modality != "text"]
+    beside_text = [g for g in baseline.validation if g.label == "harmful" and g.modality != "text"]
     if not beside_text:
         return Tuning(*pairs[0])
-    alone = measured.validation[Group("harmful", "text")].readout.log_odds
+    alone = baseline.validation[Group("harmful", "text")].readout.log_odds
     goal = float(alone.mean()) - _TOLERANCE
-    tried: list[Tuning] = []
+    tunings: list[Tuning] = []
     for gain, radius in dict.fromkeys(pairs):
         rule = view.rule(gain, radius)
-        reached = min(_refusal(measured, view, rule, group) for group in beside_text)
-        tried.append(Tuning(gain, radius, reached, goal))
+        reached = min(_refusal(baseline, view, rule, group) for group in beside_text)
+        tunings.append(Tuning(gain, radius, reached, goal))
         # NaN does not reach the goal either.
-        if reached >= goal and _divergence(measured, view, rule) <= KL_LIMIT:
-            return tried[-1]
-    return tried[0]
+        if reached >= goal and _divergence(baseline, view, rule) <= KL_LIMIT:
+            return tunings[-1]
+    return tunings[0]
 
 
-def forecast(measured_requests: Sequence[int], options: MarsOptions) -> int:
+def forecast(counts: Sequence[int], options: MarsOptions) -> int:
     """About how many requests `choose` and `tune` run.
 
     Args:
-        measured_requests: Validation requests of text, then of all stimuli, then harmful ones
+        counts: Validation requests of text, then of all stimuli, then harmful ones
             beside stimuli.
         options: Of the calibration.
     """
-    text, neutral, harmful = measured_requests
-    tried = 1 if options.layer is not None else options.finalists
-    return tried * (2 * text + 2 * neutral) + text + neutral + harmful
+    text, neutral, harmful = counts
+    layers = 1 if options.layer is not None else options.finalists
+    return layers * (2 * text + 2 * neutral) + text + neutral + harmful
 
 
 def _named(layers: Layers, layer: int) -> LayerView:
@@ -194,24 +194,24 @@ def _named(layers: Layers, layer: int) -> LayerView:
     return view
 
 
-def _harmless(measured: Measurements) -> list[Group]:
+def _harmless(baseline: Measurements) -> list[Group]:
     """Groups of harmless validation requests, text first."""
-    return [group for group in measured.validation if group.label == "harmless"]
+    return [group for group in baseline.validation if group.label == "harmless"]
 
 
-def _refusal(measured: Measurements, view: LayerView, rule: Rule, group: Group) -> float:
+def _refusal(baseline: Measurements, view: LayerView, rule: Rule, group: Group) -> float:
     """Mean refusal log-odds of a group, steered."""
     edit = view.steered(rule, group.modality)
-    requests = measured.validation[group].requests
-    return float(measured.reader.read(requests, edit=edit).log_odds.mean())
+    requests = baseline.validation[group].requests
+    return float(baseline.reader.read(requests, edit=edit).log_odds.mean())
 
 
-def _divergence(measured: Measurements, view: LayerView, rule: Rule) -> float:
+def _divergence(baseline: Measurements, view: LayerView, rule: Rule) -> float:
     """Largest mean first-token KL(base || steered) over the harmless groups, nats."""
     worst = 0.0
-    for group in _harmless(measured):
-        before = measured.validation[group]
+    for group in _harmless(baseline):
+        before = baseline.validation[group]
         edit = view.steered(rule, group.modality)
-        after = measured.reader.read(before.requests, log_probs=True, edit=edit)
+        after = baseline.reader.read(before.requests, log_probs=True, edit=edit)
         worst = max(worst, float(divergence(before.readout.log_probs, after.log_probs).mean()))
     return worst

@@ -8,7 +8,7 @@ from mars_export.methods.addition.record import AdditionOptions
 from mars_export.methods.addition.rule import Rule
 from mars_export.methods.calibrate import calibrate
 from support import planted
-from support.planted import MEASURING, PROCESSOR
+from support.planted import MEASUREMENT, PROCESSOR
 
 
 def run(model=None, **options):
@@ -19,7 +19,7 @@ def run(model=None, **options):
         modalities=("text", "image"),
         method="addition",
         options=AdditionOptions(**options),
-        measuring=MEASURING,
+        measurement=MEASUREMENT,
     )
 
 

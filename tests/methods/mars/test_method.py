@@ -12,7 +12,7 @@ from mars_export.methods.mars.record import MarsOptions
 from mars_export.methods.mars.rule import Rule
 from mars_export.methods.mars.strength import Trial
 from support import planted
-from support.planted import MEASURING, PROCESSOR
+from support.planted import MEASUREMENT, PROCESSOR
 
 
 def run(model=None, prompts=None, progress=None, **options):
@@ -22,7 +22,7 @@ def run(model=None, prompts=None, progress=None, **options):
         prompts=prompts or planted.prompt_sets(),
         modalities=("text", "image"),
         options=MarsOptions(**options),
-        measuring=MEASURING,
+        measurement=MEASUREMENT,
         progress=progress,
     )
 
@@ -184,7 +184,7 @@ def test_the_record_says_whether_the_goal_was_reached(found, monkeypatch):
 def test_text_alone_has_no_goal():
     record = calibrate(
         planted.PlantedModel(), PROCESSOR, prompts=planted.prompt_sets(), modalities=("text",),
-        options=MarsOptions(layer=4), measuring=MEASURING,
+        options=MarsOptions(layer=4), measurement=MEASUREMENT,
     ).record.record  # fmt: skip
     assert (record.reached, record.goal) == (None, None)
 
