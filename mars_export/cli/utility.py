@@ -61,7 +61,7 @@ def utility(directory: Path, off: Path | None, on: Path | None, **asked: Any) ->
     from mars_export.cli.summary import print_utility
     from mars_export.common.disk_errors import clear_disk_errors
     from mars_export.common.errors import ExportError
-    from mars_export.integrations.lmms_eval.run import from_logs, measure
+    from mars_export.integrations.lmms_eval.comparison import from_logs
 
     tasks, margin = asked.pop("tasks"), asked.pop("margin")
     if (off is None) != (on is None):
@@ -70,5 +70,7 @@ def utility(directory: Path, off: Path | None, on: Path | None, **asked: Any) ->
         if off is not None and on is not None:
             found = from_logs(directory, tasks, off, on, margin)
         else:
+            from mars_export.integrations.lmms_eval.engine import measure
+
             found = measure(directory, tasks, margin=margin, **asked)
     print_utility(found)

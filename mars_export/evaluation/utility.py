@@ -2,18 +2,14 @@
 
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from mars_export.common.record import Record, VersionedRecord
 
 __all__ = ["UTILITY_NAME", "Metric", "TaskUtility", "Utility"]
 
 UTILITY_NAME: Final = "evaluation/utility.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Metric(_Record):
+class Metric(Record):
     """One metric of a task over the same samples."""
 
     name: str
@@ -33,7 +29,7 @@ class Metric(_Record):
     """Whether the whole interval lies above minus the margin; None without an interval."""
 
 
-class TaskUtility(_Record):
+class TaskUtility(Record):
     """One task of lmms-eval."""
 
     task: str
@@ -45,7 +41,7 @@ class TaskUtility(_Record):
     """Answers that the rules take for refusals: lost capability that hides in the score."""
 
 
-class Utility(_Record):
+class Utility(VersionedRecord):
     """`evaluation/utility.json`."""
 
     schema_version: int = 1

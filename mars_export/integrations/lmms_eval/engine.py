@@ -1,23 +1,62 @@
-"""lmms-eval on a steered directory: our model object, so that steering can be switched."""
+"""lmms-eval on a steered directory: both arms on the same weights, with steering switched."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Arm
-from mars_export.evaluation.generation import Loaded, is_out_of_memory
+from mars_export.evaluation.generation import Loaded, is_out_of_memory, load_calibrated
+from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suites.media import read_frames
+from mars_export.evaluation.utility import Utility
+from mars_export.families.loading import pick_device
 from mars_export.inputs.requests import Request
+from mars_export.integrations.lmms_eval.comparison import MARGIN, from_logs
 
-__all__ = ["engine_name", "run_tasks"]
+__all__ = ["engine_name", "measure", "run_tasks"]
+
+_ARMS: Final[tuple[Arm, ...]] = ("off", "on")
 
 _TOKENS: Final = 64
 """Longest answer where the task does not say."""
+
+
+def measure(
+    directory: Path,
+    tasks: Sequence[str],
+    *,
+    margin: float = MARGIN,
+    limit: int | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    include: Path | None = None,
+) -> Utility:
+    """Run tasks of lmms-eval with steering off and on, and write `evaluation/utility.json`.
+
+    Its logs stay in `evaluation/utility/off` and `evaluation/utility/on`.
+
+    Raises:
+        ExportError: The directory does not load or does not steer as calibrated, lmms-eval is not
+            installed, or a task cannot be run.
+    """
+    manifest = Manifest.read(directory)
+    engine = engine_name()
+    loaded = load_calibrated(directory, manifest.calibration, pick_device(device))
+    check = self_check(loaded, manifest)
+    if not check.active:
+        raise ExportError(f"{directory} does not steer as calibrated: {check.detail}")
+    folders = {arm: directory / "evaluation" / "utility" / arm for arm in _ARMS}
+    for arm, folder in folders.items():
+        shutil.rmtree(folder, ignore_errors=True)  # lmms-eval appends to what it finds
+        run_tasks(loaded, arm, tasks, folder, limit=limit, batch_size=batch_size, include=include)
+    return from_logs(directory, tasks, folders["off"], folders["on"], margin, engine)
 
 
 def engine_name() -> str:

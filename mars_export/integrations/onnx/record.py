@@ -2,8 +2,7 @@
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from mars_export.common.record import Record, VersionedRecord
 from mars_export.common.vocabulary import Modality
 
 __all__ = ["RECORD_NAME", "About", "Component", "Onnx", "Parity", "Quantized", "Source"]
@@ -11,11 +10,7 @@ __all__ = ["RECORD_NAME", "About", "Component", "Onnx", "Parity", "Quantized", "
 RECORD_NAME: Final = "steered_onnx.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(_Record):
+class Source(Record):
     """The steered checkpoint that the graphs were made from."""
 
     name: str
@@ -25,7 +20,7 @@ class Source(_Record):
     """Of its config.json."""
 
 
-class About(_Record):
+class About(Record):
     """What a caller of the graphs must know."""
 
     model_type: str
@@ -47,7 +42,7 @@ class About(_Record):
     stop_tokens: list[int]
 
 
-class Component(_Record):
+class Component(Record):
     """One graph."""
 
     files: dict[str, str]
@@ -58,7 +53,7 @@ class Component(_Record):
     outputs: dict[str, list[str | int]]
 
 
-class Parity(_Record):
+class Parity(Record):
     """One request, the graphs beside PyTorch in float32."""
 
     modality: Modality
@@ -77,7 +72,7 @@ class Parity(_Record):
     """Largest difference of the first token's logits from PyTorch's with steering off."""
 
 
-class Quantized(_Record):
+class Quantized(Record):
     """The int8 graphs beside the float32 ones."""
 
     requests: int
@@ -97,7 +92,7 @@ class Quantized(_Record):
     suite_requests: int | None = None
 
 
-class Onnx(_Record):
+class Onnx(VersionedRecord):
     """The whole record."""
 
     schema_version: int = 1

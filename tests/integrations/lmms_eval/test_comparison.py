@@ -10,8 +10,7 @@ from evaluation.fakes import FakeLoaded, save_manifest
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.utility import UTILITY_NAME, Utility
 from mars_export.integrations.lmms_eval import engine
-from mars_export.integrations.lmms_eval.log import find_log, read_log
-from mars_export.integrations.lmms_eval.run import from_logs
+from mars_export.integrations.lmms_eval.comparison import find_log, from_logs, read_log
 
 LOGS = Path(__file__).parents[2] / "data" / "lmms"
 
