@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 import pytest
 
@@ -136,6 +136,8 @@ def test_files_and_functions_stay_short():
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.FunctionDef)
     ]
-    assert max(lines) <= 500
-    assert median(lines) <= 150
-    assert median(functions) <= 15
+    # Little above what the package has: a file that reads in one sitting, functions of a screen.
+    assert max(lines) <= 400
+    assert median(lines) <= 120
+    assert median(functions) <= 10
+    assert quantiles(functions, n=20)[-1] <= 32
