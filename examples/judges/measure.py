@@ -14,18 +14,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
+from agreement import HEADER, Agreement, Labeled, compare, read_xstest, row
+
 import mars_export
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.aggregate import REFUSED
-from mars_export.evaluation.judges.agreement import (
-    HEADER,
-    Agreement,
-    Labeled,
-    compare,
-    read_xstest,
-    row,
-)
 from mars_export.evaluation.judges.phrases import ENGLISH, Phrases
 from mars_export.evaluation.judges.rules import RulesJudge, classify
 
@@ -184,7 +178,7 @@ chosen on the other two only. That is still hopeful, because the list to choose 
 somebody who had seen all three. A judge of style also says nothing about harm.
 
 Any other judge is measured by
-`python -m mars_export.evaluation.judges.agreement JUDGE DIRECTORY`."""
+`python examples/judges/agreement.py JUDGE DIRECTORY`."""
 
 _CONFUSION: Final = """
 ## What the rules call what people label

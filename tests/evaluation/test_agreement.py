@@ -2,9 +2,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from agreement import Labeled, compare, read_xstest, row, seen
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.judges.agreement import Labeled, compare, read_xstest, row, seen
 from mars_export.evaluation.judges.quality import judge_error
 from mars_export.evaluation.judges.rules import RulesJudge
 

@@ -61,7 +61,7 @@ def test_suites_judges_and_numbers_do_without_torch():
     code = (
         "import sys, mars_export.evaluation.suite, mars_export.evaluation.suites.builtin as p,"
         "mars_export.evaluation.aggregate, mars_export.evaluation.journal,"
-        "mars_export.evaluation.job, mars_export.evaluation.judges.agreement;"
+        "mars_export.evaluation.job, mars_export.evaluation.judges.rules;"
         "s = p.packaged_suite(); s.request(s.samples[1]);"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

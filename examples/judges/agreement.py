@@ -1,6 +1,6 @@
 """How well a judge agrees with people about what is a refusal. Free of torch.
 
-    python -m mars_export.evaluation.judges.agreement JUDGE DIRECTORY
+    python examples/judges/agreement.py JUDGE DIRECTORY
 
 prints the table for the human-labeled XSTest completions (Röttger et al., NAACL 2024) in a
 directory, one row a model. JUDGE is what `--judge` takes. Full and partial refusals count as
