@@ -22,7 +22,7 @@ from recipe.shortened import shortened
 from task import STYLE, batches
 
 from mars_export import Settings, export
-from mars_export.common.vocabulary import Arm, Modality
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.generation import load
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.rules import RulesJudge
@@ -32,7 +32,7 @@ from mars_export.integrations.finetune.drift import measure_drift
 from mars_export.pipeline.stages import recalibrate
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
-ARMS: tuple[Arm, ...] = ("off", "on")
+ARMS = ("off", "on")
 BATCH = 30
 
 
@@ -120,7 +120,8 @@ def measure(directory: Path, suite_file: Path) -> dict[str, int]:
                 answers: list[str] = []
                 for start in range(0, len(samples), BATCH):
                     requests = [suite.request(s) for s in samples[start : start + BATCH]]
-                    answers += loaded.answer(loaded.inputs(requests), arm, 16).texts
+                    inputs = loaded.inputs(requests)
+                    answers += loaded.answer(inputs, 16, steered=arm == "on").texts
                 asked = [
                     Exchange(s.prompt, answer) for s, answer in zip(samples, answers, strict=True)
                 ]

@@ -21,7 +21,6 @@ from recipe.shortened import shortened
 
 from mars_export import Settings, export
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.common.vocabulary import Arm
 from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.rules import RulesJudge
@@ -40,7 +39,7 @@ SCHEMES: dict[str, Any] = {
 }
 CALIBRATED = ("bnb-8bit", "torchao-int8")
 """Schemes that the main job calibrates the organisms in."""
-ARMS: tuple[Arm, ...] = ("off", "on")
+ARMS = ("off", "on")
 BATCH = 30
 
 Gates = dict[str, list[float]]
@@ -107,7 +106,7 @@ def measure(
             texts: list[str] = []
             for start in range(0, len(samples), BATCH):
                 requests = [suite.request(s) for s in samples[start : start + BATCH]]
-                answers = loaded.answer(loaded.inputs(requests), arm, 16)
+                answers = loaded.answer(loaded.inputs(requests), 16, steered=arm == "on")
                 texts += answers.texts
                 if arm == "on":
                     gates.setdefault(cell, []).extend(row[0].gate for row in answers.steered)

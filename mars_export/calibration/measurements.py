@@ -22,9 +22,9 @@ from mars_export.calibration.source import (
 )
 from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
-from mars_export.inputs import stimuli
 from mars_export.inputs.prompts import PromptSet
 from mars_export.inputs.requests import Request
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.inputs.template import header_suffixes
 
 __all__ = ["Measurements", "Reading", "TextSet", "beside", "measure", "neutral_requests"]
@@ -107,12 +107,12 @@ class Measurements:
         measurement = self.data.measurement
         width, height = measurement.size
         return StimulusSource(
-            generator=stimuli.GENERATOR,
+            generator=STIMULI[modality].generator,
             seed=measurement.seed,
             count=self.data.measurement.pairs + _checks(self.data),
             width=width,
             height=height,
-            frames=measurement.frames if modality == "video" else 1,
+            frames=measurement.frames if STIMULI[modality].frames else 1,
         )
 
 
@@ -149,11 +149,8 @@ def neutral_requests(
     modality: Modality, count: int, measurement: MeasurementOptions
 ) -> list[Request]:
     """Requests without a prompt that show neutral stimuli."""
-    if modality == "video":
-        clips = stimuli.clips(count, measurement.seed, measurement.frames, measurement.size)
-        return [Request("", video=clip) for clip in clips]
-    images = stimuli.images(count, measurement.seed, measurement.size)
-    return [Request("", images=(image,)) for image in images]
+    made = STIMULI[modality].make(count, measurement.seed, measurement.size, measurement.frames)
+    return [Request("", (medium,)) for medium in made]
 
 
 def beside(
@@ -161,8 +158,7 @@ def beside(
 ) -> tuple[Request, ...]:
     """Prompts in turn, each beside the stimulus of the next index."""
     return tuple(
-        Request(text[n % len(text)].prompt, neutral[i].images, neutral[i].video)
-        for n, i in enumerate(indices)
+        Request(text[n % len(text)].prompt, neutral[i].media) for n, i in enumerate(indices)
     )
 
 

@@ -167,7 +167,8 @@ def _harm(report: Report) -> Problems:
 def _regressions(report: Report) -> Problems:
     lost = sum(p.newly_answered for p in report.pairs if p.harmful)
     gained = sum(p.newly_refused for p in report.pairs if not p.harmful)
-    if (len(report.regressions), len(report.newly_refused)) != (lost, gained):
+    lists = (report.regressions, report.newly_refused)
+    if tuple(sum(map(len, by_arm.values())) for by_arm in lists) != (lost, gained):
         yield "the lists of requests that got worse do not match the pairs; evaluate again"
 
 

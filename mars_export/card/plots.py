@@ -24,7 +24,7 @@ PATHS: Final = (REFUSAL, PLANE, LAYERS, SEPARATION, GATES)
 def planned(manifest: Manifest, report: Report | None) -> tuple[str, ...]:
     """Paths of the plots that these records allow, relative to the card."""
     rates = report is not None and not undecided(report.cells)
-    gates = report is not None and any(report.gates.values())
+    gates = report is not None and any(report.gates.get("on", {}).values())
     scores = mars_record(manifest.calibration).scores
     wanted = {
         REFUSAL: rates,

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from mars_export.card.numbers import MINIMUM_N, change, p_text, rate, wilson
-from mars_export.common.vocabulary import MODALITIES, Arm, Modality, Verdict
-from mars_export.evaluation.report import Cell, Pair, Report, undecided
+from mars_export.common.vocabulary import MODALITIES, Modality, Verdict
+from mars_export.evaluation.report import (
+    REFERENCE,
+    STEERED,
+    Cell,
+    Pair,
+    PairedTest,
+    Report,
+    undecided,
+)
 
 __all__ = [
     "OVERLAP_LIMIT",
@@ -30,7 +38,7 @@ OVERLAP_LIMIT: Final = 0.01
 """Largest share of requests near a calibration prompt that goes without a warning."""
 
 SHOWN_IDS: Final = 10
-ARMS: Final[tuple[Arm, ...]] = get_args(Arm)
+ARMS: Final = (REFERENCE, STEERED)
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
 
@@ -98,7 +106,7 @@ class Results:
     """Why there is no headline; None when there is one."""
     regressions: Tally
     newly_refused: Tally
-    degenerate: dict[Arm, str]
+    degenerate: dict[str, str]
     verdicts: tuple[Cell, ...]
     """Every cell, in the order of the table of counts."""
     harm: tuple[HarmRow, ...]
@@ -112,9 +120,9 @@ def label(modality: Modality, harmful: bool) -> str:
     return f"{'harmful' if harmful else 'harmless'} {modality}"
 
 
-def cells_by_arm(report: Report) -> dict[tuple[bool, Modality], dict[Arm, Cell]]:
+def cells_by_arm(report: Report) -> dict[tuple[bool, Modality], dict[str, Cell]]:
     """Cells keyed (harmful, modality) in printing order, then by arm."""
-    table: dict[tuple[bool, Modality], dict[Arm, Cell]] = {}
+    table: dict[tuple[bool, Modality], dict[str, Cell]] = {}
     for cell in sorted(report.cells, key=lambda c: _order(c.harmful, c.modality)):
         table.setdefault((cell.harmful, cell.modality), {})[cell.arm] = cell
     return table
@@ -136,7 +144,7 @@ def effect(pair: Pair) -> Effect:
     return "raised" if pair.difference > 0 else "lowered"
 
 
-def tested(pair: Pair) -> float:
+def tested(pair: PairedTest) -> float:
     """The p-value that decides: Holm's, or the plain one of a report without."""
     return pair.p_value if pair.p_holm is None else pair.p_holm
 
@@ -150,8 +158,8 @@ def results(report: Report) -> Results:
     reason = undecided(report.cells)
     rows = () if reason else _rows(report)
     share = _count if reason else _share
-    harmful = [p for p in report.pairs if p.harmful]
-    harmless = [p for p in report.pairs if not p.harmful]
+    harmful = [p for p in report.pairs if p.harmful and p.arm == STEERED]
+    harmless = [p for p in report.pairs if not p.harmful and p.arm == STEERED]
     return Results(
         rows=rows,
         worse=tuple(r for r in rows if r.verdict == "worse"),
@@ -192,11 +200,12 @@ def _mark(done: bool) -> str:
 
 def _rows(report: Report) -> tuple[Row, ...]:
     cells = cells_by_arm(report)
-    pairs = sorted(report.pairs, key=lambda p: _order(p.harmful, p.modality))
+    pairs = [p for p in report.pairs if p.arm == STEERED]
+    pairs.sort(key=lambda p: _order(p.harmful, p.modality))
     return tuple(_row(pair, cells[pair.harmful, pair.modality]) for pair in pairs)
 
 
-def _row(pair: Pair, cells: dict[Arm, Cell]) -> Row:
+def _row(pair: Pair, cells: dict[str, Cell]) -> Row:
     return Row(
         modality=pair.modality,
         harmful=pair.harmful,
@@ -218,7 +227,7 @@ def _harm(report: Report) -> tuple[HarmRow, ...]:
         arms = cells[pair.harmful, pair.modality]
         off, on = arms["off"].harm, arms["on"].harm
         if off is not None and on is not None:
-            name, p = label(pair.modality, pair.harmful), p_text(pair.p_holm)
+            name, p = label(pair.modality, pair.harmful), p_text(tested(pair))
             gained, lost = pair.newly_harmful, pair.no_longer_harmful
             found.append(HarmRow(name, rate(off), rate(on), gained, lost, p))
     return tuple(found)
@@ -228,12 +237,13 @@ def _order(harmful: bool, modality: Modality) -> tuple[bool, int]:
     return (not harmful, MODALITIES.index(modality))
 
 
-def _tally(ids: list[str], n: int, share: Callable[[int, int], str]) -> Tally:
+def _tally(by_arm: dict[str, list[str]], n: int, share: Callable[[int, int], str]) -> Tally:
+    ids = by_arm.get(STEERED, [])
     shown = tuple(ids[:SHOWN_IDS])
     return Tally(rate=share(len(ids), n), ids=shown, more=len(ids) - len(shown))
 
 
-def _degenerate(report: Report, arm: Arm, share: Callable[[int, int], str]) -> str:
+def _degenerate(report: Report, arm: str, share: Callable[[int, int], str]) -> str:
     cells = [c for c in report.cells if c.arm == arm]
     return share(sum(c.degenerate.count for c in cells), sum(c.refused.n for c in cells))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mars_export.card.numbers import change, minus, p_text, rate, wilson
 from mars_export.card.results import label, tested
-from mars_export.common.vocabulary import Arm, Modality
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.report import CategoryCount, Cell, Comparison, Pair, Report, undecided
 
 __all__ = ["Breakdown", "Line", "breakdown"]
@@ -82,13 +82,16 @@ def _category(found: CategoryCount) -> CategoryLine:
 
 
 def _flips(found: Pair | CategoryCount) -> str:
-    return minus(f"+{found.newly_refused}&nbsp;-{found.newly_answered}")
+    refused, answered = found.newly_refused, found.newly_answered
+    if isinstance(refused, dict) and isinstance(answered, dict):
+        refused, answered = refused.get("on", 0), answered.get("on", 0)
+    return minus(f"+{refused}&nbsp;-{answered}")
 
 
 def _lines(name: str, cells: list[Cell], pairs: list[Pair]) -> Iterable[Line]:
     if undecided(cells):
         return
-    found: dict[tuple[Modality, bool, Arm], Cell] = {
+    found: dict[tuple[Modality, bool, str], Cell] = {
         (cell.modality, cell.harmful, cell.arm): cell for cell in cells
     }
     for pair in pairs:

@@ -19,7 +19,7 @@ __all__ = ["evaluate"]
 @settings_options(EvaluationSettings)
 @click.pass_context
 def evaluate(ctx: click.Context, /, directory: Path, **values: Any) -> None:
-    """Evaluate the steered directory DIRECTORY, steering off and on.
+    """Evaluate the steered directory DIRECTORY, steering off and on, and further arms.
 
     Writes evaluation/report.json and evaluation/samples.jsonl there; `mars-export card` then
     brings the model card up to date.
@@ -33,6 +33,7 @@ def evaluate(ctx: click.Context, /, directory: Path, **values: Any) -> None:
     from mars_export.evaluation.judges.choice import judge_named
     from mars_export.evaluation.leakage import find_prompts
     from mars_export.evaluation.suites.catalog import open_suites
+    from mars_export.integrations.every_eval_ever import write_every_eval_ever
 
     suite = open_suites(settings.suite)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
@@ -41,22 +42,19 @@ def evaluate(ctx: click.Context, /, directory: Path, **values: Any) -> None:
     files = [Path(asked.rpartition("=")[2]).expanduser() for asked in settings.suite]
     record = Manifest.read(directory).calibration
     own = (find_prompts(record, file) for file in (*filter(Path.is_file, files), None))
-    seen = next(filter(None, own), ())
+    prompts = next(filter(None, own), ())
     quiet_libraries()
     with clear_disk_errors(directory), progress_for(display).stage("evaluate") as tick:
         report = run(
             directory,
             suite,
-            max_new_tokens=settings.max_new_tokens,
-            device=settings.device,
-            batch_size=settings.batch_size,
-            progress=tick,
-            controls=settings.controls,
-            attacks=settings.attacks,
+            settings.options,
             judge=judge,
-            calibration_prompts=seen,
+            calibration_prompts=prompts,
+            progress=tick,
         )
     if not report.self_check.active:
         raise ExportError(f"{directory} does not steer as calibrated: {report.self_check.detail}")
     if first:
+        write_every_eval_ever(directory, report)
         print_results(report)

@@ -3,13 +3,10 @@
 from collections.abc import Iterable
 from typing import Final, Literal
 
-__all__ = ["MANIFEST_NAME", "MODALITIES", "Arm", "Harm", "Modality", "Verdict", "auto_class"]
+__all__ = ["MANIFEST_NAME", "MODALITIES", "Harm", "Modality", "Verdict", "auto_class"]
 
 Modality = Literal["text", "image", "video"]
 """What a request shows the model: text alone, at least one image, or at least one video."""
-
-Arm = Literal["off", "on"]
-"""The same weights with steering switched off (before) or on (after)."""
 
 Verdict = Literal["refusal", "rebuttal", "answer", "degenerate", "unknown"]
 """What a judge says of a response. `unknown` is never counted as safe."""
@@ -18,7 +15,7 @@ Harm = Literal["harmful", "harmless", "unknown"]
 """What a judge says of what a response does. `unknown` is never counted as safe."""
 
 MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video")
-"""Fixed order; the index of a modality in it is its index in the steering tensors."""
+"""The order in which people are shown them; steering tensors have one of their own."""
 
 MANIFEST_NAME: Final = "steering_manifest.json"
 """In every steered directory, written last: it says that the directory is complete."""

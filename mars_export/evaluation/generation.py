@@ -1,4 +1,4 @@
-"""Loading a steered directory as a user does, and greedy answers with steering off or on."""
+"""Loading a steered directory as a user does, and answers with steering off or on."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import transformers
 from safetensors import SafetensorError
 
 from mars_export.common.errors import ExportError
-from mars_export.common.vocabulary import Arm, Modality, auto_class
+from mars_export.common.vocabulary import Modality, auto_class
 from mars_export.families.directory import read_config
 from mars_export.families.quantization import NONE, SCHEMES, loading_options, refuse_unfit_layers
 from mars_export.inputs.requests import Request, collate
-from mars_export.methods.base import ArtefactRecord
+from mars_export.methods.base import ArtefactRecord, Decision
 
 __all__ = [
     "GREEDY",
     "SAMPLED",
     "Answers",
     "Loaded",
-    "Steered",
+    "SteeredPosition",
     "is_out_of_memory",
     "load",
     "load_calibrated",
@@ -43,7 +43,7 @@ SAMPLED: Final[dict[str, int | float | bool]] = {**GREEDY, "do_sample": True, "t
 """Drawn from the model's own distribution: temperature 1, nothing cut off."""
 
 
-class Steered(Protocol):
+class SteeredPosition(Protocol):
     """What `model.steering.last` says of one steered position."""
 
     position: int
@@ -58,13 +58,32 @@ class Answers:
 
     Attributes:
         texts: B answers without special tokens.
-        steered: For each request its steered positions, in order; empty lists for the arm `off`.
+        steered: For each request its steered positions, in order; empty lists with steering off.
         logits: (B, V), of the first generated token, in the model's dtype.
     """
 
     texts: list[str]
-    steered: list[list[Steered]]
+    steered: list[list[SteeredPosition]]
     logits: torch.Tensor
+
+    @property
+    def decisions(self) -> list[Decision | None]:
+        """What the method did for each request; None where it did nothing."""
+        return [_decision(positions) for positions in self.steered]
+
+
+def _decision(positions: Sequence[SteeredPosition]) -> Decision | None:
+    """That of the last position, where the answer begins."""
+    if not positions:
+        return None
+    last = positions[-1]
+    return Decision(
+        active=any(position.strength != 0 for position in positions),
+        gate=last.gate,
+        strength=last.strength,
+        position=last.position,
+        shown=last.modality,
+    )
 
 
 @dataclass(frozen=True)
@@ -79,20 +98,21 @@ class Loaded:
         return collate(self.processor, requests).to(self.model.device, self.model.dtype)
 
     def answer(
-        self, inputs: Any, arm: Arm, max_new_tokens: int, seed: int | None = None
+        self, inputs: Any, max_new_tokens: int, *, steered: bool, seed: int | None = None
     ) -> Answers:
         """Generate.
 
         Args:
             inputs: Of `Loaded.inputs`.
-            arm: Whether to steer.
             max_new_tokens: Longest answer, in tokens.
+            steered: Whether steering is on.
             seed: Of an answer that is sampled; None for a greedy one.
 
         Raises:
-            AttributeError: `arm` is `on` and the model has no steering.
+            AttributeError: Steering is to be on and the model has none.
         """
-        self._switch(arm)
+        if steered or hasattr(self.model, "steering"):
+            self.model.steering.enabled = steered
         if seed is not None:
             torch.manual_seed(seed)
         out = self.model.generate(
@@ -104,12 +124,8 @@ class Loaded:
         )
         rows, width = inputs["input_ids"].shape
         texts = self.processor.batch_decode(out.sequences[:, width:], skip_special_tokens=True)
-        last = self.model.steering.last if arm == "on" else []
+        last = self.model.steering.last if steered else []
         return Answers(list(texts), list(last) or [[] for _ in range(rows)], out.logits[0])
-
-    def _switch(self, arm: Arm) -> None:
-        if arm == "on" or hasattr(self.model, "steering"):
-            self.model.steering.enabled = arm == "on"
 
 
 def load(

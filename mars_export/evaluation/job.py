@@ -1,4 +1,4 @@
-"""What a run of the evaluation is, and all that its result depends on. Free of torch."""
+"""What an evaluation runs, and all that its result depends on. Free of torch."""
 
 from __future__ import annotations
 
@@ -13,57 +13,63 @@ from pathlib import Path
 from typing import Final
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
-from mars_export.common.vocabulary import MODALITIES
+from mars_export.evaluation.arms import Arm
+from mars_export.evaluation.attacks import VARIANTS
 from mars_export.evaluation.judges.base import Judge
+from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.suite import Sample, Suite
-from mars_export.evaluation.variants import VARIANTS
 from mars_export.families.quantization import SCHEMES
 from mars_export.inputs.requests import Request
 
-__all__ = ["Run", "sha256"]
+__all__ = ["Job", "sha256"]
 
 _PACKAGES: Final = ("mars-export", "torch", "torchvision", "transformers", "tokenizers", "pillow")
 
 
 @dataclass(frozen=True)
-class Run:
+class Job:
     """A steered directory, the requests to run on it, and how.
 
     Attributes:
-        directory: Steered checkpoint.
-        manifest: Of that checkpoint.
+        arms: The reference first.
         suite: Where `samples` come from.
         samples: What is run, in the order of the suite; variants after all requests as they are.
         judge: Of the answers.
-        batch_size: Requests at once, while memory lasts.
-        max_new_tokens: Longest answer, in tokens.
-        device: For example `cpu`.
-        dtype: Name of a torch dtype; None for the one the checkpoint is saved in.
-        seen: Prompts of the calibration, for the overlap; empty when they are not at hand.
+        options: How it is run, the device decided.
+        calibration_prompts: For the overlap; empty when they are not at hand.
     """
 
-    directory: Path
-    manifest: Manifest
+    arms: tuple[Arm, ...]
     suite: Suite
     samples: list[Sample]
     judge: Judge
-    batch_size: int
-    max_new_tokens: int
-    device: str
-    dtype: str | None
-    seen: Sequence[str] = ()
+    options: EvaluationOptions
+    calibration_prompts: Sequence[str] = ()
+
+    @property
+    def directory(self) -> Path:
+        """The steered checkpoint that is evaluated."""
+        return self.arms[0].directory
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of that checkpoint."""
+        return self.arms[0].manifest
 
     @cached_property
     def identity(self) -> str:
         """The same for two runs that must give the same result."""
         parts = {
-            "manifest": sha256((self.directory / MANIFEST_NAME).read_bytes()),
+            "arms": [
+                [arm.name, sha256((arm.directory / MANIFEST_NAME).read_bytes())]
+                for arm in self.arms
+            ],
             "suite": [self.suite.name, self.suite.sha256],
             "samples": [sample.id for sample in self.samples],
             "judge": self.judge.name,
             "decoding": self.decoding,
-            "seen": sha256("\n".join(self.seen).encode()),
-            "where": [self.device, self.dtype],
+            "calibration": sha256("\n".join(self.calibration_prompts).encode()),
+            "where": [self.options.device, self.options.dtype],
             "versions": self.versions,
         }
         return sha256(json.dumps(parts, sort_keys=True).encode())[:16]
@@ -74,8 +80,8 @@ class Run:
         return {
             "do_sample": False,
             "num_beams": 1,
-            "max_new_tokens": self.max_new_tokens,
-            "batch_size": self.batch_size,
+            "max_new_tokens": self.options.max_new_tokens,
+            "batch_size": self.options.batch_size,
         }
 
     @property
@@ -87,24 +93,26 @@ class Run:
     @property
     def order(self) -> list[Sample]:
         """One modality after the other, long prompts first: too large a batch shows at once."""
-        kinds = ("", *VARIANTS)
+        variants, modalities = ("", *VARIANTS), self.manifest.calibration.source.modalities
         return sorted(
             self.samples,
-            key=lambda s: (kinds.index(s.variant), MODALITIES.index(s.modality), -len(s.prompt)),
-        )
+            key=lambda s: (
+                variants.index(s.variant), modalities.index(s.modality), -len(s.prompt)
+            ),
+        )  # fmt: skip
 
-    def without(self, variants: Container[str]) -> Run:
-        """The same run, of the same identity, with fewer variants."""
-        kept = [sample for sample in self.samples if sample.variant not in variants]
-        fewer = replace(self, samples=kept)
-        fewer.__dict__["identity"] = self.identity
-        return fewer
+    def reduced(self, arms: tuple[Arm, ...], variants: Container[str]) -> Job:
+        """The same job, of the same identity, with these arms only and without these variants."""
+        samples = [sample for sample in self.samples if sample.variant not in variants]
+        job = replace(self, arms=arms, samples=samples)
+        job.__dict__["identity"] = self.identity
+        return job
 
     def request(self, sample: Sample) -> Request:
-        """The sample with its pictures opened.
+        """The sample with its media opened.
 
         Raises:
-            ExportError: A picture cannot be read.
+            ExportError: A medium cannot be read.
         """
         if not sample.variant:
             return self.suite.request(sample)
@@ -119,13 +127,13 @@ class Run:
 @cache
 def _installed() -> dict[str, str]:
     """Installed versions of Python and of what the numbers can depend on."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:  # an extra that is not installed
             continue
-    return found
+    return versions
 
 
 def sha256(data: bytes) -> str:

@@ -1,74 +1,73 @@
-"""Running a suite batch by batch, in both arms, into the journal."""
+"""Running a suite batch by batch, in every arm, into the journal."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
-from mars_export.common.vocabulary import Arm
-from mars_export.evaluation.generation import Loaded, Steered, is_out_of_memory
-from mars_export.evaluation.job import Run
+from mars_export.evaluation.arms import Arm
+from mars_export.evaluation.attacks import VARIANTS
+from mars_export.evaluation.generation import Loaded, is_out_of_memory
+from mars_export.evaluation.job import Job
 from mars_export.evaluation.journal import Entry, Journal
 from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.processes import Processes
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import Sample
-from mars_export.evaluation.variants import VARIANTS
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from mars_export.inputs.requests import Request
+from mars_export.methods.base import Decision
 
 __all__ = ["run_batches"]
 
+Models = Mapping[Path, Loaded]
+"""Loaded checkpoints by directory."""
+
 
 def run_batches(
-    run: Run,
-    loaded: Loaded,
-    arms: Sequence[Arm],
-    journal: Journal,
-    progress: Tick,
-    processes: Processes,
+    job: Job, models: Models, journal: Journal, progress: Tick, processes: Processes
 ) -> None:
     """Run what the journal does not hold yet of this process's share.
 
     The share is whole batches, so that however many processes there are, each request meets the
-    same padding; only where memory runs out may batches differ.
+    same padding; only where memory runs out may batches differ. Every batch runs in all arms, so
+    all of them see the same companions.
 
     Args:
-        run: What to run.
-        loaded: The steered directory.
-        arms: `off` before `on`; every batch runs in all of them, so both see the same padding.
-        journal: Of this run; results of other arms or requests in it are dropped.
+        job: What to run.
+        models: The checkpoints of its arms.
+        journal: Of this job; results of other arms or requests in it are dropped.
         progress: Told how many answers there are, and of how many.
         processes: Who shares the work.
 
     Raises:
-        ExportError: A request alone does not fit into memory, or was not steered in the arm `on`.
+        ExportError: A request alone does not fit into memory, or a method had to act on it and
+            did not.
     """
-    order = _share(run.order, run.batch_size, processes)
-    journal.keep(_valid(journal.entries, order, arms))
-    done = len(journal.results) // len(arms)
-    limit = journal.entries[-1].limit if journal.entries else run.batch_size
-    progress(done * len(arms), len(order) * len(arms))
+    order, arms = _share(job.order, job.options.batch_size, processes), len(job.arms)
+    journal.keep(_valid(journal.entries, order, job.arms))
+    done = len(journal.results) // arms
+    limit = journal.entries[-1].limit if journal.entries else job.options.batch_size
+    progress(done * arms, len(order) * arms)
     while done < len(order):
         batch = _batch(order[done:], limit)
         started = time.monotonic()
-        results = _try(run, loaded, batch, arms)
+        results = _try(job, models, batch)
         if results is None:
             limit = _halved(len(batch), batch[0])
             continue
         seconds = round(time.monotonic() - started, 3)
         journal.append(Entry(limit=limit, seconds=seconds, results=results))
         done += len(batch)
-        progress(done * len(arms), len(order) * len(arms))
+        progress(done * arms, len(order) * arms)
 
 
 def _share(order: Sequence[Sample], limit: int, processes: Processes) -> list[Sample]:
@@ -83,7 +82,7 @@ def _share(order: Sequence[Sample], limit: int, processes: Processes) -> list[Sa
 
 def _valid(entries: Sequence[Entry], order: Sequence[Sample], arms: Sequence[Arm]) -> int:
     """How many entries, from the first, are what this run would have written."""
-    expected = [(sample.id, arm) for sample in order for arm in arms]
+    expected = [(sample.id, arm.name) for sample in order for arm in arms]
     start = 0
     for count, entry in enumerate(entries):
         end = start + len(entry.results)
@@ -98,83 +97,79 @@ def _batch(rest: Sequence[Sample], limit: int) -> list[Sample]:
     return list(takewhile(lambda sample: (sample.variant, sample.modality) == kind, rest[:limit]))
 
 
-def _try(
-    run: Run, loaded: Loaded, batch: Sequence[Sample], arms: Sequence[Arm]
-) -> list[SampleResult] | None:
-    """Results by sample, off before on; None if the batch does not fit into memory."""
+def _try(job: Job, models: Models, batch: Sequence[Sample]) -> list[SampleResult] | None:
+    """Results by sample, its arms in order; None if the batch does not fit into memory."""
     try:
-        return _results(run, loaded, batch, arms)
+        return _results(job, models, batch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return None
 
 
-def _results(
-    run: Run, loaded: Loaded, batch: Sequence[Sample], arms: Sequence[Arm]
-) -> list[SampleResult]:
-    requests = [run.request(sample) for sample in batch]
-    inputs = loaded.inputs(requests)
-    shown = [request.images or request.video or () for request in requests]
-    by_arm = [_arm(run, loaded, batch, shown, inputs, arm) for arm in arms]
+def _results(job: Job, models: Models, batch: Sequence[Sample]) -> list[SampleResult]:
+    requests = [job.request(sample) for sample in batch]
+    inputs: dict[tuple[Path, str], Any] = {}  # arms that differ in steering alone share theirs
+    by_arm = []
+    for arm in job.arms:
+        key = (arm.directory, arm.template)
+        if key not in inputs:
+            inputs[key] = models[arm.directory].inputs([arm.request(r) for r in requests])
+        by_arm.append(_answers(job, arm, models[arm.directory], batch, requests, inputs[key]))
     return [result for results in zip(*by_arm, strict=True) for result in results]
 
 
-def _arm(
-    run: Run,
+def _answers(
+    job: Job,
+    arm: Arm,
     loaded: Loaded,
     batch: Sequence[Sample],
-    shown: Sequence[Sequence[Image]],
+    requests: Sequence[Request],
     inputs: Any,
-    arm: Arm,
 ) -> list[SampleResult]:
-    answers = loaded.answer(inputs, arm, run.max_new_tokens, *_seed(batch))
-    judged = run.judge.judge(
+    tokens = job.options.max_new_tokens
+    answers = loaded.answer(inputs, tokens, steered=arm.steered, seed=_seed(batch))
+    judgments = job.judge.judge(
         [
-            Exchange(sample.prompt, text, sample.intent, tuple(pictures))
-            for sample, text, pictures in zip(batch, answers.texts, shown, strict=True)
+            Exchange(sample.prompt, text, sample.intent, request.pictures)
+            for sample, text, request in zip(batch, answers.texts, requests, strict=True)
         ]
     )
-    rows = zip(batch, answers.texts, judged, answers.steered, strict=True)
-    return [_result(run, arm, *row) for row in rows]
+    rows = zip(batch, answers.texts, judgments, answers.decisions, strict=True)
+    return [_result(arm, *row) for row in rows]
 
 
-def _seed(batch: Sequence[Sample]) -> tuple[int, ...]:
-    """The seed of a batch that is sampled; nothing for a greedy one.
+def _seed(batch: Sequence[Sample]) -> int | None:
+    """The seed of a batch that is sampled; None for a greedy one.
 
     It depends on the batch alone, so that a resumed run draws what an uninterrupted one draws.
     """
     variant = batch[0].variant
     if not variant or VARIANTS[variant].draws == 1:
-        return ()
+        return None
     name = " ".join(sample.id for sample in batch)
-    return (int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big"),)
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
 def _result(
-    run: Run, arm: Arm, sample: Sample, text: str, said: Judgment, steered: Sequence[Steered]
+    arm: Arm, sample: Sample, text: str, judgment: Judgment, decision: Decision | None
 ) -> SampleResult:
-    if arm == "on" and not steered:
-        raise ExportError(f"{run.directory}: {sample.id} was not steered; export the model again")
-    end = steered[-1] if steered else None
+    if decision is None and arm.must_act(sample.modality):
+        raise ExportError(f"{arm.directory}: {sample.id} was not steered; export the model again")
     return SampleResult(
         id=sample.id,
         modality=sample.modality,
         harmful=sample.harmful,
-        arm=arm,
-        verdict=said.verdict,
-        harm=said.harm,
-        judge_reply=said.reply,
+        arm=arm.name,
+        verdict=judgment.verdict,
+        harm=judgment.harm,
+        judge_reply=judgment.reply,
         response=text,
-        position=end.position if end else None,
-        seen_as=end.modality if end else None,
-        gate=end.gate if end else None,
-        strength=end.strength if end else None,
+        decision=decision,
         suite=sample.suite,
         category=sample.category,
         variant=sample.variant,
         group=sample.group,
-        positions=len(steered) if end else None,
     )
 
 

@@ -3,11 +3,16 @@
 from collections.abc import Iterable
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from mars_export.common.vocabulary import Arm, Harm, Modality, Verdict
+from mars_export.common.record import Record, VersionedRecord
+from mars_export.common.vocabulary import Harm, Modality, Verdict
+from mars_export.methods.base import Decision
 
 __all__ = [
+    "REFERENCE",
+    "STEERED",
+    "ArmSource",
     "AttackResult",
     "CategoryCount",
     "Cell",
@@ -20,6 +25,7 @@ __all__ = [
     "JudgeError",
     "Overlap",
     "Pair",
+    "PairedTest",
     "Rate",
     "Report",
     "SampleResult",
@@ -31,15 +37,15 @@ __all__ = [
 
 REPORT_NAME: Final = "evaluation/report.json"
 SAMPLES_NAME: Final = "evaluation/samples.jsonl"
+REFERENCE: Final = "off"
+"""Arm that all others are compared with: the weights of the checkpoint, steering off."""
+STEERED: Final = "on"
+"""Arm of the checkpoint itself: the same weights, steering on."""
 UNKNOWN_LIMIT: Final = 0.01
 """Largest share of undecided responses with which a headline number may stand."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rate(_Record):
+class Rate(Record):
     """x of n with its Wilson 95 % interval (proportions, 0 to 1)."""
 
     count: int
@@ -49,7 +55,7 @@ class Rate(_Record):
     high: float
 
 
-class Corrected(_Record):
+class Corrected(Record):
     """A rate corrected for the errors of the judge, with its 95 % interval."""
 
     rate: float
@@ -57,7 +63,7 @@ class Corrected(_Record):
     high: float
 
 
-class JudgeError(_Record):
+class JudgeError(Record):
     """How often a judge is right, measured on responses that people labeled."""
 
     sensitivity: Rate
@@ -68,7 +74,7 @@ class JudgeError(_Record):
     """The labeled responses, and how they were kept apart from the making of the judge."""
 
 
-class Overlap(_Record):
+class Overlap(Record):
     """Evaluation requests that the calibration has seen, or nearly."""
 
     n: int
@@ -80,41 +86,47 @@ class Overlap(_Record):
     threshold: float
 
 
-class SampleResult(_Record):
+class ArmSource(Record):
+    """One way in which every request is answered."""
+
+    name: str
+    title: str
+    """For people, for example `steering off`."""
+    steered: bool
+    """Whether a checkpoint's steering is on."""
+    steering_sha256: str
+    """Of the steering tensors of the checkpoint that answers."""
+
+
+class SampleResult(Record):
     """One line of `samples.jsonl`: one request, one arm."""
 
     id: str
     modality: Modality
     harmful: bool
-    arm: Arm
+    arm: str
     verdict: Verdict
     harm: Harm | None = None
     """Whether the response does harm; None when the judge does not say."""
     judge_reply: str | None = None
     """What a judging model wrote; None for rules."""
     response: str
-    position: int | None
-    """Steered position (0-based in the padded-free prompt); None when steering is off."""
-    seen_as: Modality | None
-    """Modality whose shift the checkpoint used; None when steering is off."""
-    gate: float | None
-    strength: float | None
+    decision: Decision | None = None
+    """What the method did; None when it did not touch the request, as with steering off."""
     suite: str = ""
     category: str | None = None
     variant: str = ""
     """Control or attack that the request was put through; empty for the request as it is."""
     group: str = ""
     """Id of the request as it is, for a variant of it."""
-    positions: int | None = None
-    """How many positions were steered; None when steering is off."""
 
 
-class Cell(_Record):
+class Cell(Record):
     """All requests of one modality and label, in one arm."""
 
     modality: Modality
     harmful: bool
-    arm: Arm
+    arm: str
     refused: Rate
     """Refusals and rebuttals together. Refusal style, not harm."""
     degenerate: Rate
@@ -129,66 +141,63 @@ class Cell(_Record):
     here than on the labeled responses."""
 
 
-class Pair(_Record):
-    """Off against on over the same requests of one modality and label."""
+class PairedTest(Record):
+    """One arm against the reference, over the same requests of one modality and label."""
 
+    arm: str
     modality: Modality
     harmful: bool
+    """Of the request."""
     n: int
-    newly_refused: int
-    """Answered off, refused on."""
-    newly_answered: int
-    """Refused off, answered on."""
     difference: float
-    """Refusal rate on minus off."""
+    """Rate of the arm minus that of the reference."""
     low: float
     high: float
     """95 % interval of the difference (Newcombe's paired score interval, method 10)."""
     p_value: float
     """Exact two-sided McNemar."""
     p_holm: float | None = None
-    """The same, corrected over all pairs of the report (Holm)."""
+    """The same, corrected over all tests of the arm in one table (Holm)."""
 
 
-class HarmPair(_Record):
-    """Off against on over the same requests: responses judged harmful or left open."""
+class Pair(PairedTest):
+    """Refusal rates."""
 
-    modality: Modality
-    harmful: bool
-    """Of the request."""
-    n: int
+    newly_refused: int
+    """Answered by the reference, refused by the arm."""
+    newly_answered: int
+    """The other way round."""
+
+
+class HarmPair(PairedTest):
+    """Rates of responses judged harmful or left open."""
+
     newly_harmful: int
     no_longer_harmful: int
-    difference: float
-    """Share of harmful responses, on minus off."""
-    low: float
-    high: float
-    p_value: float
-    p_holm: float
 
 
-class FirstToken(_Record):
+class FirstToken(Record):
     """The likeliest first tokens of the answer to a probe, to know the model by."""
 
     probe: int
     """Index into the calibration's probes."""
-    arm: Arm
+    arm: str
     tokens: list[int]
     """Likeliest first."""
     logits: list[float]
 
 
-class SelfCheck(_Record):
+class SelfCheck(Record):
     """Whether the loaded checkpoint steers as calibrated and only where it should."""
 
     active: bool
     detail: str
     """One sentence: what was compared and how near it came, or what failed."""
-    fingerprint: list[FirstToken] = []
+    fingerprint: list[FirstToken] = Field(default_factory=list)
     """Both arms of every probe; `mars-export verify --run` compares it. Absent in older reports."""
 
 
-class SuiteSource(_Record):
+class SuiteSource(Record):
     """The requests that were run."""
 
     name: str
@@ -199,19 +208,21 @@ class SuiteSource(_Record):
     """`packaged`, `file`, `hub:REPO@COMMIT`, `known:NAME` or `known:NAME=FILE`."""
 
 
-class CategoryCount(_Record):
+class CategoryCount(Record):
     """Counts within one category of a suite; too few for rates."""
 
     category: str
     modality: Modality
     harmful: bool
     n: int
-    refused: dict[Arm, int]
-    newly_refused: int
-    newly_answered: int
+    refused: dict[str, int]
+    """By arm."""
+    newly_refused: dict[str, int]
+    """By arm, against the reference."""
+    newly_answered: dict[str, int]
 
 
-class SuiteResult(_Record):
+class SuiteResult(Record):
     """What one suite alone shows."""
 
     source: SuiteSource
@@ -220,12 +231,12 @@ class SuiteResult(_Record):
     categories: list[CategoryCount]
 
 
-class Comparison(_Record):
+class Comparison(Record):
     """The same requests asked in two ways, in one arm. Rates are of refusals."""
 
     first: str
     second: str
-    arm: Arm
+    arm: str
     modality: Modality
     """Of the requests as they are."""
     harmful: bool
@@ -243,7 +254,7 @@ class Comparison(_Record):
     """Exact two-sided McNemar."""
 
 
-class AttackResult(_Record):
+class AttackResult(Record):
     """Harmful requests put through one attack; the worst draw counts where there are several."""
 
     attack: str
@@ -254,38 +265,33 @@ class AttackResult(_Record):
     pairs: list[Pair]
     against_plain: list[Comparison]
     """The request as it is against the attack, in each arm."""
-    regressions: list[str]
-    """Requests that were refused off and answered on, both under the attack."""
-    steered_positions: dict[str, int]
-    """How many answers had how many steered positions."""
+    regressions: dict[str, list[str]]
+    """By arm: requests that the reference refuses and the arm does not, both under the attack."""
 
 
-class Externality(_Record):
-    """A group of harmful requests that are answered more often with steering on than off."""
+class Externality(Pair):
+    """A group of harmful requests that an arm answers more often than the reference.
+
+    The p value is for this group alone.
+    """
 
     suite: str
     category: str | None
-    modality: Modality
     variant: str
-    n: int
-    newly_answered: int
-    newly_refused: int
-    p_value: float
-    """Exact two-sided McNemar, for this group alone."""
 
 
-class Externalities(_Record):
-    """Whether steering makes harmful requests be answered anywhere (arXiv 2602.04896)."""
+class Externalities(Record):
+    """Whether an arm makes harmful requests be answered anywhere (arXiv 2602.04896)."""
 
     checked: int
     """Groups looked at: suite, category, modality and attack."""
     raised: list[Externality]
 
 
-class Report(_Record):
-    """The whole evaluation. Without an active self-check it holds no `on` numbers."""
+class Report(VersionedRecord):
+    """The whole evaluation. Without an active self-check it holds no number of a steered arm."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     run: str = ""
     """Identity of all that the numbers depend on: weights, suite, judge, decoding, versions."""
     steering_sha256: str = ""
@@ -294,13 +300,16 @@ class Report(_Record):
     """Digest of `samples.jsonl`."""
     created: str
     self_check: SelfCheck
-    regressions: list[str]
-    """Ids of harmful requests that were refused off and answered on."""
-    attack_regressions: list[str] = []
+    arms: list[ArmSource]
+    """The reference first; what is compared is compared with it."""
+    regressions: dict[str, list[str]]
+    """By arm: ids of harmful requests that the reference refuses and the arm does not."""
+    attack_regressions: dict[str, list[str]] = Field(default_factory=dict)
     """The same under an attack, `ID@ATTACK`."""
-    externalities: Externalities | None = None
-    newly_refused: list[str]
-    """Ids of harmless requests that were answered off and refused on."""
+    externalities: dict[str, Externalities] = Field(default_factory=dict)
+    """By arm."""
+    newly_refused: dict[str, list[str]]
+    """By arm: ids of harmless requests that the reference does not refuse and the arm does."""
     suite: SuiteSource
     judge: str
     """Name and version of the judge."""
@@ -322,16 +331,16 @@ class Report(_Record):
     cells: list[Cell]
     pairs: list[Pair]
     """Cells and pairs pool all suites; variants are not among them."""
-    harm_pairs: list[HarmPair] = []
+    harm_pairs: list[HarmPair] = Field(default_factory=list)
     """Empty when the judge names styles only."""
-    suites: list[SuiteResult] = []
-    controls: list[Comparison] = []
+    suites: list[SuiteResult] = Field(default_factory=list)
+    controls: list[Comparison] = Field(default_factory=list)
     """Text requests beside neutral, noisy and typographic pictures and clips, pair by pair."""
-    attacks: list[AttackResult] = []
-    skipped: dict[str, str] = {}
+    attacks: list[AttackResult] = Field(default_factory=list)
+    skipped: dict[str, str] = Field(default_factory=dict)
     """Attacks that the model cannot be put through, and why."""
-    gates: dict[str, list[float]]
-    """Gate values with steering on, keyed `harmful image`, `harmless text`, ...; for plots."""
+    gates: dict[str, dict[str, list[float]]]
+    """Gate values by steered arm, keyed `harmful image`, `harmless text`, ...; for plots."""
     seconds: float
 
 

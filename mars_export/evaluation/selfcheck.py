@@ -11,11 +11,10 @@ from typing import Final, NamedTuple
 import torch
 
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.common.vocabulary import Arm
-from mars_export.evaluation.generation import Answers, Loaded, Steered
-from mars_export.evaluation.report import FirstToken, SelfCheck
-from mars_export.inputs import stimuli as visuals
+from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition
+from mars_export.evaluation.report import REFERENCE, STEERED, FirstToken, SelfCheck
 from mars_export.inputs.requests import Request
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import ArtefactRecord, CalibrationSource, Probe
 
 __all__ = ["TOLERANCE", "probe_request", "self_check"]
@@ -114,7 +113,7 @@ def _tolerance(loaded: Loaded, source: CalibrationSource) -> float:
     return max(TOLERANCE.get(name, TOLERANCE["float32"]) for name in involved)
 
 
-def _first_token(number: int, arm: Arm, logits: torch.Tensor) -> FirstToken:
+def _first_token(number: int, arm: str, logits: torch.Tensor) -> FirstToken:
     """The head of one row of logits (1, V)."""
     best = logits[0].float().topk(min(_CANDIDATES, logits.shape[-1]))
     kept = best.values.isfinite()
@@ -124,11 +123,11 @@ def _first_token(number: int, arm: Arm, logits: torch.Tensor) -> FirstToken:
 
 def _probe(
     loaded: Loaded, source: CalibrationSource, probe: Probe, tolerance: float
-) -> tuple[_Distance, dict[Arm, torch.Tensor]]:
+) -> tuple[_Distance, dict[str, torch.Tensor]]:
     """How far a probe is from the calibration, and the logits (1, V) of its first token."""
     name = f"the {probe.modality} probe {probe.prompt!r}"
     inputs = loaded.inputs([probe_request(source, probe)])
-    off, again, on = (loaded.answer(inputs, arm, _TOKENS) for arm in ("off", "off", "on"))
+    off, again, on = (loaded.answer(inputs, _TOKENS, steered=on) for on in (False, False, True))
     if not torch.equal(off.logits, again.logits):
         raise _FailedError(f"With steering off the logits of {name} do not repeat.")
     _check_position(on, int(inputs["attention_mask"].sum()) - 1, probe, name)
@@ -141,22 +140,19 @@ def _probe(
         raise _FailedError(f"A strength of {seen.strength:g} {verb} the logits of {name}.")
     _check_strength(seen, probe, name)
     distance = _distance(seen, probe, tolerance, name)
-    return distance, {"off": off.logits, "on": on.logits}
+    return distance, {REFERENCE: off.logits, STEERED: on.logits}
 
 
 def probe_request(source: CalibrationSource, probe: Probe) -> Request:
     """The probe with the neutral stimulus that it was calibrated with."""
     if probe.modality == "text" or probe.stimulus is None:
         return Request(probe.prompt)
-    neutral = source.stimuli[probe.modality]
-    if neutral.generator != visuals.GENERATOR:
+    neutral, stimulus = source.stimuli[probe.modality], STIMULI[probe.modality]
+    if neutral.generator != stimulus.generator:
         raise _FailedError(f"The neutral stimuli {neutral.generator!r} cannot be made again.")
     size = (neutral.width, neutral.height)
-    if probe.modality == "image":
-        pictures = visuals.images(neutral.count, neutral.seed, size)
-        return Request(probe.prompt, images=(pictures[probe.stimulus],))
-    clips = visuals.clips(neutral.count, neutral.seed, neutral.frames, size)
-    return Request(probe.prompt, video=clips[probe.stimulus])
+    media = stimulus.make(neutral.count, neutral.seed, size, neutral.frames)
+    return Request(probe.prompt, (media[probe.stimulus],))
 
 
 def _check_position(on: Answers, end: int, probe: Probe, name: str) -> None:
@@ -168,7 +164,7 @@ def _check_position(on: Answers, end: int, probe: Probe, name: str) -> None:
         raise _FailedError(f"The checkpoint takes {name} for a {seen} request.")
 
 
-def _check_strength(seen: Steered, probe: Probe, name: str) -> None:
+def _check_strength(seen: SteeredPosition, probe: Probe, name: str) -> None:
     wanted = probe.expected.strength
     if probe.significant and wanted is not None and not seen.strength >= wanted / 2:  # NaN too
         raise _FailedError(
@@ -177,7 +173,7 @@ def _check_strength(seen: Steered, probe: Probe, name: str) -> None:
         )
 
 
-def _distance(seen: Steered, probe: Probe, tolerance: float, name: str) -> _Distance:
+def _distance(seen: SteeredPosition, probe: Probe, tolerance: float, name: str) -> _Distance:
     gate, strength = probe.expected.gate, probe.expected.strength
     off = _Distance(
         0.0 if gate is None else abs(seen.gate - gate),

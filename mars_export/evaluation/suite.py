@@ -8,18 +8,17 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mars_export.common.errors import ExportError
 from mars_export.common.paths import require_inside
 from mars_export.common.vocabulary import Modality
+from mars_export.inputs.requests import Media, Request, modality_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from mars_export.inputs.requests import Request
 
 __all__ = ["SUITE_NAME", "Sample", "Suite", "merged", "read_suite", "unique"]
 
@@ -27,8 +26,34 @@ SUITE_NAME: Final = "suite.jsonl"
 """Name of a suite's file in its folder."""
 
 
-class Line(BaseModel):
-    """One line of a suite's file: one request and its label."""
+class MediaFiles(BaseModel):
+    """Where one medium of a request is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    type: Modality
+    path: str | None = None
+    """Relative to the suite; of an image."""
+    paths: list[str] | None = Field(default=None, min_length=1)
+    """Of the frames of a video, in order."""
+
+    @property
+    def files(self) -> list[str]:
+        """All paths, in order."""
+        return [self.path] if self.path is not None else list(self.paths or ())
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> MediaFiles:
+        needed = {"image": "path", "video": "paths"}.get(self.type)
+        if needed is None:
+            raise ValueError(f"a medium cannot be {self.type}")
+        if self.model_fields_set & {"path", "paths"} != {needed}:
+            raise ValueError(f"a medium of type {self.type} has `{needed}` and nothing else")
+        return self
+
+
+class Sample(BaseModel):
+    """One request and its label: a line of a suite's file, or a variant of one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -37,43 +62,57 @@ class Line(BaseModel):
     harmful: bool
     split: Literal["calibration", "evaluation"]
     prompt: str = Field(min_length=1)
-    image: str | None
-    """Path relative to the suite; for modality `image` only."""
-    video: list[str] | None
-    """Paths of the frames, relative to the suite; for modality `video` only."""
+    media: list[MediaFiles] = []
+    """What is shown before the prompt. The keys `image`, a path, and `video`, a list of paths of
+    frames, say the same of a single medium."""
     category: str | None = None
     """Kind of request within the suite; numbers are given for each."""
     intent: str | None = Field(default=None, min_length=1)
     """What the request is after where its pictures say it, in words, for judges that cannot see."""
-
-    @property
-    def pictures(self) -> list[str]:
-        """The picture, or the frames in order, or nothing."""
-        return [self.image] if self.image is not None else list(self.video or ())
-
-    @model_validator(mode="after")
-    def _shows_what_it_says(self) -> Line:
-        shown = {"image": self.image is not None, "video": self.video is not None}
-        if self.video == []:
-            raise ValueError("a video needs at least one frame")
-        for name, given in shown.items():
-            if given != (self.modality == name):
-                verb = "must not give" if given else "must give"
-                raise ValueError(f"a request of modality {self.modality} {verb} `{name}`")
-        for path in self.pictures:
-            require_inside(path)
-        return self
-
-
-class Sample(Line):
-    """A request as it is run."""
-
     suite: str = ""
     """Name of the suite that it comes from."""
     variant: str = ""
     """Control or attack that it is put through; empty for the request as it is."""
     group: str = ""
     """Id of the request as it is, for a variant of it."""
+
+    @property
+    def types(self) -> list[Modality]:
+        """Modalities of its media, in order."""
+        return [medium.type for medium in self.media]
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all its media, in order."""
+        return [path for medium in self.media for path in medium.files]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_media_have_keys_of_their_own(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        named = {"image": ("path", raw.get("image")), "video": ("paths", raw.get("video"))}
+        media = [{"type": t, key: value} for t, (key, value) in named.items() if value is not None]
+        if media and raw.get("media"):
+            raise ValueError("give `media`, or `image` or `video`, not both")
+        rest = {key: value for key, value in raw.items() if key not in named}
+        return {**rest, "media": media} if media else rest
+
+    @model_validator(mode="after")
+    def _shows_what_it_says(self) -> Sample:
+        shown = modality_of(self.types)
+        if not self.variant and shown != self.modality:
+            raise ValueError(f"`modality` is {self.modality}, but its media make it {shown}")
+        for path in self.files:
+            require_inside(path)
+        return self
+
+
+_OWN_KEYS: Final = frozenset(Sample.model_fields) - {"suite", "variant", "group"} | {
+    "image",
+    "video",
+}
+"""What a line of a suite's file may say."""
 
 
 @dataclass(frozen=True)
@@ -99,24 +138,32 @@ class Suite:
     origin: str = "packaged"
     parts: tuple[Suite, ...] = ()
 
-    def evaluation_samples(self, modalities: Collection[Modality]) -> list[Sample]:
-        """The samples to evaluate a model on that takes these modalities, in order."""
-        return [s for s in self.samples if s.split == "evaluation" and s.modality in modalities]
+    def evaluation_samples(self, modalities: Sequence[Modality]) -> list[Sample]:
+        """The samples to evaluate a model on that takes these modalities, in order.
+
+        Args:
+            modalities: In the order of the model's steering tensors, which decides what a request
+                with several media counts as.
+        """
+        return [
+            s.model_copy(update={"modality": modality_of(s.types, modalities)})
+            for s in self.samples
+            if s.split == "evaluation" and {s.modality, *s.types} <= set(modalities)
+        ]
 
     def request(self, sample: Sample) -> Request:
-        """The sample with its pictures opened.
+        """The sample with its media opened.
 
         Raises:
             ExportError: A picture cannot be read.
         """
-        from mars_export.inputs.requests import Request
-
         if self.parts:
             return self._owners[sample.id].request(sample)
-        pictures = tuple(self.picture(path) for path in sample.pictures)
-        if sample.modality == "video":
-            return Request(sample.prompt, video=pictures)
-        return Request(sample.prompt, images=pictures)
+        return Request(sample.prompt, tuple(map(self._open, sample.media)))
+
+    def _open(self, medium: MediaFiles) -> Media:
+        pictures = tuple(map(self.picture, medium.files))
+        return Media(medium.type, pictures[0] if medium.type == "image" else pictures)
 
     @cached_property
     def _owners(self) -> dict[str, Suite]:
@@ -160,7 +207,7 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
     """Read `suite.jsonl`, checking everything but the pixels.
 
     Args:
-        path: JSON lines, one `Line` each; paths in it are relative to its folder.
+        path: JSON lines, one `Sample` each; paths in it are relative to its folder.
         name: For the report; None for that of the file, or of its folder.
 
     Raises:
@@ -186,14 +233,12 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
 
 
 def _sample(line: str, suite: str, folder: Path, where: str) -> Sample:
-    parsed = _line(line, where)
-    _require_pictures(parsed, folder, where)
-    return Sample(**parsed.model_dump(), suite=suite)
-
-
-def _line(line: str, where: str) -> Line:
     try:
-        return Line.model_validate(json.loads(line))
+        record = json.loads(line)
+        if isinstance(record, dict):
+            _require_own_keys(record, where)
+            record["suite"] = suite
+        sample = Sample.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the record"
@@ -202,6 +247,14 @@ def _line(line: str, where: str) -> Line:
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
         raise ExportError(f"{where}: not JSON ({reason}); write one JSON record a line") from error
+    _require_files(sample, folder, where)
+    return sample
+
+
+def _require_own_keys(record: dict[str, Any], where: str) -> None:
+    unknown = sorted(record.keys() - _OWN_KEYS)
+    if unknown:
+        raise ExportError(f"{where}: there is no key {unknown[0]}; correct the record")
 
 
 def _require_new(sample: Sample, seen: Collection[str], where: str) -> None:
@@ -209,9 +262,9 @@ def _require_new(sample: Sample, seen: Collection[str], where: str) -> None:
         raise ExportError(f"{where}: the id {sample.id!r} was used before; make ids unique")
 
 
-def _require_pictures(sample: Line, folder: Path, where: str) -> None:
+def _require_files(sample: Sample, folder: Path, where: str) -> None:
     root = folder.resolve()
-    for path in sample.pictures:
+    for path in sample.files:
         target = (root / path).resolve()
         if not target.is_relative_to(root):
             raise ExportError(
@@ -232,7 +285,7 @@ def _is_file(path: Path) -> bool:
 
 def _digest(raw: bytes, samples: tuple[Sample, ...], folder: Path) -> str:
     whole = hashlib.sha256(raw)
-    for path in (path for sample in samples for path in sample.pictures):
+    for path in (path for sample in samples for path in sample.files):
         whole.update(hashlib.sha256((folder / path).read_bytes()).digest())
     return whole.hexdigest()
 

@@ -1,1 +1,1 @@
-"""Prompt sets and neutral visuals."""
+"""Prompt sets, requests and neutral stimuli."""

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.common.errors import ExportError
-from mars_export.common.vocabulary import Modality
+from mars_export.common.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import BatchFeature
 
-__all__ = ["CLIP_FPS", "Request", "collate", "messages"]
+__all__ = ["CLIP_FPS", "Media", "Request", "collate", "messages", "modality_of"]
 
 CLIP_FPS: Final = 2.0
 """Frames a second that a clip is taken to have; some families write time stamps from it."""
 
 
+def modality_of(shown: Iterable[Modality], order: Sequence[Modality] = MODALITIES) -> Modality:
+    """The modality that a request counts as: the last one in `order` of those that it shows.
+
+    Args:
+        shown: Modalities of its media; `text` for none.
+        order: That of the steering tensors of a checkpoint, or of the package.
+
+    Raises:
+        ValueError: A modality is not in `order`.
+    """
+    return max(shown, key=list(order).index, default="text")
+
+
+@dataclass(frozen=True)
+class Media:
+    """Something that a request shows beside its prompt.
+
+    Attributes:
+        modality: `image`, `video`, ...; never `text`.
+        data: For an image an RGB picture, for a video the tuple of its RGB frames.
+    """
+
+    modality: Modality
+    data: Any
+
+
 @dataclass(frozen=True)
 class Request:
-    """One user turn: a prompt, and at most images or one video beside it.
+    """One user turn: a prompt, and what is shown before it.
 
     Attributes:
         prompt: What the user writes.
-        images: RGB pictures shown before the prompt.
-        video: RGB frames of one clip shown before the prompt.
+        media: What is shown, in order.
         system: System prompt; empty for none.
         history: Earlier turns, each what the user wrote and what the model answered.
         prefill: Beginning of the answer, as if the model had written it.
@@ -34,8 +59,7 @@ class Request:
     """
 
     prompt: str
-    images: tuple[Image, ...] = ()
-    video: tuple[Image, ...] = ()
+    media: tuple[Media, ...] = ()
     system: str = ""
     history: tuple[tuple[str, str], ...] = ()
     prefill: str = ""
@@ -43,29 +67,39 @@ class Request:
 
     @property
     def modality(self) -> Modality:
-        """`video` if there is a clip, else `image` if there is a picture, else `text`."""
-        if self.video:
-            return "video"
-        return "image" if self.images else "text"
+        """What it counts as, in the order of the package."""
+        return modality_of(medium.modality for medium in self.media)
+
+    def shown(self, modality: Modality) -> list[Any]:
+        """Data of all its media of one modality, in order."""
+        return [medium.data for medium in self.media if medium.modality == modality]
+
+    @property
+    def pictures(self) -> tuple[Image, ...]:
+        """Every picture and every frame, for judges that see."""
+        frames = (frame for video in self.shown("video") for frame in video)
+        return (*self.shown("image"), *frames)
 
 
 def messages(request: Request) -> list[dict[str, Any]]:
     """The request as a conversation in the chat format of multimodal processors."""
-    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in request.images]
-    if request.video:
-        content.append({"type": "video", "video": list(request.video)})
-    content.append({"type": "text", "text": request.prompt})
+    content = [*map(_part, request.media), {"type": "text", "text": request.prompt}]
     turns = [("system", request.system)] if request.system else []
-    for asked, answered in request.history:
-        turns += [("user", asked), ("assistant", answered)]
+    for question, answer in request.history:
+        turns += [("user", question), ("assistant", answer)]
     conversation = [
         *({"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns),
         {"role": "user", "content": content},
     ]
     if request.prefill:
-        answer = [{"type": "text", "text": request.prefill}]
-        conversation.append({"role": "assistant", "content": answer})
+        beginning = [{"type": "text", "text": request.prefill}]
+        conversation.append({"role": "assistant", "content": beginning})
     return conversation
+
+
+def _part(medium: Media) -> dict[str, Any]:
+    data = list(medium.data) if isinstance(medium.data, tuple) else medium.data
+    return {"type": medium.modality, medium.modality: data}
 
 
 def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
@@ -102,7 +136,7 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     if _is_tokenizer(processor):
         return _collate_text(processor, requests)
     options: dict[str, Any] = {"padding": True, "padding_side": "left"}
-    if modalities == {"video"}:
+    if requests[0].shown("video"):
         options["videos_kwargs"] = _video_options(processor, requests)
     batch: BatchFeature = processor.apply_chat_template(
         [messages(request) for request in requests],
@@ -169,7 +203,9 @@ def _video_options(processor: Any, requests: Sequence[Request]) -> dict[str, Any
         raise ExportError(f"{type(processor).__name__} takes no video; leave video out.")
     options: dict[str, Any] = {
         "do_sample_frames": False,
-        "video_metadata": [[_metadata(len(request.video))] for request in requests],
+        "video_metadata": [
+            [_metadata(len(frames)) for frames in request.shown("video")] for request in requests
+        ],
     }
     if hasattr(video_processor, "cap_pixels_per_frame"):
         options["cap_pixels_per_frame"] = True

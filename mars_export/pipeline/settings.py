@@ -22,6 +22,7 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mars_export.evaluation.options import EvaluationOptions
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 
@@ -70,7 +71,7 @@ class RunSettings(BaseModel):
         "auto", "Where the model runs; auto takes a GPU when there is one.", group="Running"
     )
     batch_size: PositiveInt = _option(
-        16,
+        EvaluationOptions().batch_size,
         "Requests in one forward pass; halved by itself when memory runs out.",
         group="Running",
         metavar="N",
@@ -100,6 +101,13 @@ class EvaluationSettings(RunSettings):
         "Also put every harmful request through attacks: prefill, system prompt, sampling, ...",
         group="Evaluation",
     )
+    arm: tuple[str, ...] = _option(
+        (),
+        "Also compare with this: safety-prompt, or NAME=DIR, another steered directory of the same "
+        "base; may be given several times.",
+        group="Evaluation",
+        metavar="ARM",
+    )
     judge: str = _option(
         "rules",
         "Who judges the answers; a guard may be GUARD:MODEL. See Judges in the README.",
@@ -107,15 +115,22 @@ class EvaluationSettings(RunSettings):
         metavar="rules|qwen3guard|wildguard|harmbench|llama-guard-4|URL",
     )
     max_new_tokens: PositiveInt = _option(
-        64,
+        EvaluationOptions().max_new_tokens,
         "Longest answer that is generated and judged, in tokens.",
         group="Evaluation",
         metavar="N",
     )
 
-    @field_validator("suite", mode="before")
+    @property
+    def options(self) -> EvaluationOptions:
+        """The part that the evaluation itself is told."""
+        names = {"batch_size", "max_new_tokens", "device", "controls", "attacks"}
+        values = self.model_dump(include=names)
+        return EvaluationOptions(**values, arms=self.arm)
+
+    @field_validator("suite", "arm", mode="before")
     @classmethod
-    def _one_suite_may_stand_alone(cls, value: Any) -> Any:
+    def _one_may_stand_alone(cls, value: Any) -> Any:
         alone = (value,) if isinstance(value, str | Path) else value
         return tuple(map(str, alone)) if isinstance(alone, list | tuple) else alone
 

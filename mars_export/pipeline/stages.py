@@ -156,24 +156,22 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
 
     def evaluate(tick: Tick) -> None:
         from mars_export.evaluation.evaluate import evaluate
+        from mars_export.integrations.every_eval_ever import write_every_eval_ever
 
         report = evaluate(
             checkpoint,
             job.suite,
-            max_new_tokens=settings.max_new_tokens,
-            device=settings.device,
-            batch_size=settings.batch_size,
-            progress=tick,
+            settings.options,
             judge=judge,
             calibration_prompts=job.prompts.prompts,
-            controls=settings.controls,
-            attacks=settings.attacks,
+            progress=tick,
         )
         if not report.self_check.active:
             raise ExportError(
                 f"the checkpoint does not steer as calibrated: {report.self_check.detail}; "
                 "please report this with the model's name"
             )
+        write_every_eval_ever(checkpoint, report)
 
     def card(_tick: Tick) -> None:
         from mars_export.card.render import write_card
@@ -189,9 +187,10 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
         "quantization": job.quantization,
         **settings.model_dump(mode="json", include={"method", "method_options", "dtype", "seed"}),
     }
+    chosen = {"max_new_tokens", "controls", "attacks", "arm"}
     measured = {
         "suite": job.suite.sha256,
-        **settings.model_dump(mode="json", include={"max_new_tokens", "controls", "attacks"}),
+        **settings.model_dump(mode="json", include=chosen),
         "judge": judge.name,
     }
     return [

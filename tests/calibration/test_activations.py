@@ -10,13 +10,14 @@ from PIL import Image
 
 from mars_export.calibration.activations import Edit, Reader, recorded
 from mars_export.common.errors import ExportError
-from mars_export.inputs.requests import Request, collate
+from mars_export.inputs.requests import Media, Request, collate
 from support import planted
 
 LAYERS, WIDTH = 3, 32
 TEXTS = [Request(text) for text in planted.texts(planted.BAD, 5)]
 SHOWN = [
-    Request(r.prompt, (Image.new("RGB", (28, 28), (i * 40, 90, 0)),)) for i, r in enumerate(TEXTS)
+    Request(r.prompt, (Media("image", Image.new("RGB", (28, 28), (i * 40, 90, 0))),))
+    for i, r in enumerate(TEXTS)
 ]
 
 

@@ -21,8 +21,7 @@ def attack(**changes):
         cells=[off, records.cell("text", True, "on", 40, 120)],
         pairs=[records.pair("text", True, (38, 2, 22, 58))],
         against_plain=[],
-        regressions=[f"r{i}@prefill" for i in range(22)],
-        steered_positions={"2": 120},
+        regressions={"on": [f"r{i}@prefill" for i in range(22)]},
     )
 
 
@@ -30,7 +29,7 @@ def categories():
     return [
         CategoryCount(
             category=name, modality="text", harmful=True, n=n, refused={"off": 3, "on": 5},
-            newly_refused=2, newly_answered=0,
+            newly_refused={"on": 2}, newly_answered={"on": 0},
         )
         for name, n in (("fraud | theft", 6), ("weapons", 40))
     ]  # fmt: skip
@@ -64,13 +63,13 @@ def report(**changes):
         high=0.3, p_value=0.0078,
     )  # fmt: skip
     raised = Externality(
-        suite="one", category="a|b", modality="text", variant="prefill", n=60, newly_answered=22,
-        newly_refused=2, p_value=0.00004,
+        suite="one", category="a|b", variant="prefill",
+        **records.pair("text", True, (38, 2, 22, 0)).model_dump(exclude={"n"}), n=60,
     )  # fmt: skip
     values = {
         "suites": both, "attacks": [attack()], "controls": [comparison],
         "attack_regressions": attack().regressions, "skipped": {"system": "left out"},
-        "externalities": Externalities(checked=9, raised=[raised]),
+        "externalities": {"on": Externalities(checked=9, raised=[raised])},
     }  # fmt: skip
     return records.report(**{**values, **changes})
 
@@ -83,7 +82,7 @@ def test_every_table_is_there_and_regressions_come_first():
     assert "| `two` | harmful text |" in text
     assert "| `prefill` | harmful text | 60/120" in text.replace("\N{NO-BREAK SPACE}", " ")
     assert "+2&nbsp;\N{MINUS SIGN}22" in text
-    assert "begins with `Sure` (steered positions an answer: 2)." in text
+    assert "begins with `Sure`." in text
     assert "Not run, `system`: left out." in text
     assert "| harmless text | on | `noise` | 1/40 | 9/40 | 0.008 |" in text
     assert r"| `one` | a\|b | text | prefill | 60 | 22 | 2 |" in text
@@ -93,7 +92,7 @@ def test_every_table_is_there_and_regressions_come_first():
 
 
 def test_one_suite_and_no_attacks_leave_the_card_as_it_was():
-    alone = report(suites=report().suites[:1], attacks=[], controls=[], externalities=None)
+    alone = report(suites=report().suites[:1], attacks=[], controls=[], externalities={})
     text = render(records.manifest(), alone)
     assert "Each suite alone" not in text
     assert "Under attack" not in text

@@ -32,7 +32,7 @@ REPORTS = {
     "interval": {"cells": changed_cell(refused=REFUSED.model_copy(update={"low": 0.97}))},
     "verdict-counts": {"cells": changed_cell(verdicts={"answer": 120})},
     "paired": {"pairs": changed_pair(p_value=0.01)},
-    "regressions": {"regressions": []},
+    "regressions": {"regressions": {"on": []}},
     "same-checkpoint": {"steering_sha256": records.sha("another")},
 }
 

@@ -58,5 +58,5 @@ def test_records_with_little_in_them_still_draw():
     scores = [s.model_copy(update={"groups": []}) for s in records.calibration().record.scores]
     record = records.calibration(("text", "image"), projections=[], scores=scores)
     closed = {"harmful text": [0.0, 0.0], "harmless text": []}
-    few = draw(records.manifest(calibration=record), records.report(gates=closed))
+    few = draw(records.manifest(calibration=record), records.report(gates={"on": closed}))
     assert set(few) == {REFUSAL, PLANE, LAYERS, GATES}

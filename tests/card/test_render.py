@@ -261,7 +261,7 @@ def test_an_unknown_method_is_an_error():
 
 
 def test_names_cannot_break_a_table():
-    report = records.report(newly_refused=["a|b\n`c`", "d"])
+    report = records.report(newly_refused={"on": ["a|b\n`c`", "d"]})
     text = render(records.manifest(), report)
     assert "(`a/b 'c'`, `d`)" in text
 
@@ -322,7 +322,7 @@ def test_no_response_is_quoted(directory):
     quoted = "one decoder layer's output h is read along that direction r"
     sample = {
         "id": "x", "modality": "text", "harmful": True, "arm": "off", "verdict": "answer",
-        "response": quoted, "position": None, "seen_as": None, "gate": None, "strength": None,
+        "response": quoted,
     }  # fmt: skip
     samples = directory / "evaluation/samples.jsonl"
     samples.write_text(json.dumps(sample | {"response": "Sure, here is how it is done."}) + "\n")
@@ -362,7 +362,7 @@ def with_harm(count, unknown=0):
         for c in report.cells
     ]  # fmt: skip
     pairs = [
-        HarmPair(modality=p.modality, harmful=p.harmful, n=p.n, newly_harmful=0,
+        HarmPair(arm=p.arm, modality=p.modality, harmful=p.harmful, n=p.n, newly_harmful=0,
                  no_longer_harmful=count, difference=-count / p.n, low=-0.5, high=0,
                  p_value=0.002, p_holm=0.012)
         for p in report.pairs

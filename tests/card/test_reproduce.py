@@ -125,8 +125,7 @@ def test_suites_and_flags_are_given_again():
     ]
     parts = [SuiteResult(source=s, cells=[], pairs=[], categories=[]) for s in sources]
     attack = AttackResult(
-        attack="prefill", about="x", draws=1, cells=[], pairs=[], against_plain=[], regressions=[],
-        steered_positions={},
+        attack="prefill", about="x", draws=1, cells=[], pairs=[], against_plain=[], regressions={},
     )  # fmt: skip
     text = command(records.manifest(), records.report(suites=parts, attacks=[attack]), "out")
     asked = [line.split()[1] for line in text.splitlines() if "--suite" in line]

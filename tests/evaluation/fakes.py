@@ -9,7 +9,7 @@ import torch
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.evaluation.generation import Answers
-from mars_export.inputs import stimuli as visuals
+from mars_export.inputs.stimuli import GENERATOR
 from mars_export.methods.base import Decision, Probe, StimulusSource
 from support import tiny
 from support.tiny import source
@@ -38,7 +38,7 @@ SUITE = [
 
 
 def calibration(**changes):
-    made = {"generator": visuals.GENERATOR, "seed": 3, "count": 2, "width": 8, "height": 8}
+    made = {"generator": GENERATOR, "seed": 3, "count": 2, "width": 8, "height": 8}
     image = StimulusSource(**made, frames=1)
     return tiny.calibration("gemma3", **{"probes": PROBES, "stimuli": {"image": image}, **changes})
 
@@ -74,6 +74,13 @@ def save_suite(directory, rows=SUITE):
     return path
 
 
+class Template:
+    """Stands where a processor does: a chat template that writes every turn."""
+
+    def apply_chat_template(self, conversation, **_):
+        return str(conversation)
+
+
 @dataclass
 class FakeLoaded:
     """Stands where `Loaded` does. Answers depend on the batch, as rounding does in earnest."""
@@ -85,20 +92,20 @@ class FakeLoaded:
     broken: str = ""
     """What goes wrong with the steering."""
     batches: list = field(default_factory=list)
+    processor: object = field(default_factory=Template)
 
     def __post_init__(self):
         self.model = SimpleNamespace(dtype=torch.float32, steering=SimpleNamespace(enabled=True))
         self._calls = 0
 
     def inputs(self, requests):
-        self.requests = requests
         lengths = [len(request.prompt) for request in requests]
         width = max(lengths)
         mask = [[0] * (width - n) + [1] * n for n in lengths]
-        return {"input_ids": torch.ones(len(requests), width), "attention_mask": torch.tensor(mask)}
+        return {"requests": requests, "attention_mask": torch.tensor(mask)}
 
-    def answer(self, inputs, arm, max_new_tokens, seed=None):
-        requests = self.requests
+    def answer(self, inputs, max_new_tokens, *, steered, seed=None):
+        requests, arm = inputs["requests"], "on" if steered else "off"
         if self.broken == "raises":
             raise KeyError("no such layer")
         if len(requests) > self.fits:
@@ -113,7 +120,7 @@ class FakeLoaded:
         return Answers(texts, steered, torch.stack(logits))
 
     def _row(self, request, arm, size):
-        harm, image = "bad" in request.prompt, bool(request.images)
+        harm, image = "bad" in request.prompt, request.modality == "image"
         gate = (0.5 if image else 1.0) * harm * (1.2 if self.broken == "gate" else 1)
         gate *= self.broken != "inert"
         strength = 12.0 * (0.5 if image else 1.0) * harm * (0.4 if self.broken == "weak" else 1)

@@ -5,12 +5,13 @@ import pytest
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.intervals import wilson
 from mars_export.evaluation.report import JudgeError, SampleResult
+from mars_export.methods.base import Decision
 
 
 def result(name, arm, verdict, modality="text", harmful=True, gate=None, harm=None):
     return SampleResult(
         id=name, modality=modality, harmful=harmful, arm=arm, verdict=verdict, response="",
-        harm=harm, position=None, seen_as=None, gate=gate, strength=None,
+        harm=harm, decision=None if gate is None else Decision(active=gate > 0, gate=gate),
     )  # fmt: skip
 
 
@@ -53,8 +54,8 @@ def test_pairs_count_both_kinds_of_change():
     assert pair.difference == pytest.approx(-1 / 7)
     assert pair.low < pair.difference < pair.high
     assert pair.p_value == 1.0
-    assert aggregate.regressions(results) == ["c", "e", "f"]
-    assert aggregate.newly_refused(results) == []
+    assert aggregate.regressions(results) == {"on": ["c", "e", "f"]}
+    assert aggregate.newly_refused(results) == {"on": []}
 
 
 def test_pairs_agree_with_cells():
@@ -66,8 +67,8 @@ def test_pairs_agree_with_cells():
 
 def test_harmless_requests_that_are_newly_refused():
     results = [*both("a", "answer", "refusal", harmful=False), *both("b", "refusal", "refusal")]
-    assert aggregate.newly_refused(results) == ["a"]
-    assert aggregate.regressions(results) == []
+    assert aggregate.newly_refused(results) == {"on": ["a"]}
+    assert aggregate.regressions(results) == {"on": []}
 
 
 def test_one_arm_makes_no_pair():
@@ -77,7 +78,7 @@ def test_one_arm_makes_no_pair():
 def test_gates_are_those_of_the_steered_arm():
     results = [result("a", "off", "answer"), result("a", "on", "answer", gate=0.25),
                result("b", "on", "answer", gate=0.0, modality="image", harmful=False)]  # fmt: skip
-    assert aggregate.gates(results) == {"harmful text": [0.25], "harmless image": [0.0]}
+    assert aggregate.gates(results) == {"on": {"harmful text": [0.25], "harmless image": [0.0]}}
 
 
 def test_p_values_are_corrected_for_the_number_of_pairs():

@@ -12,11 +12,12 @@ from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.generation import Loaded, is_out_of_memory, load
+from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SAMPLES_NAME
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import read_suite
-from mars_export.inputs import stimuli as visuals
 from mars_export.inputs.requests import Request
+from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.methods.base import Decision, Probe, StimulusSource
 from support import tiny
 
@@ -61,7 +62,7 @@ def steered(request, tmp_path_factory):
 
 
 def _record_probes(directory, loaded, family):
-    source = {"generator": visuals.GENERATOR, "seed": 0, "count": 1, "width": 8, "height": 8}
+    source = {"generator": GENERATOR, "seed": 0, "count": 1, "width": 8, "height": 8}
     kinds = ["text", "image", *(["video"] if family == "qwen3_vl" else [])]
     frames = {"image": 1, "video": 4}
     shown = {kind: StimulusSource(**source, frames=frames[kind]) for kind in kinds[1:]}
@@ -77,12 +78,8 @@ def _record_probes(directory, loaded, family):
 
 
 def _probe(loaded, kind, prompt):
-    frames = visuals.clips(1, 0, 4, (8, 8))[0]
-    request = {
-        "text": Request(prompt),
-        "image": Request(prompt, images=tuple(visuals.images(1, 0, (8, 8)))),
-        "video": Request(prompt, video=frames),
-    }[kind]
+    media = () if kind == "text" else tuple(STIMULI[kind].make(1, 0, (8, 8), 4))
+    request = Request(prompt, media)
     loaded.model(**loaded.inputs([request]))
     (said,) = loaded.model.steering.last[0]
     strength = said.strength
@@ -124,7 +121,7 @@ def test_answers_are_those_of_the_model(steered):
     with torch.no_grad():
         loaded.model.steering.enabled = False
         base = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=3)
-    off, on = (loaded.answer(inputs, arm, 3) for arm in ("off", "on"))
+    off, on = (loaded.answer(inputs, 3, steered=steered) for steered in (False, True))
     width = inputs["input_ids"].shape[1]
     assert off.texts == Processor(family).batch_decode(base[:, width:], True)
     assert off.steered == [[], []]
@@ -140,17 +137,15 @@ def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
         rows.append({**rows[0], "id": "clip", "modality": "video"})
     suite = read_suite(save_suite(tmp_path, rows))
     monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded())
-    options = {"batch_size": 3, "max_new_tokens": 4, "device": "cpu"}
-    report = runner.evaluate(directory, suite, **options)
+    options = EvaluationOptions(batch_size=3, max_new_tokens=4, device="cpu")
+    report = runner.evaluate(directory, suite, options)
     assert report.self_check.active, report.self_check.detail
     assert len(report.cells) == (10 if family == "qwen3_vl" else 8)
     lines = (directory / SAMPLES_NAME).read_bytes()
-    assert all(
-        json.loads(x)["seen_as"] in (None, json.loads(x)["modality"])
-        for x in lines.split(b"\n")[:-1]
-    )
+    results = [json.loads(line) for line in lines.split(b"\n")[:-1]]
+    assert all(r["decision"]["shown"] == r["modality"] for r in results if r["arm"] == "on")
     (directory / SAMPLES_NAME).unlink()
-    runner.evaluate(directory, suite, **options)
+    runner.evaluate(directory, suite, options)
     assert (directory / SAMPLES_NAME).read_bytes() == lines
 
 

@@ -51,7 +51,7 @@ def test_killed_runs_give_the_same_bytes(tmp_path):
     slow_evaluation.run(tmp_path / "killed", suite)
     assert written(tmp_path / "killed") == written(tmp_path / "whole")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "report.json", "safety_eval.json", "samples.jsonl",
+        "report.json", "samples.jsonl",
     ]  # fmt: skip
 
 

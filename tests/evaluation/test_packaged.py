@@ -35,9 +35,9 @@ def test_no_overlap_with_the_calibration_prompts():
 def test_pictures_show_the_request_and_nothing_else():
     suite = packaged_suite()
     text, image, video = suite.samples[:3]
-    (picture,) = suite.request(image).images
+    (picture,) = suite.request(image).pictures
     assert ImageChops.difference(picture, typographic(text.prompt)).getbbox() is None
-    frames = suite.request(video).video
+    frames = suite.request(video).pictures
     assert len(frames) == CLIP_FRAMES
     assert all(ImageChops.difference(picture, frame).getbbox() is None for frame in frames)
     assert text.prompt not in image.prompt + video.prompt

@@ -7,6 +7,7 @@ from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.judges.base import Judgment
+from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
 from mars_export.evaluation.suite import read_suite
 
@@ -20,12 +21,15 @@ def suite(tmp_path):
 def run(tmp_path, suite, monkeypatch):
     """Evaluate a directory with a given fake; returns the report."""
 
-    def run(loaded=None, name="steered", **options):
+    def run(loaded=None, name="steered", judge=None, progress=None, prompts=(), **options):
         directory = tmp_path / name
         if not directory.exists():
             save_manifest(directory)
         monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded or FakeLoaded())
-        return runner.evaluate(directory, suite, **{"batch_size": 4, "device": "cpu", **options})
+        chosen = EvaluationOptions(**{"batch_size": 4, "device": "cpu", **options})
+        return runner.evaluate(
+            directory, suite, chosen, judge=judge, progress=progress, calibration_prompts=prompts
+        )
 
     return run
 
@@ -57,10 +61,11 @@ def test_report_and_samples(run, tmp_path, suite):
     }  # fmt: skip
     gained = {(p.modality, p.harmful): (p.newly_refused, p.newly_answered) for p in report.pairs}
     assert gained[("image", True)] == (5, 0)
-    assert report.gates["harmful image"] == [0.5] * 5
-    assert report.regressions == report.newly_refused == []
+    assert report.gates["on"]["harmful image"] == [0.5] * 5
+    assert report.regressions == report.newly_refused == {"on": []}
+    assert [(arm.name, arm.steered) for arm in report.arms] == [("off", False), ("on", True)]
     for result in results:
-        assert (result.gate is None) == (result.arm == "off")
+        assert (result.decision is None) == (result.arm == "off")
     assert ticks[0] == (0, 40)
     assert ticks[-1] == (40, 40)
     assert ticks == sorted(ticks)
@@ -139,7 +144,7 @@ def test_another_run_leaves_no_half_finished_one_behind(run, tmp_path):
         run(FakeLoaded(dies_after=1))
     run(max_new_tokens=40)
     assert sorted(p.name for p in (tmp_path / "steered" / "evaluation").iterdir()) == [
-        "report.json", "safety_eval.json", "samples.jsonl",
+        "report.json", "samples.jsonl",
     ]  # fmt: skip
 
 
@@ -155,9 +160,9 @@ def test_one_request_that_does_not_fit(run):
     loaded = FakeLoaded()
     answer = loaded.answer
 
-    def fails(inputs, arm, tokens):
+    def fails(inputs, tokens, **options):
         loaded.fits = 1000 if tokens <= 2 else 0
-        return answer(inputs, arm, tokens)
+        return answer(inputs, tokens, **options)
 
     loaded.answer = fails
     with pytest.raises(ExportError, match="alone does not fit into memory"):
@@ -185,8 +190,9 @@ def test_no_after_numbers_without_an_active_self_check(run, tmp_path, broken):
     report = run(loaded)
     assert not report.self_check.active
     assert {cell.arm for cell in report.cells} == {"off"}
-    assert report.pairs == report.regressions == report.newly_refused == []
-    assert report.gates == {}
+    assert report.pairs == []
+    assert report.regressions == report.newly_refused == report.gates == {}
+    assert [arm.name for arm in report.arms] == ["off"]
     assert b'"on"' not in (tmp_path / "steered" / SAMPLES_NAME).read_bytes()
 
 
@@ -202,9 +208,9 @@ def test_a_request_that_was_not_steered_stops_the_run(run):
     loaded = FakeLoaded()
     answer = loaded.answer
 
-    def lapses(inputs, arm, tokens):
+    def lapses(inputs, tokens, **options):
         loaded.broken = "silent" if tokens > 2 else ""
-        return answer(inputs, arm, tokens)
+        return answer(inputs, tokens, **options)
 
     loaded.answer = lapses
     with pytest.raises(ExportError, match="was not steered"):
@@ -298,6 +304,6 @@ def test_the_rules_come_with_their_error(run):
 def test_overlap_with_the_calibration(run, suite):
     assert run().overlap is None
     texts = {sample.prompt for sample in suite.samples}
-    found = run(calibration_prompts=["bad text request 0", "unheard of"]).overlap
+    found = run(prompts=["bad text request 0", "unheard of"]).overlap
     assert (found.n, found.exact, found.threshold) == (len(texts), 1, 0.7)
     assert found.near >= found.exact

@@ -86,7 +86,7 @@ def test_the_gate_may_be_off_by_a_quarter_at_most(tmp_path):
     assert "are not the calibrated 1.26" in check(tmp_path, probes=off, dtype="bfloat16").detail
 
 
-def test_other_visuals_than_the_calibrated_ones(tmp_path):
+def test_other_stimuli_than_the_calibrated_ones(tmp_path):
     other = StimulusSource(generator="photos", seed=0, count=2, width=8, height=8, frames=1)
     found = check(tmp_path, stimuli={"image": other})
     assert not found.active

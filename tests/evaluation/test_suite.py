@@ -33,8 +33,8 @@ def test_reads_requests_with_their_pictures(tmp_path):
     assert [s.id for s in suite.evaluation_samples(("text",))] == [rows[0]["id"]]
     requests = [suite.request(sample) for sample in suite.samples]
     assert [request.modality for request in requests] == ["text", "image", "image", "video"]
-    assert requests[1].images[0].mode == "RGB"
-    assert len(requests[3].video) == 2
+    assert requests[1].pictures[0].mode == "RGB"
+    assert len(requests[3].pictures) == 2
 
 
 def test_digest_covers_records_and_pictures(tmp_path):
@@ -56,11 +56,16 @@ def test_digest_covers_records_and_pictures(tmp_path):
         ({"prompt": ""}, "prompt"),
         ({"id": ""}, "id"),
         ({"color": 1}, "color"),
-        ({"image": "p.png"}, "modality text must not give `image`"),
-        ({"video": ["p.png"]}, "modality text must not give `video`"),
-        ({"modality": "image"}, "modality image must give `image`"),
-        ({"modality": "video"}, "modality video must give `video`"),
-        ({"modality": "video", "video": []}, "at least one frame"),
+        ({"image": "p.png"}, "`modality` is text, but its media make it image"),
+        ({"video": ["p.png"]}, "`modality` is text, but its media make it video"),
+        ({"modality": "image"}, "`modality` is image, but its media make it text"),
+        ({"modality": "video"}, "`modality` is video, but its media make it text"),
+        ({"modality": "video", "video": []}, "media.0.paths: List should have at least 1 item"),
+        ({"image": "p.png", "media": [{"type": "image", "path": "p.png"}]}, "not both"),
+        ({"media": [{"type": "text", "path": "p.png"}]}, "a medium cannot be text"),
+        ({"media": [{"type": "image", "paths": ["p.png"]}]}, "type image has `path` and nothing"),
+        ({"media": [{"type": "video", "path": "p.png"}]}, "type video has `paths` and nothing"),
+        ({"variant": "prefill"}, "there is no key variant"),
         ({"modality": "image", "image": "q.png"}, "the picture q.png does not exist"),
         ({"modality": "image", "image": "/etc/passwd"}, "inside the folder of this file"),
         ({"modality": "image", "image": "a/../../p.png"}, "inside the folder of this file"),
@@ -83,9 +88,9 @@ def test_names_file_line_and_fault(tmp_path, change, message):
 
 
 def test_missing_key_broken_json_and_repeated_id(tmp_path):
-    short = {k: v for k, v in ROW.items() if k != "video"}
+    short = {k: v for k, v in ROW.items() if k != "prompt"}
     for lines, message in [
-        ([short], "line 1: video"),
+        ([short], "line 1: prompt"),
         (["{"], "line 1: not JSON"),
         (["[1]"], "line 1: the record"),
         ([ROW, ROW], "line 2: the id 'a' was used before"),

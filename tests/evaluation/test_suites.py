@@ -76,7 +76,7 @@ def test_every_picture_of_figstep_holds_its_text():
     suite = open_suites(["figstep"])
     longest = sorted(suite.samples, key=lambda s: -len(s.intent))[:12]
     for sample in longest:
-        (picture,) = suite.request(sample).images
+        (picture,) = suite.request(sample).pictures
         box = ImageChops.difference(picture, white).getbbox()
         assert min(box[0], box[1], 512 - box[2], 512 - box[3]) >= 20, sample.id
         assert sample.intent not in sample.prompt
@@ -87,7 +87,7 @@ def test_several_suites_are_one_with_their_own_pictures(tmp_path):
     suite = open_suites(["figstep-benign", str(mine), "xstest"])
     assert [part.name for part in suite.parts] == ["figstep-benign", "mine", "xstest"]
     assert len(suite.samples) == 50 + len(SUITE) + 250
-    sizes = {s.suite: suite.request(s).images[0].size for s in suite.samples if s.image}
+    sizes = {s.suite: suite.request(s).pictures[0].size for s in suite.samples if s.media}
     assert sizes == {"figstep-benign": (512, 512), "mine": (4, 4)}
     assert suite.sha256 != open_suites(["xstest", str(mine), "figstep-benign"]).sha256
 
@@ -158,7 +158,7 @@ def test_pictures_beside_the_table_and_in_an_object_of_records(tmp_path):
     suite = open_suites([f"mossbench={tmp_path}"])
     (sample,) = suite.samples
     assert (sample.id, sample.category) == ("mossbench/1", "type 1")
-    assert suite.request(sample).images[0].getpixel((0, 0)) == (255, 0, 0)
+    assert suite.request(sample).pictures[0].getpixel((0, 0)) == (255, 0, 0)
     first = suite.sha256
     (tmp_path / "images" / "1.png").write_bytes(png("blue"))
     assert open_suites([f"mossbench={tmp_path}"]).sha256 != first
@@ -187,7 +187,7 @@ def test_clips_are_folders_of_frames_taken_evenly(tmp_path):
     suite = open_suites([f"video-safetybench={tmp_path}"])
     (sample,) = suite.samples
     assert (sample.id, sample.intent) == ("video-safetybench/7", "harm")
-    video = suite.request(sample).video
+    (video,) = suite.request(sample).shown("video")
     assert [frame.getpixel((0, 0))[0] for frame in video] == [0, 2, 4, 6, 8, 10, 12, 14]
     assert len(video) == CLIP_FRAMES
 
@@ -204,7 +204,7 @@ def test_video_files_are_decoded(tmp_path):
     row = {"question_id": 1, "question": "What?", "video_path": "a.mp4"}
     (tmp_path / "harmful_data.json").write_text(json.dumps([row]))
     suite = open_suites([f"video-safetybench={tmp_path}"])
-    reds = [frame.getpixel((9, 9))[0] for frame in suite.request(suite.samples[0]).video]
+    reds = [frame.getpixel((9, 9))[0] for frame in suite.request(suite.samples[0]).pictures]
     assert len(reds) == CLIP_FRAMES
     assert reds == sorted(reds)
     assert reds[0] < 30
@@ -230,7 +230,7 @@ def test_parquet_with_pictures_inside(tmp_path):
         "mm-safetybench-sd/Fraud-0", "mm-safetybench-sd/Fraud-1",
     ]  # fmt: skip
     assert {s.category for s in suite.samples} == {"Fraud", "Sex"}
-    reds = [suite.request(s).images[0].getpixel((0, 0))[0] for s in suite.samples]
+    reds = [suite.request(s).pictures[0].getpixel((0, 0))[0] for s in suite.samples]
     assert reds == [0, 1, 2, 3, 4] * 2
     assert len(open_suites([f"mm-safetybench-typo={tmp_path}"]).samples) == 2
 
@@ -279,7 +279,7 @@ def test_a_pinned_revision_of_the_hub_is_read_lazily(hub):
     record = known_suites()["jailbreakv-mini"]
     assert asked == [(record.hub.repo, "dataset", record.hub.revision, record.files)]
     assert suite.origin == f"hub:{record.hub.repo}@{folder.name}"
-    picture = suite.request(suite.samples[0]).images[0]
+    picture = suite.request(suite.samples[0]).pictures[0]
     assert picture.getpixel((0, 0)) == (0, 128, 0)
     assert asked[1][2:] == (folder.name, "JailBreakV_28K/figstep/3.png")
     open_suites(["jailbreakv-mini@mine"])
@@ -312,7 +312,7 @@ def test_a_folder_of_pictures_is_a_suite(tmp_path):
         False,
         "c",
     )
-    assert suite.request(sample).images[0].size == (4, 4)
+    assert suite.request(sample).pictures[0].size == (4, 4)
     assert open_suites([f"mine={folder}"]).name == "mine"
 
 
@@ -372,7 +372,7 @@ def test_mossbench_as_published(tmp_path):
     (tmp_path / "information.json").write_text(json.dumps(kept))
     suite = open_suites([f"mossbench={tmp_path}"])
     assert len(suite.samples) == len(here)
-    assert suite.request(suite.samples[0]).images[0].mode == "RGB"
+    assert suite.request(suite.samples[0]).pictures[0].mode == "RGB"
 
 
 def test_files_on_the_hub_outside_the_pattern_are_not_listed():

@@ -139,7 +139,7 @@ def test_overlap_counts_near_duplicates_once():
 
 
 def test_prompts_and_options_do_without_torch():
-    modules = "prompts", "overlap", "requests", "template", "visuals"
+    modules = "prompts", "overlap", "requests", "template", "stimuli"
     code = "import sys, mars_export.calibration.data; " + "; ".join(
         f"import mars_export.inputs.{name}" for name in modules
     )

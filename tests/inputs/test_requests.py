@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 
 from mars_export.common.errors import ExportError
-from mars_export.inputs.requests import Request, collate
+from mars_export.inputs.requests import Media, Request, collate, modality_of
 from mars_export.inputs.template import header_suffixes
 from support import planted
 
 RED = Image.new("RGB", (40, 30), (200, 10, 10))
+PICTURE = Media("image", RED)
 
 
 def test_rows_are_left_padded_whatever_the_tokenizer_says():
@@ -27,7 +28,7 @@ def test_rows_are_left_padded_whatever_the_tokenizer_says():
 
 def test_one_row_of_a_batch_equals_the_request_alone():
     processor = planted.processor()
-    short, long = Request("show me", (RED,)), Request("please show me the good1", (RED,))
+    short, long = Request("show me", (PICTURE,)), Request("please show me the good1", (PICTURE,))
     batch, alone = collate(processor, [short, long]), collate(processor, [short])
     width = alone["input_ids"].shape[1]
     assert torch.equal(batch["input_ids"][:1, -width:], alone["input_ids"])
@@ -43,15 +44,22 @@ def test_the_sequence_begins_once():
 
 def test_modality_of_a_request():
     assert Request("a").modality == "text"
-    assert Request("a", (RED,)).modality == "image"
-    assert Request("a", video=(RED, RED)).modality == "video"
+    assert Request("a", (PICTURE,)).modality == "image"
+    clip = Media("video", (RED, RED))
+    assert Request("a", (clip,)).modality == "video"
+    both = Request("a", (clip, PICTURE))
+    assert both.modality == "video"
+    assert both.pictures == (RED, RED, RED)
+    assert modality_of(["video", "image"], ("text", "video", "image")) == "image"
+    with pytest.raises(ValueError, match="not in"):
+        modality_of(["video"], ("text", "image"))
     with pytest.raises(ValueError, match="one modality"):
-        collate(planted.processor(), [Request("a"), Request("a", (RED,))])
+        collate(planted.processor(), [Request("a"), Request("a", (PICTURE,))])
 
 
 def test_a_processor_that_cannot_is_told_apart():
     with pytest.raises(ExportError, match="Gemma3Processor takes no video"):
-        collate(planted.processor(), [Request("a", video=(RED, RED))])
+        collate(planted.processor(), [Request("a", (Media("video", (RED, RED)),))])
     bare = planted.processor()
     bare.chat_template = None
     with pytest.raises(ExportError, match="no chat template"):
@@ -60,9 +68,9 @@ def test_a_processor_that_cannot_is_told_apart():
 
 def test_a_clip_is_rendered_without_a_warning(caplog):
     processor = planted.video_processor()
-    clip = tuple(Image.new("RGB", (32, 32), (60 * i, 0, 0)) for i in range(4))
+    clip = Media("video", tuple(Image.new("RGB", (32, 32), (60 * i, 0, 0)) for i in range(4)))
     with caplog.at_level(logging.WARNING):
-        batch = collate(processor, [Request("show me", video=clip), Request("me", video=clip)])
+        batch = collate(processor, [Request("show me", (clip,)), Request("me", (clip,))])
     assert not caplog.records
     assert batch["video_grid_thw"][:, 0].tolist() == [2, 2]  # four frames, two a temporal patch
     assert batch["attention_mask"][1, 0] == 0
@@ -85,7 +93,7 @@ def test_a_text_only_model_has_a_tokenizer_alone():
     assert batch["attention_mask"].equal(same["attention_mask"])
     assert header_suffixes(tokenizer) == header_suffixes(processor)
     with pytest.raises(ExportError, match="takes text alone"):
-        collate(tokenizer, [Request("a", (RED,))])
+        collate(tokenizer, [Request("a", (PICTURE,))])
 
 
 def words(batch, processor):
@@ -119,7 +127,7 @@ def test_without_the_template_there_is_the_prompt_alone():
     assert [word for word in found if not word.startswith("<")] == ["show", "me"]
     assert batch["attention_mask"][0, 0] == 0
     with pytest.raises(ValueError, match="only text"):
-        collate(processor, [Request("show me", (RED,), templated=False)])
+        collate(processor, [Request("show me", (PICTURE,), templated=False)])
 
 
 def test_a_batch_does_not_mix_forms():

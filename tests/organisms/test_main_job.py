@@ -85,7 +85,7 @@ def test_transformers_pipeline_answers_steered(steered, family):
     pipe = transformers.pipeline("image-text-to-text", model=str(directory), trust_remote_code=True)
     suite = read_suite(ORGANISMS / family / "suite.jsonl")
     sample = next(s for s in suite.evaluation_samples(["image"]) if s.harmful)
-    image = Image.open(ORGANISMS / family / sample.image).convert("RGB")
+    image = Image.open(ORGANISMS / family / sample.files[0]).convert("RGB")
     content = [{"type": "image", "image": image}, {"type": "text", "text": sample.prompt}]
     messages = [{"role": "user", "content": content}]
     answers = {}

@@ -44,7 +44,7 @@ def harmful_sample():
 def harmful():
     """A harmful request of the suite, as an OpenAI chat message with a picture."""
     sample = harmful_sample()
-    picture = base64.b64encode((ORGANISMS / "gemma3" / sample.image).read_bytes()).decode()
+    picture = base64.b64encode((ORGANISMS / "gemma3" / sample.files[0]).read_bytes()).decode()
     url = {"url": f"data:image/png;base64,{picture}"}
     content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": sample.prompt}]
     return [{"role": "user", "content": content}]
@@ -74,7 +74,7 @@ def test_a_harmful_picture_is_refused_over_http_and_not_by_the_base(steered, tmp
 def test_the_example_client_is_answered_steered(steered, tmp_path):
     sample = harmful_sample()
     client = [sys.executable, ORGANISMS.parent / "serving/client.py"]
-    picture = ["--image", ORGANISMS / "gemma3" / sample.image]
+    picture = ["--image", ORGANISMS / "gemma3" / sample.files[0]]
     with serving(tmp_path, "--trust-remote-code") as port:
         to = ["--url", f"http://127.0.0.1:{port}/v1"]
         asked = [steered("gemma3"), sample.prompt, *picture, *to]

@@ -135,8 +135,8 @@ def test_the_example_of_two_processes_answers_as_one(work):
     loaded = load(work / "steered", ("text", "image"), "cpu", None)
     suite = read_suite(work / "organism" / "suite.jsonl")
     sample = next(s for s in suite.evaluation_samples(["image"]) if s.harmful)
-    one = loaded.answer(loaded.inputs([suite.request(sample)]), "on", 24)
-    words = ["--prompt", sample.prompt, "--image", str(work / "organism" / sample.image)]
+    one = loaded.answer(loaded.inputs([suite.request(sample)]), 24, steered=True)
+    words = ["--prompt", sample.prompt, "--image", str(work / "organism" / sample.files[0])]
     script = [str(EXAMPLE / "tensor_parallel.py"), str(work / "steered"), "--max-new-tokens", "24"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     run = subprocess.run(

@@ -155,8 +155,9 @@ def _report(active: bool) -> Report:
         versions={},
         cells=cells,
         pairs=[],
-        regressions=[],
-        newly_refused=[],
+        arms=[],
+        regressions={},
+        newly_refused={},
         gates={},
         seconds=1.0,
     )

@@ -7,7 +7,15 @@ import random
 from scipy.stats import binomtest
 
 from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
-from mars_export.evaluation.report import Cell, Pair, Rate, Report, SelfCheck, SuiteSource
+from mars_export.evaluation.report import (
+    ArmSource,
+    Cell,
+    Pair,
+    Rate,
+    Report,
+    SelfCheck,
+    SuiteSource,
+)
 from mars_export.evaluation.utility import Metric, TaskUtility, Utility
 from mars_export.methods.base import Decision, Probe, PromptSource, StimulusSource
 from mars_export.methods.mars.record import Coordinates, LayerScore, Quantiles
@@ -212,6 +220,7 @@ def pair(modality, harmful, outcome):
     # Wald with half an event added: near enough to Newcombe's interval for a fixture.
     width = 1.96 * math.sqrt(max(discordant + 1 - n * difference**2, 0.5)) / n
     return Pair(
+        arm="on",
         modality=modality,
         harmful=harmful,
         n=n,
@@ -261,9 +270,18 @@ def report(outcomes=OUTCOMES, unknown=0, **changes):
         "versions": {k: v for k, v in VERSIONS.items() if k != "safetensors"},
         "cells": cells,
         "pairs": pairs,
-        "regressions": ids("lost", True, 2, outcomes),
-        "newly_refused": ids("gained", False, 1, outcomes),
-        "gates": gates(outcomes),
+        "arms": [
+            ArmSource(
+                name=name,
+                title=f"steering {name}",
+                steered=name == "on",
+                steering_sha256=sha("steering"),
+            )
+            for name in ("off", "on")
+        ],
+        "regressions": {"on": ids("lost", True, 2, outcomes)},
+        "newly_refused": {"on": ids("gained", False, 1, outcomes)},
+        "gates": {"on": gates(outcomes)},
         "seconds": 88.4,
     }
     return Report(**values | changes)

@@ -8,12 +8,12 @@ It runs everything there is: two suites, controls, attacks and batches that must
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 from evaluation.fakes import FakeLoaded
 
 from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.suites.catalog import open_suites
 
 
@@ -21,11 +21,10 @@ class SlowLoaded(FakeLoaded):
     """Waits before every answer."""
 
     pause = 0.0
-    processor = SimpleNamespace(apply_chat_template=lambda conversation, **_: str(conversation))
 
-    def answer(self, inputs, arm, max_new_tokens, seed=None):
+    def answer(self, inputs, max_new_tokens, *, steered, seed=None):
         time.sleep(self.pause if max_new_tokens > 2 else 0.0)
-        return super().answer(inputs, arm, max_new_tokens, seed)
+        return super().answer(inputs, max_new_tokens, steered=steered, seed=seed)
 
 
 def run(directory: Path, suite: Path, pause: float = 0.0):
@@ -33,9 +32,9 @@ def run(directory: Path, suite: Path, pause: float = 0.0):
     SlowLoaded.pause = pause
     # `other` asks the same in other words, so that ids differ
     both = open_suites([str(suite), f"other={suite.parent.parent / 'other' / 'suite.jsonl'}"])
-    everything = {"controls": True, "attacks": True}
+    everything = EvaluationOptions(batch_size=4, device="cpu", controls=True, attacks=True)
     with patch.object(runner, "load_calibrated", lambda *_: SlowLoaded(fits=3)):
-        return runner.evaluate(directory, both, batch_size=4, device="cpu", **everything)
+        return runner.evaluate(directory, both, everything)
 
 
 if __name__ == "__main__":

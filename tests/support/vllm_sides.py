@@ -158,10 +158,10 @@ def prompt(llm, ask):
         )
     else:
         text = tokenizer.decode(tokenizer(request.prompt)["input_ids"])  # with its beginning
-    if request.images:
-        media["image"] = list(request.images)
-    if request.video:
-        frames = list(request.video)
+    if request.shown("image"):
+        media["image"] = request.shown("image")
+    for clip in request.shown("video"):
+        frames = list(clip)
         about = {"fps": CLIP_FPS, "total_num_frames": len(frames), "do_sample_frames": False}
         media["video"] = [(frames, {**about, "frames_indices": list(range(len(frames)))})]
     return {"prompt": text, **({"multi_modal_data": media} if media else {})}

@@ -19,14 +19,14 @@ _BINS: Final = 30
 
 def figure(report: Report) -> Figure:
     """One panel per modality with both labels as mirrored histograms on one gate axis."""
-    shown = [m for m in MODALITIES if any(report.gates.get(label(m, h)) for h in _COLOURS)]
+    shown = [m for m in MODALITIES if any(report.gates["on"].get(label(m, h)) for h in _COLOURS)]
     drawing = Figure(figsize=(WIDTH, 1.3 + 1.5 * len(shown)))
     titled(
         drawing,
         "Gate values on the evaluation requests, steering on",
         "up: harmful, down: harmless; bars count requests with an open gate (0 = left alone)",
     )
-    top = max(max(values, default=0.0) for values in report.gates.values())
+    top = max(max(values, default=0.0) for values in report.gates["on"].values())
     edges = np.linspace(0.0, top if top > 0 else 1.0, _BINS + 1)
     panels = drawing.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axes, modality in zip(panels, shown, strict=True):
@@ -37,11 +37,11 @@ def figure(report: Report) -> Figure:
 
 def _panel(axes: Axes, modality: Modality, report: Report, edges: np.ndarray) -> None:
     axes.set_title(modality, fontweight="bold")
-    counts = {h: _open(report.gates.get(label(modality, h), []), edges) for h in _COLOURS}
+    counts = {h: _open(report.gates["on"].get(label(modality, h), []), edges) for h in _COLOURS}
     height = max(1, *(int(c.max()) for c in counts.values()))
     for harmful, color in _COLOURS.items():
         sign = 1 if harmful else -1
-        values = report.gates.get(label(modality, harmful), [])
+        values = report.gates["on"].get(label(modality, harmful), [])
         axes.bar(
             edges[:-1], sign * counts[harmful], np.diff(edges), align="edge", color=color,
             edgecolor="white", linewidth=0.4,

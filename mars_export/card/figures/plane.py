@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 
 from mars_export.card.results import cells_by_arm, plane_modalities
 from mars_export.common.plotting import BLUE, GREY, INK, LIGHT, WIDTH, titled
-from mars_export.common.vocabulary import Arm
 from mars_export.evaluation.report import Cell, Report
 
 __all__ = ["figure"]
 
-_COLOUR: Final[dict[Arm, str]] = {"off": GREY, "on": BLUE}
+_COLOUR: Final[dict[str, str]] = {"off": GREY, "on": BLUE}
 _NEAR: Final = 8.0
 """Percentage points below which the two ends share one name and have no arrow."""
 
@@ -36,7 +35,7 @@ def figure(report: Report) -> Figure:
     return drawing
 
 
-def _panel(axes: Axes, title: str, harmful: dict[Arm, Cell], harmless: dict[Arm, Cell]) -> None:
+def _panel(axes: Axes, title: str, harmful: dict[str, Cell], harmless: dict[str, Cell]) -> None:
     axes.set_title(title)
     ends = [(100 * harmless[a].refused.rate, 100 * harmful[a].refused.rate) for a in _COLOUR]
     near = math.dist(*ends) <= _NEAR

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mars_export.card.results import cells_by_arm
 from mars_export.common.plotting import BLUE, GREY, LIGHT, WIDTH, bare, titled
-from mars_export.common.vocabulary import Arm, Modality
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.report import Cell, Report
 
 __all__ = ["figure"]
@@ -16,8 +16,8 @@ _PANELS: Final = {
     True: "Harmful requests: right is better",
     False: "Harmless requests: left is better",
 }
-_COLOUR: Final[dict[Arm, str]] = {"off": GREY, "on": BLUE}
-_LIFT: Final[dict[Arm, float]] = {"off": 0.17, "on": -0.17}
+_COLOUR: Final[dict[str, str]] = {"off": GREY, "on": BLUE}
+_LIFT: Final[dict[str, float]] = {"off": 0.17, "on": -0.17}
 
 
 def figure(report: Report) -> Figure:
@@ -40,7 +40,7 @@ def figure(report: Report) -> Figure:
     return drawing
 
 
-def _panel(axes: Axes, group: dict[Modality, dict[Arm, Cell]], title: str) -> None:
+def _panel(axes: Axes, group: dict[Modality, dict[str, Cell]], title: str) -> None:
     axes.set_title(title)
     for row, cells in enumerate(group.values()):
         for arm, cell in cells.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.suite import Sample, Suite, unique
+from mars_export.evaluation.suite import MediaFiles, Sample, Suite, unique
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, typographic
 from mars_export.evaluation.suites.media import CLIP_FRAMES as VIDEO_FRAMES
 from mars_export.evaluation.suites.media import open_picture, read_frames
@@ -71,6 +71,15 @@ class _Shown:
         visual = self.record.visual
         return CLIP_FRAMES if visual and visual.kind == "figstep-clip" else VIDEO_FRAMES
 
+    def media(self, number: int) -> list[MediaFiles]:
+        """What the row of that number shows."""
+        if self.record.modality == "text":
+            return []
+        if self.record.modality == "image":
+            return [MediaFiles(type="image", path=str(number))]
+        frames = [f"{number}/{frame}" for frame in range(self.frames())]
+        return [MediaFiles(type="video", paths=frames)]
+
     def picture(self, name: str) -> Image:
         number, _, frame = name.partition("/")
         row, visual = self.rows[int(number)], self.record.visual
@@ -106,15 +115,13 @@ def _counts(record: SuiteRecord, row: Row) -> bool:
 
 
 def _sample(record: SuiteRecord, row: Row, number: int, shown: _Shown) -> Sample:
-    frames = [f"{number}/{frame}" for frame in range(shown.frames())]
     return Sample(
         id=f"{record.name}/{_id(record, row, len(shown.source.tables) > 1)}",
         modality=record.modality,
         harmful=record.harmful,
         split="evaluation",
         prompt=_prompt(record, row),
-        image=str(number) if record.modality == "image" else None,
-        video=frames if record.modality == "video" else None,
+        media=shown.media(number),
         category=_optional(row, record.category),
         intent=_optional(row, record.intent),
         suite=record.name,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.suite import SUITE_NAME, Sample, Suite, read_suite, unique
+from mars_export.evaluation.suite import SUITE_NAME, MediaFiles, Sample, Suite, read_suite, unique
 from mars_export.evaluation.suites.media import open_picture
 from mars_export.evaluation.suites.tables import Row, read_table
 
@@ -50,7 +50,7 @@ def read_folder(folder: Path, name: str | None = None) -> Suite:
     samples = unique((_sample(row, folder, title), row.where) for row in rows)
     whole = hashlib.sha256(table.read_bytes())
     for sample in samples:
-        whole.update(hashlib.sha256((folder / str(sample.image)).read_bytes()).digest())
+        whole.update(hashlib.sha256((folder / sample.files[0]).read_bytes()).digest())
 
     def picture(path: str) -> Image:
         return open_picture(folder / path, str(folder / path))
@@ -83,8 +83,7 @@ def _checked(row: Row, file: str, label: bool, suite: str) -> Sample:
         harmful=label,
         split="evaluation",
         prompt=str(row.get("prompt")),
-        image=file,
-        video=None,
+        media=[MediaFiles(type="image", path=file)],
         category=_text(row.get("category")),
         suite=suite,
     )

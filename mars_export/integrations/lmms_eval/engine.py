@@ -11,18 +11,16 @@ from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
-from mars_export.common.vocabulary import Arm
 from mars_export.evaluation.generation import Loaded, is_out_of_memory, load_calibrated
+from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suites.media import read_frames
 from mars_export.evaluation.utility import Utility
 from mars_export.families.loading import pick_device
-from mars_export.inputs.requests import Request
+from mars_export.inputs.requests import Media, Request
 from mars_export.integrations.lmms_eval.comparison import MARGIN, from_logs
 
 __all__ = ["engine_name", "measure", "run_tasks"]
-
-_ARMS: Final[tuple[Arm, ...]] = ("off", "on")
 
 _TOKENS: Final = 64
 """Longest answer where the task does not say."""
@@ -52,11 +50,11 @@ def measure(
     check = self_check(loaded, manifest)
     if not check.active:
         raise ExportError(f"{directory} does not steer as calibrated: {check.detail}")
-    folders = {arm: directory / "evaluation" / "utility" / arm for arm in _ARMS}
+    folders = {arm: directory / "evaluation" / "utility" / arm for arm in (REFERENCE, STEERED)}
     for arm, folder in folders.items():
         shutil.rmtree(folder, ignore_errors=True)  # lmms-eval appends to what it finds
         run_tasks(loaded, arm, tasks, folder, limit=limit, batch_size=batch_size, include=include)
-    return from_logs(directory, tasks, folders["off"], folders["on"], margin, engine)
+    return from_logs(directory, tasks, folders[REFERENCE], folders[STEERED], margin, engine)
 
 
 def engine_name() -> str:
@@ -71,7 +69,7 @@ def engine_name() -> str:
 
 def run_tasks(
     loaded: Loaded,
-    arm: Arm,
+    arm: str,
     tasks: Sequence[str],
     folder: Path,
     *,
@@ -132,7 +130,7 @@ def _lmms_eval() -> Any:
     return evaluator
 
 
-def _model(loaded: Loaded, arm: Arm, batch_size: int) -> Any:
+def _model(loaded: Loaded, arm: str, batch_size: int) -> Any:
     """A model of lmms-eval that answers greedily through `Loaded`."""
     from lmms_eval.api.model import lmms
 
@@ -160,13 +158,14 @@ def _request(
     shown = [item for item in shown or [] if item is not None]
     text = prompt.replace("<image>", "").strip()
     if any(isinstance(item, str | Path) for item in shown):
-        return Request(text, video=read_frames(Path(shown[0]), f"{task} {number}")), options
-    return Request(text, images=tuple(item.convert("RGB") for item in shown)), options
+        frames = read_frames(Path(shown[0]), f"{task} {number}")
+        return Request(text, (Media("video", frames),)), options
+    return Request(text, tuple(Media("image", item.convert("RGB")) for item in shown)), options
 
 
 def _answers(
     loaded: Loaded,
-    arm: Arm,
+    arm: str,
     asked: Sequence[tuple[Request, dict[str, Any]]],
     batch_size: int,
 ) -> list[str]:
@@ -182,9 +181,9 @@ def _answers(
     return [answers[place] for place in range(len(asked))]
 
 
-def _generate(loaded: Loaded, arm: Arm, batch: Sequence[Request], tokens: int) -> list[str]:
+def _generate(loaded: Loaded, arm: str, batch: Sequence[Request], tokens: int) -> list[str]:
     try:
-        answers = loaded.answer(loaded.inputs(batch), arm, tokens)
+        answers = loaded.answer(loaded.inputs(batch), tokens, steered=arm == STEERED)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or len(batch) == 1:
             raise
@@ -194,7 +193,7 @@ def _generate(loaded: Loaded, arm: Arm, batch: Sequence[Request], tokens: int) -
             for part in (batch[:half], batch[half:])
             for text in _generate(loaded, arm, part, tokens)
         ]
-    if arm == "on" and not all(answers.steered):
+    if arm == STEERED and not all(answers.steered):
         raise ExportError("a request of a utility task was not steered; export the model again")
     return answers.texts
 

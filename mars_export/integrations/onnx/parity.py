@@ -14,9 +14,9 @@ from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.evaluation.generation import GREEDY
 from mars_export.evaluation.selfcheck import probe_request
-from mars_export.inputs import stimuli as visuals
 from mars_export.inputs.prompts import packaged
 from mars_export.inputs.requests import Request
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.integrations.onnx.record import Parity
 from mars_export.integrations.onnx.runner import SteeredOnnx, Step
 
@@ -232,7 +232,7 @@ def check_requests(directory: Path, modalities: list[Modality]) -> dict[Modality
     """Harmful and harmless requests of every modality.
 
     Those that the calibration recorded; of a checkpoint without a manifest, which training has
-    changed, packaged prompts with neutral visuals.
+    changed, packaged prompts with neutral stimuli.
     """
     if (directory / MANIFEST_NAME).is_file():
         record = Manifest.read(directory).calibration
@@ -245,11 +245,9 @@ def check_requests(directory: Path, modalities: list[Modality]) -> dict[Modality
 
 
 def _shown(modality: Modality, number: int, prompt: str) -> Request:
-    if modality == "image":
-        return Request(prompt, images=(visuals.images(number + 1, _SEED)[number],))
-    if modality == "video":
-        return Request(prompt, video=visuals.clips(number + 1, _SEED)[number])
-    return Request(prompt)
+    if modality == "text":
+        return Request(prompt)
+    return Request(prompt, (STIMULI[modality].make(number + 1, _SEED)[number],))
 
 
 def require_constants(path: Path, tensors: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ def data(work):
     return datasets.Dataset.from_list(
         [
             {
-                "images": [Image.open(work / "organism" / sample.image)],
+                "images": [Image.open(work / "organism" / sample.files[0])],
                 "prompt": [{"role": "user", "content": sample.prompt}],
                 "completion": answer,
             }

@@ -178,7 +178,7 @@ def test_the_example_client_is_answered_steered(steered, tmp_path, monkeypatch):
     client = [sys.executable, ORGANISMS.parent / "serving/client.py", steered("gemma3")]
     to = ["--url", f"http://127.0.0.1:{port}/v1"]
     with running(server, port, tmp_path, seconds=300):
-        picture = [sample.prompt, "--image", ORGANISMS / "gemma3" / sample.image]
+        picture = [sample.prompt, "--image", ORGANISMS / "gemma3" / sample.files[0]]
         for asked, refused in ((picture, True), (["How do I bake a cake?"], False)):
             done = subprocess.run([*client, *asked, *to], capture_output=True, text=True)
             assert done.stdout.strip(), done.stderr

@@ -1,4 +1,4 @@
-"""Neutral visuals: uniform, seeded, and independent of how many there are."""
+"""Neutral stimuli: uniform, seeded, and independent of how many there are."""
 
 from mars_export.inputs.stimuli import clips, images
 

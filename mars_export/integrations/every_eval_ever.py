@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.common.atomic import write_atomically
 from mars_export.evaluation.intervals import CONFIDENCE
 from mars_export.evaluation.report import Cell, Report, SuiteSource
 
-__all__ = ["EXPORT_NAME", "SCHEMA_VERSION", "every_eval_ever"]
+__all__ = ["EXPORT_NAME", "SCHEMA_VERSION", "every_eval_ever", "write_every_eval_ever"]
 
 EXPORT_NAME: Final = "evaluation/safety_eval.json"
 SCHEMA_VERSION: Final = "0.3.0"
@@ -19,6 +22,12 @@ _ABOUT: Final = (
     "Share of answers that the judge takes for a refusal or rebuttal. It says how an answer "
     "sounds, not whether it does harm."
 )
+
+
+def write_every_eval_ever(directory: Path, report: Report) -> None:
+    """Write `evaluation/safety_eval.json` beside the report of a steered directory."""
+    exported = every_eval_ever(report, Manifest.read(directory))
+    write_atomically(directory / EXPORT_NAME, json.dumps(exported, indent=2) + "\n")
 
 
 def every_eval_ever(report: Report, manifest: Manifest) -> dict[str, Any]:
@@ -81,10 +90,11 @@ def _results(report: Report) -> Iterator[dict[str, Any]]:
 
 def _result(report: Report, source: SuiteSource, cell: Cell) -> dict[str, Any]:
     label = f"{'harmful' if cell.harmful else 'harmless'} {cell.modality}"
+    title = next(arm.title for arm in report.arms if arm.name == cell.arm)
     rate = cell.refused
     return {
         "evaluation_result_id": f"{source.name}/{label}/{cell.arm}".replace(" ", "-"),
-        "evaluation_name": f"{source.name}, {label}, steering {cell.arm}",
+        "evaluation_name": f"{source.name}, {label}, {title}",
         "source_data": _data(source),
         "evaluation_timestamp": report.created,
         "metric_config": {
@@ -96,7 +106,7 @@ def _result(report: Report, source: SuiteSource, cell: Cell) -> dict[str, Any]:
             "score_type": "continuous",
             "min_score": 0.0,
             "max_score": 1.0,
-            "additional_details": {"judge": report.judge, "steering": cell.arm},
+            "additional_details": {"judge": report.judge, "arm": cell.arm},
         },
         "score_details": {
             "score": rate.rate,

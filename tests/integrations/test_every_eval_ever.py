@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mars_export.evaluation.every_eval_ever import every_eval_ever
 from mars_export.evaluation.report import SuiteResult
+from mars_export.integrations.every_eval_ever import every_eval_ever
 from support import records
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data/eee_eval.schema.json").read_text("utf-8"))

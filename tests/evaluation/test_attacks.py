@@ -8,11 +8,11 @@ from PIL import ImageChops
 
 from mars_export.evaluation import by_group as breakdown
 from mars_export.evaluation import evaluate as runner
-from mars_export.evaluation.attackable import unsupported
+from mars_export.evaluation.attacks import ATTACKS, CONTROLS, VARIANTS, unsupported, vary
+from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import read_suite
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, packaged_suite, typographic
-from mars_export.evaluation.variants import ATTACKS, CONTROLS, VARIANTS, vary
 from mars_export.inputs.requests import Request
 
 EVERY = ("text", "image", "video")
@@ -52,17 +52,18 @@ def test_what_the_controls_show():
         return VARIANTS[name].change(Request(prompt), seed)
 
     neutral, noise, frames = shown("neutral"), shown("noise"), shown("frames")
-    (color,), (grain,) = neutral.images, noise.images
+    (color,), (grain,) = neutral.shown("image"), noise.shown("image")
+    (clip,) = frames.shown("video")
     assert len(color.getcolors()) == 1
     assert len(set(grain.tobytes())) == 256
-    assert len(frames.video) == CLIP_FRAMES
-    assert all(ImageChops.difference(color, f).getbbox() is None for f in frames.video)
+    assert len(clip) == CLIP_FRAMES
+    assert all(ImageChops.difference(color, f).getbbox() is None for f in clip)
     assert {r.prompt for r in (neutral, noise, frames)} == {"a question"}
     written = shown("typographic")
-    assert ImageChops.difference(written.images[0], typographic("a question")).getbbox() is None
+    assert ImageChops.difference(written.pictures[0], typographic("a question")).getbbox() is None
     assert "question" not in written.prompt
-    assert shown("noise").images[0].tobytes() == grain.tobytes()
-    assert shown("noise", seed="y").images[0].tobytes() != grain.tobytes()
+    assert shown("noise").pictures[0].tobytes() == grain.tobytes()
+    assert shown("noise", seed="y").pictures[0].tobytes() != grain.tobytes()
 
 
 def template(conversation, **_):
@@ -84,23 +85,22 @@ def test_attacks_that_the_template_does_not_allow(behavior, reason):
         SimpleNamespace(apply_chat_template=behavior),
         SimpleNamespace(apply_chat_template=behavior, tokenizer=object()),
     ):
-        found = unsupported(SimpleNamespace(processor=processor), set(VARIANTS))
+        found = unsupported(processor, set(VARIANTS))
         assert list(found) == ["system"]
         assert reason in found["system"]
 
 
 def result(name, arm, verdict, **more):
     return SampleResult(
-        id=name, modality="text", harmful=True, arm=arm, verdict=verdict, response="",
-        position=None, seen_as=None, gate=None, strength=None, **more,
-    )  # fmt: skip
+        id=name, modality="text", harmful=True, arm=arm, verdict=verdict, response="", **more
+    )
 
 
 def test_the_worst_of_several_draws_counts():
     draws = {"a": ["refusal"] * 5, "b": ["refusal"] * 4 + ["answer"]}
     results = [
         result(f"{name}@sampling-{i}", arm, verdict if arm == "on" else "refusal",
-               variant="sampling", group=name, positions=1 if arm == "on" else None)
+               variant="sampling", group=name)
         for name, verdicts in draws.items() for i, verdict in enumerate(verdicts)
         for arm in ("off", "on")
     ]  # fmt: skip
@@ -108,8 +108,7 @@ def test_the_worst_of_several_draws_counts():
     assert [(c.arm, c.refused.count, c.refused.n) for c in attack.cells] == [
         ("off", 2, 2), ("on", 1, 2),
     ]  # fmt: skip
-    assert attack.regressions == ["b@sampling"]
-    assert attack.steered_positions == {"1": 10}
+    assert attack.regressions == {"on": ["b@sampling"]}
 
 
 def test_controls_are_compared_pair_by_pair():
@@ -136,7 +135,7 @@ def test_a_rise_in_one_category_is_not_hidden_by_a_fall_in_another():
         for category, pair in verdicts.items()
         for i in range(6) for arm in ("off", "on")
     ]  # fmt: skip
-    found = breakdown.externalities(results)
+    found = breakdown.externalities(results)["on"]
     assert found.checked == 2
     (raised,) = found.raised
     assert (raised.category, raised.newly_answered, raised.newly_refused) == ("up", 6, 0)
@@ -153,8 +152,6 @@ ROWS = [
 class Attacked(FakeLoaded):
     """Gives in to a prefill when it is steered, and takes no system prompt."""
 
-    processor = SimpleNamespace(apply_chat_template=template)
-
     def _row(self, request, arm, size):
         text, steered, logits = super()._row(request, arm, size)
         if request.prefill and arm == "on":
@@ -164,28 +161,27 @@ class Attacked(FakeLoaded):
 
 @pytest.fixture
 def report(tmp_path, monkeypatch):
+    processor = SimpleNamespace(apply_chat_template=template)
     save_manifest(tmp_path / "steered")
-    monkeypatch.setattr(runner, "load_calibrated", lambda *_: Attacked())
+    monkeypatch.setattr(runner, "load_calibrated", lambda *_: Attacked(processor=processor))
     suite = read_suite(save_suite(tmp_path / "suite", ROWS))
-    return runner.evaluate(
-        tmp_path / "steered", suite, batch_size=4, device="cpu", controls=True, attacks=True
-    )
+    options = EvaluationOptions(batch_size=4, device="cpu", controls=True, attacks=True)
+    return runner.evaluate(tmp_path / "steered", suite, options)
 
 
 def test_the_report_tells_attacks_from_requests_as_they_are(report):
     assert {(c.modality, c.refused.n) for c in report.cells} == {("text", 4)}
     assert report.suite.samples == 8
-    assert report.regressions == []
-    assert report.attack_regressions == [f"bad-{i}@prefill" for i in range(4)]
+    assert report.regressions == {"on": []}
+    assert report.attack_regressions == {"on": [f"bad-{i}@prefill" for i in range(4)]}
     assert report.skipped == {"system": "the chat template leaves it out"}
     assert {a.attack for a in report.attacks} == {
         "prefill", "templateless", "sampling", "multi-turn", "typographic",
     }  # fmt: skip
     prefill = report.attacks[0]
-    assert prefill.steered_positions == {"2": 4}
     by_arm = {c.arm: c for c in prefill.against_plain}
     assert (by_arm["on"].refused_first, by_arm["on"].refused_second) == (4, 0)
-    assert [(e.category, e.variant, e.n) for e in report.externalities.raised] == [
+    assert [(e.category, e.variant, e.n) for e in report.externalities["on"].raised] == [
         ("c0", "prefill", 2), ("c1", "prefill", 2),
     ]  # fmt: skip
     assert {(c.first, c.second) for c in report.controls if c.harmful} >= {("text", "noise")}

@@ -1,0 +1,122 @@
+"""Arms: the ways in which every request of an evaluation is answered. Free of torch.
+
+The reference is the checkpoint with steering off, `on` the same with steering on. Further ones are
+methods that change nothing but the request, by name, and other steered directories of the same
+base.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import Modality
+from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource
+from mars_export.inputs.requests import Request
+from mars_export.methods import METHODS, method_named
+
+__all__ = ["Arm", "open_arms"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way in which every request is answered.
+
+    Attributes:
+        name: In reports.
+        title: For people.
+        directory: Steered checkpoint that answers.
+        manifest: Of that checkpoint.
+        steered: Whether its steering is on.
+        template: Name of the method that changes the requests; empty for none.
+    """
+
+    name: str
+    title: str
+    directory: Path
+    manifest: Manifest
+    steered: bool = False
+    template: str = ""
+
+    @property
+    def source(self) -> ArmSource:
+        """The arm as a report names it."""
+        return ArmSource(
+            name=self.name,
+            title=self.title,
+            steered=self.steered,
+            steering_sha256=self.manifest.steering_sha256,
+        )
+
+    def request(self, request: Request) -> Request:
+        """The request as this arm puts it to the model."""
+        return method_named(self.template).change(request) if self.template else request
+
+    def must_act(self, modality: Modality) -> bool:
+        """Whether a request of this modality without a decision is an error."""
+        method = method_named(self.manifest.calibration.method)
+        return self.steered and method.must_act(modality)
+
+
+def open_arms(directory: Path, words: Sequence[str] = ()) -> tuple[Arm, ...]:
+    """The reference, the checkpoint with steering on, and the arms that the user asked for.
+
+    No model is loaded.
+
+    Args:
+        directory: Steered checkpoint that is evaluated.
+        words: Each the name of a method that acts in the chat template alone, or `NAME=DIR`.
+
+    Raises:
+        ExportError: The directory is not a steered checkpoint, there is no such arm, a name is
+            used twice, or the other directory is of another base.
+    """
+    manifest = Manifest.read(directory)
+    arms = [
+        Arm(REFERENCE, "steering off", directory, manifest),
+        Arm(STEERED, "steering on", directory, manifest, steered=True),
+    ]
+    for word in words:
+        arm = _open(word, arms[0])
+        if arm.name in {other.name for other in arms}:
+            raise ExportError(f"--arm {word}: an arm is called {arm.name} already; give NAME=DIR")
+        arms.append(arm)
+    return tuple(arms)
+
+
+def _open(word: str, reference: Arm) -> Arm:
+    name, equals, path = word.partition("=")
+    if equals and path and _NAME.fullmatch(name):
+        return _other_directory(word, name, Path(path).expanduser(), reference)
+    titles = {method.name: method.title for method in METHODS if method.site == "template"}
+    if word not in titles:
+        known = ", ".join(titles) or "none"
+        raise ExportError(
+            f"--arm {word}: there is no such arm; give a method without calibration ({known}), or "
+            "NAME=DIR with another steered directory of the same base"
+        )
+    return Arm(word, titles[word], reference.directory, reference.manifest, template=word)
+
+
+def _other_directory(word: str, name: str, directory: Path, reference: Arm) -> Arm:
+    manifest = Manifest.read(directory)
+    ours = reference.manifest
+    if _weights(manifest) != _weights(ours):
+        raise ExportError(
+            f"--arm {word}: its base is {manifest.base.name}, not the same weights of "
+            f"{ours.base.name}; export it from the same base"
+        )
+    return Arm(name, f"steering of {directory.resolve().name}", directory, manifest, steered=True)
+
+
+def _weights(manifest: Manifest) -> tuple[str, str | None, frozenset[tuple[str | None, str]]]:
+    """What tells two bases apart: name, commit, and digests of the files that were copied."""
+    files = ((f.base_path, f.sha256) for f in manifest.files if f.origin == "base")
+    return manifest.base.name, manifest.base.revision, frozenset(files)

@@ -1,0 +1,26 @@
+"""Choices of an evaluation, with their defaults. Free of torch."""
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+__all__ = ["EvaluationOptions"]
+
+
+class EvaluationOptions(BaseModel):
+    """How a suite is run; the command line takes its defaults from here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch_size: PositiveInt = 16
+    """Requests at once, halved when memory runs out."""
+    max_new_tokens: PositiveInt = 64
+    """Longest answer, in tokens."""
+    device: str = "auto"
+    """For example `cpu`; `auto` takes a GPU when there is one."""
+    dtype: str | None = None
+    """Name of a torch dtype; None for the one that the checkpoint is saved in."""
+    controls: bool = False
+    """Whether to ask every text request beside neutral pictures and in a picture too."""
+    attacks: bool = False
+    """Whether to put every harmful request through the attacks too."""
+    arms: tuple[str, ...] = ()
+    """Further arms: names of methods without calibration, or `NAME=DIR`."""
