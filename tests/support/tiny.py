@@ -10,6 +10,7 @@ import transformers
 
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.methods.addition.record import AdditionRecord
 from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
 from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
 from support.artefacts import mars_artefact, with_tensors
@@ -169,8 +170,26 @@ def artefact(family: str, **changes) -> Artefact:
     return with_tensors(calibration(family, **changes), direction)
 
 
-def save_calibration(family: str, directory: Path, **changes) -> Path:
-    artefact(family, **changes).save(directory)
+def addition(family: str, positions: str = "all") -> Artefact:
+    """A made-up constant addition along the same direction."""
+    push = artefact(family).tensors["direction"] * 20
+    record = AdditionRecord(
+        layer=LAYER, layer_forced=False, coefficient=1, separation=20, positions=positions,
+        trials=[], effects=[],
+    )  # fmt: skip
+    rules = {"layers": [LAYER], "positions": positions}
+    source = calibration(family).source
+    return Artefact.of(
+        "addition", source, record, rules=rules, tensors={"push": push}, probes=[]
+    )  # fmt: skip
+
+
+ARTEFACTS = {"mars": artefact, "addition": addition}
+"""Makers of an artefact by the name of its method."""
+
+
+def save_calibration(family: str, directory: Path, method: str = "mars", **changes) -> Path:
+    ARTEFACTS[method](family, **changes).save(directory)
     return directory
 
 
@@ -182,10 +201,13 @@ def source(family: str) -> BaseModelSource:
     )  # fmt: skip
 
 
-def export(family: str, folder: Path, **changes) -> tuple[Path, Path]:
-    """Save a base and its steered checkpoint; returns both directories."""
+def export(family: str, folder: Path, method: str = "mars", **changes) -> tuple[Path, Path]:
+    """Save a base and its steered checkpoint; returns both directories.
+
+    `changes` go to the method's maker in `ARTEFACTS`.
+    """
     base = save_base(family, folder / "base")
-    calibration = save_calibration(family, folder / "calibration", **changes)
+    calibration = save_calibration(family, folder / "calibration", method, **changes)
     target = folder / "steered"
     write_checkpoint(base, target, source=source(family), calibration_dir=calibration)
     return base, target
