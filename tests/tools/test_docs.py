@@ -24,14 +24,11 @@ pages = pytest.mark.parametrize("page", sorted(PAGES), ids=lambda p: str(p.relat
 
 
 def anchors(page):
-    """Ids of the sections of a page: those given in braces, else as GitHub derives them."""
+    """Ids in a page: those of `<a id="...">`, and those of its headings."""
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
-    spans = set(re.findall(r'id="([^"]+)"', text))
-    for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
-        own = re.search(r"\{#(\S+)\}", title)
-        plain = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-        spans.add(own[1] if own else plain)
-    return spans
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return slugs | set(re.findall(r'id="([^"]+)"', text))
 
 
 def local(link, page):
