@@ -4,14 +4,13 @@ import copy
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from mars_export.checkpoint.modeling import MODELING_NAME
-from mars_export.checkpoint.tensors import steering_digest
+from mars_export.checkpoint.tensors import LayerTensors, steering_digest
 from mars_export.common.errors import ExportError
 from mars_export.families import STEERED_TYPE, Family, refuse_custom_code
 from mars_export.methods.base import ArtefactRecord
-from mars_export.runtime.steering import GUARD
+from mars_export.runtime.guard import GUARD
+from mars_export.runtime.host import RULES_VERSION
 
 __all__ = ["auto_map", "refused", "steered_config", "steering_rules", "unsteered_config"]
 
@@ -23,7 +22,7 @@ def steered_config(
     raw: dict[str, Any],
     family: Family,
     record: ArtefactRecord,
-    tensors: dict[str, torch.Tensor],
+    tensors: LayerTensors,
 ) -> dict[str, Any]:
     """Config of the steered checkpoint.
 
@@ -53,9 +52,11 @@ def steered_config(
     config["model_type"] = family.disk_model_type
     config["architectures"] = [f"{_STEERED}{family.generator}"]
     config["auto_map"] = auto_map(family)
-    rules = {
+    rules: dict[str, Any] = {
+        "version": RULES_VERSION,
         "method": record.method,
-        "layer": record.layers[0],
+        **record.rules,
+        "modalities": list(record.source.modalities),
         "header_suffixes": record.source.header_suffixes,
         "placeholders": dict(family.placeholders),
         "refused": refused(family, record),
@@ -63,7 +64,7 @@ def steered_config(
     }
     if record.source.quantization != "none":
         rules["quantization"] = record.source.quantization
-    config["steering"] = {**rules, "sha256": steering_digest(tensors, rules)}
+    config["steering"] = {**rules, "sha256": steering_digest(rules, tensors)}
     return config
 
 
@@ -96,6 +97,12 @@ def steering_rules(config: dict[str, Any], origin: Path) -> dict[str, Any]:
         raise ExportError(
             f"{origin} is not a steered checkpoint: its config.json has no steering; give the "
             "directory that save_pretrained wrote from a steered model"
+        )
+    if rules.get("version") != RULES_VERSION:
+        raise ExportError(
+            f"{origin}: the steering rules in its config.json are of version "
+            f"{rules.get('version')!r}, and this release of mars-export reads {RULES_VERSION}; "
+            "export the model again, or use the release that wrote it"
         )
     return rules
 

@@ -1,29 +1,26 @@
 """A steered checkpoint that somebody trained on: what steers it, and what lies beneath."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mars_export.checkpoint.config import steering_rules, unsteered_config
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Derivation
 from mars_export.checkpoint.modeling import MODELING_NAME
-from mars_export.checkpoint.tensors import STEERING_TENSORS, steering_digest
+from mars_export.checkpoint.tensors import LayerTensors, steering_digest, tensor_place
 from mars_export.common.errors import ExportError
 from mars_export.families.directory import INDEX, SINGLE, read_json, reuse, weight_map, write_text
 
 __all__ = ["derivation_of", "native_config", "native_view", "read_steering"]
 
-_STEERING: Final = re.compile(rf"(^|\.)layers\.\d+\.steering\.({'|'.join(STEERING_TENSORS)})$")
 _OURS: Final = frozenset({"config.json", MODELING_NAME, MANIFEST_NAME, INDEX, SINGLE})
 
 
-def read_steering(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_steering(directory: Path) -> tuple[dict[str, Any], LayerTensors]:
     """Steering rules and tensors of a steered directory, checked against their digest.
 
     It needs no manifest: `save_pretrained` of a trained model writes none.
@@ -32,13 +29,12 @@ def read_steering(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tens
         ExportError: if the directory is not steered, or its steering is not what was exported.
     """
     rules = steering_rules(_config(directory), directory)
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: LayerTensors = {}
     for name, shard in weight_map(directory).items():
-        if _is_steering(name):
+        if place := tensor_place(name):
             with safe_open(directory / shard, "pt") as stream:
-                tensors[name.rpartition(".")[2]] = stream.get_tensor(name)
-    complete = set(tensors) == set(STEERING_TENSORS)
-    if not complete or steering_digest(tensors, rules) != rules.get("sha256"):
+                tensors.setdefault(place[0], {})[place[1]] = stream.get_tensor(name)
+    if not tensors or steering_digest(rules, tensors) != rules.get("sha256"):
         raise ExportError(
             f"{directory}: the steering tensors or config.steering are absent or not the "
             f"exported ones "
@@ -121,7 +117,7 @@ def _unsteered_shard(source: Path, target: Path) -> None:
 
 def _is_steering(name: str) -> bool:
     """Whether a tensor steers; saved again, it may stand under another prefix."""
-    return _STEERING.search(name) is not None
+    return tensor_place(name) is not None
 
 
 def _config(directory: Path) -> dict[str, Any]:

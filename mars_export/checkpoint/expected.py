@@ -13,7 +13,7 @@ from mars_export.checkpoint.config import steered_config, unsteered_config
 from mars_export.checkpoint.files import CheckpointFiles, tensor_sizes
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
-from mars_export.checkpoint.tensors import TENSORS_NAME, steering_tensors
+from mars_export.checkpoint.tensors import TENSORS_NAME, steering_tensors, tensor_names
 from mars_export.common.errors import ExportError
 from mars_export.families import Family, family_of
 from mars_export.families.directory import (
@@ -129,8 +129,7 @@ def expected(base: Base, artefact: Artefact) -> ExpectedFiles:
             f"the calibration was made for {artefact.record.source.model_type!r}, the base is "
             f"{base.family.model_type!r}; calibrate this base"
         )
-    short = steering_tensors(artefact)
-    config = steered_config(base.config, base.family, artefact.record, short)
+    config = steered_config(base.config, base.family, artefact.record, steering_tensors(artefact))
     tensors = named_tensors(base.family, artefact)
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     index = {
@@ -147,16 +146,14 @@ def expected(base: Base, artefact: Artefact) -> ExpectedFiles:
         TENSORS_NAME: save(tensors, metadata={"format": "pt"}),
         "config.json": _json(config),
         INDEX: _json(index),
-        MODELING_NAME: modeling_source(base.family).encode(),
+        MODELING_NAME: modeling_source(base.family, artefact.record.method).encode(),
     }
     return ExpectedFiles(copied, written)
 
 
 def named_tensors(family: Family, artefact: Artefact) -> dict[str, torch.Tensor]:
     """The steering tensors by their names in the checkpoint."""
-    tensors = steering_tensors(artefact)
-    prefix = f"{family.decoder}.layers.{artefact.record.layers[0]}.steering"
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+    return tensor_names(steering_tensors(artefact), family.decoder)
 
 
 def _saved(artefact: Artefact) -> dict[str, bytes]:

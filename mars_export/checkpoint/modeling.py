@@ -1,24 +1,133 @@
-"""The modeling file of a family: the files of `runtime` as they are, then its classes."""
+"""The modeling file of a checkpoint: one module made of the host, a method's rule and a family.
 
+The files of `runtime` and the method's rule.py go in line by line. Their imports are merged at the
+top, and their docstrings become the comments under the headings.
+"""
+
+import ast
+import sys
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
 from mars_export.families import Family
+from mars_export.methods import method_named
 
 __all__ = ["MODELING_NAME", "modeling_source"]
 
 MODELING_NAME: Final = "modeling_steered.py"
-_PARTS: Final = ("steering.py", "positions.py", "model.py", "registration.py")
-_OWN: Final = "from mars_export.runtime."
+
+_HOST: Final = ("guard.py", "trace.py", "positions.py", "host.py")
+_OWN: Final = "mars_export."
 _DEFAULTS: Final = {"logits_to_keep": "0"}
+_WIDTH: Final = 100
+_RULER: Final = "# " + "-" * (_WIDTH - 2)
+
+_HEADER: Final = '''# SPDX-License-Identifier: Apache-2.0
+"""{family}, steered by {method}. Needs torch and Transformers only.
+
+{index}
+
+To check that nothing but steering happens, read lines {host}: they are the same for every method
+and model, and change the model's numbers in one place, `HostedRule.steer`. Lines {rule} are the
+rule of {method}, which says what changes; its A3.x are sections of docs/method.md in the
+repository of mars-export. Lines {tail} name the native classes of {family}.
+
+Whatever would drop the steering in silence raises instead. `model.steering.enabled = False` gives
+the logits of the base model bit for bit; `model.steering.last` says what was steered.
+"""
+
+'''
 
 
-def modeling_source(family: Family) -> str:
-    """The one Python file that a checkpoint of this family carries. Depends on nothing else."""
-    folder = files("mars_export.runtime")
-    template = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+class _Section(NamedTuple):
+    """A part of the module under its heading, and the (module, name or None) that it imports."""
+
+    title: str
+    text: str
+    imports: frozenset[tuple[str, str | None]]
+
+
+class _Span(NamedTuple):
+    """First and last line of a part of the module, from 1."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+def modeling_source(family: Family, method: str) -> str:
+    """The one Python file that a checkpoint of this family and method carries.
+
+    Args:
+        family: Names the native classes and their parameters.
+        method: Name of the method, whose rule goes in.
+
+    Returns:
+        A formatted module that imports nothing but torch and Transformers.
+
+    Raises:
+        ExportError: if there is no such method.
+    """
+    chosen, runtime = method_named(method), files("mars_export.runtime")
+    sections = [_section("HOST", (runtime / name).read_text("utf-8")) for name in _HOST]
+    sections.append(_section("RULE", chosen.rule_source()))
+    template = (runtime / "family.py.j2").read_text("utf-8")
+    sections.append(_section("MODEL", _family_source(template, family, chosen.title)))
+    imports = _import_block(set().union(*(section.imports for section in sections)))
+
+    def header(spans: list[_Span]) -> str:
+        lines = [f"    lines {n!s:>9}  {s.title}" for n, s in zip(spans, sections, strict=True)]
+        host = _Span(spans[0].first, spans[len(_HOST) - 1].last)
+        return _HEADER.format(
+            family=family.name,
+            method=chosen.title,
+            index="\n".join(lines),
+            host=host,
+            rule=spans[-2],
+            tail=spans[-1],
+        )
+
+    # The length of the header does not depend on the numbers in it.
+    top = header([_Span(0, 0)] * len(sections)) + imports
+    spans = _spans(sections, first=top.count("\n") + 2)
+    return header(spans) + imports + "\n" + "\n\n".join(section.text for section in sections)
+
+
+def _spans(sections: list[_Section], first: int) -> list[_Span]:
+    """Where sections stand that have two blank lines between them."""
+    spans = []
+    for section in sections:
+        length = section.text.count("\n")
+        spans.append(_Span(first, first + length - 1))
+        first += length + 2
+    return spans
+
+
+def _section(kind: str, source: str) -> _Section:
+    """A Python file as a section: its docstring is the heading, its imports stand elsewhere."""
+    tree = ast.parse(source)
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: set[tuple[str, str | None]] = set()
+    for node in top:
+        if isinstance(node, ast.Import):
+            imports |= {(alias.name, None) for alias in node.names}
+        elif not (node.module or "").startswith(_OWN):
+            imports |= {(node.module or "", alias.name) for alias in node.names}
+    heading = (ast.get_docstring(tree) or "").splitlines()
+    title = f"{kind:<6} {heading[0].partition(':')[0].rstrip('.')}"
+    comment = "\n".join(f"# {line}".rstrip() for line in heading)
+    end = max((node.end_lineno or 0 for node in [tree.body[0], *top]), default=0)
+    body = "\n".join(source.splitlines()[end:]).strip("\n")
+    text = f"{_RULER}\n# {kind}\n#\n{comment}\n{_RULER}\n\n\n{body}\n"
+    return _Section(title, text, frozenset(imports))
+
+
+def _family_source(template: str, family: Family, method: str) -> str:
+    """The native classes of a family, steered."""
     headless = (family.model, f"SteeredMixin, {family.model}", family.forward.model)
     generator = (
         family.generator,
@@ -26,18 +135,44 @@ def modeling_source(family: Family) -> str:
         family.forward.generator,
     )
     classes = [generator] if family.model == family.generator else [headless, generator]
-    tail = template.from_string((folder / "family.py.j2").read_text("utf-8")).render(
+    environment = Environment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, trim_blocks=True
+    )
+    return environment.from_string(template).render(
         family=family,
+        method=method,
         classes=[
-            (native, bases, [(name, _DEFAULTS.get(name, "None")) for name in names])
+            (native, _class_line(native, bases), [(n, _DEFAULTS.get(n, "None")) for n in names])
             for native, bases, names in classes
         ],
     )
-    parts = [_part((folder / name).read_text("utf-8")) for name in _PARTS]
-    return "\n\n\n".join(parts) + "\n" + tail
 
 
-def _part(source: str) -> str:
-    """A file of `runtime` without the imports of its neighbors, which stand above it."""
-    lines = [line for line in source.splitlines() if not line.startswith(_OWN)]
-    return "\n".join(lines).rstrip("\n")
+def _class_line(native: str, bases: str) -> str:
+    line = f"class Steered{native}({bases}):"
+    return line if len(line) <= _WIDTH else f"class Steered{native}(\n    {bases}\n):"
+
+
+def _import_block(imports: set[tuple[str, str | None]]) -> str:
+    """Import lines, sorted as ruff sorts them: the standard library, then the others."""
+    groups = []
+    for standard in (True, False):
+        part = {i for i in imports if (i[0].split(".")[0] in sys.stdlib_module_names) == standard}
+        lines = [f"import {module}" for module in sorted(m for m, name in part if name is None)]
+        for module in sorted({module for module, name in part if name is not None}):
+            names = sorted((n for m, n in part if m == module and n), key=_by_kind)
+            lines.append(_from_import(module, names))
+        groups.append("\n".join(lines))
+    return "\n\n".join(groups) + "\n"
+
+
+def _by_kind(name: str) -> tuple[int, str]:
+    """Constants, then classes, then functions."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+def _from_import(module: str, names: list[str]) -> str:
+    line = f"from {module} import {', '.join(names)}"
+    if len(line) <= _WIDTH:
+        return line
+    return "\n".join([f"from {module} import (", *(f"    {name}," for name in names), ")"])

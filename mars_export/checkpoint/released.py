@@ -38,7 +38,7 @@ def present() -> tuple[Release, ...]:
         Release(
             version=__version__,
             model_type=family.model_type,
-            sha256=hashlib.sha256(modeling_source(family).encode()).hexdigest(),
+            sha256=hashlib.sha256(modeling_source(family, "mars").encode()).hexdigest(),
         )
         for family in families().values()
     )

@@ -1,39 +1,64 @@
 """The steering tensors as the checkpoint holds them."""
 
-from typing import Any, Final
+import re
+from typing import Final
 
 import torch
 
 from mars_export.common.errors import ExportError
-from mars_export.common.vocabulary import MODALITIES
+from mars_export.methods import method_named
 from mars_export.methods.base import Artefact
-from mars_export.runtime.steering import Steering, SteeringSwitch
+from mars_export.runtime.host import steering_digest
 
-__all__ = ["STEERING_TENSORS", "TENSORS_NAME", "steering_digest", "steering_tensors"]
+__all__ = [
+    "TENSORS_NAME",
+    "LayerTensors",
+    "steering_digest",
+    "steering_tensors",
+    "tensor_names",
+    "tensor_place",
+]
 
 TENSORS_NAME: Final = "steering.safetensors"
-STEERING_TENSORS: Final = ("direction", "shift", "bounds")
-"""Their short names, the buffers of `Steering`."""
+_NAME: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.steering\.(\w+)$")
+
+LayerTensors = dict[int, dict[str, torch.Tensor]]
+"""Decoder layer -> name in `Rule.TENSORS` -> float32 tensor."""
 
 
-def steering_tensors(artefact: Artefact) -> dict[str, torch.Tensor]:
-    """The artefact's tensors that ship, float32; `shift` (3,) in the order of `MODALITIES`.
+def steering_tensors(artefact: Artefact) -> LayerTensors:
+    """The artefact's tensors that are shipped: those that the method's `Rule` has, by layer.
+
+    Where an artefact steers several layers, `NAME.LAYER` is a tensor of one, `NAME` of all.
 
     Raises:
         ExportError: if one is absent.
     """
-    absent = [name for name in STEERING_TENSORS if name not in artefact.tensors]
-    if absent:
-        raise ExportError(f"the calibration has no tensor {absent[0]}; calibrate again")
-    tensors = {name: artefact.tensors[name].contiguous() for name in STEERING_TENSORS}
-    shift = torch.zeros(len(MODALITIES))
-    for modality, value in zip(artefact.record.source.modalities, tensors["shift"], strict=True):
-        shift[MODALITIES.index(modality)] = value
-    return {**tensors, "shift": shift}
+    names = method_named(artefact.record.method).rule_class().TENSORS
+    shipped: LayerTensors = {}
+    for layer in artefact.record.layers:
+        shipped[layer] = {}
+        for name in names:
+            tensor = artefact.tensors.get(f"{name}.{layer}", artefact.tensors.get(name))
+            if tensor is None:
+                raise ExportError(f"the calibration has no tensor {name}; calibrate again")
+            shipped[layer][name] = tensor.contiguous()
+    return shipped
 
 
-def steering_digest(tensors: dict[str, torch.Tensor], rules: dict[str, Any]) -> str:
-    """SHA-256 of tensors and `config.steering`, by the very code that checks it at load."""
-    steering = Steering(tensors["direction"].numel(), SteeringSwitch())
-    steering.load_state_dict(tensors)
-    return steering.digest(rules)
+def tensor_names(tensors: LayerTensors, decoder: str) -> dict[str, torch.Tensor]:
+    """The tensors by their names in a checkpoint whose decoder has this module path."""
+    return {
+        f"{decoder}.layers.{layer}.steering.{name}": tensor
+        for layer, part in tensors.items()
+        for name, tensor in part.items()
+    }
+
+
+def tensor_place(name: str) -> tuple[int, str] | None:
+    """Layer and short name of a steering tensor; None for other tensors of a checkpoint.
+
+    Saved again, it may stand under another prefix than that of the export.
+    """
+    match = _NAME.search(name)
+    return (int(match[1]), match[2]) if match else None

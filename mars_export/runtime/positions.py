@@ -1,20 +1,44 @@
-"""Which positions are steered, and what a cache remembers of them. Travels behind steering.py."""
+"""Positions: which columns of a batch are steered, and what a cache remembers of them.
+
+A column is an index into a batch (B, T), padding counted; a position is the index of a token in
+its row, padding not counted. `config.steering["positions"]` names the policy:
+
+* `turn_end`: the last token of each assistant header, and the end of a prompt that is answered;
+* `prompt`: every token of the prompt, none of the answer;
+* `all`: every token.
+
+A forward knows only its own columns, and a prompt may come in pieces. So generate() makes a
+`Plan` of the whole prompt once, and each forward inside it gets its part, a `Window`. A forward
+outside generate() plans its own columns; a `History`, kept with the cache, says what stands
+before them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from mars_export.runtime.steering import Trace
+from mars_export.runtime.trace import Trace
+
+POLICIES = ("turn_end", "prompt", "all")
+WINDOW_VERSION = 1
+
+
+class NoWindow(Enum):
+    """What a forward is told instead of a window."""
+
+    UNKNOWN = "nobody has said what to steer: the forward finds out, or raises"
+    NOTHING = "no column of this forward is to be steered"
 
 
 class History(NamedTuple):
     """What a cache holds, column by column; it stays with the cache as `steering_history`.
 
-    tokens (B, n): ids, -1 where unknown. modality (B, n): index into MODALITIES of the richest that
-    the row had shown. steered (B, n): bool.
+    tokens (B, n): ids, -1 where unknown. modality (B, n): index into the checkpoint's modalities,
+    the highest that the row had shown up to there. steered (B, n): bool.
     """
 
     tokens: torch.Tensor
@@ -30,12 +54,13 @@ class History(NamedTuple):
         pairs = zip(self, later, strict=True)
         return History(*(torch.cat([a.to(b.device), b], 1) for a, b in pairs))
 
-    def padded(self, more: int) -> "History":
-        """With `more` columns of unknown text behind it, which was not steered."""
-        pad = nn.functional.pad
+    def padded(self, more: int, steered: bool) -> "History":
+        """With `more` columns of unknown text behind it, all of them steered or none."""
         modality = torch.cat([self.modality, self.modality[:, -1:].expand(-1, more)], 1)
         return History(
-            pad(self.tokens, (0, more), value=-1), modality, pad(self.steered, (0, more))
+            nn.functional.pad(self.tokens, (0, more), value=-1),
+            modality,
+            nn.functional.pad(self.steered, (0, more), value=steered),
         )
 
     def agrees(self, whole: "History") -> bool:
@@ -46,47 +71,102 @@ class History(NamedTuple):
         return bool(tokens) and self.steered.equal(begins.steered)
 
 
+class Window(NamedTuple):
+    """What a forward over T columns of B rows steers. Serving engines make their own.
+
+    version: WINDOW_VERSION of the code that made it. steered (B, T) bool. modality (B, T) long:
+    index into the checkpoint's modalities. position (B, T) long. trace: where the decisions are
+    recorded, if anywhere. history: what the cache is to remember of these columns, if anything.
+    """
+
+    version: int
+    steered: torch.Tensor
+    modality: torch.Tensor
+    position: torch.Tensor
+    trace: Trace | None = None
+    history: History | None = None
+
+
 @dataclass
 class Plan:
-    """Where to steer in a prompt whose first column is at `offset` in the cache.
+    """What is steered in a prompt whose first column has index `offset` in the cache.
 
-    history (B, n) each: its tokens, modality and steered positions. position (B, n): index in the
-    row, padding not counted. cache: the one that the prompt went into.
+    history (B, n), position (B, n): of the prompt's columns. answer: whether the tokens that are
+    generated behind it are steered too. finished: whether a forward has run its last column. cache:
+    the one that it went into.
     """
 
     history: History
     position: torch.Tensor
     offset: int
     trace: Trace
+    answer: bool
     finished: bool = False
     cache: Any = None
 
-    def window(self, start: int, length: int, rows: int) -> "dict[str, Any] | bool":
-        """The part that a forward over columns start..start+length sees; False if there is none."""
+    def window(self, start: int, length: int, rows: int) -> Window | NoWindow:
+        """The part that a forward over `length` columns from index `start` of the cache gets."""
         first, last = start - self.offset, start - self.offset + length
         n = self.position.shape[1]
-        if first >= n and self.finished:
-            return False
-        if not 0 <= first < n:
+        if first >= n and self.finished and not self.answer:
+            return NoWindow.NOTHING
+        if first < 0 or (first >= n and not self.finished):
             raise RuntimeError(
                 "steered checkpoint: the end of the prompt would not be steered, because the cache "
                 "does not fit the prompt; give generate() the whole conversation and its mask"
             )
-        record, self.finished = not self.finished, self.finished or last >= n
-        seen, position = self.history.columns(first, last), self.position[:, first:last]
-        # Without a cache every step repeats the prompt and the tokens generated since.
-        more, times = length - position.shape[1], rows // position.shape[0]
-        seen, position = seen.padded(more), nn.functional.pad(position, (0, more))
+        # Without a cache every step repeats the prompt, whose trace is complete by then.
+        trace = None if self.finished else self.trace
+        self.finished = self.finished or last >= n
+        # Columns behind the prompt are generated, or drafted by an assistant.
+        more = max(0, last - n)
+        behind = self.position[:, -1:] + torch.arange(1, more + 1, device=self.position.device)
+        position = torch.cat([self.position, behind], 1)[:, first:last]
+        history = self.history.padded(more, steered=self.answer).columns(first, last)
         # Beams and returned sequences share the steering of their row.
-        seen = History(*(part.repeat_interleave(times, 0) for part in seen))
-        return {
-            "steered": seen.steered,
-            "modality": seen.modality,
-            "position": position.repeat_interleave(times, 0),
-            "history": seen,
-            "record": record,
-            "trace": self.trace,
-        }
+        times = rows // position.shape[0]
+        history = History(*(part.repeat_interleave(times, 0) for part in history))
+        return Window(
+            WINDOW_VERSION,
+            history.steered,
+            history.modality,
+            position.repeat_interleave(times, 0),
+            trace,
+            # Step by step the cache would remember what `padded` says at the end of generate().
+            history if first < n else None,
+        )
+
+
+def steered_columns(
+    policy: str,
+    before: History | None,
+    ids: torch.Tensor,
+    real: torch.Tensor,
+    suffixes: list[list[int]],
+    prompt: bool,
+) -> torch.Tensor:
+    """(B, T) bool: the columns of ids (B, T) that a policy steers.
+
+    before: what the cache holds. real (B, T): False where a column is padding. prompt: whether an
+    answer follows the last column, as in generate(). Elsewhere a prompt ends where a header does.
+
+    Raises:
+        ValueError: if the policy is about the prompt, and nothing shows where that is.
+    """
+    if policy == "all" or (policy == "prompt" and prompt):
+        return real
+    ends = header_ends_behind(before, ids, suffixes) & real
+    if policy == "turn_end":
+        ends[:, -1] |= prompt
+        return ends
+    if before is not None or not bool(ends.any(1).all()):
+        raise ValueError(
+            "steered checkpoint: a forward does not show where its prompt ends, unless it gets the "
+            "whole conversation without a cache and each row has an assistant header; use "
+            "generate(), or set model.steering.enabled = False"
+        )
+    headers_from_here_on = ends.flip(1).long().cumsum(1).flip(1)
+    return real & (headers_from_here_on > 0)
 
 
 def header_ends(ids: torch.Tensor, suffixes: list[list[int]]) -> torch.Tensor:

@@ -75,7 +75,7 @@ def code_is_ours(subject: Subject) -> str:
     for release in released():
         if (release.model_type, release.sha256) == (model_type, sha256):
             return f"{MODELING_NAME} is that of mars-export {release.version} for {model_type}"
-    if content == modeling_source(subject.family).encode():
+    if content == modeling_source(subject.family, subject.manifest.calibration.method).encode():
         return f"{MODELING_NAME} is what this version writes for {subject.family.name}"
     raise CheckFailedError(
         f"{MODELING_NAME} is not what mars-export writes for {subject.family.name}; "

@@ -7,7 +7,6 @@ import pytest
 import transformers
 from safetensors import safe_open
 
-from mars_export.checkpoint.modeling import modeling_source
 from mars_export.common.errors import ExportError
 from mars_export.families import decoder_layers, families, family_of, results
 from mars_export.families.inspection import inspect_family
@@ -114,20 +113,6 @@ def test_the_steered_layer_of_hybrid_models_has_linear_attention(tmp_path):
         layer = decoder_layers(cls(config))[tiny.LAYER]
         assert hasattr(layer, "linear_attn")
         assert not hasattr(layer, "self_attn")
-
-
-@each_family
-def test_modeling_file_is_one_flat_compilable_file(family):
-    source = modeling_source(family)
-    compile(source, "modeling_steered.py", "exec")
-    roots = {line.split()[1].split(".")[0] for line in source.splitlines() if is_import(line)}
-    standard = {"collections", "copy", "hashlib", "json", "contextvars", "dataclasses", "typing"}
-    assert roots - standard == {"torch", "transformers"}
-    assert source == modeling_source(family)
-
-
-def is_import(line):
-    return line.startswith(("import ", "from "))
 
 
 def test_versions_that_lack_a_family_are_refused_with_what_to_do(monkeypatch):

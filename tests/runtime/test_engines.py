@@ -5,6 +5,7 @@ import torch
 import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from mars_export.runtime.positions import WINDOW_VERSION, Window
 from support import tiny
 
 HINTS = {
@@ -50,16 +51,13 @@ def test_a_packed_row_is_steered_where_the_engine_says(exported, engine, monkeyp
     asked = {"inputs_embeds": model.get_input_embeddings()(ids), "use_cache": False}
     with pytest.raises(RuntimeError, match="the engine did not say what to steer"):
         model(**asked)
-    window = {
-        "steered": torch.zeros_like(ids, dtype=torch.bool),
-        "modality": torch.zeros_like(ids),
-        "position": torch.zeros_like(ids),
-        "record": False,
-        "trace": None,
-    }
-    plain = model(**asked, steering_window=dict(window))[0]
-    window["steered"][0, 7] = True
-    steered = model(**asked, steering_window=window)[0]
+    none = torch.zeros_like(ids, dtype=torch.bool)
+    window = Window(WINDOW_VERSION, none, torch.zeros_like(ids), torch.zeros_like(ids))
+    plain = model(**asked, steering_window=window)[0]
+    one = (torch.arange(ids.shape[1]) == 7).expand_as(ids)
+    steered = model(**asked, steering_window=window._replace(steered=one))[0]
     changed = (plain != steered).any(-1)[0]
     assert not changed[:7].any()
     assert changed[7]
+    with pytest.raises(RuntimeError, match="in the form of another release"):
+        model(**asked, steering_window=window._replace(version=0))

@@ -2,35 +2,31 @@
 
 import torch
 
-from mars_export.common.vocabulary import MODALITIES as VOCABULARY
-from mars_export.runtime.steering import GUARD, MODALITIES, Steering, SteeringSwitch, Trace
+from mars_export.checkpoint.tensors import steering_digest, steering_tensors
+from mars_export.methods.mars.rule import Rule
+from mars_export.runtime.host import HostedRule, Steering
+from mars_export.runtime.positions import WINDOW_VERSION, Window
+from mars_export.runtime.trace import Trace
 from support import tiny
 from support.artefacts import with_tensors
 from support.oracle import bounded_push
 
 
-def steering(calibration, direction):
-    from mars_export.checkpoint.tensors import steering_tensors
+class LayerRule(HostedRule, Rule):
+    pass
 
-    module = Steering(direction.numel(), SteeringSwitch())
-    module.load_state_dict(steering_tensors(with_tensors(calibration, direction)))
+
+def hosted(calibration, direction):
+    layer, modalities = calibration.layers[0], list(calibration.source.modalities)
+    steering = Steering(modalities)
+    module = LayerRule(direction.numel(), {"modalities": modalities}, layer, steering)
+    module.load_state_dict(steering_tensors(with_tensors(calibration, direction))[layer])
     return module
 
 
 def window(n, modality=0):
     ones = torch.ones(1, n, dtype=torch.long)
-    return {
-        "steered": ones.bool(),
-        "modality": ones * modality,
-        "position": ones.cumsum(1) - 1,
-        "record": True,
-        "trace": Trace(),
-    }
-
-
-def test_words_agree_with_the_package():
-    assert MODALITIES == VOCABULARY
-    assert "trust_remote_code=True" in GUARD
+    return Window(WINDOW_VERSION, ones.bool(), ones * modality, ones.cumsum(1) - 1, Trace())
 
 
 def test_push_follows_the_method_on_a_dense_grid():
@@ -39,12 +35,12 @@ def test_push_follows_the_method_on_a_dense_grid():
     )
     direction = torch.randn(tiny.HIDDEN, generator=torch.Generator().manual_seed(3))
     record = calibration.record
-    module, unit = steering(calibration, direction), direction / direction.norm()
+    module, unit = hosted(calibration, direction), direction / direction.norm()
     noise = torch.randn(401, tiny.HIDDEN, generator=torch.Generator().manual_seed(4))
     along = torch.linspace(-60, 80, 401)
     h = noise - (noise @ unit)[:, None] * unit + along[:, None] * unit
-    for index, modality in enumerate(MODALITIES):
-        out = module(h[None], window(401, index))[0]
+    for index, modality in enumerate(calibration.source.modalities):
+        out = module.steer(h[None], window(401, index))[0]
         pushed = (out - h) @ unit
         want = torch.tensor([bounded_push(float(p), record, modality) for p in along])
         torch.testing.assert_close(pushed, want, rtol=1e-4, atol=1e-4)
@@ -57,20 +53,19 @@ def test_push_follows_the_method_on_a_dense_grid():
 
 
 def test_untouched_positions_keep_their_bits_in_every_dtype():
-    module = steering(tiny.calibration("gemma3"), torch.ones(tiny.HIDDEN))
+    module = hosted(tiny.calibration("gemma3"), torch.ones(tiny.HIDDEN))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         h = torch.randn(1, 9, tiny.HIDDEN).to(dtype)
-        where = window(9)
-        where["steered"] = torch.arange(9)[None] == 4
-        out = module(h, where)
+        where = window(9)._replace(steered=torch.arange(9)[None] == 4)
+        out = module.steer(h, where)
         assert out.dtype == dtype
         assert out[:, :4].equal(h[:, :4])
         assert out[:, 5:].equal(h[:, 5:])
 
 
 def test_tensors_move_but_are_never_cast():
-    module = steering(tiny.calibration("gemma3"), torch.ones(tiny.HIDDEN))
-    before = module.digest({})
+    module = hosted(tiny.calibration("gemma3"), torch.ones(tiny.HIDDEN))
+    before = steering_digest({}, {0: module.tensors()})
     module.to(torch.bfloat16).half().double()
-    assert module.digest({}) == before
+    assert steering_digest({}, {0: module.tensors()}) == before
     assert {b.dtype for b in module.buffers()} == {torch.float32}

@@ -77,10 +77,10 @@ def test_flips_in_the_steering_tensors_are_noticed_at_load_too(owned):
 def test_every_byte_of_the_tensors_counts_for_the_digest_at_load(owned):
     """All bytes of the data, through the very check that runs at load."""
     model = transformers.AutoModelForImageTextToText.from_pretrained(owned, trust_remote_code=True)
-    steering = model._steered_layer().steering
+    (layer,) = model._steered_layers().values()
     model.verify_steering()
     for name in ("direction", "shift", "bounds"):
-        data = getattr(steering, name).view(torch.uint8)
+        data = getattr(layer.steering, name).view(torch.uint8)
         for byte in range(len(data)):
             data[byte] ^= 1
             with pytest.raises(RuntimeError, match="steered checkpoint is damaged"):

@@ -6,7 +6,6 @@ from mars_export.calibration.data import MeasurementOptions
 from mars_export.checkpoint.derived import read_steering
 from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.progress import Tick
-from mars_export.common.vocabulary import MODALITIES
 from mars_export.evaluation.generation import load
 from mars_export.families.quantization import NONE
 from mars_export.inputs.prompts import PromptSets
@@ -52,13 +51,6 @@ def measure_drift(
             f"{directory} was not made from {base}: they carry different steering; give the "
             "steered checkpoint that the training began with"
         )
-    shown = {"text", *rules["placeholders"]} - set(rules["refused"].values())
-    rules = {
-        **rules,
-        "layers": [rules["layer"]],
-        "modalities": [m for m in MODALITIES if m in shown],
-    }
-    tensors["shift"] = tensors["shift"][[MODALITIES.index(m) for m in rules["modalities"]]]
     method = method_named(rules["method"])
     scheme = quantization or rules.get("quantization", NONE)
     loaded = load(directory, rules["modalities"], device, None, scheme)
@@ -76,7 +68,7 @@ def measure_drift(
             progress=progress,
             quantization=scheme,
         )
-        differences = method.compare(rules, tensors, artefact)
+        differences = method.compare(rules, tensors[rules["layers"][0]], artefact)
     except UnsteerableError as error:
         obstacle = str(error)
     return Drift(

@@ -15,15 +15,10 @@ from mars_export.integrations.onnx.attention import (
 )
 from mars_export.integrations.onnx.graph_positions import Claims, modalities, steered_columns
 from mars_export.integrations.onnx.routes import Route
+from mars_export.runtime.positions import WINDOW_VERSION, Window
+from mars_export.runtime.trace import Trace
 
 __all__ = ["Decoder"]
-
-
-class _Trace:
-    """Takes the place of the runtime's record: the entry of one forward."""
-
-    def add(self, entry: tuple[torch.Tensor, ...]) -> None:
-        self.entry = entry
 
 
 class _Known(NamedTuple):
@@ -57,6 +52,8 @@ class Decoder(nn.Module):
             for modality, attribute in self.rules["placeholders"].items()
         }
         shown = set(route.shown if route.vision else ()) - set(self.rules["refused"].values())
+        order = self.rules["modalities"]
+        self.indices = {t: order.index(m) for m, t in self.visual.items() if m in order}
         self.refused = [token for m, token in self.visual.items() if m not in shown]
 
     @torch.no_grad()
@@ -100,26 +97,25 @@ class Decoder(nn.Module):
         (keys, values), *others = past_key_values
         spoilt = _spoilt(keys)
         valid = valid & ~spoilt
+        trace = Trace()
         healed = torch.where(spoilt[:, None, None, None], 0.0, keys)
-        trace = _Trace()
-        window = {
-            "steered": steered_columns(told, self.rules["header_suffixes"])[:, past:],
-            "modality": modalities(told.ids, self.visual)[:, past:],
-            "position": _positions(told.mask)[:, past:],
-            "record": True,
-            "trace": trace,
-        }
+        window = Window(
+            WINDOW_VERSION,
+            steered=steered_columns(told, self.rules["header_suffixes"])[:, past:],
+            modality=modalities(told.ids, self.indices)[:, past:],
+            position=_positions(told.mask)[:, past:],
+            trace=trace,
+        )
         cached = [(healed, values), *others]
         out = self._run(embeds, told, cached, position_ids, deepstack, window)
         logits = self.model.get_output_embeddings()(out.last_hidden_state[:, -1:])
         logits = self._capped(logits).float()
-        steered, _, modality, gate, strength = trace.entry
+        (entry,) = trace.entries
         made = {
             "logits": torch.where((valid & told.answering)[:, None, None], logits, torch.nan),
-            "steered": steered,
-            "modality": modality,
-            "gate": gate,
-            "strength": strength,
+            "steered": entry.steered,
+            "modality": entry.modality,
+            **entry.decision,
         }
         for i, layer in enumerate(out.past_key_values.layers):
             made |= {f"present_{i}_key": layer.keys, f"present_{i}_value": layer.values}
@@ -176,15 +172,15 @@ class Decoder(nn.Module):
         past: list[tuple[torch.Tensor, torch.Tensor]],
         position_ids: torch.Tensor | None,
         deepstack: torch.Tensor | None,
-        window: dict[str, Any],
+        window: Window,
     ) -> Any:
         cache = DynamicCache()
         for i, (keys, values) in enumerate(past):
             cache.update(keys, values, i)
         if position_ids is None:
-            positions = window["position"]
+            positions = window.position
         else:
-            positions = torch.cat([window["position"][None], position_ids])
+            positions = torch.cat([window.position[None], position_ids])
         decoder = self.model.get_decoder()
         decoder = decoder if hasattr(decoder, "layers") else decoder.model
         with _added(decoder.layers, deepstack):

@@ -12,13 +12,13 @@ from mars_export.checkpoint.derived import native_config, read_steering
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Progress, Tick, progress_for
-from mars_export.common.vocabulary import MODALITIES
 from mars_export.common.workspace import Stage, Workspace, digests
 from mars_export.evaluation.generation import Loaded, load
 from mars_export.families import Family, family_of
 from mars_export.families.directory import companions, digest
 from mars_export.families.quantization import own_method
 from mars_export.inputs.requests import collate
+from mars_export.integrations.methods import require_mars
 from mars_export.integrations.onnx import require_extra
 from mars_export.integrations.onnx.graphs import about, write_components
 from mars_export.integrations.onnx.int8 import compare_int8, quantize, suite_parity
@@ -90,7 +90,9 @@ class _Job:
 
     def __init__(self, directory: Path, int8: bool, tokens: int) -> None:
         self.directory, self.int8, self.tokens = directory, int8, tokens
-        self.rules, self.tensors = read_steering(directory)
+        self.rules, tensors = read_steering(directory)
+        require_mars(self.rules, f"{directory} cannot be written as ONNX")
+        (self.tensors,) = tensors.values()
         native = native_config(directory)
         if own_method(native) or self.rules.get("quantization"):
             what = "stored quantized" if own_method(native) else "calibrated for quantized loading"
@@ -170,7 +172,7 @@ class _Job:
     def cases(self) -> list[Case]:
         """Of every modality its first request alone and all as one batch."""
         told = about(self.loaded.model, self.route)
-        known = [m for m in MODALITIES if m == "text" or m in told.placeholders]
+        known = [m for m in told.modalities if m == "text" or m in told.placeholders]
         cases = []
         for modality, requests in check_requests(self.directory, known).items():
             for group in (requests[:1], requests):

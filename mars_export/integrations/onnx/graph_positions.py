@@ -4,12 +4,12 @@ Comparisons of lengths in Python would be frozen into an exported graph, and a g
 Here what the runtime raises for is a row of a mask, `Claims.valid`, which spoils the row's output.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
 
 import torch
 
-from mars_export.common.vocabulary import MODALITIES
 from mars_export.runtime.positions import header_ends
 
 __all__ = ["Claims", "modalities", "steered_columns"]
@@ -103,10 +103,13 @@ def _continued(suffixes: list[list[int]]) -> list[tuple[list[int], int]]:
     return [(b, len(b) - len(a)) for a, b in pairs if len(a) < len(b) and b[: len(a)] == a]
 
 
-def modalities(ids: torch.Tensor, placeholders: dict[str, int]) -> torch.Tensor:
-    """(B, S) index into MODALITIES: the richest modality that the row has shown so far."""
-    richest = torch.zeros_like(ids)
-    for modality, token in placeholders.items():
+def modalities(ids: torch.Tensor, placeholders: Mapping[int, int]) -> torch.Tensor:
+    """(B, S) index of a modality: the highest that the row has shown up to a column.
+
+    placeholders: token to the index of its modality, in the checkpoint's order.
+    """
+    highest = torch.zeros_like(ids)
+    for token, index in placeholders.items():
         shown = (ids == token).long().cumsum(1) > 0
-        richest = torch.maximum(richest, shown.long() * MODALITIES.index(modality))
-    return richest
+        highest = torch.maximum(highest, shown.long() * index)
+    return highest

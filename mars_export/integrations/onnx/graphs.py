@@ -54,7 +54,8 @@ def about(model: Any, route: Route) -> About:
     levels = len(config.vision_config.deepstack_visual_indexes) if deep else 0
     return About(
         model_type=type(model).config_class.model_type,
-        layer=rules["layer"],
+        layers=rules["layers"],
+        modalities=rules["modalities"],
         header_suffixes=rules["header_suffixes"],
         placeholders=placeholders,
         hidden_size=config.get_text_config().hidden_size,

@@ -11,7 +11,7 @@ import torch
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
-from mars_export.common.vocabulary import MODALITIES, Modality
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.generation import GREEDY
 from mars_export.evaluation.selfcheck import probe_request
 from mars_export.inputs.prompts import packaged
@@ -106,7 +106,8 @@ def _compare(model: Any, graphs: SteeredOnnx, case: Case, tokens: int) -> list[P
         raise ExportError(f"{_name(case, 0)}: {error}; nothing is written") from error
     parts = []
     for row in range(len(case.prompts)):
-        _check_steering(case, row, steps[0], reference.steered[row])
+        names = graphs.about["modalities"]
+        _check_steering(case, row, steps[0], reference.steered[row], names)
         differences = [
             _difference(step.logits[row], reference.logits[t, row]) for t, step in enumerate(steps)
         ]
@@ -175,11 +176,13 @@ def arrays(inputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in inputs.items()}
 
 
-def _check_steering(case: Case, row: int, step: Step, wanted: list[Any]) -> None:
+def _check_steering(
+    case: Case, row: int, step: Step, wanted: list[Any], modalities: Sequence[str]
+) -> None:
     """One entry for each place that PyTorch steered, and the same gate and push."""
     places = np.flatnonzero(step.steered[row])
     told = zip(*(x[row, places] for x in (step.modality, step.gate, step.strength)), strict=True)
-    seen = [(MODALITIES[modality], gate, strength) for modality, gate, strength in told]
+    seen = [(modalities[modality], gate, strength) for modality, gate, strength in told]
     expected = [(p.modality, p.gate, p.strength) for p in wanted]
     same = len(seen) == len(expected) and all(
         a[0] == b[0] and all(_near(x, y) for x, y in zip(a[1:], b[1:], strict=True))

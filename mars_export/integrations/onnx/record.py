@@ -24,8 +24,10 @@ class About(Record):
     """What a caller of the graphs must know."""
 
     model_type: str
-    layer: int
-    """The steered decoder layer, from 0."""
+    layers: list[int]
+    """The steered decoder layers, from 0."""
+    modalities: list[Modality]
+    """Names of the indices that the decoder gives as `modality`."""
     header_suffixes: list[list[int]]
     """Tokens that end an assistant header."""
     placeholders: dict[Modality, int]

@@ -22,7 +22,6 @@ import onnxruntime
 
 __all__ = ["Conversation", "SteeredOnnx", "Step"]
 
-MODALITIES = ("text", "image", "video")
 PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 SHOWN = ("pixel_values", "image_embeds", "video_embeds", "input_features", "inputs_embeds")
 """How inputs begin that show something beside the text."""
@@ -34,7 +33,7 @@ class Step:
     """What one call of the decoder graph gave.
 
     logits (B, V): of each row's last column. steered (B, n) bool, modality (B, n) index into
-    MODALITIES, gate and strength (B, n): of the new columns.
+    `about["modalities"]`, gate and strength (B, n): of the new columns.
     """
 
     logits: np.ndarray

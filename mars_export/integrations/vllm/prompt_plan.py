@@ -12,15 +12,21 @@ from typing import Any, NamedTuple
 import torch
 
 from mars_export.runtime.positions import header_ends
-from mars_export.runtime.steering import MODALITIES
 
 UNKNOWN = -1
 
 
-class PromptPlan(NamedTuple):
-    """Of a prompt's n tokens: tokens (n,) ids, modality (n,) index into MODALITIES, steered (n,).
+class Placeholder(NamedTuple):
+    """What shows a modality: a token id, and its index in the checkpoint's order."""
 
-    modality: the richest that the request has shown up to there.
+    token: int
+    modality: int
+
+
+class PromptPlan(NamedTuple):
+    """Of a prompt's n tokens: tokens (n,) ids, modality (n,) index, steered (n,) bool.
+
+    modality: the highest that the request has shown up to there, in the checkpoint's order.
     """
 
     tokens: torch.Tensor
@@ -51,7 +57,7 @@ class Pack(NamedTuple):
 def prompt_plan(
     tokens: Sequence[int],
     suffixes: list[list[int]],
-    visual: Mapping[str, int],
+    placeholders: Mapping[str, Placeholder],
     shown: Iterable[tuple[str, int]] = (),
     end: bool = True,
 ) -> PromptPlan:
@@ -60,7 +66,7 @@ def prompt_plan(
     Args:
         tokens: Ids of the whole prompt, with the placeholders of its pictures.
         suffixes: `header_suffixes` of the checkpoint.
-        visual: Modality to the id of the token that shows it.
+        placeholders: What shows each modality.
         shown: Modality and first index of each picture or clip that came with the request. What the
             checkpoint does not tell apart is left to the tokens.
         end: Whether the last token is the prompt's end. A step of a beam search ends anywhere.
@@ -72,11 +78,11 @@ def prompt_plan(
         raise ValueError("steered checkpoint: the prompt is empty")
     ids = torch.tensor([list(tokens)])
     modality = torch.zeros_like(ids)
-    for name, token in visual.items():
-        modality = modality.maximum((ids == token) * MODALITIES.index(name))
+    for token, index in placeholders.values():
+        modality = modality.maximum((ids == token) * index)
     for name, start in shown:
-        if name in visual:
-            modality[0, start] = max(int(modality[0, start]), MODALITIES.index(name))
+        if name in placeholders:
+            modality[0, start] = max(int(modality[0, start]), placeholders[name].modality)
     steered = header_ends(ids, suffixes)
     if end or not steered.any():
         steered[:, -1] = True

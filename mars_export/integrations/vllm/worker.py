@@ -13,16 +13,19 @@ from vllm.logger import init_logger
 from vllm.platforms import current_platform
 from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
 
+from mars_export.integrations.methods import require_mars
 from mars_export.integrations.vllm.limits import check, differences
 from mars_export.integrations.vllm.prompt_plan import (
     UNKNOWN,
     Pack,
     Piece,
+    Placeholder,
     Plans,
     is_beam_step,
     prompt_plan,
 )
-from mars_export.runtime.steering import MODALITIES, Trace
+from mars_export.runtime.positions import WINDOW_VERSION, Window
+from mars_export.runtime.trace import Trace
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -41,8 +44,8 @@ class Decision(NamedTuple):
     request: str
     position: int
     modality: str
-    gate: float
-    strength: float
+    gate: float | None
+    strength: float | None
 
 
 def vllm_version() -> str:
@@ -66,13 +69,16 @@ class SteeredWorker(PlatformWorker):
                 f"{vllm_config.model_config.model} is not a steered checkpoint, or was opened "
                 "without --trust-remote-code; serve it without --worker-cls"
             )
+        require_mars(rules, f"vLLM cannot serve {vllm_config.model_config.model}")
         warnings = check(vllm_config, vllm_version(), set(rules["refused"].values()))
         for sentence in warnings + differences(vllm_config):
             logger.warning("steered checkpoint: %s", sentence)
         self._rules: dict[str, Any] = rules
-        self._visual = {
-            modality: int(getattr(self._config, name))
+        order = self._modalities = list(rules["modalities"])
+        self._placeholders = {
+            modality: Placeholder(int(getattr(self._config, name)), order.index(modality))
             for modality, name in rules["placeholders"].items()
+            if modality in order
         }
         self._plans = Plans()
         self._step: SchedulerOutput | None = None
@@ -136,7 +142,11 @@ class SteeredWorker(PlatformWorker):
         asked = request.sampling_params
         end = asked is None or not is_beam_step(asked.max_tokens, asked.logprobs)
         return prompt_plan(
-            request.prompt_token_ids, self._rules["header_suffixes"], self._visual, shown, end
+            request.prompt_token_ids,
+            self._rules["header_suffixes"],
+            self._placeholders,
+            shown,
+            end,
         )
 
     def _give_window(self, _model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -147,14 +157,15 @@ class SteeredWorker(PlatformWorker):
             column.zero_()
         if pieces:
             self._fill(self._plans.pack(pieces), length)
-        window: dict[str, Any] = {
-            name: column[:, :length] for name, column in self._columns.items()
-        }
-        for column in window.values():
+        columns = {name: column[:, :length] for name, column in self._columns.items()}
+        for column in columns.values():
             # The graph is compiled once, for any number of tokens.
             torch._dynamo.mark_dynamic(column, 1)
         self._trace, self._traced = Trace(), pieces
-        window |= {"record": self._recording and bool(pieces), "trace": self._trace}
+        trace = self._trace if self._recording and pieces else None
+        window = Window(
+            WINDOW_VERSION, columns["steered"], columns["modality"], columns["position"], trace
+        )
         return args, {**kwargs, "steering_window": window}
 
     def _pieces(self) -> list[Piece]:
@@ -188,10 +199,10 @@ class SteeredWorker(PlatformWorker):
         """Keep what the last forward steered."""
         requests = [piece.request for piece in self._traced for _ in range(piece.start, piece.stop)]
         for entry in self._trace.entries:
-            steered, position, modality, gate, strength = (part[0].tolist() for part in entry)
+            columns = entry.steered[0].nonzero().flatten().tolist()
+            (positions,) = entry.rows(self._modalities)
             self._decisions += [
-                Decision(request, position[i], MODALITIES[modality[i]], gate[i], strength[i])
-                for i, request in enumerate(requests)
-                if steered[i]
+                Decision(requests[column], at.position, at.modality, at.gate, at.strength)
+                for column, at in zip(columns, positions, strict=True)
             ]
         self._trace = Trace()

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from mars_export.integrations.vllm.prompt_plan import (
     UNKNOWN,
     Piece,
+    Placeholder,
     Plans,
     is_beam_step,
     prompt_plan,
 )
-from mars_export.runtime.steering import MODALITIES
 from support import tiny
 from support.tiny import HEADER, IMAGE, VIDEO, random_ids
 
-VISUAL = {"image": IMAGE, "video": VIDEO}
+VISUAL = {"image": Placeholder(IMAGE, 1), "video": Placeholder(VIDEO, 2)}
 THINKING = [HEADER, [*HEADER, 313, 314]]
 
 
@@ -44,14 +44,15 @@ def prompts():
 @pytest.mark.parametrize("case", range(6))
 def test_a_prompt_is_steered_where_generate_steers_it(model, case):
     tokens = prompts()[case]
+    rules = model.config.steering
     visual = {
-        name: getattr(model.config, attribute)
-        for name, attribute in model.config.steering["placeholders"].items()
+        name: Placeholder(getattr(model.config, attribute), rules["modalities"].index(name))
+        for name, attribute in rules["placeholders"].items()
     }
     if VIDEO in tokens and "video" not in visual:
         return
     ids = torch.tensor([tokens])
-    types = sum((ids == token) * MODALITIES.index(name) for name, token in visual.items())
+    types = sum((ids == token) * index for token, index in visual.values())
     want = model._prompt_plan({"input_ids": ids, "mm_token_type_ids": types}).history
     plan = prompt_plan(tokens, model.config.steering["header_suffixes"], visual)
     assert plan.tokens.tolist() == tokens

@@ -1,0 +1,79 @@
+"""Trace: what was steered, kept as tensors until somebody reads `model.steering.last`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+
+@dataclass(frozen=True)
+class SteeredPosition:
+    """What happened at one steered position of one row.
+
+    position: index of the token in its row, padding not counted. modality: whose calibration was
+    used. gate, strength: what the rule decided; None where it has no such number. layer: decoder
+    layer.
+    """
+
+    position: int
+    modality: str
+    gate: float | None
+    strength: float | None
+    layer: int
+
+
+class TraceEntry(NamedTuple):
+    """One forward of one steered layer: steered (B, T) bool, position and modality (B, T) long.
+
+    decision: what the rule says of every column, name to (B, T) float.
+    """
+
+    layer: int
+    steered: torch.Tensor
+    position: torch.Tensor
+    modality: torch.Tensor
+    decision: dict[str, torch.Tensor]
+
+    def rows(self, modalities: Sequence[str]) -> list[list[SteeredPosition]]:
+        """Steered positions of every row, from left to right."""
+        rows: list[list[SteeredPosition]] = [[] for _ in range(self.steered.shape[0])]
+        position, modality = self.position.tolist(), self.modality.tolist()
+        known = {name: values.tolist() for name, values in self.decision.items()}
+        for row, column in self.steered.nonzero().tolist():
+            gate, strength = (
+                known[name][row][column] if name in known else None for name in ("gate", "strength")
+            )
+            shown = modalities[modality[row][column]]
+            rows[row].append(
+                SteeredPosition(position[row][column], shown, gate, strength, self.layer)
+            )
+        return rows
+
+
+class Trace:
+    """Steered positions of one request."""
+
+    def __init__(self) -> None:
+        self.entries: list[TraceEntry] = []
+        self._limit = 64
+
+    def add(self, entry: TraceEntry) -> None:
+        """Keep an entry."""
+        decision = {name: values.detach() for name, values in entry.decision.items()}
+        self.entries.append(entry._replace(decision=decision))
+        if len(self.entries) > self._limit and not torch.compiler.is_compiling():
+            # A loop written by hand adds one entry a token, and most of them steer nothing. Looking
+            # costs a synchronization, so the limit grows with what is left.
+            self.entries = [entry for entry in self.entries if entry.steered.any()]
+            self._limit = max(64, 2 * len(self.entries))
+
+    def rows(self, modalities: Sequence[str]) -> list[list[SteeredPosition]]:
+        """Steered positions of every row, in the order in which they were run."""
+        rows: list[list[SteeredPosition]] = []
+        for entry in self.entries:
+            parts = entry.rows(modalities)
+            rows += [[] for _ in range(len(parts) - len(rows))]
+            for row, part in zip(rows, parts, strict=False):
+                row += part
+        return rows

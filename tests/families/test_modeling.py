@@ -1,0 +1,114 @@
+"""The modeling file is one clean module, in which a reader finds host and rule by the index."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from mars_export.checkpoint.modeling import modeling_source
+from mars_export.families import families
+from mars_export.methods import METHODS
+
+ROOT = Path(__file__).parent.parent.parent
+NAMES = [method.name for method in METHODS if method.exportable]
+HOST = ("guard", "trace", "positions", "host")
+
+each_method = pytest.mark.parametrize("method", NAMES)
+
+
+def ruff(*args):
+    command = [sys.executable, "-m", "ruff", *args, "--config", str(ROOT / "pyproject.toml")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(params=list(families()))
+def family(request):
+    return families()[request.param]
+
+
+@each_method
+def test_every_modeling_file_is_lint_clean_and_formatted(method, tmp_path):
+    for model_type, family in families().items():
+        (tmp_path / f"{model_type}.py").write_text(modeling_source(family, method))
+    # Names of native classes have underscores in some families.
+    lint = ruff("check", "--no-cache", "--ignore", "N801", str(tmp_path))
+    assert lint.returncode == 0, lint.stdout
+    layout = ruff("format", "--no-cache", "--check", str(tmp_path))
+    assert layout.returncode == 0, layout.stdout
+
+
+@each_method
+def test_it_needs_torch_and_transformers_only(family, method):
+    tree = ast.parse(modeling_source(family, method))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    roots = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+    assert roots == {"torch", "transformers"}
+
+
+def sections(source):
+    """Title in the index to the lines that it names."""
+    lines = source.splitlines()
+    entries = re.findall(r"^ +lines +(\d+)-(\d+) +(HOST|RULE|MODEL) +(.+)$", source, re.MULTILINE)
+    return {
+        (kind, title): lines[int(first) - 1 : int(last)] for first, last, kind, title in entries
+    }
+
+
+def code(name):
+    """Source lines of a file behind its docstring and imports."""
+    source = (files("mars_export") / name).read_text("utf-8")
+    tree = ast.parse(source)
+    top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom | ast.Expr)]
+    return source.splitlines()[top[-1].end_lineno :]
+
+
+@each_method
+def test_the_index_names_the_lines_of_host_and_rule(family, method):
+    source = modeling_source(family, method)
+    found = sections(source)
+    kinds = [kind for kind, _ in found]
+    assert kinds == [*["HOST"] * len(HOST), "RULE", "MODEL"]
+    parts = [*(f"runtime/{name}.py" for name in HOST), f"methods/{method}/rule.py"]
+    for name, ((kind, title), lines) in zip(parts, found.items(), strict=False):
+        assert lines[0].startswith("# ---")
+        assert lines[1] == f"# {kind}"
+        assert lines[3].startswith(f"# {title}")
+        expected = "\n".join(code(name)).strip("\n")
+        assert "\n".join(lines).endswith("\n\n\n" + expected), name
+    model = "\n".join(list(found.values())[-1])
+    assert f"class Steered{family.generator}(" in model
+    host, rule, tail = re.search(
+        r"read lines (\d+-\d+):.*Lines (\d+-\d+) are.*Lines (\d+-\d+) name", source, re.DOTALL
+    ).groups()
+    spans = re.findall(r"^ +lines +(\d+-\d+) ", source, re.MULTILINE)
+    assert host == spans[0].split("-")[0] + "-" + spans[len(HOST) - 1].split("-")[1]
+    assert [rule, tail] == spans[-2:]
+    assert int(tail.split("-")[1]) == len(source.splitlines())
+
+
+@each_method
+def test_the_host_is_the_same_in_every_family(method):
+    hosts = set()
+    for family in families().values():
+        found = sections(modeling_source(family, method))
+        hosts.add(tuple("\n".join(part) for (kind, _), part in found.items() if kind != "MODEL"))
+    assert len(hosts) == 1
+
+
+@each_method
+def test_no_string_stands_in_the_place_of_a_docstring_in_mid_file(family, method):
+    body = ast.parse(modeling_source(family, method)).body
+    strings = [isinstance(getattr(node, "value", None), ast.Constant) for node in body]
+    bare = [s and isinstance(node, ast.Expr) for s, node in zip(strings, body, strict=True)]
+    assert [i for i, found in enumerate(bare) if found] == [0]
+    lines = (files("mars_export") / f"methods/{method}/rule.py").read_text("utf-8").splitlines()
+    assert len(lines) <= 100
