@@ -76,7 +76,7 @@ def modeling_source(family: Family, method: str) -> str:
     sections = [_section("HOST", (runtime / name).read_text("utf-8")) for name in _HOST]
     sections.append(_section("RULE", chosen.rule_source()))
     template = (runtime / "family.py.j2").read_text("utf-8")
-    sections.append(_section("MODEL", _family_source(template, family, chosen.title)))
+    sections.append(_section("MODEL", _family_source(template, family, method)))
     imports = _import_block(set().union(*(section.imports for section in sections)))
 
     def header(spans: list[_Span]) -> str:
@@ -84,7 +84,7 @@ def modeling_source(family: Family, method: str) -> str:
         host = _Span(spans[0].first, spans[len(_HOST) - 1].last)
         return _HEADER.format(
             family=family.name,
-            method=chosen.title,
+            method=method,
             index="\n".join(lines),
             host=host,
             rule=spans[-2],
