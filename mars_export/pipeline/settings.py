@@ -110,7 +110,7 @@ class EvaluationSettings(RunSettings):
     )
     judge: str = _option(
         "rules",
-        "Who judges the answers; a guard may be GUARD:MODEL. See Judges in the README.",
+        "Who judges the answers; a guard may be GUARD:MODEL. See docs/evaluation.md.",
         group="Evaluation",
         metavar="rules|qwen3guard|wildguard|harmbench|llama-guard-4|URL",
     )
