@@ -32,7 +32,7 @@ OPENERS: Final[tuple[str, ...]] = (
 
 @dataclass(frozen=True)
 class MeasurementOptions:
-    """How a model is measured, whatever the method; the defaults are those of the method notes.
+    """How a model is measured, whatever the method; the defaults are those of docs/method.md.
 
     Attributes:
         openers: Refusal openers of the model.

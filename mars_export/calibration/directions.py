@@ -1,7 +1,7 @@
 """Text statistics of every decoder layer: difference in means and layer scores, in float64.
 
 Tensors are (L, ...) over the layers; coordinates are residual-stream units. A3.n are sections of
-the method notes.
+docs/method.md.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""The forwards that a calibration needs before it knows a layer."""
+"""The forwards that a calibration needs before it knows a layer.
+
+A3.n are sections of docs/method.md.
+"""
 
 import time
 from collections.abc import Sequence

@@ -32,3 +32,10 @@ def test_tags_are_recognized():
 def test_every_cited_tag_has_an_anchor(path):
     tags = {tag for file, tag in cited() if file == path}
     assert {tag.lower() for tag in tags} <= anchors(PAGE)
+
+
+def test_the_page_is_named_where_its_tags_are_cited():
+    """`A3.4` alone cannot be resolved by somebody who reads one file."""
+    files = {path for path, _ in cited()}
+    lost = [path for path in files if "docs/method.md" not in (PACKAGE / path).read_text("utf-8")]
+    assert lost == []

@@ -3,6 +3,7 @@
 The direction is the difference in means of arXiv 2406.11717 (A3.1). Ours is the choice of the
 layer: of the admissible layers with the best separability on validation text (A3.5), the one at
 which the very push that ships makes harmless text be refused most.
+A3.n are sections of docs/method.md.
 """
 
 from typing import Final

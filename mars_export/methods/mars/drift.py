@@ -1,6 +1,7 @@
 """Whether the steering of a trained checkpoint still fits its weights.
 
 Lengths are in units of the stored gate, p_u - o: 0 where it opens, 1 at harmful text (A3.4).
+A3.n are sections of docs/method.md.
 """
 
 from __future__ import annotations

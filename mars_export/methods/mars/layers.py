@@ -1,4 +1,7 @@
-"""Scores, shifts and gate of every decoder layer, and which layers may be steered (A3.5)."""
+"""Scores, shifts and gate of every decoder layer, and which layers may be steered (A3.5).
+
+A3.n are sections of docs/method.md.
+"""
 
 import math
 from dataclasses import dataclass

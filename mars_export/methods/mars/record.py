@@ -1,4 +1,7 @@
-"""The numbers of MARS, as JSON, and its options. Free of torch, so that a card renders without."""
+"""The numbers of MARS, as JSON, and its options. Free of torch, so that a card renders without.
+
+A3.n are sections of docs/method.md.
+"""
 
 from typing import Final
 

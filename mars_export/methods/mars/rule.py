@@ -1,6 +1,7 @@
 """The rule of MARS (arXiv 2606.31876): a gated, bounded push along a refusal direction.
 
 Coordinates are lengths along the unit refusal direction r, in units of the residual stream.
+A3.n are sections of docs/method.md in the repository of mars-export.
 """
 
 from typing import Any

@@ -1,4 +1,7 @@
-"""What a neutral stimulus alone does to the residual stream, and where the gate opens; float64."""
+"""What a neutral stimulus alone does to the residual stream, and where the gate opens; float64.
+
+A3.n are sections of docs/method.md.
+"""
 
 from collections.abc import Sequence
 from typing import Final

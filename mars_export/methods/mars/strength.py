@@ -1,4 +1,7 @@
-"""Which layer is steered, and how strongly: what a bounded push does beside a neutral stimulus."""
+"""Which layer is steered, and how strongly: what a bounded push does beside a neutral stimulus.
+
+A3.n are sections of docs/method.md.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
