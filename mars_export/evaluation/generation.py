@@ -82,7 +82,7 @@ def _decision(positions: Sequence[SteeredPosition]) -> Decision | None:
         gate=last.gate,
         strength=last.strength,
         position=last.position,
-        shown=last.modality,
+        modality=last.modality,
     )
 
 

@@ -6,6 +6,7 @@ before this check. It never raises: whatever goes wrong means that steering is n
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import torch
@@ -55,12 +56,12 @@ class _Distance(NamedTuple):
 def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
     """Run the probes of the calibration with steering off, off again, and on.
 
-    Active means, for every probe: exactly one position is steered, the end of the prompt, with
-    the shift of the probe's own modality; gate and strength are the recorded ones within a
-    tolerance for the dtype, which must tell an open gate from a shut one; a push that matters has
-    at least half its length; logits with steering off repeat bit for bit, differ from those with
-    steering on where the push is more than rounding, and equal them where it is zero. At least
-    one probe has such a push.
+    Active means, for every probe: exactly the positions of the method are steered (of one that acts
+    where an answer begins, the end of the prompt alone), with the numbers of the probe's own
+    modality; gate and strength are the recorded ones within a tolerance for the dtype, which must
+    tell an open gate from a shut one; a push that matters has at least half its length; logits with
+    steering off repeat bit for bit, differ from those with steering on where the push is more than
+    rounding, and equal them where it is zero. At least one probe has such a push.
 
     Args:
         loaded: The steered directory as a user loads it.
@@ -88,11 +89,13 @@ def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken]) 
         raise _FailedError("The calibration has no probe with a positive strength.")
     found = []
     for number, probe in enumerate(record.probes):
-        distance, first = _probe(loaded, record.source, probe, tolerance)
+        distance, first = _probe(loaded, record, probe, tolerance)
         found.append(distance)
         fingerprint += [_first_token(number, arm, logits) for arm, logits in first.items()]
+    alone = record.rules.get("positions") == "turn_end"
+    where = "one steered position each, at the end of the prompt" if alone else "steered throughout"
     return (
-        f"{len(found)} probes: one steered position each, at the end of the prompt; largest "
+        f"{len(found)} probes: {where}; largest "
         f"difference from the calibration {max(d.gate for d in found):.1e} in the gate and "
         f"{max(d.strength for d in found):.1e} in the strength (tolerance {tolerance:.0e}); "
         "logits with steering off repeat bit for bit."
@@ -122,22 +125,22 @@ def _first_token(number: int, arm: str, logits: torch.Tensor) -> FirstToken:
 
 
 def _probe(
-    loaded: Loaded, source: CalibrationSource, probe: Probe, tolerance: float
+    loaded: Loaded, record: ArtefactRecord, probe: Probe, tolerance: float
 ) -> tuple[_Distance, dict[str, torch.Tensor]]:
     """How far a probe is from the calibration, and the logits (1, V) of its first token."""
     name = f"the {probe.modality} probe {probe.prompt!r}"
-    inputs = loaded.inputs([probe_request(source, probe)])
+    inputs = loaded.inputs([probe_request(record.source, probe)])
     off, again, on = (loaded.answer(inputs, _TOKENS, steered=on) for on in (False, False, True))
     if not torch.equal(off.logits, again.logits):
         raise _FailedError(f"With steering off the logits of {name} do not repeat.")
-    _check_position(on, int(inputs["attention_mask"].sum()) - 1, probe, name)
-    seen = on.steered[0][0]
+    _check_positions(on, record, int(inputs["attention_mask"].sum()) - 1, probe, name)
+    seen = on.steered[0][-1]
     changed = not torch.equal(off.logits, on.logits)
     if (changed and seen.strength == 0) or (
         not changed and _matters(probe, seen.strength, tolerance)
     ):
         verb = "changes" if changed else "does not change"
-        raise _FailedError(f"A strength of {seen.strength:g} {verb} the logits of {name}.")
+        raise _FailedError(f"A strength of {_number(seen.strength)} {verb} the logits of {name}.")
     _check_strength(seen, probe, name)
     distance = _distance(seen, probe, tolerance, name)
     return distance, {REFERENCE: off.logits, STEERED: on.logits}
@@ -155,20 +158,27 @@ def probe_request(source: CalibrationSource, probe: Probe) -> Request:
     return Request(probe.prompt, (media[probe.stimulus],))
 
 
-def _check_position(on: Answers, end: int, probe: Probe, name: str) -> None:
-    where = [record.position for record in on.steered[0]]
-    if where != [end]:
-        raise _FailedError(f"Steering of {name} is at positions {where} instead of {end} alone.")
-    seen = on.steered[0][0].modality
+def _check_positions(
+    on: Answers, record: ArtefactRecord, end: int, probe: Probe, name: str
+) -> None:
+    """The end of the prompt, or with another policy the whole prompt, once in every layer."""
+    alone = record.rules.get("positions") == "turn_end"
+    where = sorted(steered.position for steered in on.steered[0])
+    wanted = [end] if alone else list(range(end + 1))
+    if where != sorted(wanted * len(record.layers)):
+        instead = f"{end} alone" if alone else f"0 to {end}"
+        raise _FailedError(f"Steering of {name} is at positions {where} instead of {instead}.")
+    seen = on.steered[0][-1].modality
     if seen != probe.modality:
         raise _FailedError(f"The checkpoint takes {name} for a {seen} request.")
 
 
 def _check_strength(seen: SteeredPosition, probe: Probe, name: str) -> None:
     wanted = probe.expected.strength
-    if probe.significant and wanted is not None and not seen.strength >= wanted / 2:  # NaN too
+    strength = math.nan if seen.strength is None else seen.strength
+    if probe.significant and wanted is not None and not strength >= wanted / 2:  # NaN too
         raise _FailedError(
-            f"Strength {seen.strength:.4g} of {name} is less than half of the calibrated "
+            f"Strength {_number(seen.strength)} of {name} is less than half of the calibrated "
             f"{wanted:.4g}."
         )
 
@@ -176,8 +186,8 @@ def _check_strength(seen: SteeredPosition, probe: Probe, name: str) -> None:
 def _distance(seen: SteeredPosition, probe: Probe, tolerance: float, name: str) -> _Distance:
     gate, strength = probe.expected.gate, probe.expected.strength
     off = _Distance(
-        0.0 if gate is None else abs(seen.gate - gate),
-        0.0 if strength is None else abs(seen.strength - strength),
+        _difference(seen.gate, gate),
+        _difference(seen.strength, strength),
     )
     distance = _Distance(off.gate / probe.gate_scale, off.strength / probe.strength_scale)
     # Where coordinates are large, rounding of the dtype excuses much; never an open gate seen shut.
@@ -185,7 +195,18 @@ def _distance(seen: SteeredPosition, probe: Probe, tolerance: float, name: str) 
     if not (near and all(part <= tolerance for part in distance)):  # NaN fails too
         wanted = [f"{value:.4g}" for value in (gate, strength) if value is not None]
         raise _FailedError(
-            f"Gate {seen.gate:.4g} and strength {seen.strength:.4g} of {name} are not the "
-            f"calibrated {' and '.join(wanted)}."
+            f"Gate {_number(seen.gate)} and strength {_number(seen.strength)} of {name} are not "
+            f"the calibrated {' and '.join(wanted)}."
         )
     return distance
+
+
+def _difference(seen: float | None, wanted: float | None) -> float:
+    """NaN, which fails every check, where a number that is expected is absent."""
+    if wanted is None:
+        return 0.0
+    return math.nan if seen is None else abs(seen - wanted)
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"

@@ -73,7 +73,7 @@ class Decision(Record):
     """Length of the change, residual-stream units."""
     position: int | None = None
     """Index of the last steered token in its row, padding not counted."""
-    shown: Modality | None = None
+    modality: Modality | None = None
     """The modality whose calibration was used."""
 
 

@@ -18,7 +18,7 @@ SCALES = {"gate_scale": 4 / 3, "strength_scale": 3200 / 3}
 
 
 def probe(modality, prompt, gate, strength, stimulus=None, **changes):
-    expected = Decision(active=strength > 0, gate=gate, strength=strength, shown=modality)
+    expected = Decision(active=strength > 0, gate=gate, strength=strength, modality=modality)
     fields = {"modality": modality, "prompt": prompt, "stimulus": stimulus, "expected": expected}
     return Probe(**fields, **{"significant": strength > 4, **SCALES, **changes})
 

@@ -83,7 +83,7 @@ def _probe(loaded, kind, prompt):
     loaded.model(**loaded.inputs([request]))
     (said,) = loaded.model.steering.last[0]
     strength = said.strength
-    expected = Decision(active=strength > 0, gate=said.gate, strength=strength, shown=kind)
+    expected = Decision(active=strength > 0, gate=said.gate, strength=strength, modality=kind)
     stimulus = None if kind == "text" else 0
     # R is 40, kappa 20, and the gate opens over 30.
     return Probe(modality=kind, prompt=prompt, stimulus=stimulus, expected=expected,
@@ -143,7 +143,7 @@ def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
     assert len(report.cells) == (10 if family == "qwen3_vl" else 8)
     lines = (directory / SAMPLES_NAME).read_bytes()
     results = [json.loads(line) for line in lines.split(b"\n")[:-1]]
-    assert all(r["decision"]["shown"] == r["modality"] for r in results if r["arm"] == "on")
+    assert all(r["decision"]["modality"] == r["modality"] for r in results if r["arm"] == "on")
     (directory / SAMPLES_NAME).unlink()
     runner.evaluate(directory, suite, options)
     assert (directory / SAMPLES_NAME).read_bytes() == lines

@@ -131,7 +131,7 @@ def calibration(modalities=("text", "image", "video"), **changes):
                 modality="text",
                 prompt="a probe",
                 stimulus=None,
-                expected=Decision(active=True, gate=0.8, strength=2.3, shown="text"),
+                expected=Decision(active=True, gate=0.8, strength=2.3, modality="text"),
                 strength_scale=8.1,
                 significant=True,
             )

@@ -135,7 +135,7 @@ def _probes(baseline: Measurements, strength: float) -> list[Probe]:
     """A few requests of every kind; all are pushed alike."""
     probes = []
     for group, both in baseline.validation.items():
-        expected = Decision(active=True, strength=strength, shown=group.modality)
+        expected = Decision(active=True, strength=strength, modality=group.modality)
         for request, stimulus in list(zip(both.requests, both.stimuli, strict=True))[:_PROBES]:
             probes.append(
                 Probe(

@@ -88,7 +88,7 @@ def probe(
         modality=modality,
         prompt=prompt,
         stimulus=stimulus,
-        expected=Decision(active=strength > 0, gate=gate, strength=strength, shown=modality),
+        expected=Decision(active=strength > 0, gate=gate, strength=strength, modality=modality),
         gate_scale=scale,
         strength_scale=record.separation * max(1.0, record.gain * scale),
         significant=strength > _SIGNIFICANT * record.separation,
