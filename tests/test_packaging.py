@@ -65,7 +65,7 @@ def test_the_wheel_holds_the_package_its_data_and_the_organism(wheel):
     assert any(name.endswith("model.safetensors") for name in organism)
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata == tracked | organism
-    for suffix in ("families/gemma3.json", "inputs/data/harmful.txt", "py.typed", "template.md.j2"):
+    for suffix in ("families/gemma3.json", "inputs/data/harmful.txt", "py.typed", "card.md.j2"):
         assert any(name.endswith(suffix) for name in tracked)
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
 

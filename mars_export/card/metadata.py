@@ -4,15 +4,13 @@ from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from mars_export.card.data import CardData
-from mars_export.card.results import cells_by_arm, label
-from mars_export.checkpoint.manifest import BaseModelSource
-from mars_export.evaluation.report import Cell, Report, undecided
+from mars_export.card.results import by_group, label
+from mars_export.checkpoint.manifest import BaseModelSource, Manifest
+from mars_export.evaluation.report import REFERENCE, STEERED, Cell, Report, undecided
 
 __all__ = ["TAGS", "front_matter"]
 
 TAGS: Final = (
-    "mars",
     "activation-steering",
     "refusal-steering",
     "pre-steered",
@@ -21,9 +19,15 @@ TAGS: Final = (
 )
 
 
-def front_matter(data: CardData) -> str:
-    """YAML between the `---` lines, without them."""
-    base = data.manifest.base
+def front_matter(manifest: Manifest, report: Report | None, name: str) -> str:
+    """YAML between the `---` lines, without them.
+
+    Args:
+        manifest: Record of the steered directory.
+        report: Its evaluation; the reference and the checkpoint become the card's `model-index`.
+        name: Name of the checkpoint.
+    """
+    base = manifest.base
     fields: dict[str, Any] = {
         "language": base.languages or None,
         "license": base.license,
@@ -32,11 +36,14 @@ def front_matter(data: CardData) -> str:
         "library_name": "transformers",
         "base_model": base.repo,
         "pipeline_tag": base.pipeline_tag,
-        "tags": list(TAGS),
+        "tags": [manifest.calibration.method, *TAGS],
         **_lineage(base),
     }
-    if data.report:
-        fields |= _evaluation(data.name, data.report, base.pipeline_tag)
+    if report is not None and not undecided(report.cells):
+        groups = by_group(report.cells).values()
+        cells = [arms[arm] for arms in groups for arm in (REFERENCE, STEERED) if arm in arms]
+        entries = [_entry(cell, report, base.pipeline_tag) for cell in cells]
+        fields |= {"model_name": name, "eval_results": entries}
     return ModelCardData(**fields).to_yaml()
 
 
@@ -51,16 +58,8 @@ def _lineage(base: BaseModelSource) -> dict[str, str]:
     return fields
 
 
-def _evaluation(name: str, report: Report, task: str) -> dict[str, Any]:
-    """`model-index` fields; nothing when the judge left too much undecided for a number."""
-    if undecided(report.cells):
-        return {}
-    cells = (cell for arms in cells_by_arm(report).values() for cell in arms.values())
-    return {"model_name": name, "eval_results": [_entry(cell, report, task) for cell in cells]}
-
-
 def _entry(cell: Cell, report: Report, task: str) -> EvalResult:
-    kind = label(cell.modality, cell.harmful)
+    kind = label(cell.harmful, cell.modality)
     return EvalResult(
         task_type=task,
         dataset_type=report.suite.name,

@@ -1,42 +1,33 @@
 """Render and write the card of a steered directory."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ValidationError
 
-from mars_export.card.consistency import lint_records
-from mars_export.card.data import CardData, card_data
-from mars_export.card.lint import lint_responses, lint_text
-from mars_export.card.markdown import FILTERS
-from mars_export.card.metadata import front_matter
-from mars_export.card.plots import PATHS, draw
-from mars_export.card.provenance import STEERING_FILE
-from mars_export.card.results import VERDICTS, label
-from mars_export.card.tables import breakdown
-from mars_export.card.utility import lines, open_losses
+from mars_export.card import figures
+from mars_export.card.consistency import check_records, check_responses
+from mars_export.card.data import STEERING_FILE, CardData
+from mars_export.card.results import VERDICTS, Tally, label
+from mars_export.card.snippets import CHECK
+from mars_export.card.text import FILTERS
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.errors import ExportError
+from mars_export.common.markdown import code, templates
+from mars_export.common.plotting import png
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
 from mars_export.evaluation.utility import UTILITY_NAME, Utility
-from mars_export.families.quantization import NONE, OWN, SCHEMES
-from mars_export.methods.mars.record import mars_record
 
 __all__ = ["CARD_NAME", "render", "write_card"]
 
 CARD_NAME: Final = "README.md"
+_PLOT: Final = re.compile(r"\]\((assets/[\w.-]+\.png)\)")
+"""How a card shows a plot."""
 
 _Record = TypeVar("_Record", bound=BaseModel)
-
-_SHOWN: Final = {"image": "a picture", "video": "a video"}
-_ORIGIN_WORDS: Final = {
-    "base": "base, unchanged",
-    "base-rewritten": "base, adapted",
-    "added": "added",
-}
 
 
 def write_card(directory: Path, repo_id: str | None = None) -> Path:
@@ -51,22 +42,24 @@ def write_card(directory: Path, repo_id: str | None = None) -> Path:
         Path of the card. Plots of an earlier card that this one has not are removed.
 
     Raises:
-        ExportError: if manifest or report cannot be read, a lint fails, or a file cannot be
-            written.
+        ExportError: if manifest or report cannot be read, they cannot carry a card, or a file
+            cannot be written.
     """
     manifest = Manifest.read(directory)
     report = _read(directory / REPORT_NAME, Report, "evaluate")
     utility = _read(directory / UTILITY_NAME, Utility, "measure utility of")
-    text = render(manifest, report, repo_id or directory.resolve().name, utility)
-    lint_responses(text, _responses(directory / SAMPLES_NAME))
-    drawn = draw(manifest, report)
+    data = _checked(manifest, report, repo_id or directory.resolve().name, utility)
+    text = _text(data)
+    check_responses(text, _responses(directory / SAMPLES_NAME))
+    images = {path: png(draw) for path, draw in data.plots.items()}
     card = directory / CARD_NAME
     try:
-        for path, png in drawn.items():
+        earlier = card.read_text("utf-8") if card.exists() else ""
+        for path, image in images.items():
             with replacing(directory / path) as temporary:
-                temporary.write_bytes(png)
+                temporary.write_bytes(image)
         write_atomically(card, text)
-        for path in set(PATHS) - set(drawn):
+        for path in set(_PLOT.findall(earlier)) - set(images):
             (directory / path).unlink(missing_ok=True)
     except OSError as error:
         raise ExportError(
@@ -90,66 +83,42 @@ def render(
         utility: What steering costs on utility benchmarks, if that was measured.
 
     Raises:
-        ExportError: if a lint fails.
+        ExportError: if the records cannot carry an honest card.
     """
-    lint_records(manifest, report, utility)
-    data = card_data(manifest, report, checkpoint, utility)
-    text = _environment().get_template("template.md.j2").render(_context(data))
-    lint_text(data, text)
-    return text
+    return _text(_checked(manifest, report, checkpoint, utility))
 
 
-def _context(data: CardData) -> dict[str, Any]:
-    quantization = data.manifest.calibration.source.quantization
-    direction = [t.name for t in data.manifest.tensors if t.name.endswith("direction")]
-    visual = [_SHOWN[m] for m in data.modalities if m != "text"]
-    return {
-        "data": data,
-        "manifest": data.manifest,
-        "source": data.manifest.calibration.source,
-        "record": mars_record(data.manifest.calibration),
-        "report": data.report,
-        "results": data.results,
-        "breakdown": breakdown(data.report) if data.report else None,
-        "utility_lines": lines(data.utility) if data.utility else (),
-        "open_losses": open_losses(data.utility) if data.utility else (),
-        "front_matter": front_matter(data),
-        "quantized": _quantized(quantization),
-        "kernels": SCHEMES[quantization].package if quantization in SCHEMES else "",
-        "figure": lambda name: next((p for p in data.figures if name in p), None),
-        "corrected": _correction(data.report),
-        "label": label,
-        "verdicts": VERDICTS,
-        "origin_words": _ORIGIN_WORDS,
-        "visual": f" shown as {' or '.join(visual)}" if visual else "",
-        "direction": direction[0] if direction else None,
-        "steering_file": STEERING_FILE,
-    }
+def _checked(
+    manifest: Manifest, report: Report | None, checkpoint: str | None, utility: Utility | None
+) -> CardData:
+    check_records(manifest, report, utility)
+    return CardData.of(manifest, report, checkpoint, utility)
 
 
-def _quantized(quantization: str) -> str:
-    """What follows the dtype: nothing, or the quantization that the gate was placed for."""
-    if quantization == NONE:
-        return ""
-    return ", stored quantized" if quantization == OWN else f", quantized (`{quantization}`)"
-
-
-def _correction(report: Report | None) -> str:
-    holm = report is not None and all(pair.p_holm is not None for pair in report.pairs)
-    return "corrected by Holm for" if holm else "not corrected for"
-
-
-def _environment() -> Environment:
-    # The output is Markdown, not HTML: foreign strings go through `code` and `cell` instead.
-    environment = Environment(
-        loader=PackageLoader("mars_export.card", "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+def _text(data: CardData) -> str:
+    environment = templates("mars_export.card")
+    environment.filters |= {**FILTERS, "ids": _ids}
+    return environment.get_template("card.md.j2").render(
+        data=data,
+        manifest=data.manifest,
+        source=data.source,
+        report=data.report,
+        results=data.results,
+        section=data.section,
+        figures=figures,
+        label=label,
+        verdicts=VERDICTS,
+        check=CHECK,
+        steering_file=STEERING_FILE,
     )
-    environment.filters |= FILTERS
-    return environment
+
+
+def _ids(tally: Tally) -> str:
+    """The ids in parentheses, or nothing."""
+    if not tally.ids:
+        return ""
+    more = f" and {tally.more} more" if tally.more else ""
+    return f" ({', '.join(map(code, tally.ids))}{more})"
 
 
 def _read(path: Path, record: type[_Record], do: str) -> _Record | None:

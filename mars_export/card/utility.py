@@ -1,15 +1,11 @@
-"""What a card says about utility: every metric paired, and which losses are not ruled out."""
+"""What a card says about utility: every metric paired, and the losses that are not ruled out."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
-from mars_export.card.numbers import minus, unbroken
+from mars_export.common.markdown import minus, unbroken
 from mars_export.evaluation.utility import Metric, Utility
 
-__all__ = ["UtilityLine", "lines", "open_losses", "problems"]
-
-_TOLERANCE: Final = 1e-6
+__all__ = ["UtilityLine", "utility_lines"]
 
 
 @dataclass(frozen=True)
@@ -27,36 +23,10 @@ class UtilityLine:
     """Whether a loss beyond the margin is ruled out."""
 
 
-def lines(utility: Utility) -> tuple[UtilityLine, ...]:
+def utility_lines(utility: Utility | None) -> tuple[UtilityLine, ...]:
     """Every metric of every task, as it is printed."""
-    return tuple(_line(task.task, m) for task in utility.tasks for m in task.metrics)
-
-
-def open_losses(utility: Utility) -> tuple[UtilityLine, ...]:
-    """Metrics for which a loss beyond the margin is measured or not ruled out."""
-    return tuple(line for line in lines(utility) if not line.ruled_out)
-
-
-def problems(utility: Utility) -> Iterator[str]:
-    """Numbers that do not follow from each other."""
-    for task in utility.tasks:
-        if not 0 <= max(task.refused_off, task.refused_on) <= task.n:
-            yield f"{task.task} has more refusals than samples; measure utility again"
-        for m in task.metrics:
-            if not _agrees(m):
-                yield (
-                    f"{m.name} of {task.task} does not follow from its means and interval; "
-                    "measure utility again"
-                )
-
-
-def _agrees(m: Metric) -> bool:
-    if m.n < 1 or m.margin <= 0 or abs(m.difference - (m.on - m.off)) > _TOLERANCE:
-        return False
-    if m.low is None or m.high is None:
-        return m.low is m.high is m.not_inferior is None
-    inside = m.low - _TOLERANCE <= m.difference <= m.high + _TOLERANCE
-    return inside and m.not_inferior == (m.low > -m.margin)
+    tasks = utility.tasks if utility else []
+    return tuple(_line(task.task, metric) for task in tasks for metric in task.metrics)
 
 
 def _line(task: str, m: Metric) -> UtilityLine:

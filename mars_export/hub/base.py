@@ -92,9 +92,9 @@ def _download(repo: str, revision: str | None) -> BaseDirectory:
             return _from_cache(api, repo, revision)
         files = [file.rfilename for file in info.siblings or []]
         require_weights(repo, files)
-        wanted = [escape(name) for name in _wanted(api, repo, info.sha, files)]
+        patterns = [escape(name) for name in _model_files(api, repo, info.sha, files)]
         # By the user's revision, so that the cache knows it when there is no network.
-        path = Path(api.snapshot_download(repo, revision=revision, allow_patterns=wanted))
+        path = Path(api.snapshot_download(repo, revision=revision, allow_patterns=patterns))
     if path.name != info.sha:
         raise ExportError(f"{repo} changed on the Hub during the download: run the command again")
     gated, private = info.gated or False, bool(info.private)
@@ -130,7 +130,7 @@ def _from_cache(api: HfApi, repo: str, revision: str | None) -> BaseDirectory:
     return BaseDirectory(path, repo, path.name, repo, card.gated, False, card)
 
 
-def _wanted(api: HfApi, repo: str, commit: str | None, files: list[str]) -> list[str]:
+def _model_files(api: HfApi, repo: str, commit: str | None, files: list[str]) -> list[str]:
     """Files that make up the model; some repositories hold the weights in several formats."""
     top = [file for file in files if "/" not in file or file.startswith(_TEMPLATES)]
     companions = [file for file in top if any(fnmatch(file, kind) for kind in _COMPANIONS)]

@@ -65,18 +65,18 @@ def prepare_commit(
 ) -> Commit:
     """Compare a directory with the repository it goes to and the one it came from."""
     paths = list(dict.fromkeys(published_files(directory, manifest)))
-    there = _files(api, destination.id, destination.sha, paths)
-    known = {entry.path: entry.sha256 for entry in manifest.files}
-    changed = [p for p in paths if not _same(directory / p, known.get(p), there.get(p))]
+    remote = _files(api, destination.id, destination.sha, paths)
+    digests = {entry.path: entry.sha256 for entry in manifest.files}
+    changed = [p for p in paths if not _same(directory / p, digests.get(p), remote.get(p))]
     copied = _copies(api, manifest, set(changed))
-    listed = {file.rfilename for file in destination.siblings or []}
+    names = {file.rfilename for file in destination.siblings or []}
     return Commit(
         directory,
         manifest.base.repo,
         manifest.base.revision,
         copied,
         uploaded=tuple(path for path in changed if path not in copied),
-        deleted=tuple(sorted(path for path in listed - set(paths) if _stale(path))),
+        deleted=tuple(sorted(path for path in names - set(paths) if _stale(path))),
     )
 
 
@@ -87,18 +87,18 @@ def _copies(api: HfApi, manifest: Manifest, changed: set[str]) -> dict[str, str]
         return {}
     sources = {entry.path: entry.base_path or entry.path for entry in entries}
     try:
-        there = _files(api, base.repo, base.revision, list(sources.values()))
+        remote = _files(api, base.repo, base.revision, list(sources.values()))
     except (RepositoryNotFoundError, RevisionNotFoundError):
         return {}
-    digests = {path: file.lfs.sha256 for path, file in there.items() if file.lfs and file.xet_hash}
+    digests = {path: file.lfs.sha256 for path, file in remote.items() if file.lfs and file.xet_hash}
     return {e.path: sources[e.path] for e in entries if digests.get(sources[e.path]) == e.sha256}
 
 
 def _files(
     api: HfApi, repo: str, revision: str | None, paths: Sequence[str]
 ) -> dict[str, RepoFile]:
-    found = api.get_paths_info(repo, list(paths), revision=revision)
-    return {file.path: file for file in found if isinstance(file, RepoFile)}
+    files = api.get_paths_info(repo, list(paths), revision=revision)
+    return {file.path: file for file in files if isinstance(file, RepoFile)}
 
 
 def _same(path: Path, sha256: str | None, remote: RepoFile | None) -> bool:

@@ -61,20 +61,20 @@ def license_of(model: str, card: BaseCard, override: str | None = None) -> Licen
     Raises:
         ExportError: if the license is unknown, or the user states another one than the card.
     """
-    stated = card.license
-    if stated is None and override is None:
+    own = card.license
+    if own is None and override is None:
         raise ExportError(
             f"the card of {model} names no license: look it up and state it, "
             "for example `--license apache-2.0`"
         )
-    if stated is None:
+    if own is None:
         return License(str(override).strip().lower())
-    if override is not None and override.strip().lower() != stated.id:
+    if override is not None and override.strip().lower() != own.id:
         raise ExportError(
-            f"{model} is under {stated.id}, which its steered checkpoint inherits: "
+            f"{model} is under {own.id}, which its steered checkpoint inherits: "
             f"leave out --license {override}"
         )
-    return stated
+    return own
 
 
 def _license(data: dict[str, Any]) -> License | None:
@@ -90,5 +90,5 @@ def _license(data: dict[str, Any]) -> License | None:
 def _languages(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     # YAML reads the code of Norwegian, `no`, as a boolean.
-    named = ["no" if item is False else item for item in values]
-    return tuple(item for item in named if isinstance(item, str))
+    codes = ["no" if item is False else item for item in values]
+    return tuple(item for item in codes if isinstance(item, str))

@@ -10,7 +10,7 @@ from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
-from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report
+from mars_export.evaluation.report import REFERENCE, REPORT_NAME, SAMPLES_NAME, STEERED, Report
 
 __all__ = ["UNLISTED", "published_files", "require_ready"]
 
@@ -24,7 +24,7 @@ def require_ready(directory: Path, tick: Tick | None = None) -> Manifest:
 
     Args:
         directory: Steered directory.
-        tick: Told how many bytes have been compared, and how many there are.
+        tick: Called with the bytes that have been compared, and all of them.
 
     Raises:
         ExportError: naming the first thing that is missing or wrong.
@@ -68,5 +68,5 @@ def _require_evaluated(directory: Path) -> None:
     if not report.self_check.active:
         raise ExportError(f"{directory}: steering is not active: {report.self_check.detail}")
     arms = {cell.arm for cell in report.cells}
-    if arms != {"off", "on"} or not (directory / SAMPLES_NAME).is_file():
+    if not {REFERENCE, STEERED} <= arms or not (directory / SAMPLES_NAME).is_file():
         raise ExportError(f"{directory}: the evaluation is incomplete: run `mars-export` again")

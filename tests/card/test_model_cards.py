@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mars_export.card.plots import planned
+from mars_export.card.data import CardData
 from mars_export.card.render import render
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.report import REPORT_NAME, Report
@@ -23,4 +23,6 @@ def test_cards_are_up_to_date(folder):
     manifest = Manifest.read(folder)
     report = Report.model_validate_json((folder / REPORT_NAME).read_bytes())
     assert (folder / "README.md").read_text("utf-8") == render(manifest, report, folder.name)
-    assert [path for path in planned(manifest, report) if not (folder / path).is_file()] == []
+    assert [
+        path for path in CardData.of(manifest, report).plots if not (folder / path).is_file()
+    ] == []

@@ -5,10 +5,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mars_export.card.plots import GATES, LAYERS, PATHS, PLANE, REFUSAL, SEPARATION, draw, planned
+from mars_export.card.data import CardData
+from mars_export.card.figures import GATES, PLANE, REFUSAL
+from mars_export.common.plotting import png
+from mars_export.methods.mars.card import SCORES, SEPARATION
 from support import records
 
 MANIFEST, REPORT = records.manifest(), records.report()
+PATHS = (REFUSAL, PLANE, GATES, SCORES, SEPARATION)
+
+
+def planned(manifest, report):
+    return tuple(CardData.of(manifest, report).plots)
+
+
+def draw(manifest, report):
+    return {path: png(plot) for path, plot in CardData.of(manifest, report).plots.items()}
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +30,9 @@ def drawn():
 
 def test_what_is_drawn(drawn):
     assert set(drawn) == set(PATHS) == set(planned(MANIFEST, REPORT))
-    assert planned(MANIFEST, None) == (LAYERS, SEPARATION)
-    assert planned(MANIFEST, records.report(gates={})) == (REFUSAL, PLANE, LAYERS, SEPARATION)
-    assert planned(MANIFEST, records.report(unknown=3)) == (LAYERS, SEPARATION, GATES)
+    assert planned(MANIFEST, None) == (SCORES, SEPARATION)
+    assert planned(MANIFEST, records.report(gates={})) == (REFUSAL, PLANE, SCORES, SEPARATION)
+    assert planned(MANIFEST, records.report(unknown=3)) == (GATES, SCORES, SEPARATION)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -59,4 +71,4 @@ def test_records_with_little_in_them_still_draw():
     record = records.calibration(("text", "image"), projections=[], scores=scores)
     closed = {"harmful text": [0.0, 0.0], "harmless text": []}
     few = draw(records.manifest(calibration=record), records.report(gates={"on": closed}))
-    assert set(few) == {REFUSAL, PLANE, LAYERS, GATES}
+    assert set(few) == {REFUSAL, PLANE, SCORES, GATES}

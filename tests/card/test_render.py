@@ -2,17 +2,14 @@ import json
 import re
 import subprocess
 import sys
-from functools import cache
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from mars_export.card.plots import draw
 from mars_export.card.render import render, write_card
-from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.report import Corrected, HarmPair, JudgeError, Overlap, Report
+from mars_export.evaluation.report import Corrected, JudgeError, Overlap
 from support import records
 
 SECTIONS = [
@@ -52,19 +49,10 @@ def table(text, first_header):
     return rows
 
 
-@cache
-def drawn_once(manifest_json, report_json):
-    """Plots are costly and tested elsewhere; the same records give the same bytes."""
-    report = Report.model_validate_json(report_json) if report_json else None
-    return draw(Manifest.model_validate_json(manifest_json), report)
-
-
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "mars_export.card.render.draw",
-        lambda m, r: drawn_once(m.model_dump_json(), r and r.model_dump_json()),
-    )
+    # Plots are costly and tested elsewhere.
+    monkeypatch.setattr("mars_export.card.render.png", lambda draw: b"png")
     folder = tmp_path / "tiny-vl-MARS"
     (folder / "evaluation").mkdir(parents=True)
     (folder / "steering_manifest.json").write_text(records.manifest().model_dump_json())
@@ -116,9 +104,9 @@ def test_regressions_stand_before_the_table_and_are_named():
 def test_only_supported_changes_are_called_better_or_worse():
     worse = {**records.OUTCOMES, (False, "image"): (0, 30, 0, 90)}
     text = render(records.manifest(), records.report(worse))
-    assert "- **Worse** with steering on: harmless image\n" in text
-    assert "- **Better** with steering on: harmful image, harmful video\n" in text
-    assert "- **No clear change** with steering on: harmful text, harmless text, " in text
+    assert "- **Worse**: harmless image\n" in text
+    assert "- **Better**: harmful image, harmful video\n" in text
+    assert "- **No clear change**: harmful text, harmless text, " in text
 
 
 def test_the_front_matter_is_valid_and_measured():
@@ -245,8 +233,8 @@ def test_a_missed_goal_is_said_plainly(reached, goal, shown, missed):
 def test_positions_and_routes_are_those_of_the_runtime():
     text = render(records.manifest(), records.report())
     position = dict(row[:2] for row in table(text, "quantity"))["position"]
-    assert position.startswith("the tokens that end an assistant header of the chat template, and")
-    assert "inside `generate()` also the last prompt token" in position
+    assert position.startswith("the last token of each assistant header of the chat template and")
+    assert "inside `generate()`, the last prompt token" in position
     routes = dict(row[:2] for row in table(text, "route"))
     assert routes["any class given another model's `config=`"].startswith("**not steered**")
     raising = [route for route, what in routes.items() if what == "raises an error"]
@@ -256,7 +244,7 @@ def test_positions_and_routes_are_those_of_the_runtime():
 
 def test_an_unknown_method_is_an_error():
     record = records.calibration().model_copy(update={"method": "nonsense"})
-    with pytest.raises(ExportError, match="`nonsense` has no description"):
+    with pytest.raises(ExportError, match="no steering method 'nonsense'"):
         render(records.manifest(calibration=record), None)
 
 
@@ -303,23 +291,23 @@ def test_plots_of_an_earlier_report_go(directory):
 
 
 def test_a_broken_report_is_not_a_missing_one(directory):
-    (directory / "evaluation/report.json").write_text('{"schema_version": 1}')
+    (directory / "evaluation/report.json").write_text('{"schema_version": 2}')
     with pytest.raises(ExportError, match="evaluate the directory again"):
         write_card(directory)
 
 
-def test_a_failing_lint_leaves_the_old_card(directory):
+def test_records_that_carry_no_card_leave_the_old_card(directory):
     card = write_card(directory)
     before = card.read_bytes()
     spoilt = records.report(steering_sha256=records.sha("another"))
     (directory / "evaluation/report.json").write_text(spoilt.model_dump_json())
-    with pytest.raises(ExportError, match="same-checkpoint"):
+    with pytest.raises(ExportError, match="other steering tensors"):
         write_card(directory)
     assert card.read_bytes() == before
 
 
 def test_no_response_is_quoted(directory):
-    quoted = "one decoder layer's output h is read along that direction r"
+    quoted = "the output h of one decoder layer is projected onto r"
     sample = {
         "id": "x", "modality": "text", "harmful": True, "arm": "off", "verdict": "answer",
         "response": quoted,
@@ -328,7 +316,7 @@ def test_no_response_is_quoted(directory):
     samples.write_text(json.dumps(sample | {"response": "Sure, here is how it is done."}) + "\n")
     write_card(directory)
     samples.write_text(json.dumps(sample) + "\n")
-    with pytest.raises(ExportError, match="no-responses"):
+    with pytest.raises(ExportError, match="would quote a response"):
         write_card(directory)
 
 
@@ -351,27 +339,8 @@ def test_rendering_needs_no_torch(directory):
     assert (done.stderr.strip(), (directory / "README.md").exists()) == ("", True)
 
 
-def with_harm(count, unknown=0):
-    """The report of a judge that looks at harm: as many harmful answers as `count` before."""
-    report = records.report()
-    cells = [
-        c.model_copy(update={
-            "harm": records.rate((count if c.arm == "off" else 0) + unknown, c.refused.n),
-            "harm_unknown": records.rate(unknown, c.refused.n),
-        })
-        for c in report.cells
-    ]  # fmt: skip
-    pairs = [
-        HarmPair(arm=p.arm, modality=p.modality, harmful=p.harmful, n=p.n, newly_harmful=0,
-                 no_longer_harmful=count, difference=-count / p.n, low=-0.5, high=0,
-                 p_value=0.002, p_holm=0.012)
-        for p in report.pairs
-    ]  # fmt: skip
-    return records.report(cells=cells, harm_pairs=pairs)
-
-
 def test_harm_is_shown_beside_style():
-    report = with_harm(10).model_copy(update={"kappa_with_rules": 0.914})
+    report = records.with_harm(10).model_copy(update={"kappa_with_rules": 0.914})
     text = render(records.manifest(), report)
     assert "| judge against the rules | kappa 0.91 on what is a refusal |" in text
     assert "**Responses judged harmful**" in text
@@ -382,17 +351,10 @@ def test_harm_is_shown_beside_style():
 
 
 def test_open_harm_forbids_a_headline():
-    text = render(records.manifest(), with_harm(10, unknown=2))
+    text = render(records.manifest(), records.with_harm(10, unknown=2))
     assert "**No headline number.** The judge could not decide 2 of 120 harmful text" in text
     assert "**Responses judged harmful**" not in text
     assert "model-index" not in text
-
-
-def test_harm_that_does_not_follow_from_its_counts_carries_no_card():
-    report = with_harm(10)
-    wrong = [p.model_copy(update={"newly_harmful": 3}) for p in report.harm_pairs]
-    with pytest.raises(ExportError, match="lint `harm`"):
-        render(records.manifest(), report.model_copy(update={"harm_pairs": wrong}))
 
 
 def test_corrected_p_values_decide():

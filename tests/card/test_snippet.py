@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mars_export.card.render import write_card
-from mars_export.card.snippet import loading_snippet
+from mars_export.card.snippets import loading
 from mars_export.checkpoint.writer import write_checkpoint
 from support import planted, tiny
 
@@ -53,13 +53,13 @@ def test_the_cards_python_runs_shows_steering_and_notices_when_it_is_off(steered
     )  # fmt: skip
     before, switched, after = done.stdout.partition("switched")
     assert switched, done.stderr
-    assert re.search(r"position \d+, image, gate \d+\.\d\d, push [1-9]", before)
+    assert re.search(r"position=\d+, modality='image', gate=\d+\.\d+, strength=[1-9]", before)
     assert after.strip() == ""
     assert "AssertionError: steering is switched off" in done.stderr
 
 
 def test_a_text_family_is_shown_text_only():
-    code = loading_snippet("org/name", ["text"])
+    code = loading("org/name", ["text"])
     compile(code, "card", "exec")
     assert "PIL" not in code
     assert '"image"' not in code

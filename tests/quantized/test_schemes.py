@@ -5,8 +5,7 @@ from typing import get_args
 
 import pytest
 
-from mars_export.card.reproduce import command
-from mars_export.card.snippet import loading_snippet
+from mars_export.card.snippets import command, loading
 from mars_export.checkpoint.config import steered_config
 from mars_export.checkpoint.tensors import steering_tensors
 from mars_export.common.errors import ExportError
@@ -35,7 +34,7 @@ def test_every_scheme_is_an_option():
 def test_the_code_of_a_card_is_the_configuration_that_is_built(name, dtype):
     for package in ("bitsandbytes", "torchao"):
         pytest.importorskip(package)
-    code = loading_snippet("x", ["text", "image"], dtype, name)
+    code = loading("x", ["text", "image"], dtype, name)
     names = {}
     imports = [line for line in code.splitlines() if line.startswith("from ")]
     exec("\n".join(imports), names)
@@ -50,7 +49,7 @@ def test_the_code_of_a_card_is_the_configuration_that_is_built(name, dtype):
 
 
 def test_an_unquantized_card_names_no_scheme():
-    assert "quantization" not in loading_snippet("x", ["text", "image"], "bfloat16")
+    assert "quantization" not in loading("x", ["text", "image"], "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -136,5 +135,5 @@ def test_the_checkpoint_says_what_it_was_calibrated_for(name, stated):
 def test_the_command_of_a_card_names_the_scheme():
     for name, named in ((NONE, False), (OWN, False), ("bnb-4bit", True)):
         record = records.calibration(quantization=name)
-        text = command(records.manifest(calibration=record), None, "out")
+        text = command(records.manifest(calibration=record), None, (), "out")
         assert (f"--quantization {name}" in text) == named

@@ -9,11 +9,18 @@ from scipy.stats import binomtest
 from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
 from mars_export.evaluation.report import (
     ArmSource,
+    AttackResult,
+    CategoryCount,
     Cell,
+    Comparison,
+    Externalities,
+    Externality,
+    HarmPair,
     Pair,
     Rate,
     Report,
     SelfCheck,
+    SuiteResult,
     SuiteSource,
 )
 from mars_export.evaluation.utility import Metric, TaskUtility, Utility
@@ -213,14 +220,14 @@ def cell(modality, harmful, arm, refused, n, unknown=0):
     )
 
 
-def pair(modality, harmful, outcome):
+def pair(modality, harmful, outcome, arm="on"):
     both, gained, lost, neither = outcome
     n, discordant = both + gained + lost + neither, gained + lost
     difference = (gained - lost) / n
     # Wald with half an event added: near enough to Newcombe's interval for a fixture.
     width = 1.96 * math.sqrt(max(discordant + 1 - n * difference**2, 0.5)) / n
     return Pair(
-        arm="on",
+        arm=arm,
         modality=modality,
         harmful=harmful,
         n=n,
@@ -247,14 +254,29 @@ def gates(outcomes):
     }
 
 
-def report(outcomes=OUTCOMES, unknown=0, **changes):
-    cells, pairs = [], []
-    for (harmful, modality), outcome in outcomes.items():
-        both, gained, lost, _ = outcome
-        n = sum(outcome)
-        cells.append(cell(modality, harmful, "off", both + lost, n))
-        cells.append(cell(modality, harmful, "on", both + gained, n, unknown))
-        pairs.append(pair(modality, harmful, outcome))
+def arm(name, title, steered=False):
+    return ArmSource(name=name, title=title, steered=steered, steering_sha256=sha("steering"))
+
+
+def report(outcomes=OUTCOMES, unknown=0, others=None, **changes):
+    """An evaluation.
+
+    Args:
+        outcomes: Of steering on against off.
+        unknown: Responses of each kind that the judge leaves open with steering on.
+        others: Further arms, by name, with their outcomes against off.
+        changes: Fields to replace.
+    """
+    arms = {"on": outcomes, **(others or {})}
+    cells = [
+        cell(modality, harmful, "off", both + lost, both + gained + lost + neither)
+        for (harmful, modality), (both, gained, lost, neither) in outcomes.items()
+    ]
+    for name, results in arms.items():
+        cells += [
+            cell(m, h, name, r[0] + r[1], sum(r), unknown if name == "on" else 0)
+            for (h, m), r in results.items()
+        ]
     values = {
         "created": "2026-03-01T10:05:00+00:00",
         "steering_sha256": sha("steering"),
@@ -262,6 +284,11 @@ def report(outcomes=OUTCOMES, unknown=0, **changes):
             active=True,
             detail="12 probes at the calibrated gate, largest error 0.003",
         ),
+        "arms": [
+            arm("off", "steering off"),
+            arm("on", "steering on", steered=True),
+            *(arm(name, f"arm {name}") for name in others or {}),
+        ],
         "suite": SuiteSource(name="organism-topics", sha256=sha("suite"), samples=720),
         "judge": "rules-1",
         "decoding": {"do_sample": False, "max_new_tokens": 24, "batch_size": 16},
@@ -269,22 +296,89 @@ def report(outcomes=OUTCOMES, unknown=0, **changes):
         "device": "cpu",
         "versions": {k: v for k, v in VERSIONS.items() if k != "safetensors"},
         "cells": cells,
-        "pairs": pairs,
-        "arms": [
-            ArmSource(
-                name=name,
-                title=f"steering {name}",
-                steered=name == "on",
-                steering_sha256=sha("steering"),
-            )
-            for name in ("off", "on")
+        "pairs": [
+            pair(m, h, result, name)
+            for name, results in arms.items()
+            for (h, m), result in results.items()
         ],
-        "regressions": {"on": ids("lost", True, 2, outcomes)},
-        "newly_refused": {"on": ids("gained", False, 1, outcomes)},
+        "regressions": {name: ids("lost", True, 2, results) for name, results in arms.items()},
+        "newly_refused": {name: ids("gained", False, 1, results) for name, results in arms.items()},
         "gates": {"on": gates(outcomes)},
         "seconds": 88.4,
     }
     return Report(**values | changes)
+
+
+def with_harm(count, unknown=0):
+    """The report of a judge that looks at harm: `count` answers of each kind are harmful off."""
+    plain = report()
+    cells = [
+        c.model_copy(update={
+            "harm": rate((count if c.arm == "off" else 0) + unknown, c.refused.n),
+            "harm_unknown": rate(unknown, c.refused.n),
+        })
+        for c in plain.cells
+    ]  # fmt: skip
+    pairs = [
+        HarmPair(arm="on", modality=p.modality, harmful=p.harmful, n=p.n, newly_harmful=0,
+                 no_longer_harmful=count, difference=-count / p.n, low=-0.5, high=0,
+                 p_value=0.002, p_holm=0.012)
+        for p in plain.pairs
+    ]  # fmt: skip
+    return report(cells=cells, harm_pairs=pairs)
+
+
+def attack(**changes):
+    off = cell("text", True, "off", 60, 120, **changes)
+    return AttackResult(
+        attack="prefill",
+        about="the answer begins with `Sure`",
+        draws=1,
+        cells=[off, cell("text", True, "on", 40, 120)],
+        pairs=[pair("text", True, (38, 2, 22, 58))],
+        against_plain=[],
+        regressions={"on": [f"r{i}@prefill" for i in range(22)]},
+    )
+
+
+def categories():
+    return [
+        CategoryCount(
+            category=name, modality="text", harmful=True, n=n, refused={"off": 3, "on": 5},
+            newly_refused={"on": 2}, newly_answered={"on": 0},
+        )
+        for name, n in (("fraud | theft", 6), ("weapons", 40))
+    ]  # fmt: skip
+
+
+def full_report(**changes):
+    """Two suites, one with categories; an attack, a control, a group that got worse."""
+    plain = report()
+    source = plain.suite.model_copy(update={"name": "one", "origin": "known:one"})
+    suites = [
+        SuiteResult(source=source, cells=plain.cells, pairs=plain.pairs, categories=categories()),
+        SuiteResult(
+            source=source.model_copy(update={"name": "two"}),
+            cells=[c for c in plain.cells if (c.harmful, c.modality) == (True, "text")],
+            pairs=plain.pairs[:1], categories=[],
+        ),
+    ]  # fmt: skip
+    comparison = Comparison(
+        first="text", second="noise", arm="on", modality="text", harmful=False, n=40,
+        refused_first=1, refused_second=9, only_first=0, only_second=8, difference=0.2, low=0.1,
+        high=0.3, p_value=0.0078,
+    )  # fmt: skip
+    raised = Externality(
+        arm="on", suite="one", category="a|b", modality="text", harmful=True, variant="prefill",
+        n=60, newly_answered=22, newly_refused=2, difference=-0.33, low=-0.5, high=-0.1,
+        p_value=0.00004,
+    )  # fmt: skip
+    values = {
+        "suites": suites, "attacks": [attack()], "controls": [comparison],
+        "attack_regressions": attack().regressions, "skipped": {"system": "left out"},
+        "externalities": {"on": Externalities(checked=9, raised=[raised])},
+    }  # fmt: skip
+    return report(**{**values, **changes})
 
 
 def utility(steering=None, **changes):

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mars_export.methods.base import Artefact, Difference, Method, MethodOptions
+from mars_export.methods.base import (
+    Artefact,
+    ArtefactRecord,
+    Difference,
+    Method,
+    MethodOptions,
+    MethodSection,
+)
 from mars_export.methods.mars.record import MarsOptions, MarsRecord
 
 if TYPE_CHECKING:
@@ -29,6 +36,11 @@ class _Mars(Method):
 
         assert isinstance(options, MarsOptions)
         return calibrate(data, options)
+
+    def card(self, artefact: ArtefactRecord) -> MethodSection:
+        from mars_export.methods.mars.card import section
+
+        return section(artefact)
 
     def options_like(self, rules: Mapping[str, Any]) -> MethodOptions:
         return MarsOptions(layer=rules["layers"][0])

@@ -2,12 +2,17 @@
 
 import shlex
 
+from mars_export.card.data import CardData
 from mars_export.card.render import render
-from mars_export.card.reproduce import command, needs
+from mars_export.card.snippets import needs
 from mars_export.checkpoint.manifest import Derivation
 from mars_export.evaluation.report import AttackResult, SuiteResult
-from mars_export.pipeline.settings import Settings
+from mars_export.pipeline.settings import Settings, sections
 from support import records
+
+
+def command(manifest, report, output):
+    return CardData.of(manifest, report, output).command
 
 
 def prompts(harmful, harmless):
@@ -57,7 +62,8 @@ def test_everything_of_ones_own():
         "--max-new-tokens": "24",
         "--output": "out",
     }
-    assert {flag[2:].replace("-", "_") for flag in found} <= set(Settings.model_fields)
+    names = {name for fields in sections(Settings).values() for name in fields}
+    assert {flag[2:].replace("-", "_") for flag in found} <= names
     text = render(manifest, report)
     assert "the directory `my-model`, the prompt file `my bad.txt`, " in text
     assert "the suite `organism-topics` in place of FILE:" in text

@@ -1,37 +1,22 @@
-"""How a card writes measured numbers, so that none can appear without its n and interval."""
+"""How a card writes measured numbers: a rate never appears without its n and interval."""
 
 import math
-import re
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from scipy.stats import binomtest
+from mars_export.common.markdown import DASH, minus, unbroken
+from mars_export.evaluation.report import Corrected, PairedTest, Rate
 
-from mars_export.evaluation.report import Pair, Rate
-
-__all__ = ["MINIMUM_N", "RATE", "change", "minus", "p_text", "rate", "unbroken", "wilson"]
+__all__ = ["FILTERS", "MINIMUM_N", "change", "flips", "p_text", "proportion", "rate"]
 
 MINIMUM_N: Final = 20
 """Below this many requests a card shows counts only: a percentage would feign precision."""
 
-RATE: Final = re.compile(
-    r"(?P<count>\d+)/(?P<n>\d+) · "
-    r"(?:at\s(?:most|least)\s[\d.]+\s%|(?P<percent>[\d.]+)\s%\s\[[\d.]+,\s[\d.]+\])"
-)
-"""The only form in which a card may write a rate: what `rate` returns for n >= MINIMUM_N."""
 
-
-def wilson(count: int, n: int) -> Rate:
-    """Rate of `count` of `n` with its Wilson 95 % score interval (Wilson 1927), proportions 0 to 1.
-
-    Raises:
-        ValueError: if n is 0 or count is not between 0 and n.
-    """
-    interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
-    return Rate(count=count, n=n, rate=count / n, low=interval.low, high=interval.high)
-
-
-def rate(value: Rate) -> str:
+def rate(value: Rate | None) -> str:
     """`x/n · p % [low, high]`; no event or only events give the bound, not 0 % or 100 %."""
+    if value is None:
+        return DASH
     head = f"{value.count}/{value.n}"
     if value.n < MINIMUM_N:
         return head
@@ -45,17 +30,22 @@ def rate(value: Rate) -> str:
     return f"{head} · " + unbroken(f"{100 * value.rate:.{digits}f} % {interval}")
 
 
-def change(pair: Pair) -> str:
-    """Paired difference of the refusal rates, on minus off, in percentage points [low, high]."""
+def change(pair: PairedTest, net: int) -> str:
+    """Paired difference from the reference in percentage points [low, high].
+
+    Args:
+        pair: The test.
+        net: Requests gained minus lost; all that is printed of few requests.
+    """
     if pair.n < MINIMUM_N:
-        return minus(f"{pair.newly_refused - pair.newly_answered:+d} of {pair.n}")
+        return minus(f"{net:+d} of {pair.n}")
     middle, low, high = (_points(x) for x in (pair.difference, pair.low, pair.high))
     return unbroken(f"{middle} [{low}, {high}]")
 
 
-def minus(text: str) -> str:
-    """The same with a true minus sign."""
-    return text.replace("-", "\N{MINUS SIGN}")
+def flips(gained: int, lost: int) -> str:
+    """Requests that gained and lost a property."""
+    return minus(f"+{gained}&nbsp;-{lost}")
 
 
 def p_text(p: float) -> str:
@@ -63,13 +53,19 @@ def p_text(p: float) -> str:
     return unbroken("< 0.001") if p < 0.001 else f"{p:.3f}"
 
 
-def unbroken(text: str) -> str:
-    """The same with no-break spaces, so that a narrow table column cannot tear a number apart."""
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+def proportion(value: Rate | Corrected | None) -> str:
+    """A share from 0 to 1 with its interval; a dash for None."""
+    if value is None:
+        return DASH
+    return unbroken(f"{value.rate:.2f} [{value.low:.2f}, {value.high:.2f}]")
 
 
-def _points(proportion: float) -> str:
-    rounded = round(100 * proportion, 1)
+FILTERS: Final[dict[str, Callable[..., Any]]] = {"p_text": p_text, "proportion": proportion}
+"""Filters of the card's template beside those of every Markdown template."""
+
+
+def _points(share: float) -> str:
+    rounded = round(100 * share, 1)
     return minus(f"{rounded:+.1f}") if rounded else "0.0"
 
 

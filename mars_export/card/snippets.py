@@ -1,0 +1,202 @@
+"""What a card gives to copy: Python that loads the checkpoint, and the command that makes it."""
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.common.markdown import code
+from mars_export.common.vocabulary import Modality, auto_class
+from mars_export.evaluation.report import Report, SuiteSource
+from mars_export.families.quantization import NONE, SCHEMES
+from mars_export.methods import METHODS
+
+__all__ = ["CHECK", "command", "loading", "needs"]
+
+_PACKAGED: Final = "mars-export/"
+"""Start of the names of prompts and suites that ship with the package."""
+
+_ENDPOINT: Final = "endpoint/"
+"""Start of the names of judges behind an address."""
+
+_LABELS: Final = ("harmful", "harmless")
+
+CHECK: Final = """\
+assert model.steering.enabled, "steering is switched off"
+for row in model.steering.last:  # one row per request of the last generate() or forward()
+    assert row, "this request was not steered: do not rely on this copy"
+    print(f"{len(row)} steered positions, the last: {row[-1]}")
+"""
+"""Continues the loading snippet and prints what steering did to its request."""
+
+_LOAD: Final = """\
+{imports}
+
+CHECKPOINT = {checkpoint}  # this directory, or its repository on the Hub
+
+processor = AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=True)
+{model}
+
+{content}
+messages = [{{"role": "user", "content": content}}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+).to(model.device)
+output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+
+_IMAGE: Final = """\
+image = Image.new("RGB", (224, 224), "steelblue")  # put your picture here
+content = [{"type": "image", "image": image}, {"type": "text", "text": "What is shown here?"}]"""
+
+_TEXT: Final = 'content = "What is the capital of France?"'
+
+_PLAIN: Final = "model = {auto}.from_pretrained(CHECKPOINT, trust_remote_code=True)"
+
+_QUANTIZED: Final = """\
+model = {auto}.from_pretrained(
+    CHECKPOINT,
+    trust_remote_code=True,
+    dtype="{dtype}",
+    quantization_config={config},  # as calibrated
+)"""
+
+
+def loading(
+    checkpoint: str,
+    modalities: Iterable[Modality],
+    dtype: str = "auto",
+    quantization: str = NONE,
+) -> str:
+    """Python that loads a steered checkpoint and answers one request; needs no download but it.
+
+    Args:
+        checkpoint: Hub repository or directory, as `from_pretrained` takes it.
+        modalities: What the checkpoint takes; with `image` the request holds a picture made by PIL.
+        dtype: Name of the torch dtype that it was calibrated in; stated where it is quantized.
+        quantization: What it was calibrated for.
+    """
+    modalities = set(modalities)
+    auto = auto_class(modalities)
+    imports = f"from transformers import {auto}, AutoProcessor"
+    model = _PLAIN.format(auto=auto)
+    scheme = SCHEMES.get(quantization)
+    if scheme is not None:
+        imports = f"{scheme.imports}{imports}, {scheme.config}"
+        model = _QUANTIZED.format(auto=auto, dtype=dtype, config=scheme.code(dtype))
+    image = "image" in modalities
+    return _LOAD.format(
+        model=model,
+        checkpoint=json.dumps(checkpoint),
+        imports=f"from PIL import Image\n{imports}" if image else imports,
+        content=_IMAGE if image else _TEXT,
+    )
+
+
+def command(
+    manifest: Manifest, report: Report | None, options: Iterable[tuple[str, str]], output: str
+) -> str:
+    """The `mars-export` call, one option a line; every recorded setting is spelled out.
+
+    Args:
+        manifest: Record of the steered directory.
+        report: Its evaluation, which knows the suite; None if there is none.
+        options: Flags of the method, as its `MethodSection` has them.
+        output: Name of the directory to make.
+    """
+    base = manifest.base
+    source = ("recalibrate" if base.derived_from else "--model", base.repo or base.name)
+    pairs = (source, *_calibration(manifest, options), *_evaluation(manifest, report))
+    lines = [f"{flag} {shlex.quote(value)}" if value else flag for flag, value in pairs]
+    lines.append(f"--output {shlex.quote(output)}")
+    if manifest.family_inspected:
+        lines.append("--allow-unknown-family")
+    return "mars-export " + " \\\n  ".join(lines)
+
+
+def needs(manifest: Manifest, report: Report | None) -> tuple[str, ...]:
+    """What the command takes from the reader's disk, as Markdown in the order of use."""
+    base = manifest.base
+    items = [f"the directory {code(base.name)}"] if base.repo is None else []
+    items += [f"the prompt file {code(name)}" for name in _prompt_files(manifest).values()]
+    if report is not None and any("FILE" in name for name in _suites(manifest, report)):
+        items.append(f"the suite {code(report.suite.name)} in place of FILE")
+    if report is not None and report.judge.startswith(_ENDPOINT):
+        items.append(f"the judge {code(report.judge)} in place of URL")
+    return tuple(items)
+
+
+def _calibration(
+    manifest: Manifest, options: Iterable[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    base, source = manifest.base, manifest.calibration.source
+    if base.revision is not None:
+        yield "--revision", base.revision
+    if base.repo is None:
+        yield "--license", base.license
+    if manifest.calibration.method != METHODS[0].name:
+        yield "--method", manifest.calibration.method
+    yield "--dtype", source.dtype
+    if source.quantization in SCHEMES:
+        yield "--quantization", source.quantization
+    yield "--seed", str(source.seed)
+    yield from options
+    for label, name in _prompt_files(manifest).items():
+        yield f"--{label}", name
+
+
+def _evaluation(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, str]]:
+    if report is None:
+        return
+    for name in _suites(manifest, report):
+        yield "--suite", name
+    yield from _judge(report.judge)
+    for name in ("controls", "attacks"):
+        if getattr(report, name):
+            yield f"--{name}", ""
+    if "max_new_tokens" in report.decoding:
+        yield "--max-new-tokens", str(report.decoding["max_new_tokens"])
+
+
+def _judge(name: str) -> Iterator[tuple[str, str]]:
+    """The option that names the judge, from a name such as `qwen3guard/org/model@commit, ...`."""
+    kind, _, rest = name.partition("/")
+    if name.startswith(_ENDPOINT):
+        yield "--judge", "URL"
+    elif "@" in rest:
+        yield "--judge", f"{kind}:{rest.partition('@')[0]}"
+
+
+def _prompt_files(manifest: Manifest) -> dict[str, str]:
+    """Names of the user's prompt files by label; none for prompts of the package or the base."""
+    names = {label: manifest.calibration.source.prompts[label].name for label in _LABELS}
+    if any(_is_default(name, label) for label, name in names.items()):
+        return {}
+    return names
+
+
+def _is_default(name: str, label: str) -> bool:
+    return name.startswith(_PACKAGED) or name == f"suite.jsonl ({label})"
+
+
+def _suites(manifest: Manifest, report: Report) -> list[str]:
+    """The values of `--suite`; none where the suite is the default."""
+    sources = [suite.source for suite in report.suites] or [report.suite]
+    alone = len(sources) == 1
+    bundled = manifest.base.repo is None and report.suite.name == manifest.base.name
+    if alone and (bundled or report.suite.name.startswith(_PACKAGED)):
+        return []
+    return [_suite(source, alone) for source in sources]
+
+
+def _suite(source: SuiteSource, alone: bool) -> str:
+    kind, _, rest = source.origin.partition(":")
+    if kind == "known":
+        return rest
+    if kind == "hub":
+        return f"{source.name}@{rest.rpartition('@')[2]}"
+    if source.name.startswith(_PACKAGED):
+        return source.name.removeprefix(_PACKAGED)
+    return "FILE" if alone else f"{source.name}=FILE"

@@ -1,0 +1,122 @@
+"""What no card may say, whatever its records hold."""
+
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mars_export.card.render import render
+from mars_export.card.text import MINIMUM_N
+from mars_export.common.markdown import code
+from support import records
+
+RATE = re.compile(
+    r"(?P<count>\d+)/(?P<n>\d+) · "
+    r"(?:at\s(?:most|least)\s[\d.]+\s%|(?P<percent>[\d.]+)\s%\s\[[\d.]+,\s[\d.]+\])"
+)
+"""The only form of a percentage."""
+
+FORBIDDEN = {
+    "an attack success rate, which refusals do not tell": r"\bASR\b|attack[ -]success",
+    "something unfinished": r"HUMAN-REVIEW|\bTODO\b|\bFIXME\b",
+    "a percentage without n and interval": r"\d[\d.]*\s?(?:%|percent)",
+}
+
+FEW = dict.fromkeys(records.OUTCOMES, (3, 2, 1, 6))
+NONE = dict.fromkeys(records.OUTCOMES, (0, 0, 0, 120))
+LOSS = {"on": 0.59, "difference": -0.02, "low": -0.035, "high": -0.004, "not_inferior": False}
+OTHER_LICENSE = records.base(
+    license="other", license_name="example-terms", license_link="https://example.org/terms"
+)
+CARDS = {
+    "plain": render(records.manifest(), records.report()),
+    "few requests": render(records.manifest(), records.report(FEW)),
+    "no refusals": render(records.manifest(), records.report(NONE)),
+    "undecided": render(records.manifest(), records.report(unknown=3)),
+    "several arms": render(
+        records.manifest(), records.report(others={"safety-prompt": NONE, "other": FEW | NONE})
+    ),
+    "tables": render(records.manifest(), records.full_report()),
+    "harm": render(records.manifest(), records.with_harm(10)),
+    "utility": render(records.manifest(), records.report(), utility=records.utility(**LOSS)),
+    "not evaluated": render(records.manifest(), None),
+    "other license": render(records.manifest(base=OTHER_LICENSE), records.report()),
+}
+
+
+def prose(text):
+    """The card's own words: no front matter, and no names, which the template writes as code."""
+    text = re.sub(r"^```bash\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`\n]+`", "", text.split("---\n", 2)[-1])
+    return re.sub(r"\b95 % interval", "", RATE.sub("", text))
+
+
+def faults(text):
+    own = prose(text)
+    yield from (what for what, pattern in FORBIDDEN.items() if re.search(pattern, own))
+    if any(int(match["n"]) < MINIMUM_N for match in RATE.finditer(text)):
+        yield "a percentage of few requests"
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_what_no_card_says(name):
+    assert list(faults(CARDS[name])) == []
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "It refuses 97 % of harmful pictures.",
+        "It refuses 97.5% of harmful pictures.",
+        "It refuses 97 percent of harmful pictures.",
+        "It refuses 117/120 (97.5 %).",
+        "Over-refusal is 0 %.",
+        "Cooking: 6/12 · 50.0 % [25.4, 74.6].",
+        "The ASR falls.",
+        "The attack success rate falls.",
+        "TODO: say more.",
+    ],
+)
+def test_each_of_them_would_be_found(sentence):
+    assert list(faults(f"{CARDS['plain']}\n{sentence}\n"))
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_license_is_the_base_models(name):
+    front = ModelCard(CARDS[name], ignore_metadata_errors=False).data
+    base = OTHER_LICENSE if name == "other license" else records.base()
+    for key in ("license", "license_name", "license_link"):
+        assert getattr(front, key, None) == getattr(base, key)
+
+
+def test_a_card_without_an_evaluation_says_so_first():
+    first = CARDS["not evaluated"].split("---\n", 2)[-1].lstrip().splitlines()[0]
+    assert first.endswith(": not evaluated")
+
+
+def test_an_undecided_judge_leaves_no_headline():
+    glance = CARDS["undecided"].split("## At a glance")[1].split("\n## ")[0]
+    assert "No headline number" in glance
+    assert not RATE.search(glance)
+    assert "model-index" not in CARDS["undecided"]
+
+
+def test_a_utility_loss_is_named_at_a_glance():
+    glance = CARDS["utility"].split("## At a glance")[1].split("\n## ")[0]
+    assert f"{code('mmstar')} {code('accuracy')}" in glance
+
+
+@pytest.mark.parametrize("name", sorted(CARDS.keys() - {"not evaluated", "undecided"}))
+def test_only_changes_that_the_data_support_are_claimed(name):
+    """A claim needs p at most .05 in the table, an interval without 0 and enough requests."""
+    glance = CARDS[name].split("## At a glance")[1].split("\n## ")[0]
+    claims = re.findall(r"\*\*(?:Better|Worse)\*\*: (.*)", glance)
+    for label in {label for claim in claims for label in claim.split(", ")}:
+        rows = [line for line in glance.splitlines() if line.startswith(f"| {label} ")]
+        assert any(row.endswith(("< 0.001 |",)) or _p(row) <= 0.05 for row in rows)
+    if name in ("few requests", "no refusals"):
+        assert claims == []
+
+
+def _p(row):
+    return float(row.strip("| ").split("|")[-1].replace("<", "").strip())
