@@ -4,7 +4,8 @@
     >>> export(Settings(model="organism:gemma3", output="steered"))  # doctest: +SKIP
     PosixPath('steered')
 
-Names are loaded when they are first used, so that `import mars_export` stays light.
+Whatever a command does, one of these calls does; `Commands` in the documentation names it. Names
+are loaded when they are first used, so that `import mars_export` stays light.
 """
 
 from importlib import import_module
@@ -13,51 +14,93 @@ from typing import TYPE_CHECKING, Any, Final
 from mars_export._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from mars_export.card.render import write_card
-    from mars_export.checkpoint.writer import write_checkpoint
-    from mars_export.common.errors import ExportError
-    from mars_export.evaluation.evaluate import evaluate
-    from mars_export.hub import push
-    from mars_export.integrations.finetune.drift import measure_drift
-    from mars_export.methods.calibrate import calibrate
-    from mars_export.pipeline.settings import Settings
-    from mars_export.pipeline.stages import export, recalibrate
-    from mars_export.verification import verify
-
-__all__ = [
-    "ExportError",
-    "Settings",
-    "calibrate",
-    "evaluate",
-    "export",
-    "measure_drift",
-    "push",
-    "recalibrate",
-    "verify",
-    "write_card",
-    "write_checkpoint",
-]
-
+    from mars_export.calibration.data import Measuring as Measuring
+    from mars_export.card.render import write_card as write_card
+    from mars_export.checkpoint.manifest import BaseModelSource as BaseModelSource
+    from mars_export.checkpoint.manifest import Manifest as Manifest
+    from mars_export.checkpoint.writer import write_checkpoint as write_checkpoint
+    from mars_export.common.errors import ExportError as ExportError
+    from mars_export.common.progress import Progress as Progress
+    from mars_export.common.progress import Tick as Tick
+    from mars_export.common.progress import progress_for as progress_for
+    from mars_export.evaluation.evaluate import evaluate as evaluate
+    from mars_export.evaluation.judges.base import Judge as Judge
+    from mars_export.evaluation.judges.choice import judge_named as judge_named
+    from mars_export.evaluation.report import Report as Report
+    from mars_export.evaluation.suite import Suite as Suite
+    from mars_export.evaluation.suites.catalog import open_suites as open_suites
+    from mars_export.evaluation.suites.record import SuiteRecord as SuiteRecord
+    from mars_export.evaluation.suites.record import known_suites as known_suites
+    from mars_export.evaluation.utility import Utility as Utility
+    from mars_export.families import Family as Family
+    from mars_export.families import families as supported_families
+    from mars_export.families.loading import load_base as load_base
+    from mars_export.inputs.prompts import PromptSets as PromptSets
+    from mars_export.integrations.finetune.drift import measure_drift as measure_drift
+    from mars_export.integrations.finetune.record import Drift as Drift
+    from mars_export.integrations.lmms_eval.comparison import from_logs as compare_utility
+    from mars_export.integrations.lmms_eval.engine import measure as measure_utility
+    from mars_export.integrations.onnx.export import export_onnx as export_onnx
+    from mars_export.integrations.onnx.record import Onnx as Onnx
+    from mars_export.methods.base import Artefact as Artefact
+    from mars_export.methods.base import MethodOptions as MethodOptions
+    from mars_export.methods.calibrate import calibrate as calibrate
+    from mars_export.pipeline.settings import Settings as Settings
+    from mars_export.pipeline.stages import export as export
+    from mars_export.pipeline.stages import publish as publish
+    from mars_export.pipeline.stages import recalibrate as recalibrate
+    from mars_export.verification import Verification as Verification
+    from mars_export.verification import verify as verify
 
 _HOME: Final = {
-    "ExportError": "mars_export.common.errors",
-    "Settings": "mars_export.pipeline.settings",
-    "calibrate": "mars_export.methods.calibrate",
-    "evaluate": "mars_export.evaluation.evaluate",
-    "export": "mars_export.pipeline.stages",
-    "measure_drift": "mars_export.integrations.finetune.drift",
-    "push": "mars_export.hub",
-    "recalibrate": "mars_export.pipeline.stages",
-    "verify": "mars_export.verification",
-    "write_card": "mars_export.card.render",
-    "write_checkpoint": "mars_export.checkpoint.writer",
+    "Artefact": "methods.base",
+    "BaseModelSource": "checkpoint.manifest",
+    "Drift": "integrations.finetune.record",
+    "ExportError": "common.errors",
+    "Family": "families",
+    "Judge": "evaluation.judges.base",
+    "Manifest": "checkpoint.manifest",
+    "Measuring": "calibration.data",
+    "MethodOptions": "methods.base",
+    "Onnx": "integrations.onnx.record",
+    "Progress": "common.progress",
+    "PromptSets": "inputs.prompts",
+    "Report": "evaluation.report",
+    "Settings": "pipeline.settings",
+    "Suite": "evaluation.suite",
+    "SuiteRecord": "evaluation.suites.record",
+    "Tick": "common.progress",
+    "Utility": "evaluation.utility",
+    "Verification": "verification",
+    "calibrate": "methods.calibrate",
+    "compare_utility": "integrations.lmms_eval.comparison:from_logs",
+    "evaluate": "evaluation.evaluate",
+    "export": "pipeline.stages",
+    "export_onnx": "integrations.onnx.export",
+    "judge_named": "evaluation.judges.choice",
+    "known_suites": "evaluation.suites.record",
+    "load_base": "families.loading",
+    "measure_drift": "integrations.finetune.drift",
+    "measure_utility": "integrations.lmms_eval.engine:measure",
+    "open_suites": "evaluation.suites.catalog",
+    "progress_for": "common.progress",
+    "publish": "pipeline.stages",
+    "recalibrate": "pipeline.stages",
+    "supported_families": "families:families",
+    "verify": "verification",
+    "write_card": "card.render",
+    "write_checkpoint": "checkpoint.writer",
 }
+"""Public name -> module, and the name there if it is another."""
+
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    module, _, attribute = _HOME[name].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute or name)
 
 
 def __dir__() -> list[str]:

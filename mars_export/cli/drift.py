@@ -53,7 +53,6 @@ def drift(
     from mars_export.cli.summary import print_drift
     from mars_export.common.progress import progress_for
     from mars_export.families.directory import read_config
-    from mars_export.families.loading import pick_device
     from mars_export.integrations.finetune.drift import measure_drift
     from mars_export.pipeline.preflight import own_prompts
 
@@ -74,7 +73,7 @@ def drift(
             directory,
             sets,
             base=base,
-            device=pick_device(settings.device),
+            device=settings.device,
             batch_size=settings.batch_size,
             seed=settings.seed,
             progress=tick,

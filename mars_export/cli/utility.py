@@ -5,12 +5,15 @@ from typing import Any
 
 import click
 
+from mars_export.cli.options import GroupedHelp, read_settings, settings_options
+from mars_export.pipeline.settings import RunSettings
+
 __all__ = ["utility"]
 
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=GroupedHelp)
 @click.argument("directory", type=_FOLDER)
 @click.option(
     "--task",
@@ -36,41 +39,47 @@ _FOLDER = click.Path(path_type=Path)
     help="Do not run: compare the logs of lmms-eval in this folder, steering off ...",
 )
 @click.option("--on", type=_FOLDER, metavar="DIR", help="... with those in this one, steering on.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Requests in one forward pass; fewer when memory runs out.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where the model runs.",
-)
 @click.option("--include", type=_FOLDER, metavar="DIR", help="Folder with task files of your own.")
-def utility(directory: Path, off: Path | None, on: Path | None, **asked: Any) -> None:
+@settings_options(RunSettings, without=("display",))
+@click.pass_context
+def utility(
+    ctx: click.Context,
+    /,
+    directory: Path,
+    tasks: tuple[str, ...],
+    limit: int | None,
+    margin: float,
+    off: Path | None,
+    on: Path | None,
+    include: Path | None,
+    **values: Any,
+) -> None:
     """Compare utility with steering off and on, through lmms-eval.
 
     Runs each task twice on the same weights and writes evaluation/utility.json: paired difference
     with its interval, whether the loss stays within the margin, and how often the model refuses.
     """
+    settings = read_settings(RunSettings, ctx, values)
     from mars_export.cli.summary import print_utility
     from mars_export.common.disk_errors import clear_disk_errors
     from mars_export.common.errors import ExportError
     from mars_export.integrations.lmms_eval.comparison import from_logs
 
-    tasks, margin = asked.pop("tasks"), asked.pop("margin")
     if (off is None) != (on is None):
         raise ExportError("--off and --on go together; give both or neither")
     with clear_disk_errors(directory):
         if off is not None and on is not None:
-            found = from_logs(directory, tasks, off, on, margin)
+            result = from_logs(directory, tasks, off, on, margin)
         else:
             from mars_export.integrations.lmms_eval.engine import measure
 
-            found = measure(directory, tasks, margin=margin, **asked)
-    print_utility(found)
+            result = measure(
+                directory,
+                tasks,
+                margin=margin,
+                limit=limit,
+                batch_size=settings.batch_size,
+                device=settings.device,
+                include=include,
+            )
+    print_utility(result)

@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from mars_export.cli.options import GroupedHelp, read_settings, settings_options
 from mars_export.cli.printable import printable
 from mars_export.common.quiet import quiet_libraries
+from mars_export.pipeline.settings import RunSettings
 
 if TYPE_CHECKING:
     from mars_export.verification import Verification
@@ -21,18 +23,12 @@ _MARKS: Final = {
 }
 
 
-@click.command()
+@click.command(cls=GroupedHelp)
 @click.argument("target", metavar="DIR_OR_REPO")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a repository.")
 @click.option("--offline", is_flag=True, help="Leave out the comparison with the base on the Hub.")
 @click.option(
     "--run", is_flag=True, help="Afterwards load the directory and repeat its calibration's probes."
-)
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    help="Where --run runs.  [default: auto]",
 )
 @click.option(
     "--public-key",
@@ -41,19 +37,24 @@ _MARKS: Final = {
     help="Whose signature the manifest must have (PEM).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@settings_options(RunSettings, without=("batch_size", "display"))
+@click.pass_context
 def verify(
+    ctx: click.Context,
+    /,
     target: str,
     revision: str | None,
     offline: bool,
     run: bool,
-    device: str,
     public_key: Path | None,
     as_json: bool,
+    **values: Any,
 ) -> int:
     """Check a steered directory or repository without running its code.
 
     Exits with 0 if it is what mars-export wrote, 1 if a check failed, 2 for bad input.
     """
+    settings = read_settings(RunSettings, ctx, values)
     from mars_export.common.progress import progress_for
     from mars_export.verification import verify as check
 
@@ -65,7 +66,7 @@ def verify(
             revision=revision,
             offline=offline,
             run=run,
-            device=device,
+            device=settings.device,
             public_key=public_key,
             progress=tick,
         )

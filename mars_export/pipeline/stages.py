@@ -207,13 +207,19 @@ def _fingerprint(base: Path) -> list[list[object]]:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-def publish(directory: Path, repo: str | None, progress: Progress, *, private: bool = False) -> str:
+def publish(
+    directory: Path,
+    repo: str | None = None,
+    progress: Progress | None = None,
+    *,
+    private: bool = False,
+) -> str:
     """Push a steered directory, with a card whose snippets name the repository.
 
     Args:
         directory: Complete steered directory.
         repo: `org/name` or `name`; None for the base's name and the method's.
-        progress: Display.
+        progress: Display; None for none.
         private: Whether to make a new repository private; it follows the base otherwise.
 
     Returns:
@@ -225,6 +231,7 @@ def publish(directory: Path, repo: str | None, progress: Progress, *, private: b
     from mars_export.card.render import write_card
     from mars_export.hub import destination_of, push
 
+    progress = progress or progress_for("none")
     target = destination_of(directory, repo)
     write_card(directory, target)
     with progress.stage(f"push to {target}") as tick:

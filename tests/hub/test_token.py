@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mars_export import ExportError, push, verify
+from mars_export import ExportError, verify
+from mars_export.hub import push
 from support.hub_directory import base_files, steered_directory
 
 OURS = "hf_sentinelsentinelsentinelsentinel01"

@@ -9,7 +9,8 @@ import sys
 import pytest
 from huggingface_hub import constants
 
-from mars_export import ExportError, push, verify
+from mars_export import ExportError, verify
+from mars_export.hub import push
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.checkpoint.writer import write_checkpoint
 from support import tiny

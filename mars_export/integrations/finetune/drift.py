@@ -7,6 +7,7 @@ from mars_export.checkpoint.derived import read_steering
 from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.generation import load
+from mars_export.families.loading import pick_device
 from mars_export.families.quantization import NONE
 from mars_export.inputs.prompts import PromptSets
 from mars_export.integrations.finetune.record import Drift
@@ -21,7 +22,7 @@ def measure_drift(
     prompts: PromptSets,
     *,
     base: Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     batch_size: int = 16,
     seed: int = 0,
     progress: Tick | None = None,
@@ -35,7 +36,7 @@ def measure_drift(
         directory: Steered checkpoint that was trained on.
         prompts: Those that it was calibrated on.
         base: The steered checkpoint before training, to make sure that it is the one.
-        device: Torch device.
+        device: Torch device; `auto` takes a GPU when there is one.
         batch_size: Requests per forward; halved by itself when memory runs out.
         seed: Seed of the neutral stimuli.
         progress: Called with (requests done, requests in all).
@@ -53,7 +54,7 @@ def measure_drift(
         )
     method = method_named(rules["method"])
     scheme = quantization or rules.get("quantization", NONE)
-    loaded = load(directory, rules["modalities"], device, None, scheme)
+    loaded = load(directory, rules["modalities"], pick_device(device), None, scheme)
     loaded.model.steering.enabled = False
     obstacle, differences = None, []
     try:

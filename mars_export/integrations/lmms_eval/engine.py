@@ -32,7 +32,7 @@ def measure(
     *,
     margin: float = MARGIN,
     limit: int | None = None,
-    batch_size: int = 8,
+    batch_size: int = 16,
     device: str = "auto",
     include: Path | None = None,
 ) -> Utility:
