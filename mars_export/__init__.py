@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mars_export._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from mars_export.calibration.data import Measuring as Measuring
+    from mars_export.calibration.data import MeasurementOptions as MeasurementOptions
     from mars_export.card.render import write_card as write_card
     from mars_export.checkpoint.manifest import BaseModelSource as BaseModelSource
     from mars_export.checkpoint.manifest import Manifest as Manifest
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from mars_export.evaluation.suites.record import known_suites as known_suites
     from mars_export.evaluation.utility import Utility as Utility
     from mars_export.families import Family as Family
-    from mars_export.families import families as supported_families
+    from mars_export.families import families as supported_families  # noqa: F401
     from mars_export.families.loading import load_base as load_base
     from mars_export.inputs.prompts import PromptSets as PromptSets
     from mars_export.integrations.finetune.drift import measure_drift as measure_drift
     from mars_export.integrations.finetune.record import Drift as Drift
-    from mars_export.integrations.lmms_eval.comparison import from_logs as compare_utility
-    from mars_export.integrations.lmms_eval.engine import measure as measure_utility
+    from mars_export.integrations.lmms_eval.comparison import from_logs as compare_utility  # noqa: F401
+    from mars_export.integrations.lmms_eval.engine import measure as measure_utility  # noqa: F401
     from mars_export.integrations.onnx.export import export_onnx as export_onnx
     from mars_export.integrations.onnx.record import Onnx as Onnx
     from mars_export.methods.base import Artefact as Artefact
@@ -60,7 +60,7 @@ _HOME: Final = {
     "Family": "families",
     "Judge": "evaluation.judges.base",
     "Manifest": "checkpoint.manifest",
-    "Measuring": "calibration.data",
+    "MeasurementOptions": "calibration.data",
     "MethodOptions": "methods.base",
     "Onnx": "integrations.onnx.record",
     "Progress": "common.progress",

@@ -31,6 +31,9 @@ COMMANDS = {
 OTHER_CALLS = {"calibrate", "load_base", "write_checkpoint", "progress_for"}
 """Parts of the main command, for people who put their own together."""
 
+OBJECTS = {"judge", "quantization"}
+"""Parameters that are no word of the command line: None stands for the rules, or for a record's."""
+
 
 def packaged_types(annotation):
     """The classes of this package in an annotation."""
@@ -76,9 +79,9 @@ def test_an_option_has_one_default():
         hints = get_type_hints(call, localns=PUBLIC)
         found = {n: p.default for n, p in inspect.signature(call).parameters.items()}
         for model in (kind for hint in hints.values() for kind in packaged_types(hint)):
-            if model.__name__.endswith(("Options", "Measuring")):
+            if model.__name__.endswith("Options"):
                 found |= defaults(model)
-        for name in found.keys() & fields.keys() - {"quantization"}:
+        for name in found.keys() & fields.keys() - OBJECTS:
             if found[name] is not inspect.Parameter.empty:
                 expected = fields[name].default
                 assert found[name] == expected, f"{call.__name__}: {name}"

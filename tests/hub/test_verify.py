@@ -10,9 +10,9 @@ import pytest
 from huggingface_hub import constants
 
 from mars_export import ExportError, verify
-from mars_export.hub import push
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.hub import push
 from support import tiny
 from support.hub_directory import CARD, add_evaluation_and_card
 
