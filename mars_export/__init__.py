@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mars_export.evaluation.evaluate import evaluate as evaluate
     from mars_export.evaluation.judges.base import Judge as Judge
     from mars_export.evaluation.judges.choice import judge_named as judge_named
+    from mars_export.evaluation.options import EvaluationOptions as EvaluationOptions
     from mars_export.evaluation.report import Report as Report
     from mars_export.evaluation.suite import Suite as Suite
     from mars_export.evaluation.suites.catalog import open_suites as open_suites
@@ -56,6 +57,7 @@ _HOME: Final = {
     "Artefact": "methods.base",
     "BaseModelSource": "checkpoint.manifest",
     "Drift": "integrations.finetune.record",
+    "EvaluationOptions": "evaluation.options",
     "ExportError": "common.errors",
     "Family": "families",
     "Judge": "evaluation.judges.base",

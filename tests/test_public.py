@@ -31,8 +31,8 @@ COMMANDS = {
 OTHER_CALLS = {"calibrate", "load_base", "write_checkpoint", "progress_for"}
 """Parts of the main command, for people who put their own together."""
 
-OBJECTS = {"judge", "quantization"}
-"""Parameters that are no word of the command line: None stands for the rules, or for a record's."""
+NOT_FLAGS = {"dtype", "judge", "quantization"}
+"""Parameters whose None stands for the rules, or for what the checkpoint states."""
 
 
 def packaged_types(annotation):
@@ -81,7 +81,7 @@ def test_an_option_has_one_default():
         for model in (kind for hint in hints.values() for kind in packaged_types(hint)):
             if model.__name__.endswith("Options"):
                 found |= defaults(model)
-        for name in found.keys() & fields.keys() - OBJECTS:
+        for name in found.keys() & fields.keys() - NOT_FLAGS:
             if found[name] is not inspect.Parameter.empty:
                 expected = fields[name].default
                 assert found[name] == expected, f"{call.__name__}: {name}"
