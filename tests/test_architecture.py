@@ -137,7 +137,7 @@ def test_files_and_functions_stay_short():
         if isinstance(node, ast.FunctionDef)
     ]
     # Little above what the package has: a file that reads in one sitting, functions of a screen.
-    assert max(lines) <= 400
+    assert max(lines) <= 450
     assert median(lines) <= 120
     assert median(functions) <= 10
     assert quantiles(functions, n=20)[-1] <= 32

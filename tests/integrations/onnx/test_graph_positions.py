@@ -101,7 +101,7 @@ def test_padding_is_never_steered():
 
 def test_the_richest_modality_so_far():
     ids = torch.tensor([[4, IMAGE, 4, VIDEO, 4, IMAGE], [4, 4, 4, 4, IMAGE, 4]])
-    found = modalities(ids, {"image": IMAGE, "video": VIDEO})
+    found = modalities(ids, {IMAGE: 1, VIDEO: 2})
     assert found.tolist() == [[0, 1, 1, 2, 2, 2], [0, 0, 0, 0, 1, 1]]
     assert modalities(ids, {}).tolist() == [[0] * 6] * 2
 
@@ -126,7 +126,7 @@ class Rule(nn.Module):
     def forward(self, ids, mask, length, past):
         new = (ids[0] == ids[0]).sum() - past
         told = Claims(ids, mask, length, past, new)
-        shown = modalities(ids, {"image": IMAGE, "video": VIDEO})
+        shown = modalities(ids, {IMAGE: 1, VIDEO: 2})
         found = steered_columns(told, self.suffixes)
         return {"steered": found, "modality": shown, "valid": told.valid(self.suffixes)}
 
