@@ -1,0 +1,159 @@
+"""What every method that makes checkpoints promises, from calibration to a loaded checkpoint."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.common.errors import ExportError
+from mars_export.evaluation.selfcheck import probe_request, self_check
+from mars_export.methods import METHODS, method_named
+from mars_export.methods.base import RECORD_NAME, TENSORS_NAME, Artefact, ArtefactRecord
+from support import methods
+
+TABLE = {
+    "mars": {},
+    "addition": {},
+    "addition to the prompt": {"positions": "prompt", "layer": 5},
+}
+"""Options of a method, by its name and what is special about them."""
+
+
+def name_of(case):
+    return case.split()[0]
+
+
+@pytest.fixture(scope="module", params=TABLE)
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def exported(case, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(name_of(case))
+    return methods.export(name_of(case), folder, **TABLE[case])
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return exported.load()
+
+
+def rule_class(case):
+    return method_named(name_of(case)).rule_class()
+
+
+def test_every_method_that_makes_checkpoints_is_in_the_table():
+    assert {name_of(case) for case in TABLE} == {m.name for m in METHODS if m.exportable}
+
+
+def test_the_artefact_survives_the_disk(exported, tmp_path):
+    exported.artefact.save(tmp_path)
+    back = Artefact.load(tmp_path)
+    assert back.record == exported.artefact.record
+    assert type(back.record.record) is type(exported.artefact.record.record)
+    assert back.tensors.keys() == exported.artefact.tensors.keys()
+    assert all(torch.equal(back.tensors[n], t) for n, t in exported.artefact.tensors.items())
+    text = back.record.model_dump_json()
+    assert ArtefactRecord.model_validate_json(text) == back.record
+
+
+def test_another_schema_is_one_clear_line(exported, tmp_path):
+    exported.artefact.save(tmp_path)
+    path = tmp_path / RECORD_NAME
+    raw = json.loads(path.read_text())
+    for version in (1, 3):
+        path.write_text(json.dumps({**raw, "schema_version": version}))
+        with pytest.raises(ExportError, match=rf"schema version {version} is not 2") as caught:
+            Artefact.load(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_damaged_tensors_are_named(exported, tmp_path):
+    exported.artefact.save(tmp_path)
+    name = sorted(exported.artefact.tensors)[0]
+    tensors = load_file(tmp_path / TENSORS_NAME)
+    for value, message in ((None, "is missing"), (tensors[name] * torch.nan, "is not finite")):
+        changed = {**tensors, name: value}
+        save_file({n: t for n, t in changed.items() if t is not None}, tmp_path / TENSORS_NAME)
+        with pytest.raises(ExportError, match=f"{name} {message}"):
+            Artefact.load(tmp_path)
+
+
+def test_the_rule_is_small_and_needs_torch_alone(case):
+    source = method_named(name_of(case)).rule_source()
+    assert len(source.splitlines()) <= 100
+    imported = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    assert {name.split(".")[0] for name in imported} == {"torch", "typing"}
+    rule = rule_class(case)(8, {"modalities": ["text", "image"]})
+    assert list(rule.state_dict()) == list(rule.TENSORS)
+
+
+def test_what_calibration_runs_is_what_ships(case, exported, loaded):
+    """The class in the modeling file is the package's, and so are its numbers."""
+    ours, record = rule_class(case), exported.artefact.record
+    rule = ours(record.source.hidden_size, {**record.rules, "modalities": record.source.modalities})
+    rule.load_state_dict({name: exported.artefact.tensors[name] for name in ours.TENSORS})
+    (layer,) = record.layers
+    hosted = loaded.model.get_decoder().layers[layer].steering
+    theirs = next(c for c in type(hosted).__mro__ if c.__name__ == "Rule")
+    assert theirs is not ours
+    assert inspect.getsource(theirs) == inspect.getsource(ours)
+    h = 20 * torch.randn(64, record.source.hidden_size, generator=torch.Generator().manual_seed(0))
+    modality = torch.arange(64) % len(record.source.modalities)
+    (pushed, decision), (pushed_there, there) = rule(h, modality), hosted(h, modality)
+    assert torch.equal(pushed, pushed_there)
+    assert decision.keys() == there.keys()
+    assert all(torch.equal(decision[name], there[name]) for name in decision)
+    assert not torch.equal(pushed, h)
+
+
+def test_probes_hold_in_the_loaded_checkpoint(exported, loaded):
+    manifest = exported.manifest
+    assert manifest.calibration == exported.artefact.record
+    check = self_check(loaded, manifest)
+    assert check.active, check.detail
+
+
+def test_off_is_the_base_bit_for_bit(exported, loaded):
+    loaded.model.steering.enabled = False
+    for probe in exported.artefact.record.probes:
+        inputs = loaded.inputs([probe_request(exported.artefact.record.source, probe)])
+        with torch.no_grad():
+            assert loaded.model(**inputs).logits.equal(methods.base_logits(inputs))
+    loaded.model.steering.enabled = True
+
+
+def test_a_manifest_of_another_schema_is_refused(exported, tmp_path):
+    raw = json.loads((exported.directory / MANIFEST_NAME).read_text())
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({**raw, "schema_version": 1}))
+    with pytest.raises(ExportError, match="schema version 1 is not 2"):
+        Manifest.read(tmp_path)
+
+
+def test_the_list_of_methods_needs_no_torch():
+    code = (
+        "import sys; from mars_export.methods import METHODS, method_named\n"
+        "for method in METHODS:\n"
+        "    assert method is method_named(method.name)\n"
+        "    method.Options(), method.rule_source() if method.exportable else None\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_method_lists_those_that_there_are():
+    with pytest.raises(ExportError, match="'magic'; choose one of mars, addition, safety-prompt"):
+        method_named("magic")
