@@ -18,7 +18,7 @@ __all__ = ["MODELING_NAME", "modeling_source"]
 
 MODELING_NAME: Final = "modeling_steered.py"
 
-_HOST: Final = ("guard.py", "trace.py", "positions.py", "host.py")
+_HOST: Final = ("guard.py", "trace.py", "positions.py", "layer.py", "host.py")
 _OWN: Final = "mars_export."
 _DEFAULTS: Final = {"logits_to_keep": "0"}
 _WIDTH: Final = 100

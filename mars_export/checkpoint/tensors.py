@@ -8,7 +8,7 @@ import torch
 from mars_export.common.errors import ExportError
 from mars_export.methods import method_named
 from mars_export.methods.base import Artefact
-from mars_export.runtime.host import steering_digest
+from mars_export.runtime.layer import steering_digest
 
 __all__ = [
     "TENSORS_NAME",

@@ -4,7 +4,7 @@ import torch
 
 from mars_export.checkpoint.tensors import steering_digest, steering_tensors
 from mars_export.methods.mars.rule import Rule
-from mars_export.runtime.host import HostedRule, Steering
+from mars_export.runtime.layer import HostedRule, Steering
 from mars_export.runtime.positions import WINDOW_VERSION, Window
 from mars_export.runtime.trace import Trace
 from support import tiny
