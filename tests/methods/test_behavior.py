@@ -135,6 +135,13 @@ def test_off_is_the_base_bit_for_bit(exported, loaded):
     loaded.model.steering.enabled = True
 
 
+def test_the_card_has_its_section(case, exported):
+    section = method_named(name_of(case)).card(exported.artefact.record)
+    assert section.summary
+    assert section.citations
+    assert "| layer |" in section.details
+
+
 def test_a_manifest_of_another_schema_is_refused(exported, tmp_path):
     raw = json.loads((exported.directory / MANIFEST_NAME).read_text())
     (tmp_path / MANIFEST_NAME).write_text(json.dumps({**raw, "schema_version": 1}))
