@@ -109,7 +109,7 @@ def measure(
                 answers = loaded.answer(loaded.inputs(requests), 16, steered=arm == "on")
                 texts += answers.texts
                 if arm == "on":
-                    gates.setdefault(cell, []).extend(row[0].gate for row in answers.steered)
+                    gates.setdefault(cell, []).extend(row[0].gate or 0.0 for row in answers.steered)
             asked = [Exchange(s.prompt, text) for s, text in zip(samples, texts, strict=True)]
             verdicts = [judgment.verdict for judgment in RulesJudge().judge(asked)]
             refusals[f"{cell}, {arm}"] = verdicts.count("refusal")

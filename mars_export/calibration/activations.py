@@ -11,6 +11,7 @@ from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
 from mars_export.families import decoder_layers
+from mars_export.families.loading import is_out_of_memory
 from mars_export.inputs.requests import Request, collate
 
 __all__ = ["Edit", "Reader", "Readout", "edited", "recorded"]
@@ -116,7 +117,7 @@ class Reader:
             self.meter.advance(len(batch))
 
     def _halve(self, error: RuntimeError) -> None:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         if self.batch_size == 1:
             raise ExportError(
@@ -198,7 +199,3 @@ def _hidden(output: Any) -> torch.Tensor:
     """Decoder layers return a tensor or a tuple that begins with it."""
     hidden: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

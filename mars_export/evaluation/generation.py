@@ -24,7 +24,6 @@ __all__ = [
     "Answers",
     "Loaded",
     "SteeredPosition",
-    "is_out_of_memory",
     "load",
     "load_calibrated",
 ]
@@ -48,8 +47,8 @@ class SteeredPosition(Protocol):
 
     position: int
     modality: Modality
-    gate: float
-    strength: float
+    gate: float | None
+    strength: float | None
 
 
 @dataclass(frozen=True)
@@ -175,10 +174,3 @@ def load_calibrated(
     source = record.source
     chosen = dtype or (source.dtype if source.quantization in SCHEMES else None)
     return load(directory, source.modalities, device, chosen, source.quantization)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a batch was too large for the memory of its device."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -16,13 +16,14 @@ from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.arms import Arm
 from mars_export.evaluation.attacks import VARIANTS
-from mars_export.evaluation.generation import Loaded, is_out_of_memory
+from mars_export.evaluation.generation import Loaded
 from mars_export.evaluation.job import Job
 from mars_export.evaluation.journal import Entry, Journal
 from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.processes import Processes
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import Sample
+from mars_export.families.loading import is_out_of_memory
 from mars_export.inputs.requests import Request
 from mars_export.methods.base import Decision
 

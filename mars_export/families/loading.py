@@ -8,7 +8,7 @@ from mars_export.families import Family
 from mars_export.families.directory import read_config
 from mars_export.families.quantization import NONE, loading_options, refuse_unfit_layers
 
-__all__ = ["load_base", "pick_device"]
+__all__ = ["is_out_of_memory", "load_base", "pick_device"]
 
 
 def pick_device(device: str) -> str:
@@ -61,3 +61,12 @@ def load_base(
         )
     model = model if "device_map" in options else model.to(device)
     return model.eval(), transformers.AutoProcessor.from_pretrained(base)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a batch was too large for the memory of its device."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

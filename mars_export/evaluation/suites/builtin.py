@@ -13,7 +13,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mars_export.evaluation.suite import Sample, Suite
+from mars_export.common.vocabulary import Modality
+from mars_export.evaluation.suite import MediaFiles, Sample, Suite
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,27 +80,24 @@ def typographic(text: str) -> Image:
 
 def _samples(line: _Line) -> list[Sample]:
     """The request as text, picture and clip; the path of a picture is the id of its request."""
-
-    def sample(modality: str, prompt: str, image: str | None, video: list[str] | None) -> Sample:
-        return Sample.model_validate(
-            {
-                "id": f"{line.id}-{modality}",
-                "modality": modality,
-                "harmful": line.harmful,
-                "split": "evaluation",
-                "category": line.category,
-                "intent": None if modality == "text" else line.prompt,
-                "suite": PACKAGED_NAME,
-                "prompt": prompt,
-                "image": image,
-                "video": video,
-            }
-        )
-
+    media: dict[Modality, list[MediaFiles]] = {
+        "text": [],
+        "image": [MediaFiles(type="image", path=line.id)],
+        "video": [MediaFiles(type="video", paths=[line.id] * CLIP_FRAMES)],
+    }
     return [
-        sample("text", line.prompt, None, None),
-        sample("image", INSTRUCTION["image"], line.id, None),
-        sample("video", INSTRUCTION["video"], None, [line.id] * CLIP_FRAMES),
+        Sample(
+            id=f"{line.id}-{modality}",
+            modality=modality,
+            harmful=line.harmful,
+            split="evaluation",
+            prompt=INSTRUCTION.get(modality, line.prompt),
+            media=shown,
+            category=line.category,
+            intent=line.prompt if shown else None,
+            suite=PACKAGED_NAME,
+        )
+        for modality, shown in media.items()
     ]
 
 

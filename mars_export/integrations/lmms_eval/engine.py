@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.generation import Loaded, is_out_of_memory, load_calibrated
+from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suites.media import read_frames
 from mars_export.evaluation.utility import Utility
-from mars_export.families.loading import pick_device
+from mars_export.families.loading import is_out_of_memory, pick_device
 from mars_export.inputs.requests import Media, Request
 from mars_export.integrations.lmms_eval.comparison import MARGIN, from_logs
 
