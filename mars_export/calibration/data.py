@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.inputs.prompts import PromptSets
 
@@ -73,7 +73,7 @@ class CalibrationData:
     modalities: tuple[Modality, ...]
     measurement: MeasurementOptions = field(default_factory=MeasurementOptions)
     quantization: str = "none"
-    progress: Callable[[int, int], None] | None = None
+    progress: Tick | None = None
 
     @property
     def beside(self) -> tuple[Modality, ...]:

@@ -1,17 +1,14 @@
 """Counting requests, so that a display can tell what remains."""
 
-from collections.abc import Callable
+from mars_export.common.progress import Tick
 
-__all__ = ["Meter", "Progress"]
-
-Progress = Callable[[int, int], None]
-"""Called with (requests done, requests in all); the second number may grow."""
+__all__ = ["Meter"]
 
 
 class Meter:
     """Requests done of those planned so far."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: Tick | None = None) -> None:
         self._progress = progress
         self.done = 0
         self.total = 0

@@ -1,9 +1,10 @@
 """Calibration of a loaded model by any method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mars_export.calibration.data import CalibrationData, MeasurementOptions
+from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.prompts import PromptSets
 from mars_export.methods import method_named
@@ -21,7 +22,7 @@ def calibrate(
     method: str = "mars",
     options: MethodOptions | None = None,
     measurement: MeasurementOptions | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
     quantization: str = "none",
 ) -> Artefact:
     """Measure a model and decide how to steer it.

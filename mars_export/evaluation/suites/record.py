@@ -7,8 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mars_export.common.record import Record
 from mars_export.common.vocabulary import Modality
 
 __all__ = ["FOLDER", "HubSource", "SuiteRecord", "Visual", "known_suites"]
@@ -17,11 +18,7 @@ FOLDER: Final = "@folder"
 """Stands for a column: the name of the folder that the table lies in."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class HubSource(_Record):
+class HubSource(Record):
     """Where a benchmark lies on the Hub."""
 
     repo: str
@@ -31,7 +28,7 @@ class HubSource(_Record):
     """A packed file that has to be unpacked by hand: then only `--suite NAME=FOLDER` works."""
 
 
-class Visual(_Record):
+class Visual(Record):
     """What a request shows.
 
     `figstep` and `figstep-clip` draw the text in the column; `picture` is one inside the row or
@@ -43,7 +40,7 @@ class Visual(_Record):
     """Names under which copies of the benchmark keep it; the first that is there counts."""
 
 
-class SuiteRecord(_Record):
+class SuiteRecord(Record):
     """One benchmark. Columns are tuples of names, of which the first that is there counts."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -58,7 +55,7 @@ class SuiteRecord(_Record):
     """Tables: a file of the package, or patterns in the Hub repository or the user's folder."""
     hub: HubSource | None = None
     """None for what ships with the package."""
-    where: dict[str, tuple[str, ...]] = {}
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Rows that count: column -> allowed values. A column that is absent excludes nothing."""
     id: tuple[str, ...] = ()
     """Columns that make the id, joined by `-`; without them the number of the row does."""
