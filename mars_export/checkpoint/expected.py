@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -142,7 +141,7 @@ def expected(base: Base, artefact: Artefact) -> ExpectedFiles:
     copied = {_RENAMED.get(shard, shard): shard for shard in sorted(set(base.weights.values()))}
     copied |= {path: path for path in base.companions}
     written = {
-        **{f"{CALIBRATION}{name}": content for name, content in _saved(artefact).items()},
+        **{f"{CALIBRATION}{name}": content for name, content in artefact.files().items()},
         TENSORS_NAME: save(tensors, metadata={"format": "pt"}),
         "config.json": _json(config),
         INDEX: _json(index),
@@ -154,12 +153,6 @@ def expected(base: Base, artefact: Artefact) -> ExpectedFiles:
 def named_tensors(family: Family, artefact: Artefact) -> dict[str, torch.Tensor]:
     """The steering tensors by their names in the checkpoint."""
     return tensor_names(steering_tensors(artefact), family.decoder)
-
-
-def _saved(artefact: Artefact) -> dict[str, bytes]:
-    with TemporaryDirectory() as folder:
-        artefact.save(Path(folder))
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def _json(content: dict[str, Any]) -> bytes:

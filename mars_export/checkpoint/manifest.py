@@ -92,7 +92,7 @@ class Manifest(VersionedRecord):
     """The whole record of a steered directory. Written last, so it also says `complete`."""
 
     schema_version: int = 2
-    manifest_sha256: str | None = None
+    manifest_sha256: str = _BLANK
     """SHA-256 of this very file with 64 zeros here; shows damage, not forgery."""
     created: str
     """UTC time, ISO 8601."""

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from mars_export.calibration.source import CalibrationSource, PromptSource, StimulusSource
-from mars_export.common.atomic import replacing, write_atomically
+from mars_export.common.atomic import replacing
 from mars_export.common.errors import ExportError
 from mars_export.common.markdown import templates
 from mars_export.common.record import Record, VersionedRecord, first_problem
@@ -191,12 +191,17 @@ class Artefact:
         Args:
             directory: Made if it does not exist.
         """
-        from safetensors.torch import save_file
+        for name, content in self.files().items():
+            with replacing(directory / name) as path:
+                path.write_bytes(content)
+
+    def files(self) -> dict[str, bytes]:
+        """What `save` writes: file name to content; the record comes last."""
+        from safetensors.torch import save
 
         whole = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        with replacing(directory / TENSORS_NAME) as path:
-            save_file(whole, path)
-        write_atomically(directory / RECORD_NAME, self.record.model_dump_json(indent=2) + "\n")
+        record = self.record.model_dump_json(indent=2) + "\n"
+        return {TENSORS_NAME: save(whole), RECORD_NAME: record.encode()}
 
     @classmethod
     def load(cls, directory: Path) -> Artefact:

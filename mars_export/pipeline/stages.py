@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
 from mars_export._version import __version__
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Progress, Tick, progress_for
+from mars_export.common.record import first_problem
 from mars_export.common.workspace import Stage, Workspace, digests
 from mars_export.evaluation.judges.choice import judge_named
 from mars_export.families.loading import load_base, pick_device
@@ -46,7 +49,8 @@ def export(settings: Settings, progress: Progress | None = None) -> Path:
 def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
     """As `export`, of the weights of a steered checkpoint that was trained on.
 
-    Its old steering is left out; the manifest names it in `base.derived_from`.
+    Its old steering is left out; the manifest names it in `base.derived_from`. The method is that
+    of the checkpoint unless the settings name one.
 
     Args:
         settings: As for `export`; `model` is the steered directory.
@@ -61,6 +65,7 @@ def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
     from mars_export.checkpoint.derived import derivation_of, native_view
 
     directory = Path(settings.model).expanduser()
+    settings = _with_method_of(directory, settings)
     if output_of(settings).resolve() == directory.resolve():
         raise ExportError(f"{directory} is what is calibrated again; choose another --output")
 
@@ -73,6 +78,19 @@ def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
         return replace(job, source=source)
 
     return _run(settings, progress, read)
+
+
+def _with_method_of(directory: Path, settings: Settings) -> Settings:
+    from mars_export.checkpoint.derived import read_steering
+
+    if "method" in settings.model_fields_set:
+        return settings
+    rules, _ = read_steering(directory)
+    stated = settings.model_dump(exclude_unset=True)
+    try:
+        return Settings(**{**stated, "method": rules["method"]})
+    except ValidationError as error:
+        raise ExportError(first_problem(error)) from error
 
 
 def _run(settings: Settings, progress: Progress | None, read: Callable[[Workspace], Job]) -> Path:
