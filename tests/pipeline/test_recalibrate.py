@@ -1,0 +1,40 @@
+"""A checkpoint is calibrated again by its own method, unless the user names another."""
+
+import pytest
+
+from mars_export.common.errors import ExportError
+from mars_export.pipeline import stages
+from mars_export.pipeline.settings import Settings
+
+
+@pytest.fixture
+def calibrated_with(monkeypatch):
+    """The settings that a run is started with, of a checkpoint that constant addition made."""
+    rules = {"method": "addition", "sha256": "0"}
+    monkeypatch.setattr("mars_export.checkpoint.derived.read_steering", lambda _: (rules, {}))
+    runs = []
+    monkeypatch.setattr(stages, "_run", lambda settings, *_: runs.append(settings))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("chosen", "method", "options"),
+    [
+        ({}, "addition", {}),
+        ({"layer": 3}, "addition", {"layer": 3}),
+        ({"method": "mars", "layer": 3}, "mars", {"layer": 3}),
+    ],
+)
+def test_the_method_of_the_checkpoint(calibrated_with, tmp_path, chosen, method, options):
+    stages.recalibrate(Settings(model=str(tmp_path), output=tmp_path / "again", **chosen))
+    (settings,) = calibrated_with
+    assert settings.method == method
+    assert settings.method_options.model_dump(exclude_unset=True) == options
+    assert settings.output == tmp_path / "again"
+
+
+def test_an_option_of_another_method_is_one_line(calibrated_with, tmp_path):
+    with pytest.raises(ExportError) as caught:
+        stages.recalibrate(Settings(model=str(tmp_path), finalists=2))
+    assert "\n" not in str(caught.value)
+    assert calibrated_with == []
