@@ -12,15 +12,17 @@ from mars_export._version import __version__
 from mars_export.checkpoint.modeling import modeling_source
 from mars_export.common.record import Record
 from mars_export.families import families
+from mars_export.methods import METHODS
 
 __all__ = ["Release", "present", "released"]
 
 
 class Release(Record):
-    """What one version wrote for one family."""
+    """What one version wrote for one family and method."""
 
     version: str
     model_type: str
+    method: str
     sha256: str
     """Of `modeling_steered.py`."""
 
@@ -38,9 +40,12 @@ def present() -> tuple[Release, ...]:
         Release(
             version=__version__,
             model_type=family.model_type,
-            sha256=hashlib.sha256(modeling_source(family, "mars").encode()).hexdigest(),
+            method=method.name,
+            sha256=hashlib.sha256(modeling_source(family, method.name).encode()).hexdigest(),
         )
         for family in families().values()
+        for method in METHODS
+        if method.exportable
     )
 
 

@@ -71,11 +71,11 @@ def code_is_ours(subject: Subject) -> str:
         )
     content = subject.files.fetch(MODELING_NAME).read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    model_type = subject.manifest.base.model_type
+    model_type, method = subject.manifest.base.model_type, subject.manifest.calibration.method
     for release in released():
-        if (release.model_type, release.sha256) == (model_type, sha256):
+        if (release.model_type, release.method, release.sha256) == (model_type, method, sha256):
             return f"{MODELING_NAME} is that of mars-export {release.version} for {model_type}"
-    if content == modeling_source(subject.family, subject.manifest.calibration.method).encode():
+    if content == modeling_source(subject.family, method).encode():
         return f"{MODELING_NAME} is what this version writes for {subject.family.name}"
     raise CheckFailedError(
         f"{MODELING_NAME} is not what mars-export writes for {subject.family.name}; "

@@ -8,6 +8,7 @@ import mars_export
 from mars_export import verify
 from mars_export.checkpoint.released import Release, present, released
 from mars_export.families import families
+from mars_export.methods import METHODS
 
 CHANGELOG = (Path(__file__).parents[2] / "CHANGELOG.md").read_text("utf-8")
 DATED = re.findall(r"^## \[([\d.]+)\] - \d{4}-\d{2}-\d{2}$", CHANGELOG, re.MULTILINE)
@@ -25,9 +26,12 @@ def test_a_released_version_still_writes_what_is_listed():
     assert ours == (set(present()) if mars_export.__version__ in DATED else set())
 
 
-def test_one_file_for_each_family():
-    assert [release.model_type for release in present()] == list(families())
-    assert len({release.sha256 for release in present()}) == len(families())
+def test_one_file_for_each_family_and_method():
+    methods = [method.name for method in METHODS if method.exportable]
+    assert [(release.model_type, release.method) for release in present()] == [
+        (family, method) for family in families() for method in methods
+    ]
+    assert len({release.sha256 for release in present()}) == len(families()) * len(methods)
 
 
 def test_what_an_older_version_wrote_is_known(steered, monkeypatch):
@@ -35,8 +39,13 @@ def test_what_an_older_version_wrote_is_known(steered, monkeypatch):
     (steered / "modeling_steered.py").write_text(old)
     name = "mars_export.verification.checks.released"
     digest = hashlib.sha256(old.encode()).hexdigest()
-    for model_type, status in (("gemma3", "passed"), ("llama", "failed")):
-        listed = (Release(version="0.0.9", model_type=model_type, sha256=digest),)
+    for of, status in (
+        (("gemma3", "mars"), "passed"),
+        (("llama", "mars"), "failed"),
+        (("gemma3", "addition"), "failed"),
+    ):
+        model_type, method = of
+        listed = (Release(version="0.0.9", model_type=model_type, method=method, sha256=digest),)
         monkeypatch.setattr(name, lambda listed=listed: listed)
         (check,) = [c for c in verify(steered).checks if c.name == "modeling file"]
         assert check.status == status
