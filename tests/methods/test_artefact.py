@@ -36,7 +36,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fails)
+    monkeypatch.setattr("safetensors.torch.save", fails)
     with pytest.raises(OSError, match="no space"):
         made().save(tmp_path)
     assert (tmp_path / TENSORS_NAME).read_bytes() == before
