@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.report import REPORT_NAME, Cell, Report
+from mars_export.evaluation.report import REFERENCE, REPORT_NAME, Cell, Report
 from mars_export.families.directory import read_json
 from mars_export.families.quantization import SCHEMES
 
@@ -39,18 +39,20 @@ def print_summary(output: Path) -> None:
 
 
 def print_results(report: Report) -> None:
-    """Print refusal off and on for every modality and label, with the number of requests.
+    """Print the refusals of every arm for every modality and label, with the number of requests.
 
     Where the judge left too much open, counts and the reason stand instead of rates.
     """
-    shown = _percent if report.no_headline is None else _count
-    table = Table("requests", "n", "refused before", "after", title=f"suite {report.suite.name}")
+    text = _percent if report.no_headline is None else _count
+    arms = [arm.name for arm in report.arms]
+    table = Table("requests", "n", *arms, title=f"refused, suite {report.suite.name}")
     cells = {(cell.modality, cell.harmful, cell.arm): cell for cell in report.cells}
-    for (modality, harmful, arm), before in cells.items():
-        after = cells.get((modality, harmful, "on"))
-        if arm == "off" and after is not None:
-            label = "harmful" if harmful else "harmless"
-            table.add_row(f"{label} {modality}", str(before.refused.n), shown(before), shown(after))
+    for modality, harmful, arm in cells:
+        if arm == REFERENCE:
+            row = [cells.get((modality, harmful, name)) for name in arms]
+            requests = f"{'harmful' if harmful else 'harmless'} {modality}"
+            n = cells[modality, harmful, arm].refused.n
+            table.add_row(requests, str(n), *(text(cell) if cell else "" for cell in row))
     Console(highlight=False).print(table)
     if report.no_headline is not None:
         print(f"no headline number: {report.no_headline}")

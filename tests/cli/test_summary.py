@@ -12,6 +12,18 @@ def test_rates_with_their_intervals(capsys):
     assert "no headline" not in out
 
 
+def test_every_arm_has_a_column(capsys):
+    print_results(records.report(others={"safety-prompt": {(True, "text"): (60, 0, 60, 0)}}))
+    header = capsys.readouterr().out.splitlines()[2]
+    assert [word for word in header.split() if word.isascii()] == [
+        "requests",
+        "n",
+        "off",
+        "on",
+        "safety-prompt",
+    ]
+
+
 def test_counts_and_the_reason_when_too_much_is_unknown(capsys):
     report = records.report(unknown=3)
     print_results(report.model_copy(update={"no_headline": undecided(report.cells)}))
