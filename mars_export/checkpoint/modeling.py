@@ -20,7 +20,6 @@ MODELING_NAME: Final = "modeling_steered.py"
 
 _HOST: Final = ("guard.py", "trace.py", "positions.py", "layer.py", "host.py")
 _OWN: Final = "mars_export."
-_DEFAULTS: Final = {"logits_to_keep": "0"}
 _WIDTH: Final = 100
 _RULER: Final = "# " + "-" * (_WIDTH - 2)
 
@@ -31,8 +30,7 @@ _HEADER: Final = '''# SPDX-License-Identifier: Apache-2.0
 
 To check that nothing but steering happens, read lines {host}: they are the same for every method
 and model, and change the model's numbers in one place, `HostedRule.steer`. Lines {rule} are the
-rule of {method}, which says what changes; its A3.x are sections of docs/method.md in the
-repository of mars-export. Lines {tail} name the native classes of {family}.
+rule of {method}, which says what changes. Lines {tail} name the native classes of {family}.
 
 Whatever would drop the steering in silence raises instead. `model.steering.enabled = False` gives
 the logits of the base model bit for bit; `model.steering.last` says what was steered.
@@ -119,22 +117,19 @@ def _section(kind: str, source: str) -> _Section:
             imports |= {(node.module or "", alias.name) for alias in node.names}
     heading = (ast.get_docstring(tree) or "").splitlines()
     title = f"{kind:<6} {heading[0].partition(':')[0].rstrip('.')}"
-    comment = "\n".join(f"# {line}".rstrip() for line in heading)
+    comment = "\n".join(f"# {line}".rstrip() for line in [f"{kind}: {heading[0]}", *heading[1:]])
     end = max((node.end_lineno or 0 for node in [tree.body[0], *top]), default=0)
     body = "\n".join(source.splitlines()[end:]).strip("\n")
-    text = f"{_RULER}\n# {kind}\n#\n{comment}\n{_RULER}\n\n\n{body}\n"
+    text = f"{_RULER}\n{comment}\n{_RULER}\n\n\n{body}\n"
     return _Section(title, text, frozenset(imports))
 
 
 def _family_source(template: str, family: Family, method: str) -> str:
     """The native classes of a family, steered."""
-    headless = (family.model, f"SteeredMixin, {family.model}", family.forward.model)
-    generator = (
-        family.generator,
-        f"SteeredGenerationMixin, {family.generator}, GenerationMixin",
-        family.forward.generator,
-    )
-    classes = [generator] if family.model == family.generator else [headless, generator]
+    classes = {
+        family.model: f"SteeredMixin, {family.model}",
+        family.generator: f"SteeredGenerationMixin, {family.generator}, GenerationMixin",
+    }
     environment = Environment(
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, trim_blocks=True
     )
@@ -142,15 +137,17 @@ def _family_source(template: str, family: Family, method: str) -> str:
         family=family,
         method=method,
         classes=[
-            (native, _class_line(native, bases), [(n, _DEFAULTS.get(n, "None")) for n in names])
-            for native, bases, names in classes
+            (native, _bracketed(f"class Steered{native}(", bases, "):"))
+            for native, bases in classes.items()
         ],
+        registration=_bracketed("register_steered(", ", ".join(["SteeredConfig", *classes]), ")"),
     )
 
 
-def _class_line(native: str, bases: str) -> str:
-    line = f"class Steered{native}({bases}):"
-    return line if len(line) <= _WIDTH else f"class Steered{native}(\n    {bases}\n):"
+def _bracketed(before: str, inner: str, after: str) -> str:
+    """On one line or, where it is too long, on three."""
+    line = before + inner + after
+    return line if len(line) <= _WIDTH else f"{before}\n    {inner}\n{after}"
 
 
 def _import_block(imports: set[tuple[str, str | None]]) -> str:

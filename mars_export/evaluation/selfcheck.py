@@ -7,6 +7,7 @@ before this check. It never raises: whatever goes wrong means that steering is n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -95,11 +96,22 @@ def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken]) 
     alone = record.rules.get("positions") == "turn_end"
     where = "one steered position each, at the end of the prompt" if alone else "steered throughout"
     return (
-        f"{len(found)} probes: {where}; largest "
-        f"difference from the calibration {max(d.gate for d in found):.1e} in the gate and "
-        f"{max(d.strength for d in found):.1e} in the strength (tolerance {tolerance:.0e}); "
-        "logits with steering off repeat bit for bit."
+        f"{len(found)} probes: {where}; {_largest(record.probes, found, tolerance)}logits with "
+        "steering off repeat bit for bit."
     )
+
+
+def _largest(probes: Sequence[Probe], found: Sequence[_Distance], tolerance: float) -> str:
+    """The largest differences, in the numbers that the method has."""
+    stated = [
+        f"{max(getattr(distance, number) for distance in found):.1e} in the {number}"
+        for number in _Distance._fields
+        if any(getattr(probe.expected, number) is not None for probe in probes)
+    ]
+    if not stated:
+        return ""
+    differences = " and ".join(stated)
+    return f"largest difference from the calibration {differences} (tolerance {tolerance:.0e}); "
 
 
 def _matters(probe: Probe, strength: float | None, tolerance: float) -> bool:

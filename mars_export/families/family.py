@@ -13,7 +13,6 @@ from mars_export.common.vocabulary import Modality
 __all__ = [
     "STEERED_TYPE",
     "Family",
-    "Forward",
     "decoder_layers",
     "families",
     "family_of",
@@ -21,15 +20,6 @@ __all__ = [
 ]
 
 STEERED_TYPE: Final = "steered_"
-
-
-class Forward(BaseModel):
-    """Parameter names of the native `forward`s, in order, without `self` and `**kwargs`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: tuple[str, ...]
-    generator: tuple[str, ...]
 
 
 class Family(BaseModel):
@@ -63,7 +53,6 @@ class Family(BaseModel):
     """Key of the text configuration whose value is replaced by the guard on disk."""
     extra: str | None
     """Extra of this package that the family's processor needs, for example `video`."""
-    forward: Forward
     since: str = "5.16"
     """First Transformers version whose native classes are those described here."""
     notes: tuple[str, ...] = ()

@@ -15,7 +15,6 @@ from mars_export.common.vocabulary import Modality
 from mars_export.families.family import (
     STEERED_TYPE,
     Family,
-    Forward,
     families,
     family_of,
     refuse_custom_code,
@@ -82,8 +81,7 @@ def inspect_family(raw: dict[str, Any]) -> Family:
             activation = _activation(type(decoder), decoder.config, raw)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unknown(raw, f"its structure is not understood ({error})") from error
-    parameters = _parameters(generator)
-    shown = _shown_by(generator, parameters, raw)
+    shown = _shown_by(generator, raw)
     placeholders = _placeholders(config, set(shown.values()))
     headless = _mapped("MODEL_MAPPING", config) or generator
     unseen = [m for m in dict.fromkeys(shown.values()) if m not in placeholders]
@@ -103,7 +101,6 @@ def inspect_family(raw: dict[str, Any]) -> Family:
         decoder=next(path for path, module in model.named_modules() if module is decoder),
         activation=activation,
         extra="video" if "video" in placeholders else None,
-        forward=Forward(model=tuple(_parameters(headless)), generator=tuple(parameters)),
         notes=tuple(
             f"{modality.capitalize()} is not calibrated and is refused while steering is on."
             for modality in unseen
@@ -149,8 +146,9 @@ def _activation(decoder: Any, config: Any, raw: dict[str, Any]) -> str:
     raise _unknown(raw, "its decoder can be built without an activation, so nothing guards it")
 
 
-def _shown_by(generator: Any, parameters: list[str], raw: dict[str, Any]) -> dict[str, Shown]:
+def _shown_by(generator: Any, raw: dict[str, Any]) -> dict[str, Shown]:
     """Parameters that bring a modality; raise if the class has one that no known name brings."""
+    parameters = inspect.signature(generator.forward).parameters
     found = {name: _SHOWN_BY[name] for name in parameters if name in _SHOWN_BY}
     for modality in ("image", "video", "audio"):
         if hasattr(generator, f"get_{modality}_features") and modality not in found.values():
@@ -186,12 +184,6 @@ def _mapped(mapping: str, config: Any) -> Any:
 
     found = getattr(transformers, mapping).get(type(config), None)
     return found[0] if isinstance(found, tuple) else found
-
-
-def _parameters(native: Any) -> list[str]:
-    parameters = inspect.signature(native.forward).parameters.values()
-    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return [name for name in named if name != "self"]
 
 
 def _unknown(raw: dict[str, Any], reason: str) -> ExportError:

@@ -335,9 +335,14 @@ class Method:
             artefact: A calibration of the trained weights with `options_like(rules)`.
 
         Raises:
-            ExportError: It makes no checkpoint.
+            ExportError: It makes no checkpoint, or has no comparison.
         """
-        raise ExportError(f"{self.name} makes no checkpoint: there is nothing to compare")
+        if not self.exportable:
+            raise ExportError(f"{self.name} makes no checkpoint: there is nothing to compare")
+        raise ExportError(
+            f"{self.name} does not say how far a trained checkpoint is from a new calibration: "
+            "make a new one with `mars-export recalibrate`"
+        )
 
     def change(self, request: Request) -> Request:
         """The request as the model is to get it; only a template method changes any."""

@@ -21,12 +21,10 @@ _Native: Any = object
 GUARD = "steered checkpoint: load it with an Auto class and trust_remote_code=True"
 
 # Engines register their attention with Transformers under these names.
-_TRANSFORMERS = "use `transformers serve --trust-remote-code`"
 ENGINES = {
     "vllm": "install mars-export beside vLLM and give it the option "
     "--worker-cls mars_export.integrations.vllm.worker.SteeredWorker",
-    "sglang": _TRANSFORMERS,
-    "tgi": _TRANSFORMERS,
+    **dict.fromkeys(("sglang", "tgi"), "use `transformers serve --trust-remote-code`"),
 }
 
 
@@ -98,25 +96,15 @@ def refuse_engines(config: Any) -> None:
 
 def register_steered(config: Any, *natives: Any) -> None:
     """Give the steered classes what Transformers keeps under the names of their native classes."""
-    for native in natives:
-        _register_renames(config, native.__name__)
-        _register_tasks(config, native.__name__)
-
-
-def _register_renames(config: Any, native: str) -> None:
-    """Checkpoint key renames: they are skipped for custom classes, and weights would be random."""
-    renames = get_checkpoint_conversion_mapping(native)
-    renames = renames or get_checkpoint_conversion_mapping(config.model_type)
-    if renames:
-        register_checkpoint_conversion_mapping("Steered" + native, renames, overwrite=True)
-
-
-def _register_tasks(config: Any, native: str) -> None:
-    """Tables of the classes that do a task: `transformers serve` refuses a class in none of them.
-
-    The Auto classes do not read them for a custom class, so this changes nothing else.
-    """
-    for task in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM"):
-        names = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {})
-        if native in names.values():
-            names[config.disk_model_type] = "Steered" + native
+    for native in (cls.__name__ for cls in natives):
+        # Without the renames of its checkpoint keys, a custom class would get random weights.
+        renames = get_checkpoint_conversion_mapping(native)
+        renames = renames or get_checkpoint_conversion_mapping(config.model_type)
+        if renames:
+            register_checkpoint_conversion_mapping("Steered" + native, renames, overwrite=True)
+        # `transformers serve` refuses a class that is in none of the tables of tasks. The Auto
+        # classes do not read them for a custom class, so this changes nothing else.
+        for task in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM"):
+            names = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {})
+            if native in names.values():
+                names[config.disk_model_type] = "Steered" + native

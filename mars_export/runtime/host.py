@@ -3,7 +3,9 @@
 `SteeredMixin` gives every forward its window, `SteeredGenerationMixin` plans a generate().
 """
 
+import inspect
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 import torch
@@ -85,62 +87,55 @@ class SteeredMixin(GuardedLoadingMixin):
             )
         self.steering.verified = True
 
-    def _steered_forward(self, native: Any, named: dict[str, Any], extra: dict[str, Any]) -> Any:
+    def _steered_forward(self, native: Any, inputs: dict[str, Any]) -> Any:
         """Run the native forward with a window, and let the cache remember it.
 
-        native: forward() of the native class. named: its parameters by name, None where not given.
-        extra: further keyword arguments, which reach the decoder layers.
+        native: forward() of the native class. inputs: its arguments by name. The window is one that
+        it does not know, and so reaches the decoder layers.
         """
-        window = extra.pop("steering_window", NoWindow.UNKNOWN)
-        arguments = {**{k: v for k, v in named.items() if v is not None}, **extra}
+        window = inputs.pop("steering_window", NoWindow.UNKNOWN)
         # Nothing to do in a decode step of generate(), nor where the model around this one, or an
         # engine, has given the window.
         around = window is not NoWindow.UNKNOWN and not self.can_generate()
         if window is NoWindow.NOTHING or around:
-            return native(**arguments, steering_window=window)
+            return native(self, **inputs, steering_window=window)
         switch = self.steering
         if not switch.enabled:
             switch.trace = Trace()
-            return native(**arguments)
+            return native(self, **inputs)
         if not switch.verified:
             self.verify_steering()
         remembers = window is NoWindow.UNKNOWN or window.history is not None
-        before = self._cached(named) if remembers else None
+        before = self._cached(inputs) if remembers else None
         if window is NoWindow.UNKNOWN:
-            window = self._window_of(named, extra, before)
-        out = native(**arguments, steering_window=window)
+            window = self._window_of(inputs, before)
+        out = native(self, **inputs, steering_window=window)
         cache = getattr(out, "past_key_values", None)
         if cache is not None and window is not NoWindow.NOTHING and window.history is not None:
             history = window.history
             cache.steering_history = history if before is None else before.joined(history)
         return out
 
-    def _window_of(
-        self, named: dict[str, Any], extra: dict[str, Any], before: History | None
-    ) -> Window | NoWindow:
+    def _window_of(self, inputs: dict[str, Any], before: History | None) -> Window | NoWindow:
         """The window of a forward outside generate(), which knows its own columns and the cache."""
-        if any(extra.get(k) is not None for k in ("cu_seq_lens_q", "attention_instances")):
+        if any(inputs.get(k) is not None for k in ("cu_seq_lens_q", "attention_instances")):
             raise RuntimeError(
                 "steered checkpoint: packed sequences do not say which request a token belongs to; "
                 "use padded batches, or set model.steering.enabled = False"
             )
         if self.config.engine_gives_windows:
             raise RuntimeError("steered checkpoint: the engine did not say what to steer")
-        x = _tokens_or_embeds(named)
+        x = _tokens_or_embeds(inputs)
         if x is None:
             return NoWindow.NOTHING
-        past, (rows, length) = _past(named), x.shape[:2]
+        past, (rows, length) = _past(inputs), x.shape[:2]
         if not past:
             self.steering.trace = Trace()
-        plan = self._plan({**extra, **named}, before, past, self.steering.trace, prompt=False)
+        plan = self._plan(inputs, before, past, self.steering.trace, prompt=False)
         return plan.window(past, length, rows)
 
     def _cached(self, inputs: dict[str, Any]) -> History | None:
-        """What the cache holds, or None if it is empty.
-
-        Raises:
-            ValueError: if this model did not fill all of it with steering on.
-        """
+        """What the cache holds, or None if it is empty; raises unless this model filled it."""
         past, x = _past(inputs), _tokens_or_embeds(inputs)
         if not past or x is None:
             return None
@@ -171,12 +166,10 @@ class SteeredMixin(GuardedLoadingMixin):
         """
         self._refuse_uncalibrated(inputs)
         rules, x = self.config.steering, _tokens_or_embeds(inputs)
-        suffixes = rules["header_suffixes"]
-        ids = x if x.dim() == 2 else None
-        tokens = ids
-        if tokens is None:
+        suffixes, ids, tokens = rules["header_suffixes"], x, x
+        if x.dim() == 3:  # embeddings, in which the tokens of headers can be recognized
             headers = {token for suffix in suffixes for token in suffix}
-            tokens = recognized(x, self.get_input_embeddings(), headers)
+            ids, tokens = None, recognized(x, self.get_input_embeddings(), headers)
         # The mask covers the cache as well.
         seen_by_attention = _mask(inputs, x, offset) != 0
         position = seen_by_attention.long().cumsum(1) - 1
@@ -255,12 +248,7 @@ class SteeredGenerationMixin(SteeredMixin):
         return out
 
     def _prompt_plan(self, inputs: dict[str, Any]) -> Plan:
-        """The plan of a generate().
-
-        Raises:
-            ValueError: if the prompt is absent or padded on the right, or if the cache is not of
-                its beginning: other tokens, rows in another order, steered elsewhere.
-        """
+        """The plan of a generate(), whose cache must hold the beginning of its prompt, if any."""
         x = _tokens_or_embeds(inputs)
         if x is None:
             raise ValueError("steered checkpoint: generate() needs input_ids or inputs_embeds")
@@ -310,6 +298,20 @@ class SteeredGenerationMixin(SteeredMixin):
                 "set model.steering.enabled = False"
             )
         return super().init_continuous_batching(*args, **kwargs)
+
+
+def steered_forward(native: Any) -> Any:
+    """The forward() of a steered class, in the place of that of its native class.
+
+    It shows the signature of the native one, which generate(), Trainer and peft read.
+    """
+    names = list(inspect.signature(native).parameters)[1:]
+
+    @wraps(native)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._steered_forward(native, {**dict(zip(names, args, strict=False)), **kwargs})
+
+    return forward
 
 
 def _tokens_or_embeds(inputs: dict[str, Any]) -> Any:

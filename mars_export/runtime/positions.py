@@ -56,12 +56,9 @@ class History(NamedTuple):
 
     def padded(self, more: int, steered: bool) -> "History":
         """With `more` columns of unknown text behind it, all of them steered or none."""
+        tokens = nn.functional.pad(self.tokens, (0, more), value=-1)
         modality = torch.cat([self.modality, self.modality[:, -1:].expand(-1, more)], 1)
-        return History(
-            nn.functional.pad(self.tokens, (0, more), value=-1),
-            modality,
-            nn.functional.pad(self.steered, (0, more), value=steered),
-        )
+        return History(tokens, modality, nn.functional.pad(self.steered, (0, more), value=steered))
 
     def agrees(self, whole: "History") -> bool:
         """Whether `whole` begins with these columns, as far as their tokens are known."""

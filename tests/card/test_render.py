@@ -242,6 +242,17 @@ def test_positions_and_routes_are_those_of_the_runtime():
     assert "is **not steered**" in routes["another chat template"]
 
 
+@pytest.mark.parametrize(
+    ("positions", "consequence"), [("prompt", "raises an error"), ("all", "every token is still")]
+)
+def test_a_template_matters_as_the_policy_says(positions, consequence):
+    record = records.calibration()
+    rules = {**record.rules, "positions": positions}
+    manifest = records.manifest(calibration=record.model_copy(update={"rules": rules}))
+    routes = dict(row[:2] for row in table(render(manifest, records.report()), "route"))
+    assert consequence in routes["another chat template"]
+
+
 def test_an_unknown_method_is_an_error():
     record = records.calibration().model_copy(update={"method": "nonsense"})
     with pytest.raises(ExportError, match="no steering method 'nonsense'"):

@@ -1,6 +1,7 @@
 """What every family must do, on tiny random checkpoints in the layout that the Hub has."""
 
 import copy
+import inspect
 import json
 import subprocess
 import sys
@@ -62,6 +63,15 @@ def test_loads_steered_through_its_auto_classes_with_no_key_left_over(pair):
         assert same if auto == "AutoModel" else not any(info[k] for k in LEFT_OVER)
         model(**batch)
         assert model.steering.last[0][0].strength > 0
+
+
+def test_forward_has_the_native_signature(pair):
+    both = [(pair.model, pair.base)]
+    if pair.family.model != pair.family.generator:
+        both.append((pair.model.base_model, pair.base.base_model))
+    for ours, native in both:
+        assert type(ours).__name__ == f"Steered{type(native).__name__}"
+        assert inspect.signature(ours.forward) == inspect.signature(native.forward)
 
 
 def test_off_is_the_base_bit_for_bit(pair):

@@ -1,20 +1,18 @@
 """Family data agrees with the installed Transformers."""
 
-import inspect
 import json
 
 import pytest
-import transformers
 from safetensors import safe_open
 
 from mars_export.common.errors import ExportError
-from mars_export.families import decoder_layers, families, family_of, results
+from mars_export.families import decoder_layers, families, family_of
 from mars_export.families.inspection import inspect_family
 from support import tiny, zoo
 
 FAMILIES = list(families().values())
 BY_HAND = {
-    *("name", "extra", "notes", "since", "modalities", "placeholders", "shown_by", "forward"),
+    *("name", "extra", "notes", "since", "modalities", "placeholders", "shown_by"),
     "inspected",
 }
 
@@ -43,32 +41,6 @@ def test_data_is_what_the_native_classes_say(family):
     assert seen.model_dump(exclude=BY_HAND) == family.model_dump(exclude=BY_HAND)
     # An input that an older Transformers has is listed as well.
     assert seen.shown_by.items() <= family.shown_by.items()
-
-
-@each_family
-def test_parameters_are_those_of_the_native_classes(family):
-    """Those that another Transformers has or lacks reach the native class by their keyword."""
-    recorded = results.tested()[family.model_type].versions["transformers"]
-    both = {family.model: family.forward.model, family.generator: family.forward.generator}
-    for name, told in both.items():
-        native = inspect.signature(getattr(transformers, name).forward).parameters
-        kinds = {parameter.kind for parameter in native.values()}
-        found = [n for n, p in native.items() if p.kind == p.POSITIONAL_OR_KEYWORD and n != "self"]
-        if transformers.__version__ == recorded:
-            assert found == list(told)
-        else:
-            assert inspect.Parameter.VAR_KEYWORD in kinds
-            shared = [n for n in told if n in found]
-            assert [n for n in found if n in told] == shared
-
-
-@each_family
-def test_defaults_of_parameters_are_the_native_ones(family):
-    for name in (family.model, family.generator):
-        native = inspect.signature(getattr(transformers, name).forward).parameters
-        known = (*family.forward.model, *family.forward.generator)
-        defaults = {n: p.default for n, p in native.items() if n in known}
-        assert {n: d for n, d in defaults.items() if d is not None} in ({}, {"logits_to_keep": 0})
 
 
 @each_family

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mars_export.methods as package
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.selfcheck import self_check
 from support import methods
 
@@ -39,3 +40,5 @@ def test_the_method_of_the_page_steers_a_checkpoint(step, tmp_path):
     assert check.active, check.detail
     section = step.card(exported.artefact.record)
     assert "| layer |" in section.details
+    with pytest.raises(ExportError, match="does not say how far"):
+        step.compare({}, {}, exported.artefact)

@@ -1,6 +1,7 @@
 """What every method's checkpoint does: the rule in a hook on the native model gives the same."""
 
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ METHOD_CASES = {
     "mars": {},
     "addition, all positions": {"positions": "all"},
     "addition, prompt": {"positions": "prompt"},
+    "addition, two layers": {"positions": "prompt", "layers": (1, 2)},
 }
 STEPS = 5
 AUTO = transformers.AutoModelForImageTextToText
@@ -33,13 +35,17 @@ def case(request, tmp_path_factory):
     artefact = tiny.ARTEFACTS[method](family, **options)
     rules = {"modalities": list(artefact.record.source.modalities)}
     rule_class = method_named(method).rule_class()
-    rule = rule_class(tiny.HIDDEN, rules)
-    rule.load_state_dict({tensor: artefact.tensors[tensor] for tensor in rule_class.TENSORS})
+    by_layer = {layer: rule_class(tiny.HIDDEN, rules) for layer in artefact.record.layers}
+    for layer, rule in by_layer.items():
+        tensors = {
+            tensor: artefact.tensors.get(f"{tensor}.{layer}", artefact.tensors.get(tensor))
+            for tensor in rule_class.TENSORS
+        }
+        rule.load_state_dict(tensors)
     return SimpleNamespace(
         base=AUTO.from_pretrained(base).eval(),
         model=AUTO.from_pretrained(directory, trust_remote_code=True).eval(),
-        rule=rule,
-        layers=artefact.record.layers,
+        rules=by_layer,
         positions=artefact.record.rules["positions"],
         modalities=rules["modalities"],
         batch=tiny.inputs(
@@ -60,18 +66,18 @@ def steered_columns(case):
 @contextmanager
 def rule_in_a_hook(case):
     """The base with the rule at the steered columns; forwards follow one another in a cache."""
-    columns, start = steered_columns(case), 0
+    columns, starts = steered_columns(case), dict.fromkeys(case.rules, 0)
     shown = torch.tensor([[case.modalities.index(name)] for name in ("text", "image")])
 
-    def hook(_layer, _args, out):
-        nonlocal start
-        here = columns[:, start : start + out.shape[1]]
-        start += out.shape[1]
-        changed, _ = case.rule(out.float(), shown.expand(here.shape))
+    def hook(index, _layer, _args, out):
+        start = starts[index]
+        starts[index] = start + out.shape[1]
+        here = columns[:, start : starts[index]]
+        changed, _ = case.rules[index](out.float(), shown.expand(here.shape))
         return torch.where(here[..., None], changed, out)
 
     layers = case.base.get_decoder().layers
-    handles = [layers[layer].register_forward_hook(hook) for layer in case.layers]
+    handles = [layers[index].register_forward_hook(partial(hook, index)) for index in case.rules]
     try:
         yield case.base
     finally:
@@ -109,9 +115,9 @@ def test_the_record_names_every_steered_position_of_the_prompt(case):
     for row, name, steered in zip(
         columns, ("text", "image"), case.model.steering.last, strict=True
     ):
-        assert len(steered) == int(row.sum())
+        assert len(steered) == int(row.sum()) * len(case.rules)
         assert steered[-1].modality == name
-        assert {entry.layer for entry in steered} == set(case.layers)
+        assert {entry.layer for entry in steered} == set(case.rules)
         assert steered[-1].strength > 0
 
 
@@ -127,6 +133,7 @@ def test_in_half_precision_the_rule_keeps_its_tensors(case):
         case.model.config._name_or_path, trust_remote_code=True, dtype=torch.bfloat16
     )
     half.verify_steering()
-    tensors = half.get_decoder().layers[case.layers[0]].steering.tensors()
-    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
-    assert all(tensor.equal(getattr(case.rule, name)) for name, tensor in tensors.items())
+    for index, rule in case.rules.items():
+        tensors = half.get_decoder().layers[index].steering.tensors()
+        assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+        assert all(tensor.equal(getattr(rule, name)) for name, tensor in tensors.items())

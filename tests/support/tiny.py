@@ -170,17 +170,20 @@ def artefact(family: str, **changes) -> Artefact:
     return with_tensors(calibration(family, **changes), direction)
 
 
-def addition(family: str, positions: str = "all") -> Artefact:
-    """A made-up constant addition along the same direction."""
+def addition(family: str, positions: str = "all", layers: tuple[int, ...] = (LAYER,)) -> Artefact:
+    """A made-up constant addition along the same direction, longer in every further layer."""
     push = artefact(family).tensors["direction"] * 20
     record = AdditionRecord(
         layer=LAYER, layer_forced=False, coefficient=1, separation=20, positions=positions,
         trials=[], effects=[],
     )  # fmt: skip
-    rules = {"layers": [LAYER], "positions": positions}
+    rules = {"layers": list(layers), "positions": positions}
+    tensors = {"push": push}
+    if len(layers) > 1:
+        tensors = {f"push.{layer}": push * n for n, layer in enumerate(layers, start=1)}
     source = calibration(family).source
     return Artefact.of(
-        "addition", source, record, rules=rules, tensors={"push": push}, probes=[]
+        "addition", source, record, rules=rules, tensors=tensors, probes=[]
     )  # fmt: skip
 
 
