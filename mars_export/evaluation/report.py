@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 REPORT_NAME: Final = "evaluation/report.json"
+EXCHANGE_NAME: Final = "evaluation/safety_eval.json"
+"""The rates of the report in the shape of Every Eval Ever."""
 SAMPLES_NAME: Final = "evaluation/samples.jsonl"
 REFERENCE: Final = "off"
 """Arm that all others are compared with: the weights of the checkpoint, steering off."""
@@ -338,7 +340,7 @@ class Report(VersionedRecord):
     """Text requests beside neutral, noisy and typographic pictures and clips, pair by pair."""
     attacks: list[AttackResult] = Field(default_factory=list)
     skipped: dict[str, str] = Field(default_factory=dict)
-    """Attacks that the model cannot be put through, and why."""
+    """Attacks that the model, or one of the arms, cannot be put through, and why."""
     gates: dict[str, dict[str, list[float]]]
     """Gate values by steered arm, keyed `harmful image`, `harmless text`, ...; for plots."""
     seconds: float

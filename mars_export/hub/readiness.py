@@ -10,7 +10,15 @@ from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
-from mars_export.evaluation.report import REFERENCE, REPORT_NAME, SAMPLES_NAME, STEERED, Report
+from mars_export.evaluation.report import (
+    EXCHANGE_NAME,
+    REFERENCE,
+    REPORT_NAME,
+    SAMPLES_NAME,
+    STEERED,
+    Report,
+)
+from mars_export.evaluation.utility import UTILITY_NAME
 
 __all__ = ["UNLISTED", "published_files", "require_ready"]
 
@@ -50,8 +58,10 @@ def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:
     """
     yield from (entry.path for entry in manifest.files)
     yield from (MANIFEST_NAME, CARD_NAME, REPORT_NAME)
-    if (directory / SIGNATURE_NAME).is_file():
-        yield SIGNATURE_NAME
+    for name in (EXCHANGE_NAME, UTILITY_NAME, SIGNATURE_NAME):
+        path = directory / name
+        if path.is_file() and not path.is_symlink():
+            yield name
     for path in sorted((directory / "assets").rglob("*")):
         if path.is_file() and not path.is_symlink():
             yield path.relative_to(directory).as_posix()

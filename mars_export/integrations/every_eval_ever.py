@@ -11,11 +11,10 @@ from typing import Any, Final
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.atomic import write_atomically
 from mars_export.evaluation.intervals import CONFIDENCE
-from mars_export.evaluation.report import Cell, Report, SuiteSource
+from mars_export.evaluation.report import EXCHANGE_NAME, Cell, Report, SuiteSource
 
-__all__ = ["EXPORT_NAME", "SCHEMA_VERSION", "every_eval_ever", "write_every_eval_ever"]
+__all__ = ["SCHEMA_VERSION", "every_eval_ever", "write_every_eval_ever"]
 
-EXPORT_NAME: Final = "evaluation/safety_eval.json"
 SCHEMA_VERSION: Final = "0.3.0"
 _METRIC: Final = "mars_export.refusal_rate"
 _ABOUT: Final = (
@@ -27,7 +26,7 @@ _ABOUT: Final = (
 def write_every_eval_ever(directory: Path, report: Report) -> None:
     """Write `evaluation/safety_eval.json` beside the report of a steered directory."""
     exported = every_eval_ever(report, Manifest.read(directory))
-    write_atomically(directory / EXPORT_NAME, json.dumps(exported, indent=2) + "\n")
+    write_atomically(directory / EXCHANGE_NAME, json.dumps(exported, indent=2) + "\n")
 
 
 def every_eval_ever(report: Report, manifest: Manifest) -> dict[str, Any]:

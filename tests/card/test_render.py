@@ -10,6 +10,8 @@ from huggingface_hub import ModelCard
 from mars_export.card.render import render, write_card
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.report import Corrected, JudgeError, Overlap
+from mars_export.evaluation.utility import UTILITY_NAME
+from mars_export.hub.readiness import published_files
 from support import records
 
 SECTIONS = [
@@ -280,11 +282,12 @@ def test_writing_twice_gives_the_same_bytes(directory):
     assert snapshot() == first
 
 
-def test_the_card_links_only_what_is_there(directory):
+def test_the_card_links_only_what_is_published(directory):
+    (directory / UTILITY_NAME).write_text(records.utility().model_dump_json())
     text = write_card(directory).read_text()
-    links = re.findall(r"\]\((?!https://|#)([^)]+)\)", text)
-    assert len(links) >= 5
-    assert [link for link in links if not (directory / link).exists()] == []
+    links = set(re.findall(r"\]\((?!https://|#)([^)]+)\)", text))
+    assert {"evaluation/utility.json", "evaluation/safety_eval.json"} < links
+    assert links - set(published_files(directory, records.manifest())) == set()
 
 
 def test_the_snippet_names_the_repository_or_the_directory(directory):

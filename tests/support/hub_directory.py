@@ -54,6 +54,7 @@ def add_evaluation_and_card(directory: Path, *, active: bool = True) -> Path:
     _write(directory / "README.md", b"---\nlicense: gemma\n---\n# Steered\n")
     _write(directory / "assets/refusal.png", b"\x89PNG" + b"0" * 500)
     _write(directory / "evaluation/samples.jsonl", b"{}\n")
+    _write(directory / "evaluation/safety_eval.json", b"{}\n")
     _write(directory / "evaluation/report.json", _report(active).model_dump_json().encode())
     return directory
 
