@@ -221,7 +221,7 @@ def _write(
         suites=by_group.suites(sources, results, error),
         controls=by_group.controls(results),
         attacks=attacks,
-        skipped=skipped,
+        skipped={**skipped, **job.omitted},
         gates=aggregate.gates(plain),
         seconds=round(max(sum(entry.seconds for entry in share) for share in entries), 3),
     )

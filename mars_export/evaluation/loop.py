@@ -53,11 +53,12 @@ def run_batches(
         ExportError: A request alone does not fit into memory, or a method had to act on it and
             did not.
     """
-    order, arms = _share(job.order, job.options.batch_size, processes), len(job.arms)
-    journal.keep(_valid(journal.entries, order, job.arms))
-    done = len(journal.results) // arms
+    order = _share(job.order, job.options.batch_size, processes)
+    answers = [(sample.id, arm.name) for sample in order for arm in job.arms_of(sample.variant)]
+    journal.keep(_valid(journal.entries, answers))
+    done = len({result.id for result in journal.results})
     limit = journal.entries[-1].limit if journal.entries else job.options.batch_size
-    progress(done * arms, len(order) * arms)
+    progress(len(journal.results), len(answers))
     while done < len(order):
         batch = _batch(order[done:], limit)
         started = time.monotonic()
@@ -68,7 +69,7 @@ def run_batches(
         seconds = round(time.monotonic() - started, 3)
         journal.append(Entry(limit=limit, seconds=seconds, results=results))
         done += len(batch)
-        progress(done * arms, len(order) * arms)
+        progress(len(journal.results), len(answers))
 
 
 def _share(order: Sequence[Sample], limit: int, processes: Processes) -> list[Sample]:
@@ -81,9 +82,8 @@ def _share(order: Sequence[Sample], limit: int, processes: Processes) -> list[Sa
     return [sample for batch in batches[processes.rank :: processes.count] for sample in batch]
 
 
-def _valid(entries: Sequence[Entry], order: Sequence[Sample], arms: Sequence[Arm]) -> int:
-    """How many entries, from the first, are what this run would have written."""
-    expected = [(sample.id, arm.name) for sample in order for arm in arms]
+def _valid(entries: Sequence[Entry], expected: Sequence[tuple[str, str]]) -> int:
+    """How many entries, from the first, hold the answers (sample, arm) that this run would have."""
     start = 0
     for count, entry in enumerate(entries):
         end = start + len(entry.results)
@@ -112,7 +112,7 @@ def _results(job: Job, models: Models, batch: Sequence[Sample]) -> list[SampleRe
     requests = [job.request(sample) for sample in batch]
     inputs: dict[tuple[Path, str], Any] = {}  # arms that differ in steering alone share theirs
     by_arm = []
-    for arm in job.arms:
+    for arm in job.arms_of(batch[0].variant):
         key = (arm.directory, arm.template)
         if key not in inputs:
             inputs[key] = models[arm.directory].inputs([arm.request(r) for r in requests])

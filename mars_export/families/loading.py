@@ -67,6 +67,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a batch was too large for the memory of its device."""
     import torch
 
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

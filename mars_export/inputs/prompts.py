@@ -21,7 +21,7 @@ MINIMUM: Final = 24
 
 _TRAIN: Final = 128
 _VALIDATION: Final = 32
-_USER_LICENCE: Final = "not stated"
+_UNSTATED: Final = "not stated"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def from_files(harmful: Path, harmless: Path, seed: int = 0) -> PromptSets:
             other file.
     """
     first, second = (
-        _Source(path.name, read_prompts(path), _digest(path), _USER_LICENCE)
+        _Source(path.name, read_prompts(path), _digest(path), _UNSTATED)
         for path in (harmful, harmless)
     )
     return _sets(first, second, seed)
@@ -101,7 +101,7 @@ def from_suite(path: Path, seed: int = 0) -> PromptSets:
     texts = read_suite_texts(path, "calibration")
     digest = _digest(path)
     harmful, harmless = (
-        _Source(f"{path.name} ({label})", texts[label == "harmful"], digest, _USER_LICENCE)
+        _Source(f"{path.name} ({label})", texts[label == "harmful"], digest, _UNSTATED)
         for label in ("harmful", "harmless")
     )
     return _sets(harmful, harmless, seed)
@@ -112,16 +112,14 @@ def _digest(path: Path) -> str:
 
 
 def _sets(harmful: _Source, harmless: _Source, seed: int) -> PromptSets:
-    distinct = {source.name: _distinct(source) for source in (harmful, harmless)}
-    both = sorted(
-        {_key(p) for p in distinct[harmful.name]} & set(map(_key, distinct[harmless.name]))
-    )
+    bad, good = _distinct(harmful), _distinct(harmless)
+    both = sorted(set(map(_key, bad)) & set(map(_key, good)))
     if both:
         raise ExportError(
             f"{len(both)} prompts are in both {harmful.name} and {harmless.name}, for example "
             f"{both[0]!r}; a prompt is either harmful or harmless, remove it from one of them."
         )
-    return PromptSets(*(_split(s, distinct[s.name], seed) for s in (harmful, harmless)))
+    return PromptSets(_split(harmful, bad, seed), _split(harmless, good, seed))
 
 
 def _distinct(source: _Source) -> list[str]:

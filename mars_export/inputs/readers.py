@@ -11,7 +11,7 @@ from mars_export.common.errors import ExportError
 
 __all__ = ["read_prompts", "read_suite_texts"]
 
-_FIELDS: Final = ("prompt", "instruction", "goal", "behavior", "behavior")
+_FIELDS: Final = ("prompt", "instruction", "goal", "behavior", "behaviour")
 """Names under which published prompt sets keep the prompt; letter case does not matter."""
 
 _Numbered = Iterator[tuple[int, Any]]

@@ -189,6 +189,8 @@ def _collate_bare(processor: Any, requests: Sequence[Request]) -> BatchFeature:
 
     if any(request.modality != "text" for request in requests):
         raise ValueError("only text can be shown without the chat template")
+    if any(request.system or request.history or request.prefill for request in requests):
+        raise ValueError("a system prompt, a history and a prefill need the chat template")
     tokenizer = processor if _is_tokenizer(processor) else processor.tokenizer
     texts = [request.prompt for request in requests]
     return BatchFeature(

@@ -30,10 +30,10 @@ def run(tmp_path, monkeypatch):
         loads.append(directory.name)
         return Prompted(broken=broken.get(directory.name, ""))
 
-    def run(*arms, name="steered", **breaks):
+    def run(*arms, name="steered", attacks=False, **breaks):
         broken.update(breaks)
         save_manifest(tmp_path / name)
-        options = EvaluationOptions(batch_size=4, device="cpu", arms=arms)
+        options = EvaluationOptions(batch_size=4, device="cpu", arms=arms, attacks=attacks)
         return runner.evaluate(tmp_path / name, suite, options), loads
 
     broken = {}
@@ -70,6 +70,16 @@ def test_every_arm_is_compared_with_the_reference(run, tmp_path):
     results = [SampleResult.model_validate_json(line) for line in lines]
     assert [r.arm for r in results] == ["off", *ARMS] * len(SUITE)
     assert {r.arm for r in results if r.decision is not None} == {"on", "other"}
+
+
+def test_an_attack_without_the_template_is_not_run_in_an_arm_that_acts_in_it(run):
+    """It would leave the system prompt of such an arm out, and measure the reference again."""
+    report, _ = run("safety-prompt", attacks=True)
+    assert list(report.skipped) == ["templateless"]
+    assert "safety-prompt" in report.skipped["templateless"]
+    arms = {a.attack: {c.arm for c in a.cells} for a in report.attacks}
+    assert arms["templateless"] == {"off", "on"}
+    assert arms["multi-turn"] == {"off", "on", "safety-prompt"}
 
 
 def test_a_report_says_the_same_of_an_arm_whatever_else_is_run(run, tmp_path):

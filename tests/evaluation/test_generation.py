@@ -157,6 +157,7 @@ def test_what_does_not_load_says_so(tmp_path):
 
 def test_only_memory_errors_are_memory_errors():
     assert is_out_of_memory(torch.OutOfMemoryError("x"))
+    assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert not is_out_of_memory(ValueError("x"))

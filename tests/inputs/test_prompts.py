@@ -49,6 +49,16 @@ def test_a_small_set_is_split_three_to_one(tmp_path):
     assert sets.harmful.sha256 == hashlib.sha256((tmp_path / "bad.txt").read_bytes()).hexdigest()
 
 
+def test_files_of_the_same_name_are_two_files(tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "good").mkdir()
+    sets = from_files(
+        lines(tmp_path / "bad" / "prompts.txt", BAD), lines(tmp_path / "good" / "prompts.txt", GOOD)
+    )
+    assert set(sets.harmful.train + sets.harmful.validation) == set(BAD)
+    assert set(sets.harmless.train + sets.harmless.validation) == set(GOOD)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -57,6 +67,7 @@ def test_a_small_set_is_split_three_to_one(tmp_path):
         ("p.json", json.dumps([{"instruction": p, "category": None} for p in BAD])),
         ("p.jsonl", "\n".join(json.dumps({"prompt": p}) for p in BAD)),
         ("p.jsonl", "\n\n".join(json.dumps(p) for p in BAD)),
+        ("p.csv", "behaviour\n" + "\n".join(f'"{p}"' for p in BAD)),
         ("p.csv", "Behavior,Tags\n" + "\n".join(f'"{p}",x' for p in BAD)),
         ("p.csv", "id,goal\n" + "\n".join(f"{i},{p}" for i, p in enumerate(BAD))),
     ],

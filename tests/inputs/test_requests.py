@@ -128,6 +128,9 @@ def test_without_the_template_there_is_the_prompt_alone():
     assert batch["attention_mask"][0, 0] == 0
     with pytest.raises(ValueError, match="only text"):
         collate(processor, [Request("show me", (PICTURE,), templated=False)])
+    for part in ({"system": "Be safe."}, {"history": (("a", "b"),)}, {"prefill": "Sure"}):
+        with pytest.raises(ValueError, match="need the chat template"):
+            collate(processor, [Request("show me", templated=False, **part)])
 
 
 def test_a_batch_does_not_mix_forms():
