@@ -127,7 +127,7 @@ class CardData:
             status=status(report, modalities, utility is not None),
             loading=snippets.loading(checkpoint, modalities, source.dtype, source.quantization),
             not_evaluated=not_evaluated(report, modalities, utility is not None),
-            command=snippets.command(manifest, report, section.options, name),
+            command=snippets.command(manifest, report, name),
             needs=snippets.needs(manifest, report),
             plots={**plots(report), **section.plots},
         )

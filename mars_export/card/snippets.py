@@ -8,7 +8,7 @@ from typing import Final
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.markdown import code
 from mars_export.common.vocabulary import Modality, auto_class
-from mars_export.evaluation.report import Report, SuiteSource
+from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource, Report, SuiteSource
 from mars_export.families.quantization import NONE, SCHEMES
 from mars_export.methods import METHODS
 
@@ -95,20 +95,17 @@ def loading(
     )
 
 
-def command(
-    manifest: Manifest, report: Report | None, options: Iterable[tuple[str, str]], output: str
-) -> str:
+def command(manifest: Manifest, report: Report | None, output: str) -> str:
     """The `mars-export` call, one option a line; every recorded setting is spelled out.
 
     Args:
         manifest: Record of the steered directory.
         report: Its evaluation, which knows the suite; None if there is none.
-        options: Flags of the method, as its `MethodSection` has them.
         output: Name of the directory to make.
     """
     base = manifest.base
     source = ("recalibrate" if base.derived_from else "--model", base.repo or base.name)
-    pairs = (source, *_calibration(manifest, options), *_evaluation(manifest, report))
+    pairs = (source, *_calibration(manifest), *_evaluation(manifest, report))
     lines = [f"{flag} {shlex.quote(value)}" if value else flag for flag, value in pairs]
     lines.append(f"--output {shlex.quote(output)}")
     if manifest.family_inspected:
@@ -123,14 +120,15 @@ def needs(manifest: Manifest, report: Report | None) -> tuple[str, ...]:
     items += [f"the prompt file {code(name)}" for name in _prompt_files(manifest).values()]
     if report is not None and any("FILE" in name for name in _suites(manifest, report)):
         items.append(f"the suite {code(report.suite.name)} in place of FILE")
+    if report is not None:
+        names = [code(arm.name) for arm in _arms(report) if arm.steered]
+        items += [f"the steered directory of the arm {name} in place of DIR" for name in names]
     if report is not None and report.judge.startswith(_ENDPOINT):
         items.append(f"the judge {code(report.judge)} in place of URL")
     return tuple(items)
 
 
-def _calibration(
-    manifest: Manifest, options: Iterable[tuple[str, str]]
-) -> Iterator[tuple[str, str]]:
+def _calibration(manifest: Manifest) -> Iterator[tuple[str, str]]:
     base, source = manifest.base, manifest.calibration.source
     if base.revision is not None:
         yield "--revision", base.revision
@@ -142,7 +140,8 @@ def _calibration(
     if source.quantization in SCHEMES:
         yield "--quantization", source.quantization
     yield "--seed", str(source.seed)
-    yield from options
+    for name, value in manifest.calibration.options.items():
+        yield f"--{name.replace('_', '-')}", str(value)
     for label, name in _prompt_files(manifest).items():
         yield f"--{label}", name
 
@@ -156,8 +155,15 @@ def _evaluation(manifest: Manifest, report: Report | None) -> Iterator[tuple[str
     for name in ("controls", "attacks"):
         if getattr(report, name):
             yield f"--{name}", ""
+    for arm in _arms(report):
+        yield "--arm", f"{arm.name}=DIR" if arm.steered else arm.name
     if "max_new_tokens" in report.decoding:
         yield "--max-new-tokens", str(report.decoding["max_new_tokens"])
+
+
+def _arms(report: Report) -> list[ArmSource]:
+    """The arms that the user asked for."""
+    return [arm for arm in report.arms if arm.name not in (REFERENCE, STEERED)]
 
 
 def _judge(name: str) -> Iterator[tuple[str, str]]:

@@ -122,6 +122,8 @@ class ArtefactRecord(VersionedRecord):
     method: str
     source: CalibrationSource
     record: SerializeAsAny[MethodRecord]
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """The method's options that it was made with, but those that were left to the measurement."""
     rules: dict[str, JsonValue]
     """What the method adds to `steering` in config.json; a decoder method says `layers` and
     `positions` there."""
@@ -258,8 +260,6 @@ class MethodSection:
     """Limitations of the method, one sentence or two each."""
     threats: tuple[str, ...] = ()
     """Ways around the method, beyond those that every steered checkpoint has."""
-    options: tuple[tuple[str, str], ...] = ()
-    """Flags and values of the command line that make the same calibration."""
     plots: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
     """Path relative to the card -> what draws the plot; `details` shows them."""
 

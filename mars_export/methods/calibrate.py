@@ -1,6 +1,7 @@
 """Calibration of a loaded model by any method."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mars_export.calibration.data import CalibrationData, MeasurementOptions
@@ -57,4 +58,7 @@ def calibrate(
         quantization,
         progress,
     )
-    return chosen.calibrate(data, options or chosen.Options())
+    options = options or chosen.Options()
+    artefact = chosen.calibrate(data, options)
+    stated = options.model_dump(mode="json", exclude_none=True)
+    return replace(artefact, record=artefact.record.model_copy(update={"options": stated}))

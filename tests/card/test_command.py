@@ -2,12 +2,16 @@
 
 import shlex
 
+import pytest
+
+from mars_export.card import snippets
 from mars_export.card.data import CardData
 from mars_export.card.render import render
 from mars_export.card.snippets import needs
 from mars_export.checkpoint.manifest import Derivation
 from mars_export.evaluation.report import AttackResult, SuiteResult
-from mars_export.pipeline.settings import Settings, sections
+from mars_export.methods import method_named
+from mars_export.pipeline.settings import EvaluationSettings, RunSettings, Settings, sections
 from support import records
 
 
@@ -46,7 +50,7 @@ def test_a_base_on_the_hub():
 
 
 def test_everything_of_ones_own():
-    record = records.calibration(prompts=prompts("my bad.txt", "good.txt"), layer_forced=True)
+    record = records.calibration(prompts=prompts("my bad.txt", "good.txt"), options={"layer": 4})
     base = records.base(repo=None, revision=None, name="my-model", license="mit")
     manifest, report = records.manifest(calibration=record, base=base), records.report()
     found = options(command(manifest, report, "out"))
@@ -68,6 +72,59 @@ def test_everything_of_ones_own():
     assert "the directory `my-model`, the prompt file `my bad.txt`, " in text
     assert "the suite `organism-topics` in place of FILE:" in text
     assert "  --harmful 'my bad.txt' \\\n" in text
+
+
+GIVEN = {
+    "mars": {"layer": 3, "finalists": 2, "gain": 0.125, "radius": 1.75},
+    "addition": {"layer": 3, "coefficient": -0.3, "positions": "prompt"},
+}
+"""Method -> a value for each of its options that is not the default."""
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_every_option_of_the_method_is_given_again(name):
+    options_of = method_named(name).Options
+    assert set(GIVEN[name]) == set(options_of.model_fields)
+    for option, value in GIVEN[name].items():
+        assert value != options_of.model_fields[option].default
+        record = records.calibration().model_copy(
+            update={"method": name, "options": {option: value}}
+        )
+        text = snippets.command(records.manifest(calibration=record), None, "out")
+        given = {flag[2:]: word for flag, word in options(text).items() if flag[2:] in GIVEN[name]}
+        assert Settings(model="x", method=name, **given).method_options == options_of(
+            **{option: value}
+        )
+
+
+EVALUATION = {
+    "suite": ("--suite", "FILE"),
+    "controls": ("--controls", None),
+    "attacks": ("--attacks", None),
+    "arm": ("--arm", "safety-prompt"),
+    "judge": ("--judge", "URL"),
+    "max_new_tokens": ("--max-new-tokens", "24"),
+}
+"""Option of an evaluation -> how the command gives it again."""
+
+
+def test_every_option_of_the_evaluation_is_given_again():
+    own = EvaluationSettings.model_fields.keys() - RunSettings.model_fields.keys()
+    assert set(EVALUATION) == own
+    arms = [
+        *records.report().arms,
+        records.arm("safety-prompt", "safety prompt"),
+        records.arm("other", "steering of other", steered=True),
+    ]
+    report = records.full_report(arms=arms, suites=[], judge="endpoint/gpt-x@host:8000, prompt 12")
+    words = shlex.split(command(records.manifest(), report, "out").replace("\\\n", " "))
+    for flag, value in EVALUATION.values():
+        assert flag in words
+        assert value is None or value in words
+    assert words[words.index("other=DIR") - 1] == "--arm"
+    assert "the steered directory of the arm `other` in place of DIR" in needs(
+        records.manifest(), report
+    )
 
 
 def test_a_checkpoint_that_was_trained_on_is_calibrated_again():

@@ -59,7 +59,9 @@ def test_a_method_without_a_gate_has_no_words_about_one():
 
 
 def test_the_command_names_the_method_and_its_options():
-    manifest = records.manifest(calibration=addition(layer_forced=True))
+    stated = {"layer": 4, "coefficient": 1.5, "positions": "prompt"}
+    calibration = addition(layer_forced=True).model_copy(update={"options": stated})
+    manifest = records.manifest(calibration=calibration)
     words = shlex.split(CardData.of(manifest, None).command.replace("\\\n", " "))
     flags = dict(zip(words[1::2], words[2::2], strict=True))
     assert flags["--method"] == "addition"

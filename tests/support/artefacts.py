@@ -12,11 +12,13 @@ def mars_artefact(fields: dict) -> ArtefactRecord:
     fields = {"modalities": tuple(fields["shift"]), "probes": [], **fields}
     source = {k: v for k, v in fields.items() if k in CalibrationSource.model_fields}
     record = {k: v for k, v in fields.items() if k in MarsRecord.model_fields}
-    assert set(fields) == {*source, *record, "probes"}
+    options = fields.get("options", {})
+    assert set(fields) - {"options"} == {*source, *record, "probes"}
     return ArtefactRecord(
         method="mars",
         source=CalibrationSource(**source),
         record=MarsRecord(**record),
+        options=options,
         rules={"layers": [record["layer"]], "positions": "turn_end"},
         probes=fields["probes"],
     )

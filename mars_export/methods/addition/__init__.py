@@ -7,17 +7,14 @@ al., arXiv 2406.11717 (difference in means at its own layer, at every position).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mars_export.methods.addition.record import AdditionOptions, AdditionRecord
 from mars_export.methods.base import (
     Artefact,
-    ArtefactRecord,
     Difference,
     Method,
     MethodOptions,
-    MethodSection,
 )
 from mars_export.methods.comparison import compare_directions
 
@@ -60,14 +57,6 @@ class _Addition(Method):
 
         assert isinstance(options, AdditionOptions)
         return calibrate(data, options)
-
-    def card(self, artefact: ArtefactRecord) -> MethodSection:
-        record = artefact.record
-        assert isinstance(record, AdditionRecord)
-        options = [("--coefficient", f"{record.coefficient:g}"), ("--positions", record.positions)]
-        if record.layer_forced:
-            options.append(("--layer", str(record.layer)))
-        return replace(super().card(artefact), options=tuple(options))
 
     def options_like(self, rules: Mapping[str, Any]) -> MethodOptions:
         return AdditionOptions(layer=rules["layers"][0], positions=rules["positions"])

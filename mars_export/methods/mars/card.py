@@ -75,7 +75,6 @@ def section(artefact: ArtefactRecord) -> MethodSection:
         citations=CITATIONS,
         limits=LIMITS,
         threats=THREATS,
-        options=(("--layer", str(record.layer)),) if record.layer_forced else (),
         plots=plots,
     )
 

@@ -159,7 +159,9 @@ def test_a_gate_that_disturbs_harmless_inputs_is_refused(monkeypatch):
 
 
 def test_a_named_layer_is_taken_and_its_checks_recorded():
-    record = run(layer=8).record.record
+    artefact = run(layer=8).record
+    assert artefact.options == {"layer": 8, "finalists": 5}
+    record = artefact.record
     assert record.layer == 8
     assert record.scores[8].induced < 0
     assert record.layer_forced
