@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -68,6 +69,30 @@ def test_the_wheel_holds_the_package_its_data_and_the_organism(wheel):
     for suffix in ("families/gemma3.json", "inputs/data/harmful.txt", "py.typed", "card.md.j2"):
         assert any(name.endswith(suffix) for name in tracked)
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
+
+
+def test_the_readme_on_pypi_links_to_the_repository(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        text = archive.read(name).decode()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert [link for link in links if not re.match("https?://|#", link)] == []
+    assert f"{PROJECT['urls']['Homepage']}/blob/main/docs/evaluation.md" in links
+    assert len(links) == len(re.findall(r"\]\(([^)]+)\)", README))
+
+
+def test_the_source_archive_holds_all_that_the_tests_read(tmp_path):
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", str(tmp_path)]
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = ("mars_export", "tests", "tools", "docs", "model_cards", ".ci", ".github")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.suffix in {".md", ".cff", ".yml", ".txt"}]
+    wanted = {p.relative_to(ROOT).as_posix() for p in files if "__pycache__" not in p.parts}
+    assert {"docs/cli.md", "tools/pages.py", "mkdocs.yml", "SECURITY.md", "CITATION.cff"} < wanted
+    assert wanted - names == set()
 
 
 def test_the_installed_command_is_ours(wheel):

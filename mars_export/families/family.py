@@ -110,7 +110,7 @@ def family_of(model_type: str) -> Family:
     raise ExportError(
         f"model type {model_type!r} is not supported (supported: {', '.join(known)}); "
         "--allow-unknown-family tries without a family file; to add one, start from what "
-        "`python -m mars_export.families.inspection DIR` prints and follow CONTRIBUTING.md"
+        "`python -m mars_export.families.inspection DIR` prints and follow docs/extending.md"
     )
 
 

@@ -189,7 +189,7 @@ def _mapped(mapping: str, config: Any) -> Any:
 def _unknown(raw: dict[str, Any], reason: str) -> ExportError:
     return ExportError(
         f"model type {raw.get('model_type')!r} is not supported and cannot be worked out: "
-        f"{reason}; CONTRIBUTING.md says how to add a family"
+        f"{reason}; docs/extending.md says how to add a family"
     )
 
 

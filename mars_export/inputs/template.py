@@ -57,7 +57,7 @@ def _suffixes(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
     if not header:
         raise ExportError(
             "The chat template adds no generation prompt, so the position to steer is unknown; "
-            "give the model a template that honours add_generation_prompt."
+            "give the model a template that honors add_generation_prompt."
         )
     told = _tokens(processor, [_USER, _REPLY, _USER], mode)
     earlier = told[len(asked) - len(header) :]

@@ -1,4 +1,4 @@
-"""The stages in order: calibrate, export, evaluate, card; then publish and push. No logic."""
+"""The stages in order: calibrate, export, evaluate, card; then publish and push."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -54,7 +54,7 @@ def test_what_cannot_be_worked_out_says_why(changes, reason):
     with pytest.raises(ExportError, match=reason) as caught:
         inspect_family(raw_of("llama", **changes))
     assert "\n" not in str(caught.value)
-    assert "CONTRIBUTING.md" in str(caught.value)
+    assert "docs/extending.md" in str(caught.value)
 
 
 def test_unknown_families_with_custom_code_are_refused():

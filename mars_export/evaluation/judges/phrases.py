@@ -1,7 +1,7 @@
 """The phrases by which the rules know a refusal, a rebuttal or a courtesy. Free of torch.
 
 Written for this package from how people turn a request down in English: an unwilling or unable
-"I" before a verb of serving, a negated judgement of the request, a condemnation of it, or a
+"I" before a verb of serving, a negated judgment of the request, a condemnation of it, or a
 denial of what it takes for granted. All patterns expect the text of `prose.sentences`. Each list
 holds independent alternatives, so that `examples/judges` can measure what each is worth.
 """
