@@ -110,6 +110,19 @@ def test_everything_that_is_required_is_pinned_within_its_range():
         assert requirement.specifier.contains(pin.version), text
 
 
+def test_every_extra_that_is_named_exists():
+    folders = ("mars_export", "docs", "examples", "model_cards", ".github", ".ci")
+    suffixes = ("", ".j2", ".json", ".md", ".py", ".yml")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    paths = [path for path in paths if path.is_file() and path.suffix in suffixes]
+    text = "\n".join([README, *(path.read_text("utf-8") for path in paths)])
+    lists = re.findall(r"(?:mars-export|'\.)\[([a-z0-9_,-]+)\]", text)
+    named = {extra for names in lists for extra in names.split(",")}
+    named |= set(re.findall(r"\bextra `([^`]+)`", text))
+    named |= {family.extra for family in families().values() if family.extra}
+    assert named == set(EXTRAS)
+
+
 def test_the_oldest_that_are_allowed_are_those_that_ci_tests():
     oldest = pins("constraints-oldest.txt")
     for requirement in map(Requirement, [*PROJECT["dependencies"], *EXTRAS["video"]]):

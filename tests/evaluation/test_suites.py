@@ -136,6 +136,13 @@ def test_a_bad_table_is_named_with_its_line(tmp_path, text, message):
     assert str(path) in str(caught.value)
 
 
+def test_values_are_taken_as_they_are_written(tmp_path):
+    path = tmp_path / "copy.csv"
+    path.write_text("Behavior,BehaviorID\nNA,007\n1,null\n")
+    samples = open_suites([f"harmbench={path}"]).samples
+    assert [(s.id, s.prompt) for s in samples] == [("harmbench/007", "NA"), ("harmbench/null", "1")]
+
+
 def test_json_lines_and_json_are_read_too(tmp_path):
     rows = [{"Goal": "a", "Index": 0, "Category": "c"}, {"Goal": "b", "Index": 1}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

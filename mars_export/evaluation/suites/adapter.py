@@ -35,15 +35,15 @@ def adapt(record: SuiteRecord, source: Source) -> Suite:
     rows = [row for table in source.tables for row in read_table(table) if _counts(record, row)]
     if not rows:
         raise ExportError(f"{source.tables[0]}: the suite {record.name} is empty; check the file")
-    shown = _Shown(record, source, rows)
+    visuals = _Visuals(record, source, rows)
     samples = unique(
-        (_sample(record, row, number, shown), row.where) for number, row in enumerate(rows)
+        (_sample(record, row, number, visuals), row.where) for number, row in enumerate(rows)
     )
     return Suite(
         record.name,
-        _digest(record, source, shown),
+        _digest(record, source, visuals),
         samples,
-        shown.picture,
+        visuals.picture,
         license=record.license,
         origin=source.origin,
     )
@@ -59,17 +59,12 @@ def figstep_text(instruction: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Visuals:
     """What the rows show. A picture is named by the number of its row, a frame by `ROW/FRAME`."""
 
     record: SuiteRecord
     source: Source
     rows: Sequence[Row]
-
-    def frames(self) -> int:
-        """Frames of every clip."""
-        visual = self.record.visual
-        return CLIP_FRAMES if visual and visual.kind == "figstep-clip" else VIDEO_FRAMES
 
     def media(self, number: int) -> list[MediaFiles]:
         """What the row of that number shows."""
@@ -77,8 +72,9 @@ class _Shown:
             return []
         if self.record.modality == "image":
             return [MediaFiles(type="image", path=str(number))]
-        frames = [f"{number}/{frame}" for frame in range(self.frames())]
-        return [MediaFiles(type="video", paths=frames)]
+        visual = self.record.visual
+        count = CLIP_FRAMES if visual and visual.kind == "figstep-clip" else VIDEO_FRAMES
+        return [MediaFiles(type="video", paths=[f"{number}/{frame}" for frame in range(count)])]
 
     def picture(self, name: str) -> Image:
         number, _, frame = name.partition("/")
@@ -88,16 +84,16 @@ class _Shown:
             return typographic(figstep_text(_text(row, visual.column, self.record)))
         if visual.kind == "clip":
             return read_frames(self.file(row, visual), row.where)[int(frame)]
-        found = _first(embedded(row, column) for column in visual.column)
-        return open_picture(found or self.file(row, visual), row.where)
+        data = _first(embedded(row, column) for column in visual.column)
+        return open_picture(data or self.file(row, visual), row.where)
 
     def file(self, row: Row, visual: Visual) -> Path:
         """The file that a row shows."""
-        named = _text(row, visual.column, self.record)
-        found = self.source.find(row.file, named)
-        if found is None:
-            raise ExportError(f"{row.where}: {named} does not exist; add it or correct the path")
-        return found
+        path = _text(row, visual.column, self.record)
+        file = self.source.find(row.file, path)
+        if file is None:
+            raise ExportError(f"{row.where}: {path} does not exist; add it or correct the path")
+        return file
 
     def files(self) -> list[Path]:
         """The user's own pictures and clips, checked; those on the Hub are fetched when shown."""
@@ -110,18 +106,18 @@ class _Shown:
 
 def _counts(record: SuiteRecord, row: Row) -> bool:
     """Whether a row belongs to the suite."""
-    found = ((row.get(column), allowed) for column, allowed in record.where.items())
-    return all(value is None or str(value) in allowed for value, allowed in found)
+    cells = ((row.get(column), allowed) for column, allowed in record.where.items())
+    return all(value is None or str(value) in allowed for value, allowed in cells)
 
 
-def _sample(record: SuiteRecord, row: Row, number: int, shown: _Shown) -> Sample:
+def _sample(record: SuiteRecord, row: Row, number: int, visuals: _Visuals) -> Sample:
     return Sample(
-        id=f"{record.name}/{_id(record, row, len(shown.source.tables) > 1)}",
+        id=f"{record.name}/{_id(record, row, len(visuals.source.tables) > 1)}",
         modality=record.modality,
         harmful=record.harmful,
         split="evaluation",
         prompt=_prompt(record, row),
-        media=shown.media(number),
+        media=visuals.media(number),
         category=_optional(row, record.category),
         intent=_optional(row, record.intent),
         suite=record.name,
@@ -161,10 +157,7 @@ def _text(row: Row, columns: Sequence[str], record: SuiteRecord) -> str:
 
 
 def _optional(row: Row, columns: Sequence[str]) -> str | None:
-    parts: Iterable[Any] = (
-        row.file.parent.name if column == FOLDER else row.get(column) for column in columns
-    )
-    value = _first(parts)
+    value = _first(row.file.parent.name if c == FOLDER else row.get(c) for c in columns)
     return None if value is None else str(value).strip() or None
 
 
@@ -172,11 +165,11 @@ def _first(values: Iterable[Any]) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _digest(record: SuiteRecord, source: Source, shown: _Shown) -> str:
+def _digest(record: SuiteRecord, source: Source, visuals: _Visuals) -> str:
     """Of the record, the tables, the user's pictures, and the commit on the Hub."""
     whole = hashlib.sha256(record.model_dump_json().encode())
     whole.update(repr((source.hub, CLIP_FRAMES, VIDEO_FRAMES)).encode())
-    for path in (*source.tables, *shown.files()):
+    for path in (*source.tables, *visuals.files()):
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             whole.update(hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest()

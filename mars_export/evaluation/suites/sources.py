@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.suites.record import HubSource, SuiteRecord
+from mars_export.evaluation.suites.record import SuiteRecord
 
 __all__ = ["Source", "from_disk", "from_hub", "from_package"]
 
@@ -40,10 +40,10 @@ class Source:
         """
         places = (table.parent, self.root)
         for place in places:
-            found = (place / path).resolve()
-            inside = any(found.is_relative_to(p.resolve()) for p in places)
-            if found.exists() and (inside or self.hub):
-                return found
+            file = (place / path).resolve()
+            inside = any(file.is_relative_to(p.resolve()) for p in places)
+            if file.exists() and (inside or self.hub):
+                return file
         return self._fetch(table, path) if self.hub else None
 
     def _fetch(self, table: Path, path: str) -> Path | None:
@@ -94,7 +94,10 @@ def from_hub(record: SuiteRecord, revision: str | None) -> Source:
     assert hub is not None
     wanted = revision or hub.revision
     if hub.archive:
-        raise ExportError(_unpack(record.name, hub, wanted))
+        raise ExportError(
+            f"the pictures of {record.name} come packed: download {hub.repo}@{wanted} from the "
+            f"Hub, unpack {hub.archive} into the same folder and give --suite {record.name}=FOLDER"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -114,20 +117,13 @@ def from_hub(record: SuiteRecord, revision: str | None) -> Source:
     return Source(tables, f"hub:{hub.repo}@{commit}", folder, (hub.repo, commit))
 
 
-def _unpack(name: str, hub: HubSource, revision: str | None) -> str:
-    return (
-        f"the pictures of {name} come packed: download {hub.repo}@{revision} from the Hub, unpack "
-        f"{hub.archive} into the same folder and give --suite {name}=FOLDER"
-    )
-
-
 def _tables(record: SuiteRecord, folder: Path, where: str) -> list[Path]:
-    found = sorted({path for pattern in record.files for path in folder.glob(pattern)})
-    if not found:
+    tables = sorted({path for pattern in record.files for path in folder.glob(pattern)})
+    if not tables:
         raise ExportError(f"{where} holds no {' or '.join(record.files)}; is it {record.name}?")
-    return found
+    return tables
 
 
 def _first(error: BaseException) -> str:
-    said = str(error).strip().splitlines()
-    return said[0] if said else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,4 +1,8 @@
-"""Rows of a benchmark's table, whatever its format: CSV, JSON, JSON lines or Parquet."""
+"""Rows of a benchmark's table, whatever its format: CSV, JSON, JSON lines or Parquet.
+
+Values are taken as they are written. `datasets` guesses types, which makes 7 of an id `007` and
+nothing of the text `NA`, and copies pictures into a cache.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +71,13 @@ def embedded(row: Row, column: str) -> bytes | None:
     """The bytes of a picture that lies inside a Parquet file; None if there is none."""
     if row.file.suffix.lower() != ".parquet":
         return None
-    cell = _cells(row.file, column, _group_of(row))
-    return cell[row.number - 1 - _group_start(row)] if cell else None
+    place, group = row.number - 1, 0
+    for size in _group_sizes(row.file):
+        if place < size:
+            break
+        place, group = place - size, group + 1
+    cells = _cells(row.file, column, group)
+    return cells[place] if cells else None
 
 
 def _csv(path: Path) -> _Numbered:
@@ -137,21 +146,10 @@ def _opened(path: Path) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _starts(path: Path) -> list[int]:
-    """First row of every row group, and the number of rows."""
-    meta = _opened(path).metadata
-    starts = [0]
-    for group in range(meta.num_row_groups):
-        starts.append(starts[-1] + meta.row_group(group).num_rows)
-    return starts
-
-
-def _group_of(row: Row) -> int:
-    return max(g for g, start in enumerate(_starts(row.file)[:-1]) if start <= row.number - 1)
-
-
-def _group_start(row: Row) -> int:
-    return _starts(row.file)[_group_of(row)]
+def _group_sizes(path: Path) -> list[int]:
+    """Number of rows of every row group."""
+    metadata = _opened(path).metadata
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
 @lru_cache(maxsize=2)
