@@ -12,9 +12,12 @@ from mars_export.common.errors import ExportError
 
 __all__ = ["clear_disk_errors"]
 
-_FIXABLE: Final = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
+_FULL: Final = "free some space or choose another --output, and run the same command again"
+_NO_PLACE: Final = "choose another --output, and run the same command again"
+_ADVICE: Final = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NO_PLACE),
+    **dict.fromkeys((errno.ENOTDIR, errno.ENAMETOOLONG), _NO_PLACE),
 }
 _RUST_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers, which are Rust, report a failed write."""
@@ -35,10 +38,9 @@ def clear_disk_errors(output: Path) -> Iterator[None]:
     except Exception as error:
         match = _RUST_ERROR.search(str(error))
         code = getattr(error, "errno", None) or (int(match[1]) if match else 0)
-        if code not in _FIXABLE:
+        if code not in _ADVICE:
             raise
         where = getattr(error, "filename", None) or output
         raise ExportError(
-            f"cannot write {where}: {os.strerror(code)}; free some space or choose another "
-            "--output, and run the same command again (finished stages are kept)"
+            f"cannot write {where}: {os.strerror(code)}; {_ADVICE[code]} (finished stages are kept)"
         ) from error

@@ -199,7 +199,7 @@ class Workspace:
         while True:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
-            except FileNotFoundError as error:  # where no folder can be, as in /proc
+            except (FileNotFoundError, FileExistsError) as error:  # /proc, a link to nowhere
                 raise ExportError(
                     f"cannot make {self.root.parent}; choose another --output"
                 ) from error

@@ -254,16 +254,23 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _options_are_those_of_the_method(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _options_are_those_of_the_method(cls, values: Any) -> Any:
+        """What is of another type than these is left to the checks of the fields."""
+        if not isinstance(values, dict):
+            return values
         name = values.get("method", cls.model_fields["method"].default)
+        given = values.get("method_options") or {}
+        if not isinstance(name, str) or not isinstance(given, dict | BaseModel):
+            return values
         if name not in _EXPORTABLE:
             return values
         options = _EXPORTABLE[name].Options
         own = {option: values[option] for option in _OWNERS if option in values}
         for option in own.keys() - options.model_fields.keys():
             raise _foreign(option, own[option], name)
-        given = values.get("method_options") or {}
         stated = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
+        for option in own.keys() & stated.keys():
+            raise _problem(option, own[option], "given once: method_options has it too")
         rest = {field: value for field, value in values.items() if field not in own}
         return {**rest, "method_options": options(**{**stated, **own})}
 
@@ -285,7 +292,12 @@ def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
 
 def _foreign(option: str, value: Any, method: str) -> ValidationError:
     """The error for an option of another method, at the place of the option."""
-    wanted = f"left out: it is an option of {' and '.join(_OWNERS[option])}, not of {method}"
+    owners = " and ".join(_OWNERS[option])
+    return _problem(option, value, f"left out: it is an option of {owners}, not of {method}")
+
+
+def _problem(option: str, value: Any, wanted: str) -> ValidationError:
+    """The error for an option, at its place."""
     problem = PydanticCustomError("method", "{wanted}", {"wanted": wanted})
     details = InitErrorDetails(type=problem, loc=(option,), input=value)
     return ValidationError.from_exception_data("Settings", [details])

@@ -167,12 +167,21 @@ class TestMethods:
             ({"layer": "x"}, "valid integer"),
             ({"method": "words"}, "makes a checkpoint: first, second; words is an arm of the eval"),
             ({"method": "nonsense"}, "a method that makes a checkpoint: first, second"),
+            ({"method": ["first"]}, "valid string"),
+            ({"method_options": 3}, "valid dictionary"),
+            ({"gain": 2, "method_options": {"gain": 1}}, "given once: method_options has it too"),
         ],
     )
     def test_other_options_and_methods_are_refused(self, values, message):
         with pytest.raises(ValidationError, match=message) as caught:
             Settings(**{"model": "x", "method": "first", **values})
         assert caught.value.errors()[0]["loc"] == (next(iter(values)),)
+
+
+@pytest.mark.parametrize("values", ["model", ["model"], None])
+def test_settings_that_are_no_mapping_are_refused(values):
+    with pytest.raises(ValidationError, match="dictionary"):
+        Settings.model_validate(values)
 
 
 def test_options_of_a_method_are_flags_variables_and_keys(settings_of, monkeypatch, tmp_path, mars):

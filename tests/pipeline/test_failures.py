@@ -17,8 +17,11 @@ from mars_export.common.errors import ExportError
             OSError(errno.ENOSPC, "x", "/a/b"),
             "cannot write /a/b: No space left on device; free some",
         ),
-        (OSError(errno.EROFS, "x", "/a"), "cannot write /a: Read-only file system; free some"),
-        (PermissionError(errno.EACCES, "x", "/a"), "cannot write /a: Permission denied; free some"),
+        (OSError(errno.EROFS, "x", "/a"), "cannot write /a: Read-only file system; choose ano"),
+        (
+            PermissionError(errno.EACCES, "x", "/a"),
+            "cannot write /a: Permission denied; choose another",
+        ),
         (
             RuntimeError("Error while serializing: I/O error: No space left (os error 28)"),
             "cannot write out: No space left on device; free some space",

@@ -112,6 +112,13 @@ def test_a_digest_depends_on_all_stages_before():
     assert chain(1, 2)[1] != chain(0, 2)[1]
 
 
+def test_an_output_below_a_link_to_nowhere_is_one_line(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    problem = "cannot make .*link; choose another --output"
+    with pytest.raises(ExportError, match=problem), Workspace.open(tmp_path / "link" / "out"):
+        pass
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_kill_at_any_moment_then_the_same_command_completes(output, log, seed):
     chance = random.Random(seed)
