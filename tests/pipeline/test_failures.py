@@ -20,7 +20,7 @@ from mars_export.common.errors import ExportError
         (OSError(errno.EROFS, "x", "/a"), "cannot write /a: Read-only file system; choose ano"),
         (
             PermissionError(errno.EACCES, "x", "/a"),
-            "cannot write /a: Permission denied; choose another",
+            "cannot write /a: Permission denied; choose an",
         ),
         (
             RuntimeError("Error while serializing: I/O error: No space left (os error 28)"),
