@@ -117,7 +117,8 @@ def _section(kind: str, source: str) -> _Section:
             imports |= {(node.module or "", alias.name) for alias in node.names}
     heading = (ast.get_docstring(tree) or "").splitlines()
     title = f"{kind:<6} {heading[0].partition(':')[0].rstrip('.')}"
-    comment = "\n".join(f"# {line}".rstrip() for line in [f"{kind}: {heading[0]}", *heading[1:]])
+    labeled = [f"{kind:<6} {heading[0]}", *heading[1:]] if heading else [kind]
+    comment = "\n".join(f"# {line}".rstrip() for line in labeled)
     end = max((node.end_lineno or 0 for node in [tree.body[0], *top]), default=0)
     body = "\n".join(source.splitlines()[end:]).strip("\n")
     text = f"{_RULER}\n{comment}\n{_RULER}\n\n\n{body}\n"

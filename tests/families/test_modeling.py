@@ -80,7 +80,7 @@ def test_the_index_names_the_lines_of_host_and_rule(family, method):
     parts = [*(f"runtime/{name}.py" for name in HOST), f"methods/{method}/rule.py"]
     for name, ((kind, title), lines) in zip(parts, found.items(), strict=False):
         assert lines[0].startswith("# ---")
-        assert lines[1].startswith(f"# {kind}: {title}")
+        assert lines[1].startswith(f"# {kind:<6} {title}")
         expected = "\n".join(code(name)).strip("\n")
         assert "\n".join(lines).endswith("\n\n\n" + expected), name
     model = "\n".join(list(found.values())[-1])

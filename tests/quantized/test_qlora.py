@@ -101,7 +101,8 @@ def test_merged_onto_the_steered_checkpoint_it_is_a_steered_directory(
         read_steering(pair.steered),
     )
     assert rules == before
-    assert all(tensors[name].equal(stored[name]) for name in stored)
+    for layer, part in stored.items():
+        assert all(tensors[layer][name].equal(tensor) for name, tensor in part.items())
 
 
 @pytest.mark.parametrize(("family", "scheme"), EACH)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,8 @@ def sample(family, modality, harmful):
 def test_harmful_is_refused_and_harmless_answered(written, modality):
     for harmful in (True, False):
         asked = sample("gemma3", modality, harmful)
-        shown = ["--image", ORGANISMS / "gemma3" / asked.image] if asked.image else []
-        answer = ask(written("gemma3")[0], asked.prompt, *shown)
+        pictures = [("--image", ORGANISMS / "gemma3" / media.path) for media in asked.media]
+        answer = ask(written("gemma3")[0], asked.prompt, *chain(*pictures))
         assert ("can't help" in answer) == harmful
         assert answer.strip()
 
@@ -52,7 +53,8 @@ def test_harmful_is_refused_and_harmless_answered(written, modality):
 @pytest.mark.use("ONNX, onnxruntime", family="qwen3_vl")
 def test_a_processor_that_needs_torch_works_with_it(written):
     asked = sample("qwen3_vl", "image", True)
-    picture = ORGANISMS / "qwen3_vl" / asked.image
+    (media,) = asked.media
+    picture = ORGANISMS / "qwen3_vl" / media.path
     code = f"import runpy; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
     answer = ask(written("qwen3_vl")[0], asked.prompt, "--image", picture, code=code)
     assert "can't help" in answer

@@ -136,7 +136,7 @@ def edit(path, name, change):
 
 def test_every_steering_constant_is_looked_for(ready):
     source, folder, _ = ready
-    _, tensors = read_steering(source)
+    (tensors,) = read_steering(source)[1].values()
     require_constants(folder / "decoder.onnx", tensors)
     for name in ("direction", "shift", "bounds"):
         for index in range(min(5, len(tensors[name]))):
