@@ -20,7 +20,6 @@ peft = pytest.importorskip("peft")
 
 NAMED = {"target_modules": ["q_proj", "down_proj"]}
 LINEAR = {"target_modules": "all-linear"}
-STEERING = ("direction", "shift", "bounds")
 
 
 def lora(**options):
