@@ -4,7 +4,7 @@
     >>> export(Settings(model="organism:gemma3", output="steered"))  # doctest: +SKIP
     PosixPath('steered')
 
-Whatever a command does, one of these calls does; `Commands` in the documentation names it. Names
+Whatever a command does, one of these calls does; `tests/test_public.py` names it. Names
 are loaded when they are first used, so that `import mars_export` stays light.
 """
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mars_export.common.progress import Progress as Progress
     from mars_export.common.progress import Tick as Tick
     from mars_export.common.progress import progress_for as progress_for
-    from mars_export.evaluation.evaluate import evaluate as evaluate
     from mars_export.evaluation.judges.base import Judge as Judge
     from mars_export.evaluation.judges.choice import judge_named as judge_named
     from mars_export.evaluation.options import EvaluationOptions as EvaluationOptions
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
     from mars_export.families import families as supported_families  # noqa: F401
     from mars_export.families.loading import load_base as load_base
     from mars_export.inputs.prompts import PromptSets as PromptSets
+    from mars_export.inputs.prompts import from_files as prompts_from_files  # noqa: F401
+    from mars_export.inputs.prompts import from_suite as prompts_from_suite  # noqa: F401
+    from mars_export.inputs.prompts import packaged as packaged_prompts  # noqa: F401
     from mars_export.integrations.finetune.drift import measure_drift as measure_drift
     from mars_export.integrations.finetune.record import Drift as Drift
     from mars_export.integrations.lmms_eval.comparison import from_logs as compare_utility  # noqa: F401
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     from mars_export.methods.base import Artefact as Artefact
     from mars_export.methods.base import MethodOptions as MethodOptions
     from mars_export.methods.calibrate import calibrate as calibrate
+    from mars_export.pipeline.evaluation import evaluate as evaluate
+    from mars_export.pipeline.preflight import own_prompts as own_prompts
+    from mars_export.pipeline.settings import PromptSettings as PromptSettings
     from mars_export.pipeline.settings import Settings as Settings
     from mars_export.pipeline.stages import export as export
     from mars_export.pipeline.stages import publish as publish
@@ -66,6 +71,7 @@ _HOME: Final = {
     "MethodOptions": "methods.base",
     "Onnx": "integrations.onnx.record",
     "Progress": "common.progress",
+    "PromptSettings": "pipeline.settings",
     "PromptSets": "inputs.prompts",
     "Report": "evaluation.report",
     "Settings": "pipeline.settings",
@@ -76,7 +82,7 @@ _HOME: Final = {
     "Verification": "verification",
     "calibrate": "methods.calibrate",
     "compare_utility": "integrations.lmms_eval.comparison:from_logs",
-    "evaluate": "evaluation.evaluate",
+    "evaluate": "pipeline.evaluation",
     "export": "pipeline.stages",
     "export_onnx": "integrations.onnx.export",
     "judge_named": "evaluation.judges.choice",
@@ -85,7 +91,11 @@ _HOME: Final = {
     "measure_drift": "integrations.finetune.drift",
     "measure_utility": "integrations.lmms_eval.engine:measure",
     "open_suites": "evaluation.suites.catalog",
+    "own_prompts": "pipeline.preflight",
+    "packaged_prompts": "inputs.prompts:packaged",
     "progress_for": "common.progress",
+    "prompts_from_files": "inputs.prompts:from_files",
+    "prompts_from_suite": "inputs.prompts:from_suite",
     "publish": "pipeline.stages",
     "recalibrate": "pipeline.stages",
     "supported_families": "families:families",

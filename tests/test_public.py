@@ -17,7 +17,7 @@ CALLS = {n: call for n, call in PUBLIC.items() if inspect.isfunction(inspect.unw
 COMMANDS = {
     "": {"export"},
     "card": {"write_card"},
-    "drift": {"measure_drift"},
+    "drift": {"measure_drift", "own_prompts"},
     "evaluate": {"evaluate", "open_suites", "judge_named"},
     "families": {"supported_families"},
     "onnx": {"export_onnx"},
@@ -28,7 +28,8 @@ COMMANDS = {
     "verify": {"verify"},
 }
 """Command, "" for the main one -> the public calls that do the same."""
-OTHER_CALLS = {"calibrate", "load_base", "write_checkpoint", "progress_for"}
+PROMPTS = {"packaged_prompts", "prompts_from_files", "prompts_from_suite"}
+OTHER_CALLS = {"calibrate", "load_base", "write_checkpoint", "progress_for", *PROMPTS}
 """Parts of the main command, for people who put their own together."""
 
 NOT_FLAGS = {"dtype", "judge", "quantization"}

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from mars_export.cli.options import GroupedHelp, read_settings, settings_options
+from mars_export.evaluation.utility import MARGIN
 from mars_export.pipeline.settings import RunSettings
 
 __all__ = ["utility"]
@@ -27,7 +28,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.01,
+    default=MARGIN,
     show_default=True,
     metavar="X",
     help="Loss that is acceptable, as a share of 1.",

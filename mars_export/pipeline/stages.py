@@ -173,8 +173,7 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
         )
 
     def evaluate(tick: Tick) -> None:
-        from mars_export.evaluation.evaluate import evaluate
-        from mars_export.integrations.every_eval_ever import write_every_eval_ever
+        from mars_export.pipeline.evaluation import evaluate
 
         report = evaluate(
             checkpoint,
@@ -189,7 +188,6 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
                 f"the checkpoint does not steer as calibrated: {report.self_check.detail}; "
                 "please report this with the model's name"
             )
-        write_every_eval_ever(checkpoint, report)
 
     def card(_tick: Tick) -> None:
         from mars_export.card.render import write_card

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mars_export import ExportError, Settings, export, verify
+from mars_export import ExportError, Settings, evaluate, export, verify
 from mars_export.checkpoint.integrity import verify_files
 from mars_export.cli.main import main
 from mars_export.common.workspace import RECORD_NAME
@@ -203,6 +203,15 @@ def test_subcommands_evaluate_and_describe_again(base, steered, tmp_path, capsys
         for folder in (steered, copy)
     )
     assert after.cells == before.cells
+    again = tmp_path / "again"
+    shutil.copytree(copy, again, ignore=shutil.ignore_patterns("evaluation"))
+    called = evaluate(again, [str(base / "suite.jsonl")])
+    changing = {"created": "", "seconds": 0}
+    assert called.model_copy(update=changing) == after.model_copy(update=changing)
+    assert called.overlap is not None
+    for folder in (copy, again):
+        files = {path.name for path in (folder / "evaluation").iterdir()}
+        assert files == {"report.json", "samples.jsonl", "safety_eval.json"}
     with pytest.raises(SystemExit):
         main(["card", str(copy), "--repo", "org/name"])
     assert "org/name" in (copy / "README.md").read_text("utf-8")

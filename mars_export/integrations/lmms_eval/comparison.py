@@ -18,12 +18,9 @@ from mars_export.evaluation.intervals import Difference, paired_difference
 from mars_export.evaluation.judges.rules import classify
 from mars_export.evaluation.resampling import clustered_difference
 from mars_export.evaluation.suites.tables import read_table
-from mars_export.evaluation.utility import UTILITY_NAME, Metric, TaskUtility, Utility
+from mars_export.evaluation.utility import MARGIN, UTILITY_NAME, Metric, TaskUtility, Utility
 
-__all__ = ["MARGIN", "Logged", "compare", "find_log", "from_logs", "read_log"]
-
-MARGIN: Final = 0.01
-"""Acceptable loss: one point of accuracy."""
+__all__ = ["Logged", "compare", "find_log", "from_logs", "read_log"]
 
 _OWN: Final = frozenset(
     {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "token_counts", "doc_hash"}

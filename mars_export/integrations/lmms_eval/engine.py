@@ -15,10 +15,10 @@ from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suites.media import read_frames
-from mars_export.evaluation.utility import Utility
+from mars_export.evaluation.utility import MARGIN, Utility
 from mars_export.families.loading import is_out_of_memory, pick_device
 from mars_export.inputs.requests import Media, Request
-from mars_export.integrations.lmms_eval.comparison import MARGIN, from_logs
+from mars_export.integrations.lmms_eval.comparison import from_logs
 
 __all__ = ["engine_name", "measure", "run_tasks"]
 
