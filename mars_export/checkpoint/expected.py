@@ -12,7 +12,7 @@ from mars_export.checkpoint.config import steered_config, unsteered_config
 from mars_export.checkpoint.files import CheckpointFiles, tensor_sizes
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
-from mars_export.checkpoint.tensors import TENSORS_NAME, steering_tensors, tensor_names
+from mars_export.checkpoint.tensors import STEERING_NAME, steering_tensors, tensor_names
 from mars_export.common.errors import ExportError
 from mars_export.families import Family, family_of
 from mars_export.families.directory import (
@@ -109,10 +109,10 @@ class Base:
         folder = files.fetch("config.json").parent
         config = unsteered_config(read_config(folder), folder)
         path = files.fetch(INDEX)
-        weights = {name: shard for name, shard in read_index(path).items() if shard != TENSORS_NAME}
+        weights = {n: shard for n, shard in read_index(path).items() if shard != STEERING_NAME}
         index = _metadata(path)
         if isinstance(size := index.get("total_size"), int):
-            index["total_size"] = size - sum(files.tensors(TENSORS_NAME).values())
+            index["total_size"] = size - sum(files.tensors(STEERING_NAME).values())
         paths = (entry.path for entry in manifest.files if is_companion(entry.path))
         return cls(family, config, weights, index, tuple(paths))
 
@@ -135,14 +135,14 @@ def expected(base: Base, artefact: Artefact) -> ExpectedFiles:
         "metadata": {**base.index, "total_size": base.index["total_size"] + size},
         "weight_map": {
             **{name: _RENAMED.get(shard, shard) for name, shard in base.weights.items()},
-            **dict.fromkeys(tensors, TENSORS_NAME),
+            **dict.fromkeys(tensors, STEERING_NAME),
         },
     }
     copied = {_RENAMED.get(shard, shard): shard for shard in sorted(set(base.weights.values()))}
     copied |= {path: path for path in base.companions}
     written = {
         **{f"{CALIBRATION}{name}": content for name, content in artefact.files().items()},
-        TENSORS_NAME: save(tensors, metadata={"format": "pt"}),
+        STEERING_NAME: save(tensors, metadata={"format": "pt"}),
         "config.json": _json(config),
         INDEX: _json(index),
         MODELING_NAME: modeling_source(base.family, artefact.record.method).encode(),

@@ -11,7 +11,7 @@ from mars_export.methods.base import Artefact
 from mars_export.runtime.layer import steering_digest
 
 __all__ = [
-    "TENSORS_NAME",
+    "STEERING_NAME",
     "LayerTensors",
     "steering_digest",
     "steering_tensors",
@@ -19,7 +19,7 @@ __all__ = [
     "tensor_place",
 ]
 
-TENSORS_NAME: Final = "steering.safetensors"
+STEERING_NAME: Final = "steering.safetensors"
 _NAME: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.steering\.(\w+)$")
 
 LayerTensors = dict[int, dict[str, torch.Tensor]]

@@ -31,9 +31,9 @@ from mars_export.common.progress import Progress, Tick
 from mars_export.common.record import Record, VersionedRecord
 from mars_export.common.vocabulary import MANIFEST_NAME
 
-__all__ = ["RECORD_NAME", "Stage", "Workspace", "digests"]
+__all__ = ["RUN_NAME", "Stage", "Workspace", "digests"]
 
-RECORD_NAME: Final = ".export_run.json"
+RUN_NAME: Final = ".export_run.json"
 """In a published directory: the digest of what it was made from, so that a rerun knows it."""
 
 _STATE: Final = "run.json"
@@ -154,7 +154,7 @@ class Workspace:
         """
         self.check_replaceable(overwrite)  # again: files may have come during a long run
         source, replaced = self.root / made, self.root / _REPLACED
-        _write_record(source / RECORD_NAME, _Published(digest=digest))
+        _write_record(source / RUN_NAME, _Published(digest=digest))
         if _has_entries(self.output):
             self.output.rename(replaced)
         source.rename(self.output)
@@ -167,7 +167,7 @@ class Workspace:
     def is_published(self, digest: str) -> bool:
         """Whether the output is there already, made from just these inputs."""
         try:
-            record = (self.output / RECORD_NAME).read_bytes()
+            record = (self.output / RUN_NAME).read_bytes()
             return _Published.model_validate_json(record).digest == digest
         except (OSError, ValidationError):
             return False

@@ -12,7 +12,7 @@ from mars_export.checkpoint.integrity import changed_files, dangerous_files, str
 from mars_export.checkpoint.manifest import MANIFEST_NAME, TensorEntry, checksum
 from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
 from mars_export.checkpoint.released import released
-from mars_export.checkpoint.tensors import TENSORS_NAME
+from mars_export.checkpoint.tensors import STEERING_NAME
 from mars_export.checkpoint.writer import tensor_entries
 from mars_export.families.directory import INDEX, SINGLE, read_index, read_json
 from mars_export.verification.report import CheckFailedError
@@ -149,7 +149,7 @@ def _misplaced(subject: Subject, where: dict[str, str], steering: set[str]) -> I
         indexed = {name for name, place in where.items() if place == shard}
         for name in sorted(indexed - held):
             yield f"{shard} does not hold {name}"
-        if shard != TENSORS_NAME and held & steering:
+        if shard != STEERING_NAME and held & steering:
             yield f"{shard} holds steering tensors, which would replace the exported"
 
 
@@ -158,7 +158,7 @@ def tensors_are_calibrated(subject: Subject) -> str:
     _require(
         f"{path} is not what the calibration gives"
         for path, content in subject.expected.written.items()
-        if path.startswith(CALIBRATION) or path == TENSORS_NAME
+        if path.startswith(CALIBRATION) or path == STEERING_NAME
         if subject.files.fetch(path).read_bytes() != content
     )
     entries = tensor_entries(subject.family, subject.artefact)

@@ -14,7 +14,7 @@ import pytest
 from mars_export import ExportError, Settings, evaluate, export, verify
 from mars_export.checkpoint.integrity import verify_files
 from mars_export.cli.main import main
-from mars_export.common.workspace import RECORD_NAME
+from mars_export.common.workspace import RUN_NAME
 from mars_export.evaluation.report import REPORT_NAME, Report
 from mars_export.methods.base import Artefact
 from support.hub import running_hub
@@ -184,7 +184,7 @@ def test_overwrite_replaces_the_whole_directory(
     assert export(changed) == old
     assert verify_files(old) == []
     assert not (old / "note.txt").exists()
-    assert (old / RECORD_NAME).read_bytes() != (steered / RECORD_NAME).read_bytes()
+    assert (old / RUN_NAME).read_bytes() != (steered / RUN_NAME).read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -287,7 +287,7 @@ def test_from_the_hub_to_the_hub(base, steered, tmp_path):
         assert (hub.count("commit"), hub.count("duplicate")) == (1, 1)
         assert hub.received() - before < (base / "model.safetensors").stat().st_size / 2
         files = hub.repos["me/gemma3-MARS"].head.files
-        assert RECORD_NAME not in files
+        assert RUN_NAME not in files
         assert "me/gemma3-MARS" in files["README.md"].content.decode()
         assert "base_model: org/gemma3" in files["README.md"].content.decode()
         assert run("-c", LOAD).stdout.split() == ["True"]

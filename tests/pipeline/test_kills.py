@@ -13,7 +13,7 @@ import pytest
 
 from mars_export import ExportError, verify
 from mars_export.checkpoint.manifest import MANIFEST_NAME
-from mars_export.common.workspace import RECORD_NAME, digests
+from mars_export.common.workspace import RUN_NAME, digests
 from support import real_export, tiny
 
 KILLS = 25
@@ -50,7 +50,7 @@ def hidden(output):
 
 def published(output):
     """Digest of what the output was made from; None if there is no output."""
-    return json.loads((output / RECORD_NAME).read_bytes())["digest"] if output.exists() else None
+    return json.loads((output / RUN_NAME).read_bytes())["digest"] if output.exists() else None
 
 
 def test_kill_9_at_any_moment_of_an_export(made, processes, tmp_path):

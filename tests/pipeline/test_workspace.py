@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import progress_for
-from mars_export.common.workspace import RECORD_NAME, Stage, Workspace, digests
+from mars_export.common.workspace import RUN_NAME, Stage, Workspace, digests
 from support import slow_run
 from support.slow_run import FILES, NAMES, make, stages
 
@@ -34,7 +34,7 @@ def assert_complete(output, setting=0):
         found = {path.name: path.read_text() for path in (output / name).iterdir()}
         assert found == {str(n): f"{name} {n} {setting}" for n in range(FILES)}
     names = {path.name for path in output.iterdir()}
-    assert names == {*NAMES, RECORD_NAME, "steering_manifest.json"}
+    assert names == {*NAMES, RUN_NAME, "steering_manifest.json"}
 
 
 def left_behind(output):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from mars_export.integrations.onnx.graphs import about, write_components
-from mars_export.integrations.onnx.record import RECORD_NAME
+from mars_export.integrations.onnx.record import ONNX_RECORD_NAME
 from mars_export.integrations.onnx.routes import route_of
 from mars_export.integrations.onnx.runner import SteeredOnnx
 
@@ -16,7 +16,7 @@ def graphs_of(pair, folder):
     write_components(pair.model, route, folder, lambda done, total: None)
     names = [path.stem for path in sorted(folder.glob("*.onnx"))]
     told = {"components": names, "model": about(pair.model, route).model_dump()}
-    (folder / RECORD_NAME).write_text(json.dumps(told))
+    (folder / ONNX_RECORD_NAME).write_text(json.dumps(told))
     return SteeredOnnx(folder)
 
 

@@ -18,7 +18,6 @@ from mars_export.families import Family, family_of
 from mars_export.families.directory import companions, digest
 from mars_export.families.quantization import own_method
 from mars_export.inputs.requests import collate
-from mars_export.integrations.methods import require_mars
 from mars_export.integrations.onnx import require_extra
 from mars_export.integrations.onnx.graphs import about, write_components
 from mars_export.integrations.onnx.int8 import compare_int8, quantize, suite_parity
@@ -30,9 +29,10 @@ from mars_export.integrations.onnx.parity import (
     compare,
     require_constants,
 )
-from mars_export.integrations.onnx.record import RECORD_NAME, Component, Onnx, Source
+from mars_export.integrations.onnx.record import ONNX_RECORD_NAME, Component, Onnx, Source
 from mars_export.integrations.onnx.routes import Route, route_of
 from mars_export.integrations.onnx.runner import SteeredOnnx
+from mars_export.integrations.supported import require_mars
 
 __all__ = ["export_onnx"]
 
@@ -70,7 +70,7 @@ def export_onnx(
     job = _Job(directory, int8, tokens)
     if directory.resolve() in output.resolve().parents:
         raise ExportError(f"{output} is inside {directory}: give another --output")
-    opened = Workspace.open(output, made=RECORD_NAME, kind="ONNX export")
+    opened = Workspace.open(output, made=ONNX_RECORD_NAME, kind="ONNX export")
     with clear_disk_errors(output), opened as workspace:
         workspace.check_replaceable(overwrite)
         stages = job.stages(workspace.root)
@@ -80,7 +80,7 @@ def export_onnx(
             workspace.discard()  # graphs that failed are not to be taken up again
             raise
         made = workspace.root / job.result
-        record = Onnx.model_validate_json((made / RECORD_NAME).read_bytes())
+        record = Onnx.model_validate_json((made / ONNX_RECORD_NAME).read_bytes())
         workspace.publish(job.result, digests(stages)[-1], overwrite=overwrite)
     return record
 
@@ -132,7 +132,7 @@ class _Job:
             for path in self.directory.rglob("*")
             if path.is_file()
         )
-        record = f"graphs/{RECORD_NAME}"
+        record = f"graphs/{ONNX_RECORD_NAME}"
         stages = [
             Stage("graphs", {"source": source, "versions": _versions()}, ("graphs",), write),
             Stage("check", {"tokens": self.tokens}, (record,), check),
@@ -149,7 +149,7 @@ class _Job:
 
     def _quantize(self, made: Path, target: Path) -> None:
         """Write a directory with int8 graphs in the place of those whose products have weights."""
-        whole = Onnx.model_validate_json((made / RECORD_NAME).read_bytes())
+        whole = Onnx.model_validate_json((made / ONNX_RECORD_NAME).read_bytes())
         names = set(whole.components) - {"embedding"}
         graphs = {path for name in names for path in made.glob(f"{name}.onnx*")}
         target.mkdir()
@@ -232,4 +232,4 @@ def _component(path: Path) -> Component:
 
 def _write(made: Path, record: Onnx) -> None:
     text = record.model_dump_json(indent=2) + "\n"
-    (made / RECORD_NAME).write_text(text, encoding="utf-8", newline="\n")
+    (made / ONNX_RECORD_NAME).write_text(text, encoding="utf-8", newline="\n")

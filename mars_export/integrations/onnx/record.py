@@ -5,9 +5,9 @@ from typing import Final, Literal
 from mars_export.common.record import Record, VersionedRecord
 from mars_export.common.vocabulary import Modality
 
-__all__ = ["RECORD_NAME", "About", "Component", "Onnx", "Parity", "Quantized", "Source"]
+__all__ = ["ONNX_RECORD_NAME", "About", "Component", "Onnx", "Parity", "Quantized", "Source"]
 
-RECORD_NAME: Final = "steered_onnx.json"
+ONNX_RECORD_NAME: Final = "steered_onnx.json"
 
 
 class Source(Record):

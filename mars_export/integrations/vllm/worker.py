@@ -13,7 +13,7 @@ from vllm.logger import init_logger
 from vllm.platforms import current_platform
 from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
 
-from mars_export.integrations.methods import require_mars
+from mars_export.integrations.supported import require_mars
 from mars_export.integrations.vllm.limits import check, differences
 from mars_export.integrations.vllm.prompt_plan import (
     UNKNOWN,

@@ -22,7 +22,7 @@ from mars_export.common.errors import ExportError
 from mars_export.integrations.onnx import parity
 from mars_export.integrations.onnx.export import export_onnx
 from mars_export.integrations.onnx.parity import require_constants
-from mars_export.integrations.onnx.record import RECORD_NAME, Onnx
+from mars_export.integrations.onnx.record import ONNX_RECORD_NAME, Onnx
 from support.organisms import FAMILIES, ORGANISMS, run_main_job
 
 USE = "ONNX, onnxruntime"
@@ -30,7 +30,7 @@ USE = "ONNX, onnxruntime"
 
 @pytest.fixture
 def record(written, family):
-    return Onnx.model_validate_json((written(family)[0] / RECORD_NAME).read_bytes())
+    return Onnx.model_validate_json((written(family)[0] / ONNX_RECORD_NAME).read_bytes())
 
 
 @pytest.mark.use(USE)
@@ -57,7 +57,7 @@ def test_the_directory_holds_all_that_is_needed_and_nothing_else(record, written
     graphs = {name for component in record.components.values() for name in component.files}
     companions = {"chat_template.jinja", "generation_config.json", "processor_config.json"}
     companions |= {"tokenizer.json", "tokenizer_config.json"}
-    rest = {RECORD_NAME, "steered_onnx.py", ".export_run.json"}
+    rest = {ONNX_RECORD_NAME, "steered_onnx.py", ".export_run.json"}
     assert {path.name for path in folder.iterdir()} == graphs | companions | rest
     for name in companions:
         assert (folder / name).read_bytes() == (steered(family) / name).read_bytes()
@@ -66,7 +66,7 @@ def test_the_directory_holds_all_that_is_needed_and_nothing_else(record, written
 
 def test_an_existing_target_stays_unless_overwritten(written, steered):
     folder, _ = written("gemma3")
-    before = (folder / RECORD_NAME).read_bytes()
+    before = (folder / ONNX_RECORD_NAME).read_bytes()
     command = ("onnx", steered("gemma3"), "--output", "graphs")
     done = run_main_job(*command, cwd=folder.parent, check=False)
     assert done.returncode == 2
@@ -75,7 +75,7 @@ def test_an_existing_target_stays_unless_overwritten(written, steered):
         export_onnx(steered("gemma3"), steered("gemma3"), overwrite=True)
     with pytest.raises(ExportError, match="is inside"):
         export_onnx(steered("gemma3"), steered("gemma3") / "graphs")
-    assert (folder / RECORD_NAME).read_bytes() == before
+    assert (folder / ONNX_RECORD_NAME).read_bytes() == before
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def refused(source, output, message, **options):
 def test_what_passes_is_written(ready):
     source, _, output = ready
     export_onnx(source, output, tokens=4)
-    assert (output / RECORD_NAME).is_file()
+    assert (output / ONNX_RECORD_NAME).is_file()
     assert [path.name for path in output.parent.iterdir()] == ["out"]
 
 
@@ -233,7 +233,7 @@ def test_int8_keeps_the_steering(written, steered, model_type, tmp_path, monkeyp
     assert found.int8.decisions == 1
     assert found.int8.gate < 0.05
     assert 0 < found.int8.logits < 1
-    again = Onnx.model_validate_json((tmp_path / "small" / RECORD_NAME).read_bytes())
+    again = Onnx.model_validate_json((tmp_path / "small" / ONNX_RECORD_NAME).read_bytes())
     assert again == found
     for name, digest in found.components["decoder"].files.items():
         assert hashlib.sha256((tmp_path / "small" / name).read_bytes()).hexdigest() == digest
@@ -259,6 +259,6 @@ def test_int8_that_moves_a_gate_is_not_written(ready, monkeypatch):
 
 
 def test_the_record_is_json_that_others_can_read(written):
-    raw = json.loads((written("gemma3")[0] / RECORD_NAME).read_bytes())
+    raw = json.loads((written("gemma3")[0] / ONNX_RECORD_NAME).read_bytes())
     assert raw["components"]["decoder"]["inputs"]["prompt_length"]
     assert raw["model"]["placeholders"] == {"image": 6}

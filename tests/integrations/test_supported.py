@@ -3,8 +3,8 @@
 import pytest
 
 from mars_export.common.errors import ExportError
-from mars_export.integrations.methods import require_mars
 from mars_export.integrations.onnx.export import export_onnx
+from mars_export.integrations.supported import require_mars
 from mars_export.runtime.host import RULES_VERSION
 from support import tiny
 
