@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.suites import sources
 from mars_export.evaluation.suites.catalog import open_suites
-from mars_export.evaluation.suites.media import CLIP_FRAMES
+from mars_export.evaluation.suites.media import VIDEO_FRAMES
 from mars_export.evaluation.suites.record import known_suites
 
 DATA = Path(os.environ.get("MARS_TEST_DATA", "tests/data/originals"))
@@ -196,7 +196,7 @@ def test_clips_are_folders_of_frames_taken_evenly(tmp_path):
     assert (sample.id, sample.intent) == ("video-safetybench/7", "harm")
     (video,) = suite.request(sample).shown("video")
     assert [frame.getpixel((0, 0))[0] for frame in video] == [0, 2, 4, 6, 8, 10, 12, 14]
-    assert len(video) == CLIP_FRAMES
+    assert len(video) == VIDEO_FRAMES
 
 
 def test_video_files_are_decoded(tmp_path):
@@ -212,7 +212,7 @@ def test_video_files_are_decoded(tmp_path):
     (tmp_path / "harmful_data.json").write_text(json.dumps([row]))
     suite = open_suites([f"video-safetybench={tmp_path}"])
     reds = [frame.getpixel((9, 9))[0] for frame in suite.request(suite.samples[0]).pictures]
-    assert len(reds) == CLIP_FRAMES
+    assert len(reds) == VIDEO_FRAMES
     assert reds == sorted(reds)
     assert reds[0] < 30
     assert reds[-1] > 200

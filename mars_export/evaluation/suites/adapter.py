@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import MediaFiles, Sample, Suite, unique
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, typographic
-from mars_export.evaluation.suites.media import CLIP_FRAMES as VIDEO_FRAMES
-from mars_export.evaluation.suites.media import open_picture, read_frames
+from mars_export.evaluation.suites.media import VIDEO_FRAMES, open_picture, read_frames
 from mars_export.evaluation.suites.record import FOLDER, SuiteRecord, Visual
 from mars_export.evaluation.suites.sources import Source
 from mars_export.evaluation.suites.tables import Row, embedded, read_table

@@ -12,9 +12,9 @@ from mars_export.common.errors import ExportError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["CLIP_FRAMES", "open_picture", "read_frames"]
+__all__ = ["VIDEO_FRAMES", "open_picture", "read_frames"]
 
-CLIP_FRAMES: Final = 8
+VIDEO_FRAMES: Final = 8
 """Frames that are taken from a video, evenly spaced."""
 
 _PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -40,7 +40,7 @@ def open_picture(data: Path | bytes, where: str) -> Image:
 
 @lru_cache(maxsize=2)
 def read_frames(path: Path, where: str) -> tuple[Image, ...]:
-    """`CLIP_FRAMES` evenly spaced frames of a video file or of a folder of numbered pictures.
+    """`VIDEO_FRAMES` evenly spaced frames of a video file or of a folder of numbered pictures.
 
     Raises:
         ExportError: There are no frames, they cannot be decoded, or PyAV is not installed.
@@ -74,11 +74,11 @@ def _video(path: Path, where: str) -> tuple[Image, ...]:
 
 
 def _spread(total: int) -> list[int]:
-    """Indices of `CLIP_FRAMES` evenly spaced items of `total`, first and last among them.
+    """Indices of `VIDEO_FRAMES` evenly spaced items of `total`, first and last among them.
 
     Raises:
         IndexError: There are none.
     """
     if not total:
         raise IndexError("no frames")
-    return [round(i * (total - 1) / (CLIP_FRAMES - 1)) for i in range(CLIP_FRAMES)]
+    return [round(i * (total - 1) / (VIDEO_FRAMES - 1)) for i in range(VIDEO_FRAMES)]
