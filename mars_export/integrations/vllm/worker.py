@@ -38,7 +38,7 @@ KEPT = 10_000
 """Steered positions that `steering_decisions` can still tell."""
 
 
-class Decision(NamedTuple):
+class SteeredRow(NamedTuple):
     """What happened at one steered position; gate and strength as in `model.steering.last`."""
 
     request: str
@@ -82,7 +82,7 @@ class SteeredWorker(PlatformWorker):
         }
         self._plans = Plans()
         self._step: SchedulerOutput | None = None
-        self._decisions: deque[Decision] = deque(maxlen=KEPT)
+        self._decisions: deque[SteeredRow] = deque(maxlen=KEPT)
         self._trace = Trace()
         self._traced: list[Piece] = []
         self._recording = vllm_config.model_config.enforce_eager
@@ -129,7 +129,7 @@ class SteeredWorker(PlatformWorker):
         self._remember()
         return out
 
-    def steering_decisions(self) -> list[Decision]:
+    def steering_decisions(self) -> list[SteeredRow]:
         """What was steered since the last call; nothing is told by compiled models."""
         told = list(self._decisions)
         self._decisions.clear()
@@ -202,7 +202,7 @@ class SteeredWorker(PlatformWorker):
             columns = entry.steered[0].nonzero().flatten().tolist()
             (positions,) = entry.rows(self._modalities)
             self._decisions += [
-                Decision(requests[column], at.position, at.modality, at.gate, at.strength)
+                SteeredRow(requests[column], at.position, at.modality, at.gate, at.strength)
                 for column, at in zip(columns, positions, strict=True)
             ]
         self._trace = Trace()
