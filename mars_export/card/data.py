@@ -56,8 +56,6 @@ class CardData:
     """Weight files that are not. Empty for a directory that mars-export wrote."""
     key_files: tuple[FileEntry, ...]
     """The code that runs and the tensors that it reads."""
-    direction: str | None
-    """Name of the tensor that holds a steering direction."""
     quantized: str
     """What follows the dtype: nothing, or the quantization of the calibration."""
     kernels: str
@@ -101,7 +99,6 @@ class CardData:
         name = checkpoint.rsplit("/", 1)[-1]
         modalities = tuple(m for m in MODALITIES if m in source.modalities)
         weights = [f for f in manifest.files if _is_weight(f)]
-        directions = [t.name for t in manifest.tensors if t.name.endswith("direction")]
         return cls(
             name=name,
             checkpoint=checkpoint,
@@ -121,7 +118,6 @@ class CardData:
             key_files=tuple(
                 f for f in manifest.files if f.path in (manifest.modeling_file, STEERING_FILE)
             ),
-            direction=directions[0] if directions else None,
             quantized=_quantized(source.quantization),
             kernels=SCHEMES[source.quantization].package if source.quantization in SCHEMES else "",
             status=status(report, modalities, utility is not None),

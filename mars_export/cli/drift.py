@@ -12,6 +12,7 @@ from mars_export.families.quantization import NONE, SCHEMES, scheme_for
 from mars_export.pipeline.settings import PromptSettings
 
 if TYPE_CHECKING:
+    from mars_export.calibration.source import CalibrationSource
     from mars_export.inputs.prompts import PromptSets
 
 __all__ = ["drift"]
@@ -47,7 +48,8 @@ def drift(
     """Measure how far training moved the steered DIRECTORY from its calibration.
 
     Exits with 0 if the calibration still fits, 1 if it does not, 2 for bad input. Give the prompts
-    that were calibrated on; those of a suite.jsonl in DIRECTORY or in the base are found.
+    that were calibrated on; those of a suite.jsonl in DIRECTORY or in the base are taken. The seed
+    is that of the calibration unless you give one.
     """
     settings = read_settings(PromptSettings, ctx, values)
     from mars_export.cli.summary import print_drift
@@ -59,13 +61,24 @@ def drift(
     if quantization is not None:
         scheme_for(read_config(directory), quantization)
     folders = [directory] if base is None else [directory, base]
+    sources = [source for folder in folders if (source := _source(folder))]
+    if sources and "seed" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"seed": sources[0].seed})
     sets = own_prompts(settings, folders)
-    calibrated = [_is_calibrated(folder, sets) for folder in folders]
+    for source in sources:
+        _check_prompts(directory, source, sets)
     progress = progress_for(settings.display)
-    if not any(calibrated):
+    if sources and settings.seed != sources[0].seed:
+        progress.note(
+            f"{directory} was calibrated with --seed {sources[0].seed}: with {settings.seed} the "
+            "prompts are split otherwise and the neutral stimuli are others, which also counts as "
+            "drift"
+        )
+    if not sources:
         progress.note(
             f"no manifest says what {directory} was calibrated on: the result is right if it was "
-            f"{sets.harmful.name} and {sets.harmless.name}; give --base to be sure"
+            f"{sets.harmful.name} and {sets.harmless.name} with --seed {settings.seed}; give "
+            "--base to be sure"
         )
     quiet_libraries()
     with progress.stage("drift") as tick:
@@ -93,24 +106,29 @@ def drift(
     return 1
 
 
-def _is_calibrated(directory: Path, sets: "PromptSets") -> bool:
-    """Whether a manifest says that the steering was calibrated on these prompts; False for none.
-
-    Other prompts have another direction: what they show would not be the work of training.
+def _source(directory: Path) -> "CalibrationSource | None":
+    """What the steering was calibrated on; None without a manifest, as save_pretrained leaves it.
 
     Raises:
-        ExportError: if it names other prompts.
+        ExportError: if the manifest cannot be read.
     """
     from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 
     if not (directory / MANIFEST_NAME).is_file():
-        return False  # as save_pretrained leaves it
-    sources = Manifest.read(directory).calibration.source.prompts
+        return None
+    return Manifest.read(directory).calibration.source
+
+
+def _check_prompts(directory: Path, source: "CalibrationSource", sets: "PromptSets") -> None:
+    """Other prompts have another direction: what they show would not be the work of training.
+
+    Raises:
+        ExportError: if the calibration was on other prompts.
+    """
     for label in ("harmful", "harmless"):
-        if sources[label].sha256 != getattr(sets, label).sha256:
+        if source.prompts[label].sha256 != getattr(sets, label).sha256:
             raise ExportError(
-                f"{directory} was calibrated on {sources[label].name}, not on "
+                f"{directory} was calibrated on {source.prompts[label].name}, not on "
                 f"{getattr(sets, label).name}: give its prompts with --harmful and --harmless, or "
                 "put its suite.jsonl there"
             )
-    return True

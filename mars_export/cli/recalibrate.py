@@ -20,14 +20,18 @@ def recalibrate(ctx: click.Context, /, directory: Path, **values: Any) -> None:
     """Calibrate the trained weights of the steered DIRECTORY anew.
 
     Direction, shifts and gate are measured with the old steering left out, and a new steered
-    checkpoint is written, evaluated and documented, as the main command does. DIRECTORY stays as
-    it is.
+    checkpoint is written, evaluated and documented, as the main command does. The method and its
+    options are those of DIRECTORY unless you name others; the layer is chosen anew. DIRECTORY
+    stays as it is.
     """
-    settings = read_settings(Settings, ctx, {**values, "model": str(directory)})
     from mars_export.cli.summary import print_summary
     from mars_export.pipeline.stages import recalibrate as run
+    from mars_export.pipeline.stages import values_like
 
     quiet_libraries()
+    given = {name: value for name, value in values.items() if value not in (None, ())}
+    values = values_like(directory, {**given, "model": str(directory)})
+    settings = read_settings(Settings, ctx, values)
     output = run(settings)
     if settings.display != "none":
         print_summary(output)

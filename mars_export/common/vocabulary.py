@@ -1,4 +1,4 @@
-"""Words that every room of the package uses."""
+"""Words that every part of the package uses."""
 
 from collections.abc import Iterable
 from typing import Final, Literal

@@ -20,7 +20,7 @@ from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource
 from mars_export.inputs.requests import Request
 from mars_export.methods import METHODS, method_named
 
-__all__ = ["Arm", "open_arms"]
+__all__ = ["Arm", "arm_digests", "open_arms"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -91,18 +91,40 @@ def open_arms(directory: Path, words: Sequence[str] = ()) -> tuple[Arm, ...]:
     return tuple(arms)
 
 
-def _open(word: str, reference: Arm) -> Arm:
+def arm_digests(words: Sequence[str]) -> dict[str, str]:
+    """Word of an arm to the digest in its directory's manifest; "" for a method.
+
+    Raises:
+        ExportError: There is no such arm, or the directory is not a steered checkpoint.
+    """
+    directories = {word: _parse(word)[1] for word in words}
+    return {
+        word: Manifest.read(directory).manifest_sha256 if directory else ""
+        for word, directory in directories.items()
+    }
+
+
+def _parse(word: str) -> tuple[str, Path | None]:
+    """The name of an arm and its directory; None where the name is that of a method."""
     name, equals, path = word.partition("=")
     if equals and path and _NAME.fullmatch(name):
-        return _other_directory(word, name, Path(path).expanduser(), reference)
-    titles = {method.name: method.title for method in METHODS if method.site == "template"}
-    if word not in titles:
-        known = ", ".join(titles) or "none"
+        return name, Path(path).expanduser()
+    names = [method.name for method in METHODS if method.site == "template"]
+    if word not in names:
+        known = ", ".join(names) or "none"
         raise ExportError(
             f"--arm {word}: there is no such arm; give a method without calibration ({known}), or "
             "NAME=DIR with another steered directory of the same base"
         )
-    return Arm(word, titles[word], reference.directory, reference.manifest, template=word)
+    return word, None
+
+
+def _open(word: str, reference: Arm) -> Arm:
+    name, directory = _parse(word)
+    if directory is not None:
+        return _other_directory(word, name, directory, reference)
+    title = method_named(name).title
+    return Arm(name, title, reference.directory, reference.manifest, template=name)
 
 
 def _other_directory(word: str, name: str, directory: Path, reference: Arm) -> Arm:

@@ -12,6 +12,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.atomic import write_atomically
 from mars_export.evaluation.intervals import CONFIDENCE
 from mars_export.evaluation.report import EXCHANGE_NAME, Cell, Report, SuiteSource
+from mars_export.methods import method_named
 
 __all__ = ["SCHEMA_VERSION", "every_eval_ever", "write_every_eval_ever"]
 
@@ -62,8 +63,9 @@ def every_eval_ever(report: Report, manifest: Manifest) -> dict[str, Any]:
 
 
 def _model(report: Report, manifest: Manifest, model: str) -> dict[str, Any]:
+    method = method_named(manifest.calibration.method)
     return {
-        "name": f"{model.rsplit('/', 1)[-1]}-MARS",
+        "name": method.checkpoint_name(model.rsplit("/", 1)[-1]),
         "id": model,
         "inference_engine": {
             "name": "transformers",

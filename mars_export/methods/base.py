@@ -176,16 +176,17 @@ class Artefact:
         tensors: Mapping[str, torch.Tensor],
         probes: Sequence[Probe],
     ) -> Artefact:
-        """Put together what a method decided; the record states the shapes of the tensors."""
+        """Put together what a method decided; tensors go to the CPU, their shapes to the record."""
+        shipped = {name: tensor.cpu() for name, tensor in tensors.items()}
         whole = ArtefactRecord(
             method=method,
             source=source,
             record=record,
             rules=rules,
             probes=list(probes),
-            shapes={name: list(tensor.shape) for name, tensor in tensors.items()},
+            shapes={name: list(tensor.shape) for name, tensor in shipped.items()},
         )
-        return cls(whole, tensors)
+        return cls(whole, shipped)
 
     def save(self, directory: Path) -> None:
         """Write `calibration.json` and `calibration.safetensors`; each appears whole or not at all.
@@ -282,16 +283,24 @@ class Method:
     Options: type[MethodOptions] = MethodOptions
     Record: type[MethodRecord] = MethodRecord
     summary: str = ""
-    """For the model card, as are the next three: see `MethodSection`."""
+    """For the model card, as are the next four: see `MethodSection`."""
     formula: str = ""
     citations: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    threats: tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Raise `TypeError` for a method that makes checkpoints without what they need."""
+        needed = ("calibrate", "compare")
+        missing = [name for name in needed if getattr(cls, name) is getattr(Method, name)]
+        if cls.exportable and missing:
+            raise TypeError(f"{cls.__name__} makes checkpoints but lacks {' and '.join(missing)}")
 
     def checkpoint_name(self, base: str) -> str:
         """Default name of a checkpoint and of its repository."""
         return f"{base}-{self.suffix or self.name}"
 
-    # The defaults are those of a method that needs no calibration and makes no checkpoint.
+    # A method that makes checkpoints overrides `calibrate` and `compare`.
 
     def calibrate(self, data: CalibrationData, options: MethodOptions) -> Artefact:  # noqa: ARG002
         """Measure a model and decide.
@@ -313,13 +322,26 @@ class Method:
         """Whether a request of this modality without a decision is an error."""
         return self.exportable
 
-    def options_like(self, rules: Mapping[str, Any]) -> MethodOptions:  # noqa: ARG002
-        """Options that calibrate at the place where a checkpoint is steered.
+    def options_like(self, rules: Mapping[str, Any], *, same_layer: bool) -> MethodOptions:
+        """The options that a checkpoint was calibrated with, for another calibration.
 
         Args:
-            rules: Its `config.steering`.
+            rules: Its `config.steering`; `options` there holds what differs from the defaults.
+            same_layer: Whether to steer where it is steered; the layer is chosen anew otherwise.
+
+        Raises:
+            ExportError: The method of this release has other options.
         """
-        return self.Options()
+        values = dict(rules.get("options", {}))
+        if same_layer and "layer" in self.Options.model_fields:
+            values["layer"] = rules["layers"][0]
+        try:
+            return self.Options(**values)
+        except ValidationError as error:
+            raise ExportError(
+                f"config.steering.options of the checkpoint: {first_problem(error)}; use the "
+                "release that wrote it"
+            ) from error
 
     def compare(
         self,
@@ -332,17 +354,13 @@ class Method:
         Args:
             rules: `config.steering` of the checkpoint.
             tensors: Its steering tensors at the first steered layer.
-            artefact: A calibration of the trained weights with `options_like(rules)`.
+            artefact: A calibration of the trained weights with the options and at the layer of
+                the checkpoint.
 
         Raises:
-            ExportError: It makes no checkpoint, or has no comparison.
+            ExportError: It makes no checkpoint.
         """
-        if not self.exportable:
-            raise ExportError(f"{self.name} makes no checkpoint: there is nothing to compare")
-        raise ExportError(
-            f"{self.name} does not say how far a trained checkpoint is from a new calibration: "
-            "make a new one with `mars-export recalibrate`"
-        )
+        raise ExportError(f"{self.name} makes no checkpoint: there is nothing to compare")
 
     def change(self, request: Request) -> Request:
         """The request as the model is to get it; only a template method changes any."""
@@ -358,4 +376,6 @@ class Method:
             raise ExportError(f"{self.name} makes no checkpoint, so no model card describes it")
         template = templates(type(self).__module__).get_template("card.md.j2")
         details = template.render(record=artefact.record, source=artefact.source).strip()
-        return MethodSection(self.summary, self.formula, details, self.citations, self.limits)
+        return MethodSection(
+            self.summary, self.formula, details, self.citations, self.limits, self.threats
+        )

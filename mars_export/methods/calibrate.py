@@ -59,6 +59,16 @@ def calibrate(
         progress,
     )
     options = options or chosen.Options()
-    artefact = chosen.calibrate(data, options)
+    return _with_options(chosen.calibrate(data, options), options)
+
+
+def _with_options(artefact: Artefact, options: MethodOptions) -> Artefact:
+    """State the options: all in the record, the user's choices in the rules for after training.
+
+    The rules leave the layer out: after training, another one may be better.
+    """
+    record = artefact.record
     stated = options.model_dump(mode="json", exclude_none=True)
-    return replace(artefact, record=artefact.record.model_copy(update={"options": stated}))
+    choices = options.model_dump(mode="json", exclude={"layer"}, exclude_defaults=True)
+    rules = {**record.rules, **({"options": choices} if choices else {})}
+    return replace(artefact, record=record.model_copy(update={"options": stated, "rules": rules}))

@@ -41,6 +41,7 @@ _OWNERS: Final = {
     for option in dict.fromkeys(n for m in _EXPORTABLE.values() for n in m.Options.model_fields)
 }
 """The methods that have an option: one name is one flag."""
+_ARMS: Final = ", ".join(method.name for method in METHODS if method.site == "template")
 _SECTIONS: Final = tuple(
     dict.fromkeys(
         (
@@ -103,7 +104,7 @@ class EvaluationSettings(RunSettings):
     )
     arm: tuple[str, ...] = _option(
         (),
-        "Also compare with this: safety-prompt, or NAME=DIR, another steered directory of the same "
+        f"Also compare with this: {_ARMS}, or NAME=DIR, another steered directory of the same "
         "base; may be given several times.",
         group="Evaluation",
         metavar="ARM",

@@ -1,9 +1,9 @@
 """The stages in order: calibrate, export, evaluate, card; then publish and push."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -13,13 +13,14 @@ from mars_export.common.errors import ExportError
 from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.record import first_problem
 from mars_export.common.workspace import Stage, Workspace, digests
+from mars_export.evaluation.arms import arm_digests
 from mars_export.evaluation.judges.choice import judge_named
 from mars_export.families.loading import load_base, pick_device
 from mars_export.methods import method_named
 from mars_export.pipeline.preflight import Job, check_processor, check_space, describe, prepare
 from mars_export.pipeline.settings import Settings
 
-__all__ = ["export", "output_of", "publish", "recalibrate"]
+__all__ = ["export", "output_of", "publish", "recalibrate", "values_like"]
 
 _CALIBRATION: Final = "calibration"
 _CHECKPOINT: Final = "checkpoint"
@@ -49,8 +50,8 @@ def export(settings: Settings, progress: Progress | None = None) -> Path:
 def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
     """As `export`, of the weights of a steered checkpoint that was trained on.
 
-    Its old steering is left out; the manifest names it in `base.derived_from`. The method is that
-    of the checkpoint unless the settings name one.
+    Its old steering is left out; the manifest names it in `base.derived_from`. The method and its
+    options are those of the checkpoint unless the settings name others; the layer is chosen anew.
 
     Args:
         settings: As for `export`; `model` is the steered directory.
@@ -65,7 +66,12 @@ def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
     from mars_export.checkpoint.derived import derivation_of, native_view
 
     directory = Path(settings.model).expanduser()
-    settings = _with_method_of(directory, settings)
+    stated = settings.model_dump(exclude_unset=True)
+    own = stated.pop("method_options", {})
+    try:
+        settings = Settings(**values_like(directory, {**stated, **own}))
+    except ValidationError as error:
+        raise ExportError(first_problem(error)) from error
     if output_of(settings).resolve() == directory.resolve():
         raise ExportError(f"{directory} is what is calibrated again; choose another --output")
 
@@ -80,17 +86,23 @@ def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
     return _run(settings, progress, read)
 
 
-def _with_method_of(directory: Path, settings: Settings) -> Settings:
+def values_like(directory: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of `Settings` that steer as a checkpoint does, where the user does not say otherwise.
+
+    Args:
+        directory: Steered checkpoint.
+        values: The user's, by name; the options of a method stand among them.
+
+    Raises:
+        ExportError: if the directory is not steered, or its steering is damaged.
+    """
     from mars_export.checkpoint.derived import read_steering
 
-    if "method" in settings.model_fields_set:
-        return settings
     rules, _ = read_steering(directory)
-    stated = settings.model_dump(exclude_unset=True)
-    try:
-        return Settings(**{**stated, "method": rules["method"]})
-    except ValidationError as error:
-        raise ExportError(first_problem(error)) from error
+    if values.get("method", rules["method"]) != rules["method"]:
+        return dict(values)
+    options = method_named(rules["method"]).options_like(rules, same_layer=False)
+    return {**options.model_dump(exclude_unset=True), **values, "method": rules["method"]}
 
 
 def _run(settings: Settings, progress: Progress | None, read: Callable[[Workspace], Job]) -> Path:
@@ -203,9 +215,10 @@ def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
         "quantization": job.quantization,
         **settings.model_dump(mode="json", include={"method", "method_options", "dtype", "seed"}),
     }
-    chosen = {"max_new_tokens", "controls", "attacks", "arm"}
+    chosen = {"max_new_tokens", "controls", "attacks"}
     measured = {
         "suite": job.suite.sha256,
+        "arms": arm_digests(settings.arm),
         **settings.model_dump(mode="json", include=chosen),
         "judge": judge.name,
     }

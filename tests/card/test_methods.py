@@ -7,45 +7,33 @@ import pytest
 
 from mars_export.card.data import CardData
 from mars_export.card.render import render
-from mars_export.methods import METHODS
-from mars_export.methods.addition.record import AdditionRecord, Effect, Trial
-from mars_export.methods.base import ArtefactRecord
-from support import records
+from mars_export.methods import method_named
+from support import records, tiny
 
 
 def addition(**changes):
-    source = records.calibration().source
-    values = {
-        "layer": 4, "layer_forced": False, "coefficient": 1.5, "separation": 8.1,
-        "positions": "prompt", "trials": [Trial(layer=4, separability=3.0, induced=2.0)],
-        "effects": [Effect(label="harmful", modality="image", before=-2.0, after=4.0)],
-    }  # fmt: skip
-    return ArtefactRecord(
-        method="addition", source=source, record=AdditionRecord(**values | changes),
-        rules={"layers": [4], "positions": "prompt"}, probes=[],
-    )  # fmt: skip
+    return tiny.addition("gemma3", **{"positions": "prompt", "coefficient": 1.5, **changes}).record
 
 
-CALIBRATIONS = {"mars": records.calibration(), "addition": addition()}
-
-
-def test_every_method_that_makes_a_checkpoint_is_here():
-    assert {method.name for method in METHODS if method.exportable} == CALIBRATIONS.keys()
-
-
-@pytest.mark.parametrize("name", CALIBRATIONS)
-def test_its_section_stands_in_the_card(name):
-    manifest = records.manifest(calibration=CALIBRATIONS[name])
+@pytest.mark.parametrize("case", tiny.METHOD_CASES.values(), ids=tiny.METHOD_CASES)
+def test_its_section_stands_in_the_card(case):
+    calibration = case.artefact("gemma3", **case.options).record
+    manifest = records.manifest(calibration=calibration)
     data = CardData.of(manifest, records.report())
     text = render(manifest, records.report())
     section = text.split("## What was changed")[1].split("\n## ")[0]
     assert data.section.summary in section
     assert f"```text\n{data.section.formula}\n```" in section
-    assert "| layer | 4 of 0 to 7" in section
+    assert f"| layer | {calibration.layers[0]} of 0 to {calibration.source.layers - 1}" in section
     for limit in data.section.limits:
         assert f"- {limit}\n" in text.split("## Limitations")[1].split("\n## ")[0]
+    threats = text.split("## Threat model")[1].split("\n## ")[0]
+    for threat in data.section.threats:
+        assert f"- {threat}\n" in threats
+    tensors = method_named(case.method).rule_class().TENSORS
+    assert any(f"named tensor (`{name}` of" in threats for name in tensors)
     assert data.section.citations[0] in text.split("## Citation")[1]
-    assert f"\n- {name}\n" in text.split("---\n")[1]
+    assert f"\n- {case.method}\n" in text.split("---\n")[1]
     plots = re.findall(r"\]\((assets/[^)]+)\)", text)
     assert plots == list(dict.fromkeys(plots))
     assert set(plots) == set(data.plots)
@@ -65,6 +53,6 @@ def test_the_command_names_the_method_and_its_options():
     words = shlex.split(CardData.of(manifest, None).command.replace("\\\n", " "))
     flags = dict(zip(words[1::2], words[2::2], strict=True))
     assert flags["--method"] == "addition"
-    assert flags["--layer"] == "4"
+    assert flags["--layer"] == str(tiny.LAYER)
     assert flags["--coefficient"] == "1.5"
     assert flags["--positions"] == "prompt"

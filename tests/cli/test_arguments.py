@@ -195,3 +195,16 @@ def test_options_of_a_method_are_flags_variables_and_keys(settings_of, monkeypat
     help_text = mars("--help").out
     assert "Calibration (mars, addition):\n  --layer N " in help_text
     assert "--gain X" in help_text
+
+
+def test_the_help_lists_the_methods_that_are_arms(mars):
+    text = " ".join(mars("--help").out.split())
+    names = ", ".join(method.name for method in METHODS if method.site == "template")
+    assert f"Also compare with this: {names}, or NAME=DIR" in text
+
+
+def test_a_coefficient_that_is_no_push_is_one_line(mars):
+    problem = mars("--model", "x", "--method", "addition", "--coefficient", "0").errors
+    assert problem[0].endswith("--coefficient: '0' should be greater than 0 or less than 0")
+    problem = mars("--model", "x", "--method", "addition", "--coefficient", "nan").errors
+    assert problem[0].endswith("--coefficient: 'nan' should be a finite number")

@@ -3,7 +3,10 @@
 import pytest
 from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
 
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.common.errors import ExportError
 from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation.arms import arm_digests
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SAMPLES_NAME, SampleResult
 from mars_export.evaluation.suite import read_suite
@@ -90,3 +93,17 @@ def test_a_report_says_the_same_of_an_arm_whatever_else_is_run(run, tmp_path):
     assert numbers(alone, "on") == numbers(both, "on") == numbers(prompt, "on")
     assert numbers(both, "safety-prompt") == numbers(prompt, "safety-prompt")
     assert alone.run != both.run != prompt.run
+
+
+def test_digests_follow_the_directories(tmp_path):
+    save_manifest(tmp_path / "other")
+    word = f"other={tmp_path / 'other'}"
+    before = arm_digests(["safety-prompt", word])
+    assert before["safety-prompt"] == ""
+    assert arm_digests([word])[word] == before[word]
+    made_again = Manifest.read(tmp_path / "other").model_copy(update={"created": "2027-01-01"})
+    (tmp_path / "other" / MANIFEST_NAME).write_text(made_again.text())
+    assert arm_digests([word])[word] != before[word]
+    for wrong in ("magic", f"other={tmp_path / 'nowhere'}"):
+        with pytest.raises(ExportError):
+            arm_digests([wrong])

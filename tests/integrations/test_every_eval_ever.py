@@ -7,7 +7,7 @@ import pytest
 
 from mars_export.evaluation.report import SuiteResult
 from mars_export.integrations.every_eval_ever import every_eval_ever
-from support import records
+from support import records, tiny
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data/eee_eval.schema.json").read_text("utf-8"))
 
@@ -50,3 +50,11 @@ def test_every_cell_is_a_result_with_its_interval():
     assert sources["msts"]["hf_repo"] == "felfri/MSTS"
     assert sources["msts"]["additional_details"]["revision"] == "0" * 40
     assert sources["mine"]["source_type"] == "other"
+
+
+@pytest.mark.parametrize(("method", "name"), [("mars", "MARS"), ("addition", "addition")])
+def test_a_checkpoint_is_named_after_its_method(method, name):
+    calibration = tiny.METHOD_CASES[method].artefact("gemma3").record
+    manifest = records.manifest(calibration=calibration)
+    model = every_eval_ever(records.report(), manifest)["model_info"]
+    assert model["name"] == f"{manifest.base.name.rsplit('/')[-1]}-{name}"

@@ -9,35 +9,25 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.selfcheck import probe_request, self_check
 from mars_export.methods import METHODS, method_named
-from mars_export.methods.base import RECORD_NAME, TENSORS_NAME, Artefact, ArtefactRecord
-from support import methods
-
-TABLE = {
-    "mars": {},
-    "addition": {},
-    "addition to the prompt": {"positions": "prompt", "layer": 5},
-}
-"""Options of a method, by its name and what is special about them."""
+from mars_export.methods.base import RECORD_NAME, TENSORS_NAME, Artefact, ArtefactRecord, Method
+from support import methods, planted
+from support.tiny import METHOD_CASES
 
 
-def name_of(case):
-    return case.split()[0]
-
-
-@pytest.fixture(scope="module", params=TABLE)
+@pytest.fixture(scope="module", params=METHOD_CASES)
 def case(request):
-    return request.param
+    return METHOD_CASES[request.param]
 
 
 @pytest.fixture(scope="module")
 def exported(case, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(name_of(case))
-    return methods.export(name_of(case), folder, **TABLE[case])
+    return methods.export(case.method, tmp_path_factory.mktemp(case.method), **case.options)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +36,44 @@ def loaded(exported):
 
 
 def rule_class(case):
-    return method_named(name_of(case)).rule_class()
+    return method_named(case.method).rule_class()
 
 
 def test_every_method_that_makes_checkpoints_is_in_the_table():
-    assert {name_of(case) for case in TABLE} == {m.name for m in METHODS if m.exportable}
+    exportable = {method.name for method in METHODS if method.exportable}
+    assert {case.method for case in METHOD_CASES.values()} == exportable
+    assert exportable <= METHOD_CASES.keys()
+
+
+def test_a_method_that_makes_checkpoints_has_what_they_need():
+    with pytest.raises(TypeError, match="Half makes checkpoints but lacks calibrate and compare"):
+        type("Half", (Method,), {"name": "half"})
+    words = type("Words", (Method,), {"name": "words", "exportable": False})()
+    with pytest.raises(ExportError, match="words makes no checkpoint"):
+        words.calibrate(None, words.Options())
+
+
+def test_weights_that_nobody_trained_still_fit(case):
+    method = method_named(case.method)
+    stored = planted.calibrated(case.method, method.Options(**case.options))
+    rules = {**stored.record.rules, "modalities": list(stored.record.source.modalities)}
+    assert method.options_like(rules, same_layer=False) == method.Options(**case.options)
+    options = method.options_like(rules, same_layer=True)
+    assert [options.layer] == stored.record.layers
+    differences = method.compare(rules, stored.tensors, planted.calibrated(case.method, options))
+    assert differences
+    assert [d.sentence for d in differences if not d.fits] == []
+
+
+def test_tensors_are_stored_from_the_cpu(case):
+    made = case.artefact("gemma3", **case.options)
+    with FakeTensorMode():
+        tensors = {"push": torch.empty(4, device="cuda")}
+        again = Artefact.of(
+            case.method, made.record.source, made.record.record,
+            rules=made.record.rules, tensors=tensors, probes=[],
+        )  # fmt: skip
+        assert again.tensors["push"].device.type == "cpu"
 
 
 def test_the_artefact_survives_the_disk(exported, tmp_path):
@@ -87,7 +110,7 @@ def test_damaged_tensors_are_named(exported, tmp_path):
 
 
 def test_the_rule_is_small_and_needs_torch_alone(case):
-    source = method_named(name_of(case)).rule_source()
+    source = method_named(case.method).rule_source()
     assert len(source.splitlines()) <= 100
     imported = set()
     for node in ast.walk(ast.parse(source)):
@@ -136,7 +159,7 @@ def test_off_is_the_base_bit_for_bit(exported, loaded):
 
 
 def test_the_card_has_its_section(case, exported):
-    section = method_named(name_of(case)).card(exported.artefact.record)
+    section = method_named(case.method).card(exported.artefact.record)
     assert section.summary
     assert section.citations
     assert "| layer |" in section.details

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import mars_export.methods as package
-from mars_export.common.errors import ExportError
+from mars_export.checkpoint.derived import read_steering
 from mars_export.evaluation.selfcheck import self_check
 from support import methods
 
@@ -34,11 +34,14 @@ def step(tmp_path, monkeypatch):
 
 
 def test_the_method_of_the_page_steers_a_checkpoint(step, tmp_path):
-    exported = methods.export("step", tmp_path)
+    exported = methods.export("step", tmp_path, step=2.0)
     assert exported.manifest.calibration.record.length > 0
     check = self_check(exported.load(), exported.manifest)
     assert check.active, check.detail
     section = step.card(exported.artefact.record)
     assert "| layer |" in section.details
-    with pytest.raises(ExportError, match="does not say how far"):
-        step.compare({}, {}, exported.artefact)
+    assert section.threats == step.threats
+    rules, tensors = read_steering(exported.directory)
+    assert step.options_like(rules, same_layer=True) == step.Options(step=2.0)
+    (difference,) = step.compare(rules, tensors[rules["layers"][0]], exported.artefact)
+    assert difference.fits

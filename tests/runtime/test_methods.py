@@ -9,32 +9,28 @@ import pytest
 import torch
 import transformers
 
-from mars_export.methods import METHODS, method_named
+from mars_export.methods import method_named
 from support import tiny
 
-METHOD_CASES = {
-    "mars": {},
-    "addition, all positions": {"positions": "all"},
-    "addition, prompt": {"positions": "prompt"},
-    "addition, two layers": {"positions": "prompt", "layers": (1, 2)},
+CASES = {
+    **tiny.METHOD_CASES,
+    "addition in two layers": tiny.MethodCase(
+        "addition", tiny.addition, {"positions": "prompt", "layers": (1, 2)}
+    ),
 }
 STEPS = 5
 AUTO = transformers.AutoModelForImageTextToText
 
 
-def test_every_exportable_method_is_in_the_table():
-    names = {case.partition(",")[0] for case in METHOD_CASES}
-    assert names == {method.name for method in METHODS if method.exportable}
-
-
-@pytest.fixture(scope="module", params=product(METHOD_CASES, tiny.FAMILIES), ids=" on ".join)
+@pytest.fixture(scope="module", params=product(CASES, tiny.FAMILIES), ids=" on ".join)
 def case(request, tmp_path_factory):
     name, family = request.param
-    method, options = name.partition(",")[0], METHOD_CASES[name]
-    base, directory = tiny.export(family, tmp_path_factory.mktemp(family), method, **options)
-    artefact = tiny.ARTEFACTS[method](family, **options)
+    row = CASES[name]
+    folder = tmp_path_factory.mktemp(family)
+    base, directory = tiny.export(family, folder, row.method, **row.options)
+    artefact = row.artefact(family, **row.options)
     rules = {"modalities": list(artefact.record.source.modalities)}
-    rule_class = method_named(method).rule_class()
+    rule_class = method_named(row.method).rule_class()
     by_layer = {layer: rule_class(tiny.HIDDEN, rules) for layer in artefact.record.layers}
     for layer, rule in by_layer.items():
         tensors = {

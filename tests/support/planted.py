@@ -15,6 +15,8 @@ from transformers.models.gemma3 import Gemma3ImageProcessorPil
 
 from mars_export.calibration.data import MeasurementOptions
 from mars_export.inputs.prompts import PromptSet, PromptSets
+from mars_export.methods.base import Artefact, MethodOptions
+from mars_export.methods.calibrate import calibrate
 from support import torchvision_shim
 
 torchvision_shim.install()  # for `video_processor`
@@ -132,6 +134,19 @@ def prompt_sets(count: int = 60) -> PromptSets:
         return PromptSet(name, "0" * 64, "Apache-2.0", tuple(made[:train]), tuple(made[train:]))
 
     return PromptSets(of("bad", BAD), of("good", GOOD))
+
+
+def calibrated(method: str, options: MethodOptions) -> Artefact:
+    """A `PlantedModel` calibrated by any method."""
+    return calibrate(
+        PlantedModel(),
+        PROCESSOR,
+        prompts=prompt_sets(),
+        modalities=("text", "image"),
+        method=method,
+        options=options,
+        measurement=MEASUREMENT,
+    )
 
 
 def video_processor() -> transformers.Qwen3VLProcessor:

@@ -3,14 +3,17 @@
 No tokenizer: the runtime is tested on token ids. Behavior is tested on the model organisms.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
-from mars_export.methods.addition.record import AdditionRecord
+from mars_export.methods.addition.record import AdditionRecord, Effect, Trial
 from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
 from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
 from support.artefacts import mars_artefact, with_tensors
@@ -170,12 +173,20 @@ def artefact(family: str, **changes) -> Artefact:
     return with_tensors(calibration(family, **changes), direction)
 
 
-def addition(family: str, positions: str = "all", layers: tuple[int, ...] = (LAYER,)) -> Artefact:
+def addition(
+    family: str,
+    positions: str = "all",
+    coefficient: float = 1.0,
+    layers: tuple[int, ...] = (LAYER,),
+    layer_forced: bool = False,
+) -> Artefact:
     """A made-up constant addition along the same direction, longer in every further layer."""
-    push = artefact(family).tensors["direction"] * 20
+    push = artefact(family).tensors["direction"] * 20 * coefficient
     record = AdditionRecord(
-        layer=LAYER, layer_forced=False, coefficient=1, separation=20, positions=positions,
-        trials=[], effects=[],
+        layer=LAYER, separation=20, positions=positions, coefficient=coefficient,
+        trials=[Trial(layer=LAYER, separability=3.0, induced=2.0)],
+        effects=[Effect(label="harmful", modality="image", before=-2.0, after=4.0)],
+        layer_forced=layer_forced,
     )  # fmt: skip
     rules = {"layers": list(layers), "positions": positions}
     tensors = {"push": push}
@@ -187,12 +198,34 @@ def addition(family: str, positions: str = "all", layers: tuple[int, ...] = (LAY
     )  # fmt: skip
 
 
-ARTEFACTS = {"mars": artefact, "addition": addition}
-"""Makers of an artefact by the name of its method."""
+@dataclass(frozen=True)
+class MethodCase:
+    """A method that makes checkpoints, with some options.
+
+    Attributes:
+        method: Its name.
+        artefact: Makes a tiny artefact from a family's name and changes.
+        options: What a model, planted or an organism, is calibrated with; `artefact` takes them
+            as well.
+    """
+
+    method: str
+    artefact: Callable[..., Artefact]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+METHOD_CASES = {
+    "mars": MethodCase("mars", artefact),
+    "addition": MethodCase("addition", addition),
+    "addition to the prompt": MethodCase(
+        "addition", addition, {"positions": "prompt", "coefficient": 2.0}
+    ),
+}
+"""The table that all tests of methods run over; a new method adds its lines here."""
 
 
 def save_calibration(family: str, directory: Path, method: str = "mars", **changes) -> Path:
-    ARTEFACTS[method](family, **changes).save(directory)
+    METHOD_CASES[method].artefact(family, **changes).save(directory)
     return directory
 
 
@@ -207,7 +240,7 @@ def source(family: str) -> BaseModelSource:
 def export(family: str, folder: Path, method: str = "mars", **changes) -> tuple[Path, Path]:
     """Save a base and its steered checkpoint; returns both directories.
 
-    `changes` go to the method's maker in `ARTEFACTS`.
+    `changes` go to the method's maker in `METHOD_CASES`.
     """
     base = save_base(family, folder / "base")
     calibration = save_calibration(family, folder / "calibration", method, **changes)

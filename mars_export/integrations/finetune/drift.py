@@ -38,7 +38,7 @@ def measure_drift(
         base: The steered checkpoint before training, to make sure that it is the one.
         device: Torch device; `auto` takes a GPU when there is one.
         batch_size: Requests per forward; halved by itself when memory runs out.
-        seed: Seed of the neutral stimuli.
+        seed: That of the calibration, for the same neutral stimuli.
         progress: Called with (requests done, requests in all).
         quantization: Scheme to load in; None for the one that it was calibrated in.
 
@@ -64,7 +64,7 @@ def measure_drift(
             prompts=prompts,
             modalities=rules["modalities"],
             method=method.name,
-            options=method.options_like(rules),
+            options=method.options_like(rules, same_layer=True),
             measurement=MeasurementOptions(batch_size=batch_size, seed=seed),
             progress=progress,
             quantization=scheme,

@@ -51,6 +51,11 @@ class _Addition(Method):
         "Every request is pushed, so harmless ones may be refused: read the over-refusal rates.",
         "A push at every position can damage fluency; a smaller coefficient damages it less.",
     )
+    threats = (
+        "**Use of the direction itself.** It is stored in a named tensor (`push` of the steered "
+        "layer): anybody can subtract it again, or subtract it from the base, which is a known way "
+        "to make a model comply.",
+    )
 
     def calibrate(self, data: CalibrationData, options: MethodOptions) -> Artefact:
         from mars_export.methods.addition.method import calibrate
@@ -58,16 +63,13 @@ class _Addition(Method):
         assert isinstance(options, AdditionOptions)
         return calibrate(data, options)
 
-    def options_like(self, rules: Mapping[str, Any]) -> MethodOptions:
-        return AdditionOptions(layer=rules["layers"][0], positions=rules["positions"])
-
     def compare(
         self,
         rules: Mapping[str, Any],  # noqa: ARG002
         tensors: Mapping[str, torch.Tensor],
         artefact: Artefact,
     ) -> list[Difference]:
-        """The direction alone; the length is the user's choice."""
+        """Compare the direction; the length is the user's choice and the sign is that of both."""
         return [compare_directions(tensors["push"], artefact.tensors["push"])]
 
 

@@ -6,6 +6,7 @@ which the very push that ships makes harmless text be refused most.
 A3.n are sections of docs/method.md.
 """
 
+from copy import deepcopy
 from typing import Final
 
 import torch
@@ -85,10 +86,12 @@ def _rule(text: directions.TextStatistics, layer: int, coefficient: float) -> Ru
 
 def _edit(rule: Rule, layer: int) -> Edit:
     """The rule at every position of a prompt: with either policy, the first token is the same."""
+    copy = deepcopy(rule)  # `to` moves a module in place, and the rule's tensors are shipped
 
     def change(h: torch.Tensor) -> torch.Tensor:
+        modality = torch.zeros(h.shape[:-1], dtype=torch.long, device=h.device)
         after: torch.Tensor
-        after, _ = rule.to(h.device)(h.float(), torch.zeros(h.shape[:-1], dtype=torch.long))
+        after, _ = copy.to(h.device)(h.float(), modality)
         return after.to(h.dtype)
 
     return Edit(layer, change, everywhere=True)

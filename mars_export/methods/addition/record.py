@@ -1,6 +1,6 @@
 """The numbers of constant addition, as JSON, and its options. Free of torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
@@ -15,13 +15,19 @@ Positions = Literal["all", "prompt"]
 """Where the vector is added: at every position, or at those of the prompt only."""
 
 
+_Coefficient = (
+    Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    | Annotated[float, Field(lt=0, allow_inf_nan=False)]
+)
+
+
 class AdditionOptions(MethodOptions):
     """Where, how far and at which positions to push."""
 
     layer: NonNegativeInt | None = Field(
         None, description="Expert: decoder layer to steer, from 0, instead of the chosen one."
     )
-    coefficient: float = Field(
+    coefficient: _Coefficient = Field(
         1.0, description="Length of the vector over R; below 0 it pushes away from refusal."
     )
     positions: Positions = Field(

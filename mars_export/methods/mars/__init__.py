@@ -42,9 +42,6 @@ class _Mars(Method):
 
         return section(artefact)
 
-    def options_like(self, rules: Mapping[str, Any]) -> MethodOptions:
-        return MarsOptions(layer=rules["layers"][0])
-
     def compare(
         self, rules: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], artefact: Artefact
     ) -> list[Difference]:

@@ -38,23 +38,23 @@ class Numbers(Protocol):
 
     @property
     def separation(self) -> float:
-        """R."""
+        """The distance R of the text centroids, residual-stream units, as all that follow."""
 
     @property
     def harmful(self) -> float:
-        """p_u."""
+        """The coordinate p_u of the harmful text centroid."""
 
     @property
     def origin(self) -> float:
-        """O."""
+        """The coordinate o at which the gate opens."""
 
     @property
     def cap(self) -> float:
-        """C."""
+        """The coordinate c beyond which nothing is pushed."""
 
     @property
     def shift(self) -> dict[Modality, float]:
-        """Beta of every modality, in the order of the steering tensors."""
+        """The shift beta of every modality, in the order of the steering tensors."""
 
 
 def rule_tensors(
@@ -247,10 +247,10 @@ def score_layers(baseline: Measurements) -> Layers:
         for group, both in baseline.validation.items()
     }
     u, s = groups[Group("harmful", "text")], groups[Group("harmless", "text")]
-    held = baseline.text["harmful"].validation.readout.states
+    unseen = baseline.text["harmful"].validation.readout.states
     scores = torch.stack(
         [
-            directions.consistency(held, text),
+            directions.consistency(unseen, text),
             directions.separability(u, s),
             directions.margin(u, s, text.separation),
         ]
@@ -277,7 +277,7 @@ def _excluded(
         return f"separability d' = {separability:.2f} is below {LEAST_SEPARABILITY:g}"
     gap = float((text.harmful[layer] - origin[layer]) / text.separation[layer])
     if gap < GUARD:
-        return f"gate room (p_u - o) / R = {gap:.2f} is below {GUARD:g}"
+        return f"gate width (p_u - o) / R = {gap:.2f} is below {GUARD:g}"
     return None
 
 

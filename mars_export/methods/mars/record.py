@@ -3,9 +3,9 @@
 A3.n are sections of docs/method.md.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mars_export.calibration.source import Group, Label
 from mars_export.common.record import Record
@@ -26,6 +26,9 @@ KL_LIMIT: Final = 0.1
 """Largest first-token KL on harmless inputs, nats (arXiv 2406.11717; A3.5)."""
 
 
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class MarsOptions(MethodOptions):
     """What may be fixed instead of measured."""
 
@@ -35,10 +38,10 @@ class MarsOptions(MethodOptions):
     finalists: PositiveInt = Field(
         5, description="Expert: layers with the best text scores that are tried at a time."
     )
-    gain: PositiveFloat | None = Field(
+    gain: _Positive | None = Field(
         None, description="Expert: kappa, growth of the push with the gate, instead of a tuned one."
     )
-    radius: PositiveFloat | None = Field(
+    radius: _Positive | None = Field(
         None, description="Expert: rho, longest push over R, instead of a tuned one."
     )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Rule(nn.Module):
-    """h + strength * r (A3.6). Calibration tunes with this class, and a checkpoint carries it.
+    """Adds strength * r to h (A3.6). Calibration runs this class, and a checkpoint carries it.
 
     Buffers, float32: `direction` (d,), the unit refusal direction r; `shift` (M,), beta of each
     modality in the order of `rules["modalities"]`; `bounds` (5,), the coordinates origin o, harmful
@@ -30,25 +30,25 @@ class Rule(nn.Module):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float32))
 
     def coordinate(self, h: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """P = <h, r> - beta (A3.2): (...) from h (..., d) and modality (...)."""
+        """Return p = <h, r> - beta (A3.2), shape (...), for h (..., d) and modality (...)."""
         return (h * self.direction).sum(-1) - self.shift[modality]
 
     def gate(self, p: torch.Tensor) -> torch.Tensor:
-        """ReLU((p - o) / (p_u - o)) (A3.3): 0 for harmless requests, 1 at the harmful centroid."""
+        """Return ReLU((p - o) / (p_u - o)) (A3.3): 0 if harmless, 1 at the harmful centroid."""
         origin, harmful = self.bounds[:2].unbind()
         return torch.relu((p - origin) / (harmful - origin))
 
     def limit(self, p: torch.Tensor) -> torch.Tensor:
-        """min(ReLU(c - p), rho * R) (A3.4): the longest push that cap and radius allow."""
+        """Return min(ReLU(c - p), rho * R) (A3.4): the longest push that both allow."""
         cap, radius = self.bounds[2], self.bounds[4]
         return torch.minimum(torch.relu(cap - p), radius)
 
     def strength(self, p: torch.Tensor) -> torch.Tensor:
-        """min(kappa * R * gate, limit) (A3.4): the length of the push, never negative."""
+        """Return min(kappa * R * gate, limit) (A3.4): the length of the push, never negative."""
         return torch.minimum(self.bounds[3] * self.gate(p), self.limit(p))
 
     def push(self, h: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
-        """H (..., d) moved by strength (...) along r; what is orthogonal to r stays."""
+        """Move h (..., d) by strength (...) along r; what is orthogonal to r stays."""
         return h + strength.unsqueeze(-1) * self.direction
 
     def forward(

@@ -2,42 +2,35 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mars_export.common.errors import ExportError
+from mars_export.methods import method_named
+from mars_export.methods.addition.method import _edit
 from mars_export.methods.addition.record import AdditionOptions
 from mars_export.methods.addition.rule import Rule
-from mars_export.methods.calibrate import calibrate
 from support import planted
-from support.planted import MEASUREMENT, PROCESSOR
 
 
-def run(model=None, **options):
-    return calibrate(
-        model or planted.PlantedModel(),
-        PROCESSOR,
-        prompts=planted.prompt_sets(),
-        modalities=("text", "image"),
-        method="addition",
-        options=AdditionOptions(**options),
-        measurement=MEASUREMENT,
-    )
+def run(**options):
+    return planted.calibrated("addition", AdditionOptions(**options))
 
 
 @pytest.fixture(scope="module")
-def found():
+def artefact():
     return run()
 
 
-def test_the_push_is_the_planted_direction_times_r(found):
-    push = found.tensors["push"]
-    record = found.record.record
+def test_the_push_is_the_planted_direction_times_r(artefact):
+    push = artefact.tensors["push"]
+    record = artefact.record.record
     assert float(push.norm()) == pytest.approx(record.separation, rel=1e-6)
     assert float(push[planted.HARM] / push.norm()) > 0.99
     assert record.separation == pytest.approx(4, abs=0.2)
 
 
-def test_the_layer_is_one_that_acts(found):
-    record = found.record.record
+def test_the_layer_is_one_that_acts(artefact):
+    record = artefact.record.record
     assert record.layer < 6  # the planted model decides there
     induced = [trial.induced for trial in record.trials]
     assert len(induced) == 5
@@ -45,17 +38,21 @@ def test_the_layer_is_one_that_acts(found):
     assert induced[0] > 0
 
 
-def test_harmless_requests_are_pushed_too(found):
-    for effect in found.record.record.effects:
+def test_harmless_requests_are_pushed_too(artefact):
+    for effect in artefact.record.record.effects:
         assert effect.after > effect.before, effect.group
-    after = {str(e.group): e.after for e in found.record.record.effects}
+    after = {str(e.group): e.after for e in artefact.record.record.effects}
     assert after["harmless text"] > 0
 
 
-def test_rules_name_layer_and_positions(found):
-    assert found.record.rules == {"layers": [found.record.record.layer], "positions": "all"}
+def test_rules_name_layer_and_positions(artefact):
+    assert artefact.record.rules == {"layers": [artefact.record.record.layer], "positions": "all"}
     chosen = run(layer=3, positions="prompt", coefficient=0.5).record
-    assert chosen.rules == {"layers": [3], "positions": "prompt"}
+    assert chosen.rules == {
+        "layers": [3],
+        "positions": "prompt",
+        "options": {"positions": "prompt", "coefficient": 0.5},
+    }
     assert (chosen.record.layer_forced, len(chosen.record.trials)) == (True, 1)
     assert chosen.probes[0].expected.strength == pytest.approx(chosen.record.separation / 2)
 
@@ -75,3 +72,25 @@ def test_the_rule_adds_one_vector_and_names_its_length():
     assert torch.equal(out, h + torch.tensor([3.0, 0.0, 4.0]))
     assert decision["strength"].shape == (2, 5)
     assert (decision["strength"] == 5).all()
+
+
+def test_calibration_leaves_the_shipped_tensors_where_they_are():
+    rule = Rule(3, {})
+    after = _edit(rule, 0).change(torch.empty(2, 3, device="meta"))
+    assert (after.device.type, rule.push.device.type) == ("meta", "cpu")
+
+
+def test_a_push_away_from_refusal_still_fits_the_weights_it_was_measured_on():
+    addition = method_named("addition")
+    stored = run(coefficient=-1.0)
+    options = addition.options_like(stored.record.rules, same_layer=True)
+    again = planted.calibrated("addition", options)
+    (difference,) = addition.compare(stored.record.rules, stored.tensors, again)
+    assert difference.fits
+    assert difference.value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("coefficient", [0, float("nan"), float("inf"), -float("inf")])
+def test_a_coefficient_that_is_no_push_is_refused(coefficient):
+    with pytest.raises(ValidationError):
+        AdditionOptions(coefficient=coefficient)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from mars_export.common.errors import ExportError
 from mars_export.methods import method_named
 from support import tiny
 
@@ -67,10 +69,19 @@ def test_a_turned_direction():
     assert unlike(turned=0.49 * other) == {"direction"}
 
 
-def test_a_fresh_calibration_is_made_at_the_same_layer():
-    assert method_named("mars").options_like(RULES).layer == 2
-    options = method_named("addition").options_like(RULES | {"positions": "prompt"})
-    assert (options.layer, options.positions) == (2, "prompt")
+def test_a_fresh_calibration_is_made_with_the_same_options():
+    mars, rules = method_named("mars"), RULES | {"options": {"gain": 3.0}}
+    assert mars.options_like(rules, same_layer=True) == mars.Options(layer=2, gain=3.0)
+    assert mars.options_like(rules, same_layer=False) == mars.Options(gain=3.0)
+    with pytest.raises(ExportError, match=r"steering\.options of the checkpoint: gian: "):
+        mars.options_like(RULES | {"options": {"gian": 3.0}}, same_layer=True)
+
+
+@pytest.mark.parametrize("name", ["gain", "radius"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_a_strength_that_is_none_is_refused(name, value):
+    with pytest.raises(ValidationError):
+        method_named("mars").Options(**{name: value})
 
 
 def test_constant_addition_compares_the_direction_whatever_its_length():
@@ -82,7 +93,5 @@ def test_constant_addition_compares_the_direction_whatever_its_length():
 
 
 def test_a_method_without_a_checkpoint_has_nothing_to_compare():
-    from mars_export.common.errors import ExportError
-
     with pytest.raises(ExportError, match="makes no checkpoint"):
         method_named("safety-prompt").compare({}, {}, None)

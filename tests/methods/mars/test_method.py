@@ -146,9 +146,9 @@ def test_a_direction_that_does_not_separate_is_refused(monkeypatch):
         run()
 
 
-def test_a_gate_without_room_is_refused(monkeypatch):
+def test_a_narrow_gate_is_refused(monkeypatch):
     monkeypatch.setattr("mars_export.methods.mars.layers.GUARD", 1.5)
-    with pytest.raises(ExportError, match=r"gate room \(p_u - o\) / R = 0\.\d+ is below 1\.5"):
+    with pytest.raises(ExportError, match=r"gate width \(p_u - o\) / R = 0\.\d+ is below 1\.5"):
         run()
 
 
