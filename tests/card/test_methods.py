@@ -41,7 +41,7 @@ def test_its_section_stands_in_the_card(case):
 
 def test_a_method_without_a_gate_has_no_words_about_one():
     text = render(records.manifest(calibration=addition()), records.report(gates={}))
-    assert "constant addition" in text
+    assert "Constant addition" in text
     for word in ("MARS (", "gate origin", "stays shut", "gate_histogram", "layer_scores"):
         assert word not in text.replace("-MARS", "")
 
