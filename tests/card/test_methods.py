@@ -53,6 +53,6 @@ def test_the_command_names_the_method_and_its_options():
     words = shlex.split(CardData.of(manifest, None).command.replace("\\\n", " "))
     flags = dict(zip(words[1::2], words[2::2], strict=True))
     assert flags["--method"] == "addition"
-    assert flags["--layer"] == str(tiny.LAYER)
+    assert flags["--layer"] == "4"
     assert flags["--coefficient"] == "1.5"
     assert flags["--positions"] == "prompt"
