@@ -48,7 +48,7 @@ def sources():
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(path):
+def part_of(path):
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -65,29 +65,29 @@ def imported(path):
                 yield f"{node.module}.{node.names[0].name}"
 
 
-def rooms_imported(path):
+def parts_imported(path):
     for name in imported(path):
         if name.startswith("mars_export."):
             yield name.split(".")[1]
 
 
 def may_import(importer, imported):
-    level = {room: n for n, rooms in enumerate(CHAIN) for room in rooms}
+    level = {part: n for n, parts in enumerate(CHAIN) for part in parts}
     return importer == imported or level[imported] < level[importer]
 
 
-def test_every_room_is_in_the_chain():
-    rooms = set().union(*CHAIN)
-    assert {room_of(path) for path in sources()} == rooms | UNRESTRICTED
+def test_every_part_is_in_the_chain():
+    parts = set().union(*CHAIN)
+    assert {part_of(path) for path in sources()} == parts | UNRESTRICTED
 
 
 def test_imports_follow_the_chain():
     wrong = [
-        f"{path.relative_to(ROOT)} imports {room}"
+        f"{path.relative_to(ROOT)} imports {part}"
         for path in sources()
-        if room_of(path) not in UNRESTRICTED
-        for room in rooms_imported(path)
-        if not may_import(room_of(path), room)
+        if part_of(path) not in UNRESTRICTED
+        for part in parts_imported(path)
+        if not may_import(part_of(path), part)
     ]
     assert wrong == []
 
@@ -95,7 +95,7 @@ def test_imports_follow_the_chain():
 def test_the_rule_is_able_to_fail(tmp_path):
     path = tmp_path / "steering.py"
     path.write_text("def f():\n    from mars_export.families.family import Family\n")
-    assert list(rooms_imported(path)) == ["families"]
+    assert list(parts_imported(path)) == ["families"]
     assert not may_import("runtime", "families")
     assert not may_import("card", "hub")
     assert may_import("card", "evaluation")
