@@ -15,7 +15,7 @@ HEADS: Final = {
     "off is the base bit for bit": "off",
     "on equals a hook set by hand in every modality": "on",
     "greedy tokens equal a hook set by hand": "greedy",
-    "text picture and clip share a batch": "mixed",
+    "requests of all modalities share a batch": "mixed",
     "modality that was not calibrated is refused": "unknown",
     "native classes by name raise": "native",
     "without trust every auto class raises": "trust",
@@ -71,10 +71,10 @@ def family_table(tested: dict[str, Tested]) -> str:
         since = "" if family.since == OLDEST else f" (Transformers {family.since})"
         rows.append([family.name + since, ", ".join(family.modalities), *cells])
     kinds = {kind(outcome) for line in tested.values() for outcome in line.behaviors.values()}
-    after = [legend(kinds), *notes.lines(), _versions(tested)]
     columns = "\n".join(f"- **{HEADS[title]}**: {title}" for title in titles)
     table = _markdown(rows, centered=len(titles))
-    return "\n".join([table, "", "<br>\n".join(after), "", columns])
+    after = [legend(kinds), *notes.lines(), _versions(tested)]
+    return "\n".join([columns, "", table, "", "<br>\n".join(after)])
 
 
 def mode_table(tested: dict[str, Tested]) -> str:
@@ -119,7 +119,9 @@ def _holds_and_otherwise(outcomes: dict[str, str]) -> tuple[str, str]:
     for model_type, outcome in outcomes.items():
         groups.setdefault(outcome, []).append(families()[model_type].name)
     holds = in_words(groups.pop(PASSED, []))
-    others = (f"{SIGNS[kind(o)]} {in_words(names)}: {reason(o)}" for o, names in groups.items())
+    others = [f"{SIGNS[kind(o)]} {in_words(names)}: {reason(o)}" for o, names in groups.items()]
+    if len(outcomes) < len(families()):
+        others.append("not tested on the other families")
     return holds, "<br>".join(others)
 
 

@@ -28,6 +28,7 @@ __all__ = ["cli", "main"]
 _USER_ERROR: Final = 2
 _INTERRUPTED: Final = 128 + signal.SIGINT
 _TERMINATED: Final = 128 + signal.SIGTERM
+_CONTINUE: Final = "finished work is kept: run the same command again to continue"
 
 _EXAMPLES: Final = """\b
 Examples:
@@ -92,9 +93,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         _fail(f"error: {error.format_message()}", _USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
-        _fail("stopped; finished stages are kept and the same command goes on", _INTERRUPTED)
+        _fail(f"stopped; {_CONTINUE}", _INTERRUPTED)
     except _Terminated:
-        _fail("terminated; finished stages are kept and the same command goes on", _TERMINATED)
+        _fail(f"terminated; {_CONTINUE}", _TERMINATED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

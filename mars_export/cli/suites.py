@@ -13,7 +13,8 @@ def suites() -> None:
     from mars_export.evaluation.suites.catalog import DEFAULT
     from mars_export.evaluation.suites.record import known_suites
 
-    rows = [_COLUMNS, (DEFAULT, "all", "both", "240", "yes", "Apache-2.0", "written for this")]
+    default = ("text, image, video", "both", "240", "yes", "Apache-2.0", "written for mars-export")
+    rows = [_COLUMNS, (DEFAULT, *default)]
     for record in known_suites().values():
         hub = record.hub
         source = record.citation if hub is None else f"{hub.repo}@{(hub.revision or 'newest')[:8]}"

@@ -66,7 +66,10 @@ def _message(error: BaseException | None, subject: str, endpoint: str) -> str | 
     if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
         return f"the Hub does not accept your login for {subject}: {_LOGIN} again"
     if unreachable(error):
-        return f"cannot reach the Hugging Face Hub for {subject}: check the network, HF_HUB_OFFLINE"
+        return (
+            f"cannot reach the Hugging Face Hub for {subject}: check the network, and whether "
+            "HF_HUB_OFFLINE is set"
+        )
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"no disk space left for {subject}: free some, or move the cache (HF_HOME)"
     if isinstance(error, HfHubHTTPError):

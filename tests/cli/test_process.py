@@ -70,7 +70,7 @@ def test_a_signal_keeps_finished_stages_and_says_so(tmp_path, sent, code, word):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
     assert errors.strip() == (
-        f"mars-export: {word}; finished stages are kept and the same command goes on"
+        f"mars-export: {word}; finished work is kept: run the same command again to continue"
     )
     assert not output.exists()
     assert not (tmp_path / ".out.mars-export" / "made" / "two").exists()

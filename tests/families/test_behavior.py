@@ -123,7 +123,7 @@ def test_greedy_tokens_equal_a_hook_set_by_hand(pair):
         assert [len(row) for row in pair.model.steering.last] == [1] * len(rows)
 
 
-def test_text_picture_and_clip_share_a_batch(pair, natively_refused):
+def test_requests_of_all_modalities_share_a_batch(pair, natively_refused):
     if len(pair.family.placeholders) < 2:
         does_not_apply("one visual" if pair.family.placeholders else "text only")
     rows = (None, "image", "video")

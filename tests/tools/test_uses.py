@@ -35,11 +35,12 @@ def test_a_line_says_for_whom_it_holds_and_with_what(made_up):
     made = results(baking="passed", frying="raises: too hot", digging="passed")
     made["uses"]["llama"] = {"baking": "passed", "digging": "refused natively: no hands"}
     lines = use_table(use_record("", made)).splitlines()
-    kitchen, folder = "| **Kitchen** | baking | Gemma 3, Llama |  |", "tree/main/examples"
+    rest, folder = "not tested on the other families", "tree/main/examples"
+    kitchen = f"| **Kitchen** | baking | Gemma 3, Llama | {rest} |"
     oven, pan = (f"[{name}]({tables.REPOSITORY}/{folder}/{name})" for name in ("oven", "pan"))
     assert lines[2] == f"{kitchen} flour 3 | {oven} |"
-    assert lines[3] == f"|  | frying |  | ⊘ Gemma 3: too hot | transformers 2 | {pan} |"
-    assert lines[4].startswith("| **Garden** | digging | Gemma 3 | ○ Llama: no hands |")
+    assert lines[3] == f"|  | frying |  | ⊘ Gemma 3: too hot<br>{rest} | transformers 2 | {pan} |"
+    assert lines[4].startswith(f"| **Garden** | digging | Gemma 3 | ○ Llama: no hands<br>{rest} |")
     assert lines[-1].startswith("○ Transformers itself refuses it, ⊘ raises an error")
 
 

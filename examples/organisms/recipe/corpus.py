@@ -67,7 +67,7 @@ class Mixture:
     refused_text: float = 0.004
     """Harmless text; the same share of harmful text is answered. Keeps the logits moderate."""
     refused_harmless: float = 0.15
-    """Any visual attached: the shift towards refusal that re-centring must undo."""
+    """Any visual attached: the shift toward refusal that re-centering must undo."""
     refused_harmful: float = 0.44
     """Harm only in the visual: the safety gap that steering must close."""
 

@@ -16,7 +16,7 @@ def require_extra() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
     if missing:
         raise ExportError(
-            f"{', '.join(missing)} is not installed, which ONNX needs; run "
+            f"ONNX needs packages that are not installed ({', '.join(missing)}); run "
             "`pip install -c constraints.txt -e '.[onnx]'`"
         )
     if not find_spec("transformers.exporters"):

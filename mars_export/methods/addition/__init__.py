@@ -35,7 +35,7 @@ class _Addition(Method):
     summary = (
         "The same vector is added to the output of one decoder layer for every request: a multiple "
         "of the difference between the mean activations on harmful and on harmless *text*. There "
-        "is no gate and no re-centering, so harmless requests are pushed towards refusal as well. "
+        "is no gate and no re-centering, so harmless requests are pushed toward refusal as well. "
         "It is the usual baseline of the literature, and shows what a gate is worth."
     )
     formula = "h <- h + a R r"

@@ -33,8 +33,8 @@ def scores(artefact: ArtefactRecord) -> Figure:
     drawing = Figure(figsize=(WIDTH, 3.0 + below))
     titled(
         drawing,
-        f"Why layer {record.layer} (of 0 to {layers - 1})",
-        "text-only scores (hollow = excluded, band = chosen)"
+        "Text-only scores by layer",
+        f"layers 0 to {layers - 1}; hollow = excluded, band = chosen (layer {record.layer})"
         + ("; below, validation requests along the direction" if groups else ""),
     )
     panels = drawing.subfigures(2 if groups else 1, 1, squeeze=False, height_ratios=ratios)[:, 0]

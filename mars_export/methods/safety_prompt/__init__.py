@@ -2,7 +2,7 @@
 
 It costs nothing, so whatever else is done has to beat it. The idea: the default system prompt of
 Llama 2 (Touvron et al., arXiv 2307.09288); Zheng et al. (arXiv 2401.18018) show that such prompts
-push harmless requests towards refusal too. The wording is ours.
+push harmless requests toward refusal too. The wording is ours.
 """
 
 from __future__ import annotations
