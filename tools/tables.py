@@ -12,6 +12,7 @@ OLDEST: Final = Family.model_fields["since"].default
 
 HEADS: Final = {
     "loads steered through its auto classes with no key left over": "loads",
+    "forward has the native signature": "signature",
     "off is the base bit for bit": "off",
     "on equals a hook set by hand in every modality": "on",
     "greedy tokens equal a hook set by hand": "greedy",
