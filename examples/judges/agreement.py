@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.aggregate import REFUSED
-from mars_export.evaluation.intervals import kappa
+from mars_export.common.vocabulary import REFUSED
 from mars_export.evaluation.judges.base import Exchange, Judge
-from mars_export.evaluation.resampling import resampled
+from mars_export.evaluation.statistics import kappa, resampled
 
 __all__ = ["HEADER", "Agreement", "Labeled", "compare", "read_xstest", "row", "seen"]
 

@@ -19,7 +19,7 @@ from agreement import HEADER, Agreement, Labeled, compare, read_xstest, row
 import mars_export
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.aggregate import REFUSED
+from mars_export.common.vocabulary import REFUSED
 from mars_export.evaluation.judges.phrases import ENGLISH, Phrases
 from mars_export.evaluation.judges.rules import RulesJudge, classify
 

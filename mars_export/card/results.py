@@ -6,7 +6,6 @@ from typing import Final, Literal, get_args
 
 from mars_export.card.text import MINIMUM_N, change, flips, p_text, rate
 from mars_export.common.vocabulary import MODALITIES, Modality, Verdict
-from mars_export.evaluation.intervals import wilson
 from mars_export.evaluation.report import (
     REFERENCE,
     ArmSource,
@@ -20,6 +19,7 @@ from mars_export.evaluation.report import (
     Report,
     undecided,
 )
+from mars_export.evaluation.statistics import wilson
 
 __all__ = ["OVERLAP_LIMIT", "VERDICTS", "ArmResult", "Line", "Results", "by_group", "label"]
 

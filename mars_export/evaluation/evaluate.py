@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
-from mars_export.evaluation import aggregate, by_group
+from mars_export.evaluation import aggregate
 from mars_export.evaluation.arms import Arm, open_arms
 from mars_export.evaluation.attacks import template_problem, unsupported, vary
 from mars_export.evaluation.generation import Loaded, load_calibrated
@@ -21,9 +21,9 @@ from mars_export.evaluation.journal import Journal
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.quality import judge_error, kappa_with_rules
 from mars_export.evaluation.judges.rules import RulesJudge
-from mars_export.evaluation.leakage import overlap
 from mars_export.evaluation.loop import run_batches
 from mars_export.evaluation.options import EvaluationOptions
+from mars_export.evaluation.overlap import overlap, texts
 from mars_export.evaluation.processes import Processes, joined
 from mars_export.evaluation.report import (
     REPORT_NAME,
@@ -184,8 +184,8 @@ def _write(
     answers = [result for journal in journals for result in journal.results]
     results = sorted(answers, key=lambda r: (place[r.id], arms.index(r.arm)))
     lines = "".join(result.model_dump_json() + "\n" for result in results)
-    plain, attacks = by_group.plain(results), by_group.attacks(results)
-    sources = by_group.sources(job.suite, results)
+    plain, attacks = aggregate.plain(results), aggregate.attacks(results)
+    sources = aggregate.sources(job.suite, results)
     entries = [journal.entries for journal in journals if journal.entries]
     smallest = min(share[-1].limit for share in entries)
     reduced = {"reduced_batch_size": smallest} if smallest < job.options.batch_size else {}
@@ -204,7 +204,9 @@ def _write(
         judge=job.judge.name,
         judge_error=error,
         kappa_with_rules=kappa_with_rules(job.judge, results, job.samples),
-        overlap=overlap(job.calibration_prompts, job.samples),
+        overlap=overlap(job.calibration_prompts, texts(job.samples))
+        if job.calibration_prompts
+        else None,
         decoding={**job.decoding, **reduced},
         dtype=str(loaded.model.dtype).removeprefix("torch."),
         quantization=job.manifest.calibration.source.quantization,
@@ -215,11 +217,11 @@ def _write(
         pairs=aggregate.pairs(plain),
         harm_pairs=aggregate.harm_pairs(plain),
         regressions=aggregate.regressions(plain),
-        attack_regressions=by_group.attack_regressions(attacks),
-        externalities=by_group.externalities(results),
+        attack_regressions=aggregate.attack_regressions(attacks),
+        externalities=aggregate.externalities(results),
         newly_refused=aggregate.newly_refused(plain),
-        suites=by_group.suites(sources, results, error),
-        controls=by_group.controls(results),
+        suites=aggregate.suites(sources, results, error),
+        controls=aggregate.controls(results),
         attacks=attacks,
         skipped={**skipped, **job.omitted},
         gates=aggregate.gates(plain),

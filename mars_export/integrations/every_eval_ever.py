@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.atomic import write_atomically
-from mars_export.evaluation.intervals import CONFIDENCE
 from mars_export.evaluation.report import EXCHANGE_NAME, Cell, Report, SuiteSource
+from mars_export.evaluation.statistics import CONFIDENCE
 from mars_export.methods import method_named
 
 __all__ = ["SCHEMA_VERSION", "every_eval_ever", "write_every_eval_ever"]

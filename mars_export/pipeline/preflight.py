@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.common.errors import ExportError
+from mars_export.evaluation.overlap import overlap, texts
 from mars_export.evaluation.suite import SUITE_NAME, Suite
 from mars_export.evaluation.suites.catalog import open_suites
 from mars_export.families import Family
@@ -15,7 +16,6 @@ from mars_export.families.directory import read_config, weight_map
 from mars_export.families.inspection import family_for
 from mars_export.families.quantization import scheme_for
 from mars_export.inputs import prompts
-from mars_export.inputs.overlap import leak
 from mars_export.pipeline.settings import PromptSettings, Settings
 
 if TYPE_CHECKING:
@@ -123,8 +123,7 @@ def describe(job: Job) -> str:
     line += f"prompts {job.prompts.harmful.name} and {job.prompts.harmless.name}, "
     line += f"suite {job.suite.name} with {len(requests)} requests"
     # Not for records of one suite: they share templates and are split by topic.
-    texts = dict.fromkeys(r.intent or r.prompt for r in requests)
-    repeated = leak(job.prompts.prompts, texts).near
+    repeated = overlap(job.prompts.prompts, texts(requests)).near
     return line + (f", {repeated} of them nearly repeat a prompt" if repeated else "")
 
 

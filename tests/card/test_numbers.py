@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mars_export.card.text import MINIMUM_N, change, p_text, rate
 from mars_export.common.markdown import code, num, size
-from mars_export.evaluation.intervals import wilson
+from mars_export.evaluation.statistics import wilson
 from support import records
 
 RATE = re.compile(r"\d+/\d+ · (?:at\s(?:most|least)\s[\d.]+\s%|[\d.]+\s%\s\[[\d.]+,\s[\d.]+\])")

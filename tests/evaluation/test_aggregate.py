@@ -3,8 +3,8 @@ from itertools import product
 import pytest
 
 from mars_export.evaluation import aggregate
-from mars_export.evaluation.intervals import wilson
 from mars_export.evaluation.report import JudgeError, SampleResult
+from mars_export.evaluation.statistics import wilson
 from mars_export.methods.base import Decision
 
 

@@ -2,14 +2,18 @@
 
 import pytest
 from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
+from mars_export.evaluation import aggregate
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.arms import arm_digests
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SAMPLES_NAME, SampleResult
 from mars_export.evaluation.suite import read_suite
+from mars_export.methods.base import Method
 
 ARMS = ("on", "safety-prompt", "other")
 
@@ -107,3 +111,121 @@ def test_digests_follow_the_directories(tmp_path):
     for wrong in ("magic", f"other={tmp_path / 'nowhere'}"):
         with pytest.raises(ExportError):
             arm_digests([wrong])
+
+
+VERDICTS = st.sampled_from(["refusal", "rebuttal", "answer", "degenerate", "unknown"])
+REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from(["text", "image", "video"]), st.booleans(), st.sampled_from(["a", "b"]),
+        st.sampled_from(["", "prefill"]), st.tuples(*[VERDICTS] * 4),
+    ),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(REQUESTS, st.permutations(ARMS), st.integers(1, 3))
+def test_numbers_of_an_arm_depend_on_no_other_arm(requests, order, count):
+    results = [
+        [
+            SampleResult(
+                id=str(i), modality=modality, harmful=harmful, arm=arm, verdict=verdict,
+                response="", suite="s", category=category, variant=variant,
+                group=f"of {i}" if variant else "",
+            )
+            for arm, verdict in zip(("off", *ARMS), verdicts, strict=True)
+        ]
+        for i, (modality, harmful, category, variant, verdicts) in enumerate(requests)
+    ]  # fmt: skip
+    everything = [result for row in results for result in row]
+    chosen = ("off", *order[:count])
+    part = [r for row in results for r in sorted(row, key=lambda r: place(chosen, r.arm))]
+    part = [result for result in part if result.arm in chosen]
+    for arm in chosen:
+        assert aggregated(part, arm) == aggregated(everything, arm)
+
+
+def place(order, arm):
+    return order.index(arm) if arm in order else len(order)
+
+
+def aggregated(results, arm):
+    """All numbers of one arm that responses lead to."""
+    plain, attacks = aggregate.plain(results), aggregate.attacks(results)
+    tables = [aggregate.cells(plain), aggregate.pairs(plain)]
+    tables += [table for attack in attacks for table in (attack.cells, attack.pairs)]
+    tables += [attack.against_plain for attack in attacks]
+    lists = [
+        aggregate.regressions(plain), aggregate.newly_refused(plain),
+        aggregate.externalities(results), aggregate.attack_regressions(attacks),
+    ]  # fmt: skip
+    rows = [[row for row in table if row.arm == arm] for table in tables]
+    return rows, [by_arm.get(arm) for by_arm in lists]
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (["safety-promt"], r"there is no such arm; give a method .*\(safety-prompt\), or NAME=DIR"),
+        (["mars"], "there is no such arm"),
+        (["=x"], "there is no such arm"),
+        (["x=nowhere"], "nowhere is not a steered checkpoint"),
+        (["on=other"], "an arm is called on already"),
+        (["off=other"], "an arm is called off already"),
+        (["on"], "there is no such arm"),
+        (["addition"], "there is no such arm"),
+        (["safety-prompt", "safety-prompt"], "an arm is called safety-prompt already"),
+        (["x=stranger"], "--arm x=.*stranger: its base is another, not the same weights of"),
+        (["x=textual"], "--arm x: .*textual was not calibrated for image"),
+    ],
+)
+def test_an_arm_that_cannot_be_is_one_line_before_anything_is_loaded(
+    run, tmp_path, monkeypatch, arms, message
+):
+    monkeypatch.chdir(tmp_path)
+    manifest = save_manifest(tmp_path / "stranger")
+    base = manifest.base.model_copy(update={"name": "another"})
+    stranger = manifest.model_copy(update={"base": base}).model_dump_json()
+    (tmp_path / "stranger" / "steering_manifest.json").write_text(stranger)
+    save_manifest(tmp_path / "textual", shift={"text": 0.0}, stimuli={})
+    monkeypatch.setattr(runner, "load_calibrated", None)
+    with pytest.raises(ExportError, match=message) as caught:
+        run(*arms)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_directory_must_steer(run, tmp_path):
+    with pytest.raises(ExportError, match=r"--arm other: .*/other does not steer: Steering of"):
+        run(f"other={tmp_path / 'other'}", other="silent")
+
+
+def test_without_active_steering_the_other_arms_are_still_measured(run):
+    report, _ = run("safety-prompt", steered="silent")
+    assert not report.self_check.active
+    assert [arm.name for arm in report.arms] == ["off", "safety-prompt"]
+    assert {pair.arm for pair in report.pairs} == {"safety-prompt"}
+
+
+def test_a_template_that_drops_the_prompt_stops_the_arm(run, monkeypatch):
+    monkeypatch.setattr(
+        "evaluation.fakes.Template.apply_chat_template",
+        lambda _self, turns, **_: str([t for t in turns if t["role"] != "system"]),
+    )
+    with pytest.raises(ExportError, match="--arm safety-prompt: the chat template leaves it out"):
+        run("safety-prompt")
+
+
+def test_a_method_may_leave_a_request_alone(run, monkeypatch, tmp_path):
+    class Lapsing(Prompted):
+        def answer(self, inputs, max_new_tokens, **options):
+            texts = any("text" in request.prompt for request in inputs["requests"])
+            self.broken = "silent" if texts else ""
+            return super().answer(inputs, max_new_tokens, **options)
+
+    monkeypatch.setattr(runner, "load_calibrated", lambda *_: Lapsing())
+    with pytest.raises(ExportError, match="text-3 was not steered"):
+        run()
+    monkeypatch.setattr(Method, "must_act", lambda _self, modality: modality == "image")
+    report, _ = run(name="lenient")
+    assert set(report.gates["on"]) == {"harmful image", "harmless image"}
+    assert {pair.modality for pair in report.pairs} == {"text", "image"}

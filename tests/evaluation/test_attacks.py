@@ -6,7 +6,7 @@ import pytest
 from evaluation.fakes import FakeLoaded, save_manifest, save_suite
 from PIL import ImageChops
 
-from mars_export.evaluation import by_group as breakdown
+from mars_export.evaluation import aggregate
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.attacks import ATTACKS, CONTROLS, VARIANTS, unsupported, vary
 from mars_export.evaluation.options import EvaluationOptions
@@ -104,7 +104,7 @@ def test_the_worst_of_several_draws_counts():
         for name, verdicts in draws.items() for i, verdict in enumerate(verdicts)
         for arm in ("off", "on")
     ]  # fmt: skip
-    (attack,) = breakdown.attacks(results)
+    (attack,) = aggregate.attacks(results)
     assert [(c.arm, c.refused.count, c.refused.n) for c in attack.cells] == [
         ("off", 2, 2), ("on", 1, 2),
     ]  # fmt: skip
@@ -120,7 +120,7 @@ def test_controls_are_compared_pair_by_pair():
     ]  # fmt: skip
     for r in range(3):
         results[r] = results[r].model_copy(update={"id": str(r)})
-    found = {(c.first, c.second): c for c in breakdown.controls(results)}
+    found = {(c.first, c.second): c for c in aggregate.controls(results)}
     assert set(found) == {("text", "neutral"), ("text", "noise"), ("neutral", "noise")}
     c = found["text", "neutral"]
     assert (c.n, c.refused_first, c.refused_second, c.only_first, c.only_second) == (3, 2, 2, 1, 1)
@@ -135,7 +135,7 @@ def test_a_rise_in_one_category_is_not_hidden_by_a_fall_in_another():
         for category, pair in verdicts.items()
         for i in range(6) for arm in ("off", "on")
     ]  # fmt: skip
-    found = breakdown.externalities(results)["on"]
+    found = aggregate.externalities(results)["on"]
     assert found.checked == 2
     (raised,) = found.raised
     assert (raised.category, raised.newly_answered, raised.newly_refused) == ("up", 6, 0)

@@ -20,6 +20,7 @@ from mars_export.families.loading import is_out_of_memory
 from mars_export.inputs.requests import Request
 from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.methods.base import Decision, Probe, StimulusSource
+from mars_export.methods.safety_prompt import SAFETY_PROMPT
 from support import tiny
 
 
@@ -32,16 +33,20 @@ class Processor:
         self.family = family
         self.video_processor = object()
 
-    def apply_chat_template(self, conversations, **options):
+    def apply_chat_template(self, conversations, tokenize, **options):
+        if not tokenize:
+            return str(conversations)
         assert options["processor_kwargs"]["padding_side"] == "left"
-        rows = [self._row(conversation[0]["content"]) for conversation in conversations]
+        rows = [self._row(conversation) for conversation in conversations]
         return BatchFeature(tiny.inputs(self.family, rows))
 
-    def _row(self, content):
+    def _row(self, conversation):
         ids = [
             10 + int(hashlib.sha256(word.encode()).hexdigest(), 16) % 280
-            for word in content[-1]["text"].split()
+            for turn in conversation
+            for word in turn["content"][-1]["text"].split()
         ]
+        content = conversation[-1]["content"]
         return ids, content[0]["type"] if len(content) > 1 else None
 
     def batch_decode(self, tokens, skip_special_tokens):
@@ -52,27 +57,32 @@ class Processor:
 def steered(request, tmp_path_factory):
     """A steered directory whose probes were read off the model itself, and how to load it."""
     family = request.param
-    _, directory = tiny.export(family, tmp_path_factory.mktemp(family))
+    directory, loaded = _exported(family, tmp_path_factory.mktemp(family))
+    return family, directory, loaded
+
+
+def _exported(family, folder, method="mars"):
+    _, directory = tiny.export(family, folder, method)
 
     def loaded():
         model = AutoModelForImageTextToText.from_pretrained(directory, trust_remote_code=True)
         return Loaded(model.eval(), Processor(family))
 
     _record_probes(directory, loaded(), family)
-    return family, directory, loaded
+    return directory, loaded
 
 
 def _record_probes(directory, loaded, family):
     source = {"generator": GENERATOR, "seed": 0, "count": 1, "width": 8, "height": 8}
     kinds = ["text", "image", *(["video"] if family == "qwen3_vl" else [])]
     frames = {"image": 1, "video": 4}
-    shown = {kind: StimulusSource(**source, frames=frames[kind]) for kind in kinds[1:]}
+    stimuli = {kind: StimulusSource(**source, frames=frames[kind]) for kind in kinds[1:]}
     probes = [
         _probe(loaded, kind, " ".join(["again"] * (n + 1))) for kind in kinds for n in range(3)
     ]
     manifest = Manifest.read(directory)
     calibration = manifest.calibration
-    neutral = calibration.source.model_copy(update={"stimuli": shown})
+    neutral = calibration.source.model_copy(update={"stimuli": stimuli})
     calibration = calibration.model_copy(update={"probes": probes, "source": neutral})
     changed = manifest.model_copy(update={"calibration": calibration})
     (directory / MANIFEST_NAME).write_text(changed.model_dump_json())
@@ -82,9 +92,9 @@ def _probe(loaded, kind, prompt):
     media = () if kind == "text" else tuple(STIMULI[kind].make(1, 0, (8, 8), 4))
     request = Request(prompt, media)
     loaded.model(**loaded.inputs([request]))
-    (said,) = loaded.model.steering.last[0]
-    strength = said.strength
-    expected = Decision(active=strength > 0, gate=said.gate, strength=strength, modality=kind)
+    last = loaded.model.steering.last[0][-1]
+    strength = last.strength
+    expected = Decision(active=strength > 0, gate=last.gate, strength=strength, modality=kind)
     stimulus = None if kind == "text" else 0
     # R is 40, kappa 20, and the gate opens over 30.
     return Probe(modality=kind, prompt=prompt, stimulus=stimulus, expected=expected,
@@ -148,6 +158,37 @@ def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
     (directory / SAMPLES_NAME).unlink()
     runner.evaluate(directory, suite, options)
     assert (directory / SAMPLES_NAME).read_bytes() == lines
+
+
+def test_arms_of_the_same_weights(steered, tmp_path, monkeypatch):
+    family, directory, loaded = steered
+    other, load_other = _exported(family, tmp_path, "addition")
+    suite = read_suite(save_suite(tmp_path, SUITE[:2]))
+    models = {directory: loaded, other: load_other}
+    monkeypatch.setattr(runner, "load_calibrated", lambda path, *_: models[path]())
+    arms = ("safety-prompt", f"addition={other}")
+    options = EvaluationOptions(max_new_tokens=4, device="cpu", arms=arms)
+    report = runner.evaluate(directory, suite, options)
+    names = ["off", "on", "safety-prompt", "addition"]
+    assert [arm.name for arm in report.arms] == names
+    assert set(report.regressions) == set(names) - {"off"}
+    lines = (directory / SAMPLES_NAME).read_bytes().split(b"\n")[:-1]
+    results = {arm: [r for r in map(json.loads, lines) if r["arm"] == arm] for arm in names}
+    requests = [suite.request(sample) for sample in suite.samples]
+    prompted = [SAFETY_PROMPT.change(request) for request in requests]
+    by_hand = [
+        (loaded, requests, False), (loaded, requests, True), (loaded, prompted, False),
+        (load_other, requests, True),
+    ]  # fmt: skip
+    for (opened, batch, on), rows in zip(by_hand, results.values(), strict=True):
+        model, order = opened(), [1, 0]  # long prompts come first
+        answers = model.answer(model.inputs([batch[i] for i in order]), 4, steered=on)
+        assert [rows[i]["response"] for i in order] == answers.texts
+        assert all((row["decision"] is not None) == on for row in rows)
+    assert results["off"][0]["response"] != results["safety-prompt"][0]["response"]
+    push = tiny.addition(family).tensors["push"].norm().item()
+    assert results["addition"][0]["decision"]["strength"] == pytest.approx(push)
+    assert set(report.gates) == {"on"}
 
 
 def test_what_does_not_load_says_so(tmp_path):

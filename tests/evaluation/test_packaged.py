@@ -7,8 +7,8 @@ from importlib.resources import files
 
 from PIL import Image, ImageChops
 
+from mars_export.evaluation.overlap import overlap
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, packaged_suite, typographic
-from mars_export.inputs.overlap import leak
 from mars_export.inputs.prompts import packaged as packaged_prompts
 
 
@@ -26,10 +26,10 @@ def test_forty_of_each_label_in_three_modalities():
 
 
 def test_no_overlap_with_the_calibration_prompts():
-    found = texts(packaged_suite())
-    assert leak(packaged_prompts().prompts, found).near == 0
-    for index, prompt in enumerate(found):
-        assert leak(found[:index] + found[index + 1 :], [prompt]).near == 0
+    prompts = texts(packaged_suite())
+    assert overlap(packaged_prompts().prompts, prompts).near == 0
+    for index, prompt in enumerate(prompts):
+        assert overlap(prompts[:index] + prompts[index + 1 :], [prompt]).near == 0
 
 
 def test_pictures_show_the_request_and_nothing_else():

@@ -5,7 +5,7 @@ import pytest
 from mars_export.evaluation.judges import parsing
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.guards import GUARDS
-from mars_export.evaluation.judges.model import judgments
+from mars_export.evaluation.judges.parsing import judgments
 
 
 @pytest.mark.parametrize(

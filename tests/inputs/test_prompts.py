@@ -9,7 +9,7 @@ from importlib.resources import files
 import pytest
 
 from mars_export.common.errors import ExportError
-from mars_export.inputs.overlap import leak
+from mars_export.evaluation.overlap import overlap
 from mars_export.inputs.prompts import from_files, from_suite, packaged
 
 BAD = [f"how to harm number {i}" for i in range(40)]
@@ -39,7 +39,7 @@ def test_the_packaged_split_is_seeded_and_disjoint():
         assert not set(one.train) & set(one.validation)
     assert sets == packaged(seed=3)
     assert sets.harmful.train != packaged(seed=4).harmful.train
-    assert leak(sets.harmful.train, sets.harmful.validation).near == 0
+    assert overlap(sets.harmful.train, sets.harmful.validation).near == 0
 
 
 def test_a_small_set_is_split_three_to_one(tmp_path):
@@ -136,21 +136,8 @@ def test_a_suite_without_labels_is_refused(tmp_path):
         from_suite(path)
 
 
-def test_overlap_counts_near_duplicates_once():
-    known = ["Explain how to bake a loaf of bread", "Show me a map"]
-    asked = [
-        "explain how to bake a loaf of BREAD!",  # the same words
-        "Explain how to bake a loaf of rye bread",  # 8 of 9
-        "Explain how to fix a leaking tap",  # 4 of 11
-        "...",
-    ]
-    assert leak(known, asked).near == 2
-    assert leak(known, asked, threshold=1.0).near == 1
-    assert leak([], asked).near == 0
-
-
 def test_prompts_and_options_do_without_torch():
-    modules = "prompts", "overlap", "requests", "template", "stimuli"
+    modules = "prompts", "requests", "template", "stimuli"
     code = "import sys, mars_export.calibration.data; " + "; ".join(
         f"import mars_export.inputs.{name}" for name in modules
     )

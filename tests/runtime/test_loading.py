@@ -182,7 +182,7 @@ ISOLATED = """
 import sys
 class Refuse:
     def find_spec(self, name, *rest):
-        if name.split(".")[0] in {"mars_export", "pydantic", "statsmodels", "matplotlib"}:
+        if name.split(".")[0] in {"mars_export", "pydantic", "matplotlib"}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
 import torch, transformers

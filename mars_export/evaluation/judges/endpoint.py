@@ -13,8 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.judges.base import Exchange, Judgment
-from mars_export.evaluation.judges.model import judgments
-from mars_export.evaluation.judges.parsing import RUBRIC, rubric
+from mars_export.evaluation.judges.parsing import RUBRIC, judgments, rubric
 
 __all__ = ["TOKEN_VARIABLE", "EndpointJudge"]
 

@@ -12,7 +12,7 @@ from mars_export.common.errors import ExportError
 from mars_export.evaluation.generation import GREEDY
 from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.judges.guards import GUARDS, Guard
-from mars_export.evaluation.judges.model import STYLE, judgments
+from mars_export.evaluation.judges.parsing import STYLE, judgments
 from mars_export.families.loading import pick_device
 
 __all__ = ["LocalJudge"]

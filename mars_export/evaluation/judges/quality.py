@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Final
 
-from mars_export.evaluation.aggregate import REFUSED
-from mars_export.evaluation.intervals import kappa, wilson
+from mars_export.common.vocabulary import REFUSED
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.rules import RulesJudge, classify
 from mars_export.evaluation.report import JudgeError, SampleResult
+from mars_export.evaluation.statistics import kappa, wilson
 from mars_export.evaluation.suite import Sample
 
 __all__ = ["judge_error", "kappa_with_rules"]

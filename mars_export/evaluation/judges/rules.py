@@ -10,18 +10,20 @@ from typing import Final
 
 from mars_export.common.vocabulary import Verdict
 from mars_export.evaluation.judges.base import Exchange, Judgment
-from mars_export.evaluation.judges.context import (
+from mars_export.evaluation.judges.phrases import (
     ASKS_FOR_REASONS,
     ASKS_WHETHER,
     CAVES_IN,
     COURTESY,
+    ENGLISH,
     LEAD_IN,
     NEGATION,
     NO,
     NO_PERSON,
     SHOULD_NOT,
+    Phrases,
+    matches,
 )
-from mars_export.evaluation.judges.phrases import ENGLISH, Phrases, matches
 from mars_export.evaluation.judges.prose import is_english, is_repetition, plain, sentences
 
 __all__ = ["RULES_VERSION", "RulesJudge", "classify", "is_degenerate"]

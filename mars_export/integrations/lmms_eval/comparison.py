@@ -12,11 +12,14 @@ from typing import Any, Final, NamedTuple
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.aggregate import REFUSED
-from mars_export.evaluation.corrections import non_inferior
-from mars_export.evaluation.intervals import Difference, paired_difference
+from mars_export.common.vocabulary import REFUSED
 from mars_export.evaluation.judges.rules import classify
-from mars_export.evaluation.resampling import clustered_difference
+from mars_export.evaluation.statistics import (
+    Difference,
+    clustered_difference,
+    non_inferior,
+    paired_difference,
+)
 from mars_export.evaluation.suites.tables import read_table
 from mars_export.evaluation.utility import MARGIN, UTILITY_NAME, Metric, TaskUtility, Utility
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mars_export.common.errors import ExportError
 from mars_export.common.quiet import without_advice
-from mars_export.common.vocabulary import Modality
+from mars_export.common.vocabulary import REFUSED, Modality
 from mars_export.evaluation.judges.rules import classify
 from mars_export.evaluation.suite import Sample, Suite, read_suite
 from mars_export.inputs.requests import collate
@@ -27,7 +27,6 @@ _LARGE: Final = 1 << 30
 _SUITE_NAME: Final = "suite.jsonl"
 _SUITE_BATCH: Final = 16
 _SUITE_TOKENS: Final = 32
-_REFUSED: Final = ("refusal", "rebuttal")
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -140,4 +139,4 @@ def _refusals(suite: Suite, batch: list[Sample], processor: Any, graphs: Steered
     inputs = arrays(collate(processor, [suite.request(sample) for sample in batch]))
     texts = processor.batch_decode(graphs.generate(inputs, _SUITE_TOKENS), skip_special_tokens=True)
     pairs = zip(batch, texts, strict=True)
-    return [classify(sample.prompt, text) in _REFUSED for sample, text in pairs]
+    return [classify(sample.prompt, text) in REFUSED for sample, text in pairs]
