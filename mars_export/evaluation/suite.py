@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mars_export.common.errors import ExportError
 from mars_export.common.paths import require_inside
+from mars_export.common.record import first_problem
 from mars_export.common.vocabulary import Modality
+from mars_export.evaluation.suites.media import open_picture
 from mars_export.inputs.requests import Media, Request, modality_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SUITE_NAME", "Sample", "Suite", "merged", "read_suite", "unique"]
+__all__ = ["SUITE_NAME", "Sample", "Suite", "merged", "read_suite", "suite_of", "unique"]
 
 SUITE_NAME: Final = "suite.jsonl"
 """Name of a suite's file in its folder."""
@@ -99,10 +101,10 @@ class Sample(BaseModel):
         return {**rest, "media": media} if media else rest
 
     @model_validator(mode="after")
-    def _shows_what_it_says(self) -> Sample:
-        shown = modality_of(self.types)
-        if not self.variant and shown != self.modality:
-            raise ValueError(f"`modality` is {self.modality}, but its media make it {shown}")
+    def _has_the_modality_of_its_media(self) -> Sample:
+        modality = modality_of(self.types)
+        if not self.variant and modality != self.modality:
+            raise ValueError(f"`modality` is {self.modality}, but its media make it {modality}")
         for path in self.files:
             require_inside(path)
         return self
@@ -196,11 +198,12 @@ def unique(samples: Iterable[tuple[Sample, str]]) -> tuple[Sample, ...]:
     Raises:
         ExportError: An id is used twice.
     """
-    seen: dict[str, Sample] = {}
+    by_id: dict[str, Sample] = {}
     for sample, where in samples:
-        _require_new(sample, seen, where)
-        seen[sample.id] = sample
-    return tuple(seen.values())
+        if sample.id in by_id:
+            raise ExportError(f"{where}: the id {sample.id!r} was used before; make ids unique")
+        by_id[sample.id] = sample
+    return tuple(by_id.values())
 
 
 def read_suite(path: Path, name: str | None = None) -> Suite:
@@ -222,33 +225,50 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
         ) from error
     name = name or (path.parent.resolve().name if path.stem == "suite" else path.stem)
     numbered = ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
-    found = unique(
-        (_sample(line, name, path.parent, f"{path}, line {n}"), f"{path}, line {n}")
-        for n, line in numbered
+    samples = (
+        (_sample(line, name, f"{path}, line {n}"), f"{path}, line {n}") for n, line in numbered
     )
-    if not found:
-        raise ExportError(f"{path}: the suite is empty; give one JSON record a line")
-    digest = _digest(raw, found, path.parent)
-    return Suite(name, digest, found, _opener(path.parent), origin="file")
+    return suite_of(path, samples, name)
 
 
-def _sample(line: str, suite: str, folder: Path, where: str) -> Sample:
+def suite_of(table: Path, samples: Iterable[tuple[Sample, str]], name: str) -> Suite:
+    """The suite that a table makes with the pictures beside it.
+
+    Args:
+        table: Its file; paths of samples are relative to its folder.
+        samples: Each with where it stands, for messages.
+        name: For the report.
+
+    Raises:
+        ExportError: There is no sample, an id is used twice, or a picture is missing or lies
+            outside the folder.
+    """
+    folder = table.parent
+    checked = unique((_with_files(sample, folder, where), where) for sample, where in samples)
+    if not checked:
+        raise ExportError(f"{table}: the suite is empty; give one record for each request")
+    whole = hashlib.sha256(table.read_bytes())
+    for path in (path for sample in checked for path in sample.files):
+        whole.update(hashlib.sha256((folder / path).read_bytes()).digest())
+
+    def picture(path: str) -> Image:
+        return open_picture(folder / path, str(folder / path))
+
+    return Suite(name, whole.hexdigest(), checked, picture, origin="file")
+
+
+def _sample(line: str, suite: str, where: str) -> Sample:
     try:
         record = json.loads(line)
         if isinstance(record, dict):
             _require_own_keys(record, where)
             record["suite"] = suite
-        sample = Sample.model_validate(record)
+        return Sample.model_validate(record)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the record"
-        message = first["msg"].removeprefix("Value error, ")
-        raise ExportError(f"{where}: {key}: {message}; correct the record") from error
+        raise ExportError(f"{where}: {first_problem(error)}; correct the record") from error
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
         raise ExportError(f"{where}: not JSON ({reason}); write one JSON record a line") from error
-    _require_files(sample, folder, where)
-    return sample
 
 
 def _require_own_keys(record: dict[str, Any], where: str) -> None:
@@ -257,12 +277,8 @@ def _require_own_keys(record: dict[str, Any], where: str) -> None:
         raise ExportError(f"{where}: there is no key {unknown[0]}; correct the record")
 
 
-def _require_new(sample: Sample, seen: Collection[str], where: str) -> None:
-    if sample.id in seen:
-        raise ExportError(f"{where}: the id {sample.id!r} was used before; make ids unique")
-
-
-def _require_files(sample: Sample, folder: Path, where: str) -> None:
+def _with_files(sample: Sample, folder: Path, where: str) -> Sample:
+    """The sample, whose files exist in the folder."""
     root = folder.resolve()
     for path in sample.files:
         target = (root / path).resolve()
@@ -274,6 +290,7 @@ def _require_files(sample: Sample, folder: Path, where: str) -> None:
             raise ExportError(
                 f"{where}: the picture {path} does not exist; add it or correct the path"
             )
+    return sample
 
 
 def _is_file(path: Path) -> bool:
@@ -281,28 +298,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name that is too long, a folder that may not be read
         return False
-
-
-def _digest(raw: bytes, samples: tuple[Sample, ...], folder: Path) -> str:
-    whole = hashlib.sha256(raw)
-    for path in (path for sample in samples for path in sample.files):
-        whole.update(hashlib.sha256((folder / path).read_bytes()).digest())
-    return whole.hexdigest()
-
-
-def _opener(folder: Path) -> Callable[[str], Image]:
-    def picture(path: str) -> Image:
-        from PIL import Image
-
-        try:
-            with Image.open(folder / path) as opened:
-                return opened.convert("RGB")
-        except OSError as error:
-            raise ExportError(
-                f"{folder / path} is not a readable picture ({error}); replace it"
-            ) from error
-
-    return picture
 
 
 def _no_picture(path: str) -> Image:

@@ -92,7 +92,7 @@ def test_missing_key_broken_json_and_repeated_id(tmp_path):
     for lines, message in [
         ([short], "line 1: prompt"),
         (["{"], "line 1: not JSON"),
-        (["[1]"], "line 1: the record"),
+        (["[1]"], "line 1: Input should be a valid dictionary"),
         ([ROW, ROW], "line 2: the id 'a' was used before"),
     ]:
         with pytest.raises(ExportError, match=message):

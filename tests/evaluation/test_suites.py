@@ -329,7 +329,7 @@ def test_a_folder_of_pictures_is_a_suite(tmp_path):
         ({"harmful": "perhaps"}, "line 2: harmful is 'perhaps'; write true or false"),
         ({"prompt": ""}, "line 2: prompt is missing"),
         ({"file_name": "b.png"}, "line 2: the picture b.png does not exist"),
-        ({"file_name": "../p.png"}, "line 2: ../p.png leads out of the folder"),
+        ({"file_name": "../p.png"}, "must be a relative path inside the folder of this file"),
     ],
 )
 def test_a_folder_with_a_bad_row(tmp_path, change, message):

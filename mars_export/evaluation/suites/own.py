@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.suite import SUITE_NAME, MediaFiles, Sample, Suite, read_suite, unique
-from mars_export.evaluation.suites.media import open_picture
+from mars_export.common.record import first_problem
+from mars_export.evaluation.suite import SUITE_NAME, MediaFiles, Sample, Suite, read_suite, suite_of
 from mars_export.evaluation.suites.tables import Row, read_table
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["read_folder"]
 
@@ -44,49 +40,29 @@ def read_folder(folder: Path, name: str | None = None) -> Suite:
             f"{folder}: a suite's folder holds {SUITE_NAME} or {' or '.join(_TABLES)}"
         )
     title = name or folder.resolve().name
-    rows = read_table(table)
-    if not rows:
-        raise ExportError(f"{table}: the suite is empty; write one record for each picture")
-    samples = unique((_sample(row, folder, title), row.where) for row in rows)
-    whole = hashlib.sha256(table.read_bytes())
-    for sample in samples:
-        whole.update(hashlib.sha256((folder / sample.files[0]).read_bytes()).digest())
-
-    def picture(path: str) -> Image:
-        return open_picture(folder / path, str(folder / path))
-
-    return Suite(title, whole.hexdigest(), samples, picture, origin="file")
+    return suite_of(table, ((_sample(row, title), row.where) for row in read_table(table)), title)
 
 
-def _sample(row: Row, folder: Path, suite: str) -> Sample:
+def _sample(row: Row, suite: str) -> Sample:
     missing = [column for column in _REQUIRED if row.get(column) in (None, "")]
     if missing:
         raise ExportError(f"{row.where}: {missing[0]} is missing; it needs {', '.join(_REQUIRED)}")
     file, label = str(row.get("file_name")), _LABELS.get(str(row.get("harmful")).lower())
     if label is None:
         raise ExportError(f"{row.where}: harmful is {row.get('harmful')!r}; write true or false")
-    if not (folder / file).resolve().is_relative_to(folder.resolve()):
-        raise ExportError(f"{row.where}: {file} leads out of the folder; copy the picture into it")
-    if not (folder / file).is_file():
-        raise ExportError(f"{row.where}: the picture {file} does not exist; correct the path")
     try:
-        return _checked(row, file, label, suite)
+        return Sample(
+            id=str(row.get("id") or file),
+            modality="image",
+            harmful=label,
+            split="evaluation",
+            prompt=str(row.get("prompt")),
+            media=[MediaFiles(type="image", path=file)],
+            category=_text(row.get("category")),
+            suite=suite,
+        )
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ExportError(f"{row.where}: {reason}; correct the record") from error
-
-
-def _checked(row: Row, file: str, label: bool, suite: str) -> Sample:
-    return Sample(
-        id=str(row.get("id") or file),
-        modality="image",
-        harmful=label,
-        split="evaluation",
-        prompt=str(row.get("prompt")),
-        media=[MediaFiles(type="image", path=file)],
-        category=_text(row.get("category")),
-        suite=suite,
-    )
+        raise ExportError(f"{row.where}: {first_problem(error)}; correct the record") from error
 
 
 def _text(value: Any) -> str | None:
