@@ -138,19 +138,19 @@ def vary(
         attacks: Whether to make the attacks.
     """
     return [
-        made
+        draw
         for sample in samples
         for variant in VARIANTS.values()
-        if variant in _wanted(sample, controls, attacks) and variant.fits(sample, modalities)
-        for made in _made(sample, variant)
+        if variant in _variants_of(sample, controls, attacks) and variant.fits(sample, modalities)
+        for draw in _draws(sample, variant)
     ]
 
 
-def _wanted(sample: Sample, controls: bool, attacks: bool) -> tuple[Variant, ...]:
+def _variants_of(sample: Sample, controls: bool, attacks: bool) -> tuple[Variant, ...]:
     return (CONTROLS if controls else ()) + (ATTACKS if attacks and sample.harmful else ())
 
 
-def _made(sample: Sample, variant: Variant) -> Iterable[Sample]:
+def _draws(sample: Sample, variant: Variant) -> Iterable[Sample]:
     for draw in range(1, variant.draws + 1):
         tail = f"-{draw}" if variant.draws > 1 else ""
         yield sample.model_copy(
@@ -186,11 +186,11 @@ def template_problem(processor: Any, request: Request) -> str:
     if not (request.system or request.history or request.prefill):
         return ""
     try:
-        written = _rendered(processor, request)
+        text = _rendered(processor, request)
     except Exception as error:  # templates raise what they like
         return f"the chat template refuses it: {' '.join(str(error).split())}"
     alone = _rendered(processor, Request(request.prompt))
-    return "the chat template leaves it out" if written == alone else ""
+    return "the chat template leaves it out" if text == alone else ""
 
 
 def _rendered(processor: Any, request: Request) -> str:

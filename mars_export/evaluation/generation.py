@@ -172,5 +172,5 @@ def load_calibrated(
 ) -> Loaded:
     """As `load`, in the quantization that the checkpoint was calibrated for."""
     source = record.source
-    chosen = dtype or (source.dtype if source.quantization in SCHEMES else None)
-    return load(directory, source.modalities, device, chosen, source.quantization)
+    dtype_name = dtype or (source.dtype if source.quantization in SCHEMES else None)
+    return load(directory, source.modalities, device, dtype_name, source.quantization)

@@ -38,9 +38,9 @@ class Processes:
         """The value of every process, by rank; waits for all of them."""
         if self.count == 1:
             return [value]
-        found: list[_T | None] = [None] * self.count
-        distributed.all_gather_object(found, value)
-        return [item for item in found if item is not None]
+        values: list[_T | None] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return [item for item in values if item is not None]
 
     def wait(self) -> None:
         """Until all processes are here."""

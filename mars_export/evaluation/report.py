@@ -352,10 +352,10 @@ def undecided(cells: Iterable[Cell]) -> str | None:
         (cell, max((r for r in (cell.unknown, cell.harm_unknown) if r), key=lambda r: r.rate))
         for cell in cells
     ]
-    found = [
+    places = [
         f"{rate.count} of {rate.n} {'harmful' if cell.harmful else 'harmless'} {cell.modality} "
         f"(steering {cell.arm})"
         for cell, rate in open_rates
         if rate.rate > UNKNOWN_LIMIT
     ]
-    return f"The judge could not decide {', '.join(found)}." if found else None
+    return f"The judge could not decide {', '.join(places)}." if places else None

@@ -75,8 +75,8 @@ def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
     except _FailedError as reason:
         return SelfCheck(active=False, detail=str(reason))
     except Exception as error:  # whatever it is, steering is not known to work
-        said = " ".join(str(error).split())
-        detail = f"The self-check could not be run: {type(error).__name__}: {said}"
+        message = " ".join(str(error).split())
+        detail = f"The self-check could not be run: {type(error).__name__}: {message}"
         return SelfCheck(active=False, detail=detail)
     finally:
         if hasattr(loaded.model, "steering"):
@@ -88,23 +88,23 @@ def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken]) 
     tolerance = _tolerance(loaded, record.source)
     if not any(_matters(probe, probe.expected.strength, tolerance) for probe in record.probes):
         raise _FailedError("The calibration has no probe with a positive strength.")
-    found = []
+    distances = []
     for number, probe in enumerate(record.probes):
         distance, first = _probe(loaded, record, probe, tolerance)
-        found.append(distance)
+        distances.append(distance)
         fingerprint += [_first_token(number, arm, logits) for arm, logits in first.items()]
     alone = record.rules.get("positions") == "turn_end"
     where = "one steered position each, at the end of the prompt" if alone else "steered throughout"
     return (
-        f"{len(found)} probes: {where}; {_largest(record.probes, found, tolerance)}logits with "
-        "steering off repeat bit for bit."
+        f"{len(distances)} probes: {where}; {_largest(record.probes, distances, tolerance)}"
+        "logits with steering off repeat bit for bit."
     )
 
 
-def _largest(probes: Sequence[Probe], found: Sequence[_Distance], tolerance: float) -> str:
+def _largest(probes: Sequence[Probe], distances: Sequence[_Distance], tolerance: float) -> str:
     """The largest differences, in the numbers that the method has."""
     stated = [
-        f"{max(getattr(distance, number) for distance in found):.1e} in the {number}"
+        f"{max(getattr(distance, number) for distance in distances):.1e} in the {number}"
         for number in _Distance._fields
         if any(getattr(probe.expected, number) is not None for probe in probes)
     ]
@@ -131,8 +131,8 @@ def _tolerance(loaded: Loaded, source: CalibrationSource) -> float:
 def _first_token(number: int, arm: str, logits: torch.Tensor) -> FirstToken:
     """The head of one row of logits (1, V)."""
     best = logits[0].float().topk(min(_CANDIDATES, logits.shape[-1]))
-    kept = best.values.isfinite()
-    values, tokens = best.values[kept].tolist(), best.indices[kept].tolist()
+    finite = best.values.isfinite()
+    values, tokens = best.values[finite].tolist(), best.indices[finite].tolist()
     return FirstToken(probe=number, arm=arm, tokens=tokens, logits=values)
 
 
@@ -146,15 +146,15 @@ def _probe(
     if not torch.equal(off.logits, again.logits):
         raise _FailedError(f"With steering off the logits of {name} do not repeat.")
     _check_positions(on, record, int(inputs["attention_mask"].sum()) - 1, probe, name)
-    seen = on.steered[0][-1]
+    last = on.steered[0][-1]
     changed = not torch.equal(off.logits, on.logits)
-    if (changed and seen.strength == 0) or (
-        not changed and _matters(probe, seen.strength, tolerance)
+    if (changed and last.strength == 0) or (
+        not changed and _matters(probe, last.strength, tolerance)
     ):
         verb = "changes" if changed else "does not change"
-        raise _FailedError(f"A strength of {_number(seen.strength)} {verb} the logits of {name}.")
-    _check_strength(seen, probe, name)
-    distance = _distance(seen, probe, tolerance, name)
+        raise _FailedError(f"A strength of {_number(last.strength)} {verb} the logits of {name}.")
+    _check_strength(last, probe, name)
+    distance = _distance(last, probe, tolerance, name)
     return distance, {REFERENCE: off.logits, STEERED: on.logits}
 
 
@@ -176,48 +176,48 @@ def _check_positions(
     """The end of the prompt, or with another policy the whole prompt, once in every layer."""
     alone = record.rules.get("positions") == "turn_end"
     where = sorted(steered.position for steered in on.steered[0])
-    wanted = [end] if alone else list(range(end + 1))
-    if where != sorted(wanted * len(record.layers)):
+    expected = [end] if alone else list(range(end + 1))
+    if where != sorted(expected * len(record.layers)):
         instead = f"{end} alone" if alone else f"0 to {end}"
         raise _FailedError(f"Steering of {name} is at positions {where} instead of {instead}.")
-    seen = on.steered[0][-1].modality
-    if seen != probe.modality:
-        raise _FailedError(f"The checkpoint takes {name} for a {seen} request.")
+    modality = on.steered[0][-1].modality
+    if modality != probe.modality:
+        raise _FailedError(f"The checkpoint takes {name} for a {modality} request.")
 
 
-def _check_strength(seen: SteeredPosition, probe: Probe, name: str) -> None:
-    wanted = probe.expected.strength
-    strength = math.nan if seen.strength is None else seen.strength
-    if probe.significant and wanted is not None and not strength >= wanted / 2:  # NaN too
+def _check_strength(last: SteeredPosition, probe: Probe, name: str) -> None:
+    expected = probe.expected.strength
+    strength = math.nan if last.strength is None else last.strength
+    if probe.significant and expected is not None and not strength >= expected / 2:  # NaN too
         raise _FailedError(
-            f"Strength {_number(seen.strength)} of {name} is less than half of the calibrated "
-            f"{wanted:.4g}."
+            f"Strength {_number(last.strength)} of {name} is less than half of the calibrated "
+            f"{expected:.4g}."
         )
 
 
-def _distance(seen: SteeredPosition, probe: Probe, tolerance: float, name: str) -> _Distance:
+def _distance(last: SteeredPosition, probe: Probe, tolerance: float, name: str) -> _Distance:
     gate, strength = probe.expected.gate, probe.expected.strength
     off = _Distance(
-        _difference(seen.gate, gate),
-        _difference(seen.strength, strength),
+        _difference(last.gate, gate),
+        _difference(last.strength, strength),
     )
     distance = _Distance(off.gate / probe.gate_scale, off.strength / probe.strength_scale)
     # Where coordinates are large, rounding of the dtype excuses much; never an open gate seen shut.
     near = off.gate <= _GATE_ERROR
     if not (near and all(part <= tolerance for part in distance)):  # NaN fails too
-        wanted = [f"{value:.4g}" for value in (gate, strength) if value is not None]
+        expected = [f"{value:.4g}" for value in (gate, strength) if value is not None]
         raise _FailedError(
-            f"Gate {_number(seen.gate)} and strength {_number(seen.strength)} of {name} are not "
-            f"the calibrated {' and '.join(wanted)}."
+            f"Gate {_number(last.gate)} and strength {_number(last.strength)} of {name} are not "
+            f"the calibrated {' and '.join(expected)}."
         )
     return distance
 
 
-def _difference(seen: float | None, wanted: float | None) -> float:
+def _difference(actual: float | None, expected: float | None) -> float:
     """NaN, which fails every check, where a number that is expected is absent."""
-    if wanted is None:
+    if expected is None:
         return 0.0
-    return math.nan if seen is None else abs(seen - wanted)
+    return math.nan if actual is None else abs(actual - expected)
 
 
 def _number(value: float | None) -> str:

@@ -35,12 +35,12 @@ def header_suffixes(processor: Any) -> list[list[int]]:
         raise ExportError(
             "The processor has no chat template; add chat_template.jinja to the model."
         )
-    found: list[list[int]] = []
+    headers: list[list[int]] = []
     for mode in _modes(str(processor.chat_template)):
         for suffix in _suffixes(processor, mode):
-            if suffix not in found:
-                found.append(suffix)
-    return found
+            if suffix not in headers:
+                headers.append(suffix)
+    return headers
 
 
 def _modes(template: str) -> list[dict[str, bool]]:
@@ -52,15 +52,15 @@ def _modes(template: str) -> list[dict[str, bool]]:
 def _suffixes(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
     """The generation prompt and, where it differs, the header of earlier assistant turns."""
     prompt = _tokens(processor, [_USER], mode)
-    asked = _tokens(processor, [_USER], mode, add_generation_prompt=True)
-    header = asked[_common(prompt, asked) :]
+    with_header = _tokens(processor, [_USER], mode, add_generation_prompt=True)
+    header = with_header[_common(prompt, with_header) :]
     if not header:
         raise ExportError(
             "The chat template adds no generation prompt, so the position to steer is unknown; "
             "give the model a template that honors add_generation_prompt."
         )
-    told = _tokens(processor, [_USER, _REPLY, _USER], mode)
-    earlier = told[len(asked) - len(header) :]
+    conversation = _tokens(processor, [_USER, _REPLY, _USER], mode)
+    earlier = conversation[len(with_header) - len(header) :]
     shared = header[: _common(header, earlier)]
     if not shared:
         raise ExportError(

@@ -52,8 +52,8 @@ class LocalJudge:
         prompt = self._guard.template or "chat template"
         version = f"prompt {hashlib.sha256(prompt.encode()).hexdigest()[:_DIGITS]}"
         folder = Path(self._model_id)
-        shown = folder.resolve().name if folder.is_dir() else self._model_id
-        parts = [f"{self._kind}/{shown}@{self._revision}", version]
+        title = folder.resolve().name if folder.is_dir() else self._model_id
+        parts = [f"{self._kind}/{title}@{self._revision}", version]
         return ", ".join(parts if self._guard.speaks_of_refusal else [*parts, STYLE])
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
@@ -75,13 +75,13 @@ class LocalJudge:
         from huggingface_hub import hf_hub_download
 
         try:
-            found = Path(hf_hub_download(self._model_id, "config.json"))
+            config = Path(hf_hub_download(self._model_id, "config.json"))
         except (OSError, ValueError) as error:
             raise ExportError(
                 f"--judge {self._kind}: {self._model_id} cannot be fetched ({_first(error)}); "
                 "check the name, and log in if the model is gated"
             ) from error
-        return found.parent.name[:_DIGITS]
+        return config.parent.name[:_DIGITS]
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -141,12 +141,12 @@ def _conversation(guard: Guard, exchange: Exchange) -> list[dict[str, Any]]:
             {"role": "user", "content": exchange.question},
             {"role": "assistant", "content": exchange.response},
         ]
-    shown = exchange.pictures[:: -(-len(exchange.pictures) // _MAX_PICTURES) or 1]
+    pictures = exchange.pictures[:: -(-len(exchange.pictures) // _MAX_PICTURES) or 1]
     return [
         {
             "role": "user",
             "content": [
-                *({"type": "image", "image": picture} for picture in shown),
+                *({"type": "image", "image": picture} for picture in pictures),
                 {"type": "text", "text": exchange.question},
             ],
         },

@@ -43,7 +43,7 @@ def kappa_with_rules(
     """
     if RulesJudge.name in judge.name:
         return None
-    asked = {sample.id: sample.intent or sample.prompt for sample in samples}
-    seen = [result.verdict in REFUSED for result in results]
-    rules = [classify(asked[result.id], result.response) in REFUSED for result in results]
-    return kappa(seen, rules)
+    questions = {sample.id: sample.intent or sample.prompt for sample in samples}
+    verdicts = [result.verdict in REFUSED for result in results]
+    rules = [classify(questions[result.id], result.response) in REFUSED for result in results]
+    return kappa(verdicts, rules)

@@ -92,12 +92,12 @@ def _samples(line: _Line) -> list[Sample]:
             harmful=line.harmful,
             split="evaluation",
             prompt=INSTRUCTION.get(modality, line.prompt),
-            media=shown,
+            media=pictures,
             category=line.category,
-            intent=line.prompt if shown else None,
+            intent=line.prompt if pictures else None,
             suite=PACKAGED_NAME,
         )
-        for modality, shown in media.items()
+        for modality, pictures in media.items()
     ]
 
 

@@ -21,33 +21,33 @@ DEFAULT: Final = "typographic"
 """The suite that is run when none is named: requests written for this package."""
 
 
-def open_suites(asked: Sequence[str]) -> Suite:
+def open_suites(words: Sequence[str]) -> Suite:
     """The suites that the user asked for, as one.
 
     Args:
-        asked: Each `NAME`, `NAME@REVISION`, `NAME=PATH` or `PATH`; none means the default one.
+        words: Each `NAME`, `NAME@REVISION`, `NAME=PATH` or `PATH`; none means the default one.
 
     Raises:
         ExportError: A name is not known, a file cannot be read or fetched, a record is malformed,
             or two suites share an id.
     """
-    return merged([_open(one) for one in dict.fromkeys(asked or (DEFAULT,))])
+    return merged([_open(word) for word in dict.fromkeys(words or (DEFAULT,))])
 
 
-def _open(asked: str) -> Suite:
-    name, _, revision = asked.partition("@")
+def _open(word: str) -> Suite:
+    name, _, revision = word.partition("@")
     if name == DEFAULT:
         return packaged_suite()
     if name in known_suites():  # before files: `--suite ./xstest` is how to name such a file
         record = known_suites()[name]
         return adapt(record, _source(record, revision or None))
-    if Path(asked).expanduser().exists():
-        return _own(Path(asked).expanduser(), None)
-    name, equals, path = asked.partition("=")
+    if Path(word).expanduser().exists():
+        return _own(Path(word).expanduser(), None)
+    name, equals, path = word.partition("=")
     if not equals:
-        raise ExportError(_unknown(asked))
-    known, given = known_suites().get(name), Path(path).expanduser()
-    return adapt(known, from_disk(known, given)) if known else _own(given, name)
+        raise ExportError(_unknown(word))
+    known, copy = known_suites().get(name), Path(path).expanduser()
+    return adapt(known, from_disk(known, copy)) if known else _own(copy, name)
 
 
 def _source(record: SuiteRecord, revision: str | None) -> Source:
@@ -62,7 +62,7 @@ def _own(path: Path, name: str | None) -> Suite:
     return read_folder(path, name) if path.is_dir() else read_suite(path, name)
 
 
-def _unknown(asked: str) -> str:
-    near = difflib.get_close_matches(asked, [*known_suites(), DEFAULT], 1)
+def _unknown(word: str) -> str:
+    near = difflib.get_close_matches(word, [*known_suites(), DEFAULT], 1)
     hint = f"; is it {near[0]}?" if near else ";"
-    return f"--suite {asked}: neither a known suite nor a file{hint} see mars-export suites"
+    return f"--suite {word}: neither a known suite nor a file{hint} see mars-export suites"
