@@ -8,8 +8,8 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.progress import Tick
 from mars_export.evaluation import evaluate as evaluation
 from mars_export.evaluation.judges.base import Judge
-from mars_export.evaluation.overlap import find_prompts
 from mars_export.evaluation.options import EvaluationOptions
+from mars_export.evaluation.overlap import find_prompts
 from mars_export.evaluation.report import Report
 from mars_export.evaluation.suite import Suite
 from mars_export.evaluation.suites.catalog import open_suites
