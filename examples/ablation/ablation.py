@@ -20,7 +20,7 @@ from mars_export.families.loading import load_base
 from mars_export.methods.base import Artefact
 from mars_export.methods.calibrate import calibrate
 from mars_export.methods.mars.record import MarsOptions, mars_record
-from mars_export.pipeline.preflight import Job, prepare
+from mars_export.pipeline.preflight import RunInputs, prepare
 from mars_export.pipeline.settings import Settings
 
 Row = dict[str, str]
@@ -60,7 +60,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def _row(job: Job, artefact: Artefact, name: str, expected: str) -> Row:
+def _row(job: RunInputs, artefact: Artefact, name: str, expected: str) -> Row:
     """Export one variant, evaluate it as a user loads it, and name its refusal rates."""
     with tempfile.TemporaryDirectory() as folder:
         artefact.save(Path(folder) / "calibration")

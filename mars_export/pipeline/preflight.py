@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mars_export.hub import BaseDirectory
 
 __all__ = [
-    "Job",
+    "RunInputs",
     "check_processor",
     "check_space",
     "describe",
@@ -40,7 +40,7 @@ _SMALL_FILES: Final = 64_000_000
 
 
 @dataclass(frozen=True)
-class Job:
+class RunInputs:
     """What a run works on, all of it read and checked."""
 
     base: Path
@@ -73,7 +73,7 @@ def resolve_model(model: str) -> str:
     return str(known[name])
 
 
-def prepare(settings: Settings) -> Job:
+def prepare(settings: Settings) -> RunInputs:
     """Find the base model, its license and family, the prompts and the suite.
 
     Raises:
@@ -98,7 +98,7 @@ def prepare(settings: Settings) -> Job:
         raise ExportError(f"{suite.name} has no evaluation request for {family.name}; give --suite")
     uses_own = bundled is not None and not settings.suite and settings.harmful is None
     source = _source(base, family, config, settings)
-    return Job(base.path, source, family, sets, suite, uses_own, quantization)
+    return RunInputs(base.path, source, family, sets, suite, uses_own, quantization)
 
 
 def own_prompts(settings: PromptSettings, folders: Iterable[Path]) -> prompts.PromptSets:
@@ -114,7 +114,7 @@ def own_prompts(settings: PromptSettings, folders: Iterable[Path]) -> prompts.Pr
         raise ExportError(f"{error.filename} cannot be read: {error.strerror}; check it") from error
 
 
-def describe(job: Job) -> str:
+def describe(job: RunInputs) -> str:
     """One line: the model, and what it is calibrated and evaluated on."""
     requests = job.suite.evaluation_samples(job.family.modalities)
     line = f"{job.source.name} ({job.family.name}), "

@@ -17,7 +17,13 @@ from mars_export.evaluation.arms import arm_digests
 from mars_export.evaluation.judges.choice import judge_named
 from mars_export.families.loading import load_base, pick_device
 from mars_export.methods import method_named
-from mars_export.pipeline.preflight import Job, check_processor, check_space, describe, prepare
+from mars_export.pipeline.preflight import (
+    RunInputs,
+    check_processor,
+    check_space,
+    describe,
+    prepare,
+)
 from mars_export.pipeline.settings import Settings
 
 __all__ = ["export", "output_of", "publish", "recalibrate", "values_like"]
@@ -75,7 +81,7 @@ def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
     if output_of(settings).resolve() == directory.resolve():
         raise ExportError(f"{directory} is what is calibrated again; choose another --output")
 
-    def read(workspace: Workspace) -> Job:
+    def read(workspace: Workspace) -> RunInputs:
         origin = derivation_of(directory)
         view = workspace.root / _VIEW / origin.name
         native_view(directory, view)
@@ -105,7 +111,9 @@ def values_like(directory: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     return {**options.model_dump(exclude_unset=True), **values, "method": rules["method"]}
 
 
-def _run(settings: Settings, progress: Progress | None, read: Callable[[Workspace], Job]) -> Path:
+def _run(
+    settings: Settings, progress: Progress | None, read: Callable[[Workspace], RunInputs]
+) -> Path:
     progress = progress or progress_for(settings.display)
     output = output_of(settings)
     with clear_disk_errors(output), Workspace.open(output) as workspace:
@@ -126,7 +134,7 @@ def output_of(settings: Settings) -> Path:
     return Path(method_named(settings.method).checkpoint_name(path.name))
 
 
-def _make(workspace: Workspace, job: Job, settings: Settings, progress: Progress) -> None:
+def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Progress) -> None:
     stages = _stages(workspace, job, settings)
     digest = digests(stages)[-1]
     if workspace.is_published(digest):
@@ -144,7 +152,7 @@ def _make(workspace: Workspace, job: Job, settings: Settings, progress: Progress
     workspace.publish(_CHECKPOINT, digest, overwrite=settings.overwrite)
 
 
-def _stages(workspace: Workspace, job: Job, settings: Settings) -> list[Stage]:
+def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[Stage]:
     calibration, checkpoint = workspace.root / _CALIBRATION, workspace.root / _CHECKPOINT
     name = workspace.output.name
     judge = judge_named(settings.judge, settings.device)

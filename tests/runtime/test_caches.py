@@ -24,7 +24,7 @@ def by_hand(model, batch, cut, steps=4):
     return torch.cat(tokens, 1)
 
 
-@pytest.mark.mode("prompt fed in two forwards")
+@pytest.mark.mode("two-chunk prefill")
 # With a cached picture the positions of later tokens are the caller's business in Qwen3-VL.
 @pytest.mark.parametrize("back", [1, 2, 3, 5])
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_after_candidates_that_were_turned_down_the_picture_is_known(exported):
     assert pair.model.steering.last[0][-1].modality == "image"
 
 
-@pytest.mark.mode("answer that was begun")
+@pytest.mark.mode("assistant prefill")
 def test_an_answer_that_was_begun_is_steered_at_its_header_and_where_it_goes_on(pair):
     begun = torch.tensor([[1, *random_ids(6, 1), *tiny.HEADER, *random_ids(3, 2)]])
     n = begun.shape[1]

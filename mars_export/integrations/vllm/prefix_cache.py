@@ -3,7 +3,7 @@
 A block of a prefix cache holds what one request computed, and serves every other that begins with
 the same tokens and pictures. That is right only if both steer alike in it. Where a request is
 steered at every assistant header of its tokens and nowhere else, this follows from the tokens. It
-does not where a prompt ends elsewhere (no template, an answer that was begun), where one header
+does not where a prompt ends elsewhere (no template, an assistant prefill), where one header
 begins a longer one, and where the model wrote a header itself: such requests share nothing from
 there on.
 """

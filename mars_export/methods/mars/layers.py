@@ -24,7 +24,7 @@ __all__ = ["LayerView", "Layers", "Numbers", "rule_tensors", "score_layers"]
 LEAST_SEPARABILITY: Final = 2.0
 """d' below which a layer has no usable direction (A3.9)."""
 
-GUARD: Final = 0.25
+LEAST_GATE_WIDTH: Final = 0.25
 """Least distance from the gate origin to the harmful centroid, over R (A3.3)."""
 
 _DEPTH: Final = "outside the middle of the network"
@@ -276,8 +276,8 @@ def _excluded(
     if separability < LEAST_SEPARABILITY:
         return f"separability d' = {separability:.2f} is below {LEAST_SEPARABILITY:g}"
     gap = float((text.harmful[layer] - origin[layer]) / text.separation[layer])
-    if gap < GUARD:
-        return f"gate width (p_u - o) / R = {gap:.2f} is below {GUARD:g}"
+    if gap < LEAST_GATE_WIDTH:
+        return f"gate width (p_u - o) / R = {gap:.2f} is below {LEAST_GATE_WIDTH:g}"
     return None
 
 

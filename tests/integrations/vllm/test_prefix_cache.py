@@ -44,7 +44,7 @@ def test_what_shares_and_what_does_not():
     assert prompt_is_shareable(chat, [HEADER])
     assert prompt_is_shareable([*chat, 6, 2, 5, *HEADER], [HEADER])
     assert not prompt_is_shareable([1, 5], [HEADER])  # no template
-    assert not prompt_is_shareable([*chat, 6], [HEADER])  # an answer that was begun
+    assert not prompt_is_shareable([*chat, 6], [HEADER])  # an assistant prefill
     assert prompt_is_shareable([*chat, 6], [HEADER], end=False)  # a step of a beam search
     assert not prompt_is_shareable([1, 5, *LONGER], [HEADER, LONGER])
     assert answer_is_shareable(chat, [5, 6], [HEADER])

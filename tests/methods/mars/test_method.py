@@ -147,7 +147,7 @@ def test_a_direction_that_does_not_separate_is_refused(monkeypatch):
 
 
 def test_a_narrow_gate_is_refused(monkeypatch):
-    monkeypatch.setattr("mars_export.methods.mars.layers.GUARD", 1.5)
+    monkeypatch.setattr("mars_export.methods.mars.layers.LEAST_GATE_WIDTH", 1.5)
     with pytest.raises(ExportError, match=r"gate width \(p_u - o\) / R = 0\.\d+ is below 1\.5"):
         run()
 
