@@ -43,7 +43,7 @@ def test_the_main_job_steers_a_text_only_model(made):
 def test_the_cards_python_runs_where_the_package_is_unknown(made, tmp_path):
     run = run_card(made[1], tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "text, gate" in run.stdout
+    assert "modality='text', gate=" in run.stdout
 
 
 @torch.no_grad()
