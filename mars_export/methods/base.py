@@ -137,6 +137,14 @@ class ArtefactRecord(VersionedRecord):
         layers = self.rules.get("layers")
         return [int(str(layer)) for layer in layers] if isinstance(layers, list) else []
 
+    @field_validator("rules")
+    @classmethod
+    def _layers_are_indices(cls, rules: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        layers = rules.get("layers", [])
+        if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
+            raise ValueError("`layers` must be a list of layer indices")
+        return rules
+
     @field_validator("record", mode="before")
     @classmethod
     def _read_as_the_methods_own(cls, raw: Any, info: ValidationInfo) -> Any:
@@ -218,7 +226,8 @@ class Artefact:
 
         try:
             record = ArtefactRecord.model_validate_json((directory / RECORD_NAME).read_bytes())
-            tensors = load_file(directory / TENSORS_NAME)
+            # Copies: what `load_file` gives keeps the file mapped, and its disk busy.
+            tensors = {n: t.clone() for n, t in load_file(directory / TENSORS_NAME).items()}
         except ValidationError as error:
             raise _unreadable(directory / RECORD_NAME, first_problem(error)) from error
         except (OSError, SafetensorError) as error:

@@ -135,5 +135,5 @@ def test_the_checkpoint_says_what_it_was_calibrated_for(name, stated):
 def test_the_command_of_a_card_names_the_scheme():
     for name, named in ((NONE, False), (OWN, False), ("bnb-4bit", True)):
         record = records.calibration(quantization=name)
-        text = command(records.manifest(calibration=record), None, (), "out")
+        text = command(records.manifest(calibration=record), None, "out")
         assert (f"--quantization {name}" in text) == named
