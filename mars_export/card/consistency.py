@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from mars_export.card.results import by_group, label
+from mars_export.card.results import by_group
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.report import REFERENCE, STEERED, Report
+from mars_export.evaluation.report import REFERENCE, STEERED, Report, label
 from mars_export.evaluation.utility import Utility
 
 __all__ = ["check_records", "check_responses"]

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from mars_export.card.results import label
 from mars_export.common.vocabulary import Modality
-from mars_export.evaluation.report import Report
+from mars_export.evaluation.report import Report, label
 from mars_export.families.quantization import SCHEMES
 
 __all__ = ["not_evaluated", "status"]

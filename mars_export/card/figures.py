@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mars_export.card.results import by_group, label
+from mars_export.card.results import by_group
 from mars_export.common.plotting import ARMS, BLUE, GRAY, INK, LIGHT, ORANGE, WIDTH, bare, titled
 from mars_export.common.vocabulary import MODALITIES, Modality
-from mars_export.evaluation.report import REFERENCE, STEERED, Cell, Report, undecided
+from mars_export.evaluation.report import REFERENCE, STEERED, Cell, Report, label, undecided
 
 __all__ = ["GATES", "PLANE", "REFUSAL", "plots"]
 

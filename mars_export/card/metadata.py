@@ -4,9 +4,9 @@ from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from mars_export.card.results import by_group, label
+from mars_export.card.results import by_group
 from mars_export.checkpoint.manifest import BaseModelSource, Manifest
-from mars_export.evaluation.report import REFERENCE, STEERED, Cell, Report, undecided
+from mars_export.evaluation.report import REFERENCE, STEERED, Cell, Report, label, undecided
 
 __all__ = ["TAGS", "front_matter"]
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from mars_export.card import figures
 from mars_export.card.consistency import check_records, check_responses
 from mars_export.card.data import STEERING_FILE, CardData
-from mars_export.card.results import VERDICTS, Tally, label
+from mars_export.card.results import VERDICTS, Tally
 from mars_export.card.snippets import CHECK
 from mars_export.card.text import FILTERS
 from mars_export.checkpoint.manifest import Manifest
@@ -18,7 +18,7 @@ from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.markdown import code, templates
 from mars_export.common.plotting import png
-from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
+from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult, label
 from mars_export.evaluation.utility import UTILITY_NAME, Utility
 
 __all__ = ["CARD_NAME", "render", "write_card"]

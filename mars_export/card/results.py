@@ -17,11 +17,12 @@ from mars_export.evaluation.report import (
     Pair,
     Rate,
     Report,
+    label,
     undecided,
 )
 from mars_export.evaluation.statistics import wilson
 
-__all__ = ["OVERLAP_LIMIT", "VERDICTS", "ArmResult", "Line", "Results", "by_group", "label"]
+__all__ = ["OVERLAP_LIMIT", "VERDICTS", "ArmResult", "Line", "Results", "by_group"]
 
 OVERLAP_LIMIT: Final = 0.01
 """Largest share of requests near a calibration prompt that goes without a warning."""
@@ -145,11 +146,6 @@ class Results:
             undecided_parts=tuple(name for name, cells, _ in parts + attacks if undecided(cells)),
             cells=tuple(c for arms in by_group(report.cells).values() for c in arms.values()),
         )
-
-
-def label(harmful: bool, modality: Modality) -> str:
-    """Name of one kind of request, as in `Report.gates`."""
-    return f"{'harmful' if harmful else 'harmless'} {modality}"
 
 
 def by_group(cells: Iterable[Cell]) -> dict[Group, dict[str, Cell]]:

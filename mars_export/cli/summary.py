@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.report import REFERENCE, REPORT_NAME, Cell, Report
+from mars_export.evaluation.report import REFERENCE, REPORT_NAME, Cell, Report, label
 from mars_export.families.directory import read_json
 from mars_export.families.quantization import SCHEMES
 
@@ -50,9 +50,10 @@ def print_results(report: Report) -> None:
     for modality, harmful, arm in cells:
         if arm == REFERENCE:
             row = [cells.get((modality, harmful, name)) for name in arms]
-            requests = f"{'harmful' if harmful else 'harmless'} {modality}"
             n = cells[modality, harmful, arm].refused.n
-            table.add_row(requests, str(n), *(text(cell) if cell else "" for cell in row))
+            table.add_row(
+                label(harmful, modality), str(n), *(text(cell) if cell else "" for cell in row)
+            )
     Console(highlight=False).print(table)
     if report.no_headline is not None:
         print(f"no headline number: {report.no_headline}")

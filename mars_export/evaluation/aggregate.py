@@ -27,6 +27,7 @@ from mars_export.evaluation.report import (
     SampleResult,
     SuiteResult,
     SuiteSource,
+    label,
 )
 from mars_export.evaluation.statistics import (
     fits,
@@ -172,7 +173,7 @@ def gates(results: Iterable[SampleResult]) -> dict[str, dict[str, list[float]]]:
     """Gate values by arm and kind of request, of methods that have a gate."""
     values: dict[str, dict[str, list[float]]] = {}
     for kind, members in _by_kind(results, lambda r: r):
-        name = f"{'harmful' if kind.harmful else 'harmless'} {kind.modality}"
+        name = label(kind.harmful, kind.modality)
         for result in members:
             if result.decision is not None and result.decision.gate is not None:
                 values.setdefault(result.arm, {}).setdefault(name, []).append(result.decision.gate)

@@ -32,6 +32,7 @@ __all__ = [
     "SelfCheck",
     "SuiteResult",
     "SuiteSource",
+    "label",
     "undecided",
 ]
 
@@ -346,6 +347,11 @@ class Report(VersionedRecord):
     seconds: float
 
 
+def label(harmful: bool, modality: Modality) -> str:
+    """Name of one kind of request, as in `Report.gates`."""
+    return f"{'harmful' if harmful else 'harmless'} {modality}"
+
+
 def undecided(cells: Iterable[Cell]) -> str | None:
     """Where the judge left more than UNKNOWN_LIMIT of the responses open, in one sentence."""
     open_rates = [
@@ -353,8 +359,7 @@ def undecided(cells: Iterable[Cell]) -> str | None:
         for cell in cells
     ]
     places = [
-        f"{rate.count} of {rate.n} {'harmful' if cell.harmful else 'harmless'} {cell.modality} "
-        f"(steering {cell.arm})"
+        f"{rate.count} of {rate.n} {label(cell.harmful, cell.modality)} (steering {cell.arm})"
         for cell, rate in open_rates
         if rate.rate > UNKNOWN_LIMIT
     ]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.atomic import write_atomically
-from mars_export.evaluation.report import EXCHANGE_NAME, Cell, Report, SuiteSource
+from mars_export.evaluation.report import EXCHANGE_NAME, Cell, Report, SuiteSource, label
 from mars_export.evaluation.statistics import CONFIDENCE
 from mars_export.methods import method_named
 
@@ -90,12 +90,12 @@ def _results(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _result(report: Report, source: SuiteSource, cell: Cell) -> dict[str, Any]:
-    label = f"{'harmful' if cell.harmful else 'harmless'} {cell.modality}"
+    kind = label(cell.harmful, cell.modality)
     title = next(arm.title for arm in report.arms if arm.name == cell.arm)
     rate = cell.refused
     return {
-        "evaluation_result_id": f"{source.name}/{label}/{cell.arm}".replace(" ", "-"),
-        "evaluation_name": f"{source.name}, {label}, {title}",
+        "evaluation_result_id": f"{source.name}/{kind}/{cell.arm}".replace(" ", "-"),
+        "evaluation_name": f"{source.name}, {kind}, {title}",
         "source_data": _data(source),
         "evaluation_timestamp": report.created,
         "metric_config": {
