@@ -6,6 +6,7 @@ top, and their docstrings become the comments under the headings.
 
 import ast
 import sys
+from functools import cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -61,7 +62,7 @@ def modeling_source(family: Family, method: str) -> str:
     """The one Python file that a checkpoint of this family and method carries.
 
     Args:
-        family: Names the native classes and their parameters.
+        family: Names the native classes.
         method: Name of the method, whose rule goes in.
 
     Returns:
@@ -105,6 +106,7 @@ def _spans(sections: list[_Section], first: int) -> list[_Span]:
     return spans
 
 
+@cache  # the same few files for every family, and a verification makes the module twice
 def _section(kind: str, source: str) -> _Section:
     """A Python file as a section: its docstring is the heading, its imports stand elsewhere."""
     tree = ast.parse(source)

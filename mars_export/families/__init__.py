@@ -7,6 +7,7 @@ from mars_export.families.family import (
     families,
     family_of,
     refuse_custom_code,
+    text_decoder,
 )
 from mars_export.families.results import Tested, tested
 
@@ -19,4 +20,5 @@ __all__ = [
     "family_of",
     "refuse_custom_code",
     "tested",
+    "text_decoder",
 ]

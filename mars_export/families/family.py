@@ -17,6 +17,7 @@ __all__ = [
     "families",
     "family_of",
     "refuse_custom_code",
+    "text_decoder",
 ]
 
 STEERED_TYPE: Final = "steered_"
@@ -131,8 +132,13 @@ def refuse_custom_code(raw: dict[str, Any]) -> None:
         )
 
 
-def decoder_layers(model: Any) -> Any:
-    """Decoder layers of a loaded model, an `nn.ModuleList`."""
+def text_decoder(model: Any) -> Any:
+    """The module of a loaded model that holds the decoder layers."""
     decoder = model.get_decoder()
     # Llama 4 gives its language model with the head.
-    return (decoder if hasattr(decoder, "layers") else decoder.model).layers
+    return decoder if hasattr(decoder, "layers") else decoder.model
+
+
+def decoder_layers(model: Any) -> Any:
+    """Decoder layers of a loaded model, an `nn.ModuleList`."""
+    return text_decoder(model).layers

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from mars_export.families import text_decoder
 from mars_export.integrations.onnx.attention import (
     attention_masks,
     attention_windows,
@@ -181,8 +182,7 @@ class Decoder(nn.Module):
             positions = window.position
         else:
             positions = torch.cat([window.position[None], position_ids])
-        decoder = self.model.get_decoder()
-        decoder = decoder if hasattr(decoder, "layers") else decoder.model
+        decoder = text_decoder(self.model)
         with _added(decoder.layers, deepstack):
             return decoder(
                 inputs_embeds=embeds,
