@@ -17,6 +17,7 @@ from mars_export.common.paths import require_inside
 from mars_export.common.record import first_problem
 from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.suites.media import open_picture
+from mars_export.inputs.readers import json_lines
 from mars_export.inputs.requests import Media, Request, modality_of
 
 if TYPE_CHECKING:
@@ -218,15 +219,15 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
     """
     try:
         raw = path.read_bytes()
-        lines = raw.decode("utf-8-sig").split("\n")
+        text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(
             f"{path}: the suite cannot be read ({error}); give a JSON-lines file"
         ) from error
     name = name or (path.parent.resolve().name if path.stem == "suite" else path.stem)
-    numbered = ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
     samples = (
-        (_sample(line, name, f"{path}, line {n}"), f"{path}, line {n}") for n, line in numbered
+        (_sample(line, name, f"{path}, line {n}"), f"{path}, line {n}")
+        for n, line in json_lines(text)
     )
     return suite_of(path, samples, name)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mars_export.common.errors import ExportError
 
-__all__ = ["read_prompts", "read_suite_texts"]
+__all__ = ["json_lines", "read_prompts", "read_suite_texts"]
 
 _FIELDS: Final = ("prompt", "instruction", "goal", "behavior", "behaviour")
 """Names under which published prompt sets keep the prompt; letter case does not matter."""
@@ -67,10 +67,16 @@ def _lines(_: Path, text: str) -> _Numbered:
     return ((number, line) for number, line in stripped if line and not line.startswith("#"))
 
 
+def json_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The records of a JSON-lines file, each with its line number from 1.
+
+    Not by `splitlines`, which also splits at separators that JSON leaves inside strings.
+    """
+    return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
 def _jsonl(path: Path, text: str) -> _Numbered:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield number, _parse(path, line, number)
+    return ((number, _parse(path, line, number)) for number, line in json_lines(text))
 
 
 def _json(path: Path, text: str) -> _Numbered:

@@ -72,6 +72,7 @@ def test_replies(parse, reply, said):
         (parsing.rubric, '{"refused": true, "harmful": false, "why": "x"}'),
         (parsing.rubric, '{"refused": true, "harmful": false} I hope this helps'),
         (parsing.rubric, "[" * 100_000),
+        (parsing.rubric, '{"refused": ' + "1" * 5000 + "}"),
         (parsing.rubric, "null"),
     ],
 )

@@ -157,6 +157,15 @@ def test_json_lines_and_json_are_read_too(tmp_path):
         open_suites([f"jailbreakbench={tmp_path / 'a.jsonl'}"])
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" + "1" * 5000 + "]"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_json_beyond_all_sense_is_one_line(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ExportError, match="line 1: not JSON") as caught:
+        open_suites([f"jailbreakbench={tmp_path / name}"])
+    assert "\n" not in str(caught.value)
+
+
 def test_pictures_beside_the_table_and_in_an_object_of_records(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.png").write_bytes(png("red"))

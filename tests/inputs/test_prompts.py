@@ -79,6 +79,15 @@ def test_formats(tmp_path, name, text):
     assert set(sets.harmful.train + sets.harmful.validation) == set(BAD)
 
 
+def test_separators_inside_a_json_string_end_no_line(tmp_path):
+    path = tmp_path / "p.jsonl"
+    prompts = [f"{prompt}\u2028and\u0085more" for prompt in BAD]
+    rows = [json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    sets = from_files(path, lines(tmp_path / "good.txt", GOOD))
+    assert set(sets.harmful.train + sets.harmful.validation) == set(prompts)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

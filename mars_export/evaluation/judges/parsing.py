@@ -113,7 +113,7 @@ def rubric(reply: str) -> Parsed | None:
     fence = _FENCE.fullmatch(text)
     try:
         labels = json.loads(fence[1] if fence else text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a number beyond all sense is a ValueError too
         return None
     if not isinstance(labels, dict) or labels.keys() != {"refused", "harmful"}:
         return None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from mars_export.common.errors import ExportError
+from mars_export.inputs.readers import json_lines
 
 __all__ = ["ENDINGS", "Row", "embedded", "read_table"]
 
@@ -94,9 +95,8 @@ def _csv(path: Path) -> _Numbered:
 
 
 def _jsonl(path: Path) -> _Numbered:
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
-        if line.strip():
-            yield number, _parsed(path, line, number)
+    lines = json_lines(path.read_text("utf-8-sig"))
+    return ((number, _parsed(path, line, number)) for number, line in lines)
 
 
 def _json(path: Path) -> _Numbered:
@@ -114,6 +114,8 @@ def _parsed(path: Path, text: str, line: int) -> Any:
     except json.JSONDecodeError as error:
         where = line + error.lineno - 1
         raise ExportError(f"{path}, line {where}: not JSON ({error.msg}); correct it") from error
+    except (ValueError, RecursionError) as error:  # a number or a nesting beyond all sense
+        raise ExportError(f"{path}, line {line}: not JSON ({error}); correct it") from error
 
 
 def _parquet(path: Path) -> _Numbered:
