@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import MODALITIES, Modality
+from mars_export.families import decoder_layers
 from mars_export.inputs.prompts import PromptSets
 
 __all__ = ["LEAST_TRAIN", "LEAST_VALIDATION", "OPENERS", "CalibrationData", "MeasurementOptions"]
@@ -79,3 +81,20 @@ class CalibrationData:
     def beside(self) -> tuple[Modality, ...]:
         """The modalities that stand beside text, in the fixed order."""
         return tuple(m for m in MODALITIES if m in self.modalities and m != "text")
+
+    @property
+    def validation_stimuli(self) -> int:
+        """Stimuli of a modality that are kept for validation: each harmless prompt has one."""
+        return max(self.measurement.validation_pairs, len(self.prompts.harmless.validation))
+
+    def require_layer(self, layer: int | None) -> None:
+        """Refuse a layer that the model has not, before anything is run; None is any layer.
+
+        Raises:
+            ExportError: There is no such layer.
+        """
+        layers = len(decoder_layers(self.model))
+        if layer is not None and layer >= layers:
+            raise ExportError(
+                f"Layer {layer} does not exist; the model has layers 0 to {layers - 1}."
+            )

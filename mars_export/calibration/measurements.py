@@ -14,6 +14,7 @@ from mars_export.calibration.data import (
     CalibrationData,
     MeasurementOptions,
 )
+from mars_export.calibration.directions import TextStatistics, text_statistics
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import refusal_tokens
 from mars_export.calibration.source import (
@@ -89,6 +90,11 @@ class Measurements:
         """What was measured, text first, in the order of the steering tensors."""
         return ("text", *self.data.beside)
 
+    def text_statistics(self) -> TextStatistics:
+        """Difference in means of the training text, for every layer (A3.1)."""
+        harmful, harmless = self.text["harmful"].train, self.text["harmless"].train
+        return text_statistics(harmful.readout.states, harmless.readout.states)
+
     def source(self) -> CalibrationSource:
         """What the record of a method says of this; its clock stops now."""
         layers, _, hidden_size = self.text["harmful"].train.readout.states.shape
@@ -112,7 +118,7 @@ class Measurements:
         return StimulusSource(
             generator=STIMULI[modality].generator,
             seed=measurement.seed,
-            count=self.data.measurement.pairs + _checks(self.data),
+            count=self.data.measurement.pairs + self.data.validation_stimuli,
             width=width,
             height=height,
             frames=measurement.frames if STIMULI[modality].frames else 1,
@@ -135,7 +141,7 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
     tokens = refusal_tokens(tokenizer, data.measurement.openers)
     meter = Meter(data.progress)
-    held = len(data.prompts.harmful.validation) + _checks(data)
+    held = len(data.prompts.harmful.validation) + data.validation_stimuli
     meter.plan(len(data.prompts.prompts) + len(data.beside) * held + further)
     reader = Reader(data.model.eval(), data.processor, tokens, data.measurement.batch_size, meter)
     text: dict[Label, TextSet] = {
@@ -165,16 +171,11 @@ def beside(
     )
 
 
-def _checks(data: CalibrationData) -> int:
-    """Stimuli of a modality that are kept for validation: each harmless prompt has one."""
-    return max(data.measurement.validation_pairs, len(data.prompts.harmless.validation))
-
-
 def _neutral(
     reader: Reader, text: dict[Label, TextSet], modality: Modality, data: CalibrationData
 ) -> dict[Group, Reading]:
     """Validation text beside neutral stimuli of one modality, behind those for training."""
-    first, checks = data.measurement.pairs, _checks(data)
+    first, checks = data.measurement.pairs, data.validation_stimuli
     neutral = neutral_requests(modality, first + checks, data.measurement)
     groups = {}
     for label, both in text.items():

@@ -36,13 +36,11 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         ExportError: The model has no usable text refusal, no layer of that number, or at none of
             the layers tried does the push cause refusal.
     """
-    layers = 1 if options.layer is not None else _FINALISTS
-    groups = 1 + len(data.beside)
-    validation = max(data.measurement.validation_pairs, len(data.prompts.harmless.validation))
-    baseline = measure(
-        data, layers * len(data.prompts.harmless.validation) + 2 * groups * validation
-    )
-    text = _statistics(baseline)
+    data.require_layer(options.layer)
+    tried = 1 if options.layer is not None else _FINALISTS
+    effects = 2 * (1 + len(data.beside)) * data.validation_stimuli
+    baseline = measure(data, tried * len(data.prompts.harmless.validation) + effects)
+    text = baseline.text_statistics()
     trials = _trials(baseline, text, options)
     best = trials[0]
     if options.layer is None and options.coefficient > 0 and not best.induced > 0:
@@ -70,11 +68,6 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         tensors={"push": rule.push},
         probes=_probes(baseline, float(rule.push.norm())),
     )
-
-
-def _statistics(baseline: Measurements) -> directions.TextStatistics:
-    train = {label: text.train.readout.states for label, text in baseline.text.items()}
-    return directions.text_statistics(train["harmful"], train["harmless"])
 
 
 def _rule(text: directions.TextStatistics, layer: int, coefficient: float) -> Rule:
@@ -105,10 +98,6 @@ def _trials(
     u, s = (directions.coordinates(states[label], text.direction) for label in states)
     separability = directions.separability(u, s).nan_to_num(-torch.inf)
     layers = len(separability)
-    if options.layer is not None and options.layer >= layers:
-        raise ExportError(
-            f"Layer {options.layer} does not exist; the model has layers 0 to {layers - 1}."
-        )
     admissible = [i for i in range(layers) if directions.in_the_middle(i, layers)]
     ranked = sorted(admissible, key=lambda layer: -float(separability[layer]))
     chosen = [options.layer] if options.layer is not None else ranked[:_FINALISTS]

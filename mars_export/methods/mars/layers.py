@@ -236,8 +236,7 @@ class Layers:
 
 def score_layers(baseline: Measurements) -> Layers:
     """Scores of every layer, and the shifts, which take further forwards."""
-    train = {label: text.train.readout.states for label, text in baseline.text.items()}
-    text = directions.text_statistics(train["harmful"], train["harmless"])
+    text = baseline.text_statistics()
     vectors = {m: measure_shift(baseline, m) for m in baseline.data.beside}
     shift: dict[Modality, torch.Tensor] = {"text": torch.zeros_like(text.separation)}
     shift |= {m: (b * text.direction).sum(-1) for m, b in vectors.items()}

@@ -33,6 +33,7 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
         ExportError: The model has no usable refusal direction (the message names the score that
             failed, its value and its threshold), no chat template, or too little memory.
     """
+    data.require_layer(options.layer)
     baseline = measure(data, _further(data, options))
     layers = score_layers(baseline)
     view, trials = choose(baseline, layers, options)
@@ -97,11 +98,10 @@ def probe(
 
 def _further(data: CalibrationData, options: MarsOptions) -> int:
     """About how many requests follow the measurements."""
-    measurement, others = data.measurement, len(data.beside)
-    text = len(data.prompts.harmless.validation)
-    neutral = others * max(measurement.validation_pairs, text)
+    others, text = len(data.beside), len(data.prompts.harmless.validation)
+    neutral = others * data.validation_stimuli
     harmful = others * len(data.prompts.harmful.validation)
-    return others * measurement.pairs + forecast((text, neutral, harmful), options)
+    return others * data.measurement.pairs + forecast((text, neutral, harmful), options)
 
 
 def _tensors(view: LayerView, tuning: Tuning) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from mars_export.calibration.activations import Edit
 from mars_export.calibration.measurements import Measurements
 from mars_export.calibration.refusal import divergence
 from mars_export.calibration.source import Group
-from mars_export.common.errors import ExportError, UnsteerableError
+from mars_export.common.errors import UnsteerableError
 from mars_export.methods.mars.layers import Layers, LayerView
 from mars_export.methods.mars.record import KL_LIMIT, MarsOptions
 from mars_export.methods.mars.rule import Rule
@@ -184,10 +184,6 @@ def forecast(counts: Sequence[int], options: MarsOptions) -> int:
 
 
 def _named(layers: Layers, layer: int) -> LayerView:
-    if layer >= len(layers):
-        raise ExportError(
-            f"Layer {layer} does not exist; the model has layers 0 to {len(layers) - 1}."
-        )
     view = layers.at(layer)
     if not view.harmful > view.origin:
         raise UnsteerableError(

@@ -94,3 +94,9 @@ def test_a_push_away_from_refusal_still_fits_the_weights_it_was_measured_on():
 def test_a_coefficient_that_is_no_push_is_refused(coefficient):
     with pytest.raises(ValidationError):
         AdditionOptions(coefficient=coefficient)
+
+
+def test_a_layer_that_the_model_has_not_is_refused_before_anything_is_run(monkeypatch):
+    monkeypatch.setattr("mars_export.methods.addition.method.measure", None)
+    with pytest.raises(ExportError, match="Layer 10 does not exist"):
+        run(layer=10)

@@ -209,3 +209,9 @@ def test_every_check_of_a_trial_can_fail(induced, kl, lift, failed):
 def test_named_strengths_are_kept():
     fixed = run(gain=1.0, radius=0.5, layer=3).record.record
     assert (fixed.gain, fixed.radius) == (1.0, 0.5)
+
+
+def test_a_layer_that_the_model_has_not_is_refused_before_anything_is_run(monkeypatch):
+    monkeypatch.setattr("mars_export.methods.mars.method.measure", None)
+    with pytest.raises(ExportError, match="Layer 10 does not exist"):
+        run(layer=10)
