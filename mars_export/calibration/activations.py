@@ -11,7 +11,7 @@ from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
 from mars_export.families import decoder_layers
-from mars_export.families.loading import is_out_of_memory
+from mars_export.families.loading import free_memory, is_out_of_memory
 from mars_export.inputs.requests import Request, collate
 
 __all__ = ["Edit", "Reader", "Readout", "edited", "recorded"]
@@ -109,14 +109,14 @@ class Reader:
             batch = requests[start : start + self.batch_size]
             try:
                 part = self._forward(batch, states, log_probs, edit)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 self._halve(error)
                 continue
             yield part
             start += len(batch)
             self.meter.advance(len(batch))
 
-    def _halve(self, error: RuntimeError) -> None:
+    def _halve(self, error: RuntimeError | MemoryError) -> None:
         if not is_out_of_memory(error):
             raise error
         if self.batch_size == 1:
@@ -125,8 +125,7 @@ class Reader:
                 "--dtype bfloat16."
             ) from error
         self.batch_size //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
     @torch.inference_mode()
     def _forward(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
@@ -23,7 +20,7 @@ from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.processes import Processes
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import Sample
-from mars_export.families.loading import is_out_of_memory
+from mars_export.families.loading import free_memory, is_out_of_memory
 from mars_export.inputs.requests import Request
 from mars_export.methods.base import Decision
 
@@ -179,7 +176,5 @@ def _halved(size: int, sample: Sample) -> int:
         raise ExportError(
             f"the request {sample.id} alone does not fit into memory; use a device with more memory"
         )
-    if torch.cuda.is_available():
-        gc.collect()  # the failed batch, so that its memory is free before the next
-        torch.cuda.empty_cache()
+    free_memory()
     return size // 2

@@ -1,5 +1,6 @@
-"""Loads a base model with its native class, for calibration."""
+"""Loads a base model with its native class, and says what its memory allows."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from mars_export.families import Family
 from mars_export.families.directory import read_config
 from mars_export.families.quantization import NONE, loading_options, refuse_unfit_layers
 
-__all__ = ["is_out_of_memory", "load_base", "pick_device"]
+__all__ = ["free_memory", "is_out_of_memory", "load_base", "pick_device"]
 
 
 def pick_device(device: str) -> str:
@@ -70,3 +71,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def free_memory() -> None:
+    """Give the memory of a batch that failed back to the device, before the next is run."""
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -133,8 +133,10 @@ def test_layers_may_return_a_tuple(processor, tuples):
     assert torch.equal(moved[3], plain[3] - 1)
 
 
-def test_the_batch_is_halved_until_it_fits(processor):
+@pytest.mark.parametrize("shortage", [torch.OutOfMemoryError, MemoryError])
+def test_the_batch_is_halved_until_it_fits(processor, shortage):
     model = planted.PlantedModel()
+    model.shortage = shortage
     whole = Reader(model, processor, [7], 5).read(TEXTS, states=True)
     model.limit = 1
     reader = Reader(model, processor, [7], 5)

@@ -101,6 +101,7 @@ class PlantedModel(nn.Module):
         self.bad[[vocabulary[w] for w in BAD]] = 1
         self.image, self.refuses = vocabulary["<img>"], vocabulary["Sorry"]
         self.limit = 10**6  # requests that fit into memory
+        self.shortage = torch.OutOfMemoryError
 
     def get_decoder(self) -> "PlantedModel":
         return self
@@ -110,7 +111,7 @@ class PlantedModel(nn.Module):
         logits_to_keep: int, **_: torch.Tensor,
     ) -> SimpleNamespace:  # fmt: skip
         if len(input_ids) > self.limit:
-            raise torch.OutOfMemoryError("planted")
+            raise self.shortage("planted")
         h = (self.noise[input_ids] * attention_mask.unsqueeze(-1)).cumsum(1)
         h[..., HARM] += self.harm * (self.bad[input_ids] * attention_mask).cummax(1).values
         seen = (input_ids == self.image).float().cummax(1).values
