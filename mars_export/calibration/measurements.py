@@ -29,7 +29,7 @@ from mars_export.common.vocabulary import Modality
 from mars_export.inputs.prompts import PromptSet
 from mars_export.inputs.requests import Request
 from mars_export.inputs.stimuli import STIMULI
-from mars_export.inputs.template import header_suffixes
+from mars_export.inputs.template import TurnTokens, turn_tokens
 
 __all__ = ["Measurements", "Reading", "TextSet", "beside", "measure", "neutral_requests"]
 
@@ -71,7 +71,7 @@ class Measurements:
     Attributes:
         data: What was measured, and with what.
         reader: Runs further requests.
-        header_suffixes: Token suffixes that end an assistant header of the chat template.
+        turns: How turns begin in the chat template.
         text: Training and validation text.
         validation: Validation requests of every label and modality; text first. Harmful ones beside
             a neutral stimulus are no harmful stimuli: what is harmful there is the text alone.
@@ -80,7 +80,7 @@ class Measurements:
 
     data: CalibrationData
     reader: Reader
-    header_suffixes: list[list[int]]
+    turns: TurnTokens
     text: dict[Label, TextSet]
     validation: dict[Group, Reading]
     began: float
@@ -105,7 +105,8 @@ class Measurements:
             dtype=str(self.data.model.dtype).removeprefix("torch."),
             quantization=self.data.quantization,
             modalities=self.modalities,
-            header_suffixes=self.header_suffixes,
+            headers=self.turns.headers,
+            turn_starts=self.turns.turn_starts,
             prompts={label: text.source for label, text in self.text.items()},
             stimuli={m: self._stimuli(m) for m in self.data.beside},
             seed=self.data.measurement.seed,
@@ -137,7 +138,7 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
             template is absent, no refusal opener is known, or memory is too small.
     """
     began = time.monotonic()
-    suffixes = header_suffixes(data.processor)
+    turns = turn_tokens(data.processor)
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
     tokens = refusal_tokens(tokenizer, data.measurement.openers)
     meter = Meter(data.progress)
@@ -151,7 +152,7 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     validation = {Group(label, "text"): both.validation for label, both in text.items()}
     for modality in data.beside:
         validation |= _neutral(reader, text, modality, data)
-    return Measurements(data, reader, suffixes, text, validation, began)
+    return Measurements(data, reader, turns, text, validation, began)
 
 
 def neutral_requests(

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+from mars_export.common.header import Header
 from mars_export.common.record import Record
 from mars_export.common.vocabulary import Modality
 
@@ -61,8 +62,10 @@ class CalibrationSource(Record):
     """A scheme of `--quantization`, or `own` where the base is stored quantized."""
     modalities: tuple[Modality, ...]
     """What was calibrated, in the order of the steering tensors; anything else is refused."""
-    header_suffixes: list[list[int]]
-    """Token suffixes that end an assistant header of the chat template."""
+    headers: list[Header]
+    """How assistant turns begin in the chat template; the text is steered at their last tokens."""
+    turn_starts: list[list[int]]
+    """Token sequences that begin a turn of somebody else, as the user or a tool."""
     prompts: dict[str, PromptSource]
     """Keys `harmful` and `harmless`."""
     stimuli: dict[Modality, StimulusSource]

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mars_export.common.errors import ExportError
+from mars_export.common.header import Header
 
-__all__ = ["header_suffixes"]
+__all__ = ["TurnTokens", "turn_tokens"]
 
 _USER: Final = {"role": "user", "content": "a"}
 _REPLY: Final = {"role": "assistant", "content": "b"}
@@ -14,18 +15,25 @@ _SWITCHES: Final = ("enable_thinking", "thinking")
 """Template variables that turn a model's thinking on and off."""
 
 
-def header_suffixes(processor: Any) -> list[list[int]]:
-    """Token sequences that end an assistant header, read off the chat template.
+class TurnTokens(NamedTuple):
+    """How turns begin in the tokens of a chat template.
 
-    The generation prompt is one, for example `<|im_start|>assistant` and a line feed. A template
-    that opens a thought in the generation prompt but not in earlier turns has two.
+    headers: of assistant turns. turn_starts: of everybody else's.
+    """
+
+    headers: list[Header]
+    turn_starts: list[list[int]]
+
+
+def turn_tokens(processor: Any) -> TurnTokens:
+    """Read off the chat template how turns begin.
+
+    A header ends where the template's modes and turns begin to differ: where the generation prompt
+    of `assistant` and a line feed opens a thought in one mode, the line feed is its end.
 
     Args:
         processor: A Transformers processor, or the tokenizer of a text-only model, with a chat
             template.
-
-    Returns:
-        One list of token ids per distinct header, the generation prompt of the default mode first.
 
     Raises:
         ExportError: The template is missing, adds no generation prompt, or writes earlier assistant
@@ -37,10 +45,11 @@ def header_suffixes(processor: Any) -> list[list[int]]:
         )
     headers: list[list[int]] = []
     for mode in _modes(str(processor.chat_template)):
-        for suffix in _suffixes(processor, mode):
-            if suffix not in headers:
-                headers.append(suffix)
-    return headers
+        for header in _headers(processor, mode):
+            if header not in headers:
+                headers.append(header)
+    shortest = [h for h in headers if not any(h[: len(g)] == g for g in headers if g != h)]
+    return TurnTokens([Header(prefix=h[:-1], ends=h[-1:]) for h in shortest], [])
 
 
 def _modes(template: str) -> list[dict[str, bool]]:
@@ -49,7 +58,7 @@ def _modes(template: str) -> list[dict[str, bool]]:
     return [{}, *({name: on} for name in switches for on in (True, False))]
 
 
-def _suffixes(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
+def _headers(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
     """The generation prompt and, where it differs, the header of earlier assistant turns."""
     prompt = _tokens(processor, [_USER], mode)
     with_header = _tokens(processor, [_USER], mode, add_generation_prompt=True)

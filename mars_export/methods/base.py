@@ -118,7 +118,7 @@ class MethodOptions(BaseModel):
 class ArtefactRecord(VersionedRecord):
     """An artefact without its tensors: `calibration.json`, and `calibration` in the manifest."""
 
-    schema_version: int = 2
+    schema_version: int = 3
     method: str
     source: CalibrationSource
     record: SerializeAsAny[MethodRecord]

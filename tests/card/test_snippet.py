@@ -27,9 +27,9 @@ def steered(tmp_path_factory):
     torch.manual_seed(0)
     cls(config).save_pretrained(folder / "base")
     processor.save_pretrained(folder / "base")
-    header = [vocabulary[word] for word in planted.HEADER]
+    *prefix, end = [vocabulary[word] for word in planted.HEADER]
     calibration = tiny.save_calibration(
-        "gemma3", folder / "calibration", header_suffixes=[header], origin=-1e6
+        "gemma3", folder / "calibration", headers=[{"prefix": prefix, "ends": [end]}], origin=-1e6
     )
     source = tiny.source("gemma3")
     write_checkpoint(

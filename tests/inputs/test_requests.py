@@ -8,7 +8,7 @@ from PIL import Image
 
 from mars_export.common.errors import ExportError
 from mars_export.inputs.requests import Media, Request, collate, modality_of
-from mars_export.inputs.template import header_suffixes
+from mars_export.inputs.template import turn_tokens
 from support import planted
 
 RED = Image.new("RGB", (40, 30), (200, 10, 10))
@@ -91,7 +91,7 @@ def test_a_text_only_model_has_a_tokenizer_alone():
     batch, same = collate(tokenizer, requests), collate(processor, requests)
     assert batch["input_ids"].equal(same["input_ids"])
     assert batch["attention_mask"].equal(same["attention_mask"])
-    assert header_suffixes(tokenizer) == header_suffixes(processor)
+    assert turn_tokens(tokenizer) == turn_tokens(processor)
     with pytest.raises(ExportError, match="takes text alone"):
         collate(tokenizer, [Request("a", (PICTURE,))])
 

@@ -1,9 +1,9 @@
-"""Header suffixes are read off the chat template and hold in every turn."""
+"""Headers are read off the chat template and hold in every turn."""
 
 import pytest
 
 from mars_export.common.errors import ExportError
-from mars_export.inputs.template import header_suffixes
+from mars_export.inputs.template import turn_tokens
 from support import planted
 
 OPEN = "{% if add_generation_prompt %}<turn> model <nl>"
@@ -14,7 +14,7 @@ THINKING = planted.TEMPLATE.replace(
 
 def tokens(processor):
     names = processor.tokenizer.convert_ids_to_tokens
-    return [names(suffix) for suffix in header_suffixes(processor)]
+    return [names([*header.prefix, *header.ends]) for header in turn_tokens(processor).headers]
 
 
 def test_the_generation_prompt_is_the_header():
@@ -23,7 +23,8 @@ def test_the_generation_prompt_is_the_header():
 
 def test_every_assistant_turn_ends_its_header_so():
     processor = planted.processor()
-    suffix = header_suffixes(processor)[0]
+    header = turn_tokens(processor).headers[0]
+    suffix = [*header.prefix, *header.ends]
     turn = [
         {"role": role, "content": [{"type": "text", "text": "show me"}]}
         for role in ("user", "assistant")
@@ -36,11 +37,11 @@ def test_every_assistant_turn_ends_its_header_so():
 
 
 @pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
-def test_a_thinking_template_has_two(switch):
+def test_a_thinking_template_has_the_shortest_header(switch):
     template = THINKING.replace("enable_thinking", switch)
-    assert tokens(planted.processor(template)) == [[*planted.HEADER, "<unk>"], planted.HEADER]
+    assert tokens(planted.processor(template)) == [planted.HEADER]
     opens = template.replace(f"{switch} is not defined or {switch}", f"{switch} is true")
-    assert tokens(planted.processor(opens)) == [planted.HEADER, [*planted.HEADER, "<unk>"]]
+    assert tokens(planted.processor(opens)) == [planted.HEADER]
 
 
 @pytest.mark.parametrize(
@@ -56,4 +57,4 @@ def test_templates_that_cannot_be_steered_are_refused(template, message):
     processor = planted.processor()
     processor.chat_template = template
     with pytest.raises(ExportError, match=message):
-        header_suffixes(processor)
+        turn_tokens(processor)

@@ -95,7 +95,12 @@ def test_renamed_steering_key_raises(copied):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("header_suffixes", [[9, 9, 9]]), ("placeholders", {}), ("refused", {"x": "video"})],
+    [
+        ("headers", [{"prefix": [9], "ends": [9]}]),
+        ("turn_starts", []),
+        ("placeholders", {}),
+        ("refused", {"x": "video"}),
+    ],
 )
 def test_altered_rules_raise(copied, name, value):
     config = json.loads((copied / "config.json").read_text())

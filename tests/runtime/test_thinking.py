@@ -1,11 +1,10 @@
-"""A template with a thinking mode has several headers that begin one another: each turn is steered
-once, where its answer or its thought begins."""
+"""Templates with a thinking mode: each turn is steered once, at the end of the shared header."""
 
 import pytest
 import torch
 from transformers import LogitsProcessor
 
-from mars_export.inputs.template import header_suffixes
+from mars_export.inputs.template import turn_tokens
 from support import tiny
 from support.behavior import Pair
 from support.oracle import oracle_generate, same_told, told
@@ -15,13 +14,9 @@ GREEDY = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
 TURNS = [("user", "word1 word2"), ("assistant", "word10 word3"), ("user", "word4")]
 TURNS += [("assistant", "word11"), ("user", "word5 word6 word7")]
 HEADERS = {
-    "qwen3": ["<|im_start|> assistant n", "<|im_start|> assistant n <think> nn </think> nn"],
-    "qwen3_5": [
-        "<|im_start|> assistant n <think> n",
-        "<|im_start|> assistant n",
-        "<|im_start|> assistant n <think> nn </think> nn",
-    ],
-    "glm46v": ["<|assistant|> n", "<|assistant|> n <think> </think> n"],
+    "qwen3": ["<|im_start|> assistant n"],
+    "qwen3_5": ["<|im_start|> assistant n"],
+    "glm46v": ["<|assistant|> n"],
 }
 pytestmark = pytest.mark.mode("thinking templates")
 
@@ -36,9 +31,9 @@ def thinkers(tmp_path_factory):
 
     def get(model_type):
         if model_type not in made:
-            suffixes = header_suffixes(tokenizer(model_type))
+            turns = turn_tokens(tokenizer(model_type))
             folder = tmp_path_factory.mktemp(model_type)
-            made[model_type] = Pair.make(model_type, folder, header_suffixes=suffixes)
+            made[model_type] = Pair.make(model_type, folder, **turns._asdict())
         return made[model_type]
 
     return get
@@ -52,19 +47,19 @@ def prompt(model_type, turns, mode, **options):
     return torch.tensor([words.encode(text, add_special_tokens=False)])
 
 
-def starts(model_type, ids, turns):
-    """Column before each answer's first word, and the last one: found without any header."""
-    words = tokenizer(model_type)
-    answers = [content.split()[0] for role, content in turns if role == "assistant"]
-    first = [ids[0].tolist().index(words.convert_tokens_to_ids(a)) for a in answers]
-    return [column - 1 for column in first] + [ids.shape[1] - 1]
+def starts(model_type, ids):
+    """Columns of the line feeds behind the assistant's role, found without any header."""
+    role = "<|assistant|>" if model_type == "glm46v" else "assistant"
+    hits = ids[0] == tokenizer(model_type).convert_tokens_to_ids(role)
+    return (hits.nonzero()[:, 0] + 1).tolist()
 
 
 @each_template
 def test_headers_are_read_off_the_template(model_type):
     words = tokenizer(model_type)
-    names = [words.convert_ids_to_tokens(s) for s in header_suffixes(words)]
-    shown = [" ".join(name.replace("\n", "n") for name in suffix) for suffix in names]
+    headers = [[*header.prefix, header.ends[0]] for header in turn_tokens(words).headers]
+    names = [words.convert_ids_to_tokens(header) for header in headers]
+    shown = [" ".join(name.replace("\n", "n") for name in header) for header in names]
     assert shown == HEADERS[model_type]
 
 
@@ -73,7 +68,7 @@ def test_headers_are_read_off_the_template(model_type):
 def test_every_turn_is_steered_once_where_it_begins(thinkers, model_type, mode):
     pair = thinkers(model_type)
     ids = prompt(model_type, TURNS, mode)
-    columns = starts(model_type, ids, TURNS)
+    columns = starts(model_type, ids)
     where = [(0, column, "text") for column in columns]
     batch = pair.whole(ids)
     want, places = oracle_generate(pair.base, pair.record, pair.direction, batch, where, **GREEDY)
@@ -152,36 +147,26 @@ def test_a_cached_turn_is_answered_as_a_refilled_one(thinkers, model_type, mode)
     ("model_type", "thought"),
     [("qwen3", "<think>\n\n</think>\n\nword10 word3"), ("glm46v", "<think></think>\nword10 word3")],
 )
-def test_a_thought_that_the_model_closed_itself_is_not_taken_for_the_prompts(
-    thinkers, model_type, thought
-):
-    """Refilled, the empty thought looks like the prompt's own; the cache knows better."""
+def test_a_thought_that_the_model_closed_itself_changes_no_position(thinkers, model_type, thought):
     pair = thinkers(model_type)
     out = answered(pair, prompt(model_type, TURNS[:1], {}), thought)
     whole = pair.whole(torch.cat([out.sequences, prompt(model_type, TURNS[2:3], {})], 1))
-    with pytest.raises(ValueError, match="steered elsewhere"):
-        pair.model.generate(**whole, **GREEDY, past_key_values=out.past_key_values)
-    pair.model.generate(**whole, **GREEDY)
-    assert len(pair.model.steering.last[0]) == 2
+    want = pair.model.generate(**whole, **GREEDY)
+    places = told(pair.model)
+    assert len(places[0]) == 2
+    got = pair.model.generate(**whole, **GREEDY, past_key_values=out.past_key_values)
+    assert got.equal(want)
+    assert same_told(told(pair.model), [places[0][1:]])
 
 
 @each_template
-def test_a_generation_prompt_in_two_forwards_is_steered_once_or_raises(thinkers, model_type):
-    pair, mode = thinkers(model_type), {"enable_thinking": False}
-    ids = prompt(model_type, TURNS, mode)
-    last = starts(model_type, ids, TURNS)[-1]
-    header = min(header_suffixes(tokenizer(model_type)), key=len)
-    longest = max(header_suffixes(tokenizer(model_type)), key=len)
-    outcomes = {}
-    for back in range(1, len(longest) + 2):
+def test_a_generation_prompt_in_two_forwards_is_steered_once(thinkers, model_type):
+    pair = thinkers(model_type)
+    ids = prompt(model_type, TURNS, {"enable_thinking": False})
+    columns = starts(model_type, ids)
+    for back in range(1, ids.shape[1] - columns[-1] + 3):
         out = pair.model(input_ids=ids[:, :-back], use_cache=True)
-        try:
-            pair.model(input_ids=ids[:, -back:], past_key_values=out.past_key_values)
-            outcomes[back] = [place[0] for place in told(pair.model)[0]][2:]
-        except ValueError as error:
-            outcomes[back] = str(error)
-    for back, outcome in outcomes.items():
-        if back > len(longest) - len(header):
-            assert outcome == [last]
-        else:
-            assert "split between the cache and these tokens" in outcome
+        first = [place[0] for place in told(pair.model)[0]]
+        pair.model(input_ids=ids[:, -back:], past_key_values=out.past_key_values)
+        second = [place[0] for place in told(pair.model)[0]]
+        assert first + second == columns

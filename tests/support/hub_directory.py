@@ -123,7 +123,8 @@ def _calibration() -> ArtefactRecord:
         "scores": [],
         "prompts": {},
         "stimuli": {},
-        "header_suffixes": [[2, 3]],
+        "headers": [{"prefix": [2], "ends": [3]}],
+        "turn_starts": [],
         "seed": 0,
         "seconds": 1.0,
     }

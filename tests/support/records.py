@@ -132,7 +132,8 @@ def calibration(modalities=("text", "image", "video"), **changes):
             )
             for m in visual
         },
-        "header_suffixes": [[151644, 77091, 198]],
+        "headers": [{"prefix": [151644, 77091], "ends": [198, 271]}],
+        "turn_starts": [[151644, 872]],
         "probes": [
             Probe(
                 modality="text",

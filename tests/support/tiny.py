@@ -20,6 +20,8 @@ from support.artefacts import mars_artefact, with_tensors
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END = 320, 300, 301, 302, 303
 HEADER = [310, 311, 312]  # stands for `<start of turn> assistant \n`
+HEADERS = [{"prefix": HEADER[:-1], "ends": [HEADER[-1]]}]
+TURN_STARTS = [[310, 315]]  # `<start of turn> user`
 HIDDEN, LAYERS, LAYER = 64, 4, 2
 TEXT = {
     "hidden_size": HIDDEN,
@@ -155,7 +157,7 @@ def calibration(family: str, **changes) -> ArtefactRecord:
         "shift": {"text": 0.0, "image": 3.0, "video": -5.0}, "origin": -10.0, "cap": 600.0,
         "gain": 20.0, "radius": 10.0, "refusal_tokens": [5], "scores": [score],
         "prompts": {"harmful": prompts, "harmless": prompts}, "stimuli": {},
-        "header_suffixes": [HEADER], "probes": [], "seed": 0, "seconds": 0.0,
+        "headers": HEADERS, "turn_starts": TURN_STARTS, "probes": [], "seed": 0, "seconds": 0.0,
     }  # fmt: skip
     if family == "gemma3":
         fields["shift"] = {"text": 0.0, "image": 3.0}

@@ -217,7 +217,7 @@ def rule(name, value):
             'text_config.hidden_activation is "gelu"',
         ),
         (rule("layers", [1]), "configuration", "steering.layers is [1], not [2]"),
-        (rule("header_suffixes", []), "configuration", "steering.header_suffixes is [], not"),
+        (rule("headers", []), "configuration", "steering.headers is [], not"),
         (rule("guarded", {}), "configuration", "steering.guarded"),
         (rule("refused", {"x": "image"}), "configuration", "steering.refused"),
         (rule("method", "none"), "configuration", 'steering.method is "none", not "mars"'),

@@ -12,6 +12,7 @@ import transformers
 
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.common.header import Header
 from mars_export.methods.base import Artefact, CalibrationSource, PromptSource
 from mars_export.methods.mars.layers import rule_tensors
 from mars_export.methods.mars.record import MarsRecord
@@ -44,7 +45,7 @@ class Shape:
 
     @property
     def header(self) -> list[int]:
-        """Token ids that end the assistant header."""
+        """Token ids of the assistant header."""
         return [self.special, self.first_word, self.first_word + 1]
 
     def config(self) -> Any:
@@ -162,7 +163,8 @@ def _artefact(shape: Shape, direction: torch.Tensor) -> Artefact:
     source = CalibrationSource(
         model_type="qwen3_vl", layers=shape.text["num_hidden_layers"],
         hidden_size=shape.text["hidden_size"], dtype="bfloat16",
-        modalities=("text", "image", "video"), header_suffixes=[shape.header],
+        modalities=("text", "image", "video"), turn_starts=[],
+        headers=[Header(prefix=shape.header[:-1], ends=shape.header[-1:])],
         prompts={"harmful": none, "harmless": none}, stimuli={}, seed=0, seconds=0.0,
     )  # fmt: skip
     record = MarsRecord(

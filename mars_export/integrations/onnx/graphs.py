@@ -56,7 +56,7 @@ def about(model: Any, route: Route) -> About:
         model_type=type(model).config_class.model_type,
         layers=rules["layers"],
         modalities=rules["modalities"],
-        header_suffixes=rules["header_suffixes"],
+        headers=rules["headers"],
         placeholders=placeholders,
         hidden_size=config.get_text_config().hidden_size,
         rotary_axes=route.rotary_axes,

@@ -2,6 +2,7 @@
 
 from typing import Final, Literal
 
+from mars_export.common.header import Header
 from mars_export.common.record import Record, VersionedRecord
 from mars_export.common.vocabulary import Modality
 
@@ -28,8 +29,8 @@ class About(Record):
     """The steered decoder layers, from 0."""
     modalities: list[Modality]
     """Names of the indices that the decoder gives as `modality`."""
-    header_suffixes: list[list[int]]
-    """Tokens that end an assistant header."""
+    headers: list[Header]
+    """How an assistant turn begins."""
     placeholders: dict[Modality, int]
     """Token that a feature of the modality takes the place of."""
     hidden_size: int
@@ -97,7 +98,7 @@ class Quantized(Record):
 class Onnx(VersionedRecord):
     """The whole record."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     source: Source
     model: About
     components: dict[str, Component]

@@ -54,7 +54,7 @@ def test_a_prompt_is_steered_where_generate_steers_it(model, case):
     ids = torch.tensor([tokens])
     types = sum((ids == token) * index for token, index in visual.values())
     want = model._prompt_plan({"input_ids": ids, "mm_token_type_ids": types}).history
-    plan = prompt_plan(tokens, model.config.steering["header_suffixes"], visual)
+    plan = prompt_plan(tokens, model.config.steering["headers"], visual)
     assert plan.tokens.tolist() == tokens
     assert plan.steered.equal(want.steered[0])
     assert plan.modality.equal(want.modality[0])

@@ -93,7 +93,7 @@ def test_provenance(found):
     assert record.stimuli["image"].count == 48
     assert (record.layers, record.hidden_size, record.dtype) == (10, planted.WIDTH, "float32")
     names = PROCESSOR.tokenizer.convert_ids_to_tokens
-    assert [names(s) for s in record.header_suffixes] == [planted.HEADER]
+    assert [names([*h.prefix, *h.ends]) for h in record.headers] == [planted.HEADER]
     assert names(found.record.record.refusal_tokens) == ["Sorry"]
 
 
