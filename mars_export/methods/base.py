@@ -324,7 +324,12 @@ class Method:
         return (files(type(self).__module__) / "rule.py").read_text("utf-8")
 
     def rule_class(self) -> Any:
-        """The `Rule` in that file, which calibration runs. Imports torch."""
+        """The `Rule` in that file, which calibration runs. Imports torch.
+
+        Its `problem()` says in one clause why it can never push, from its own tensors; None if it
+        can. A checkpoint needs one steered layer whose rule can: with several, a push of 0 in some
+        is a choice of the method.
+        """
         return import_module(f"{type(self).__module__}.rule").Rule
 
     def must_act(self, modality: Modality) -> bool:  # noqa: ARG002

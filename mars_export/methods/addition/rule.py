@@ -19,6 +19,11 @@ class Rule(nn.Module):
         super().__init__()
         self.register_buffer("push", torch.zeros(hidden_size, dtype=torch.float32))
 
+    def problem(self) -> str | None:
+        """Why no request can ever be pushed, as one clause; None if all are."""
+        length = float(self.push.norm())
+        return None if 0 < length < float("inf") else f"the push has length {length:.3g}"
+
     def forward(
         self, h: torch.Tensor, modality: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

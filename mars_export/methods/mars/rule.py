@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+_UNIT = 1e-3  # how far rounding takes the length of a unit direction from 1, with room to spare
+
 
 class Rule(nn.Module):
     """Adds strength * r to h (A3.6). Calibration runs this class, and a checkpoint carries it.
@@ -50,6 +52,21 @@ class Rule(nn.Module):
     def push(self, h: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
         """Move h (..., d) by strength (...) along r; what is orthogonal to r stays."""
         return h + strength.unsqueeze(-1) * self.direction
+
+    def problem(self) -> str | None:
+        """Why no harmful request can ever be pushed, as one clause; None if some can."""
+        origin, harmful, cap, slope, radius = self.bounds.tolist()
+        length = float(self.direction.norm())
+        failures = {
+            "a bound is not finite": not self.bounds.isfinite().all(),
+            "a shift is not finite": not self.shift.isfinite().all(),
+            f"the direction has length {length:.3g} instead of 1": not abs(length - 1) <= _UNIT,
+            "the harmful centroid is not above the gate's origin": not harmful > origin,
+            "the cap is not above the gate's origin": not cap > origin,
+            "the slope is not above 0": not slope > 0,
+            "the radius is not above 0": not radius > 0,
+        }
+        return next((reason for reason, fails in failures.items() if fails), None)
 
     def forward(
         self, h: torch.Tensor, modality: torch.Tensor

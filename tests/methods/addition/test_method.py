@@ -100,3 +100,12 @@ def test_a_layer_that_the_model_has_not_is_refused_before_anything_is_run(monkey
     monkeypatch.setattr("mars_export.methods.addition.method.measure", None)
     with pytest.raises(ExportError, match="Layer 10 does not exist"):
         run(layer=10)
+
+
+@pytest.mark.parametrize("length", [1.0, -2.0, 0.0, float("nan"), float("inf")])
+def test_a_push_without_a_length_is_a_problem(length):
+    rule = Rule(3, {})
+    rule.load_state_dict({"push": torch.tensor([0.0, length, 0.0])})
+    sound = length in (1.0, -2.0)
+    assert (rule.problem() is None) == sound
+    assert sound or rule.problem() == f"the push has length {length:g}"

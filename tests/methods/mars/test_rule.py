@@ -103,3 +103,49 @@ def test_calm_rows_are_left_bit_for_bit(dtype):
     out, decision = steered(made, h.float())
     assert torch.equal(out.to(dtype), h)
     assert decision["strength"].tolist() == [0] * 5
+
+
+SOUND = Bounds(origin=-1.0, harmful=2.0, cap=3.0, slope=4.0, radius=0.5)
+
+
+@given(bounds())
+@settings(max_examples=60, deadline=None)
+def test_a_rule_without_a_problem_pushes_something(b):
+    made = rule(b)
+    between = torch.tensor((b.origin + b.cap) / 2)
+    assert (made.problem() is None) == bool(made.strength(between) > 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, None),
+        ({"harmful": -1.0}, "the harmful centroid is not above the gate's origin"),
+        ({"harmful": -9.0}, "the harmful centroid is not above the gate's origin"),
+        ({"cap": -1.0}, "the cap is not above the gate's origin"),
+        ({"cap": -1e9}, "the cap is not above the gate's origin"),
+        ({"slope": 0.0}, "the slope is not above 0"),
+        ({"radius": -1.0}, "the radius is not above 0"),
+        ({"harmful": float("inf")}, "a bound is not finite"),
+        ({"origin": float("nan")}, "a bound is not finite"),
+    ],
+)
+def test_bounds_that_allow_no_push(changes, problem):
+    made = rule(SOUND._replace(**changes))
+    assert made.problem() == problem
+    if {"cap", "slope", "radius"} & changes.keys():
+        assert not (made.strength(GRID) > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("direction", "shift", "problem"),
+    [
+        ([0.6, 0.8], 5.0, None),
+        ([0.0, 0.0], 0.0, "the direction has length 0 instead of 1"),
+        ([1e-9, 0.0], 0.0, "the direction has length 1e-09 instead of 1"),
+        ([float("nan"), 1.0], 0.0, "the direction has length nan instead of 1"),
+        ([1.0, 0.0], float("inf"), "a shift is not finite"),
+    ],
+)
+def test_directions_and_shifts_that_allow_no_push(direction, shift, problem):
+    assert rule(SOUND, torch.tensor(direction), shift).problem() == problem
