@@ -1,12 +1,14 @@
 """Loading guard: a steered checkpoint loads with its steering, or not at all.
 
-On disk the configuration has a model type of its own, and GUARD in place of the text model's
-activation, at which a native class that is called by name stops. `SteeredConfigMixin` puts both
-back. `GuardedLoadingMixin` raises where a tensor is missing, misshapen or altered.
+The configuration has GUARD in place of the text model's activation, at which a native class stops,
+and on disk a model type of its own, at which Auto classes that run no code of the checkpoint stop.
+`GuardedLoadingMixin` raises where a tensor is missing, misshapen or altered.
 """
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers.conversion_mapping import (
@@ -29,7 +31,11 @@ ENGINES = {
 
 
 class SteeredConfigMixin(_Native):
-    """Native at run time; its own model type and the guard on disk: nothing loads unsteered."""
+    """Native but for the guard, which stays in it; on disk it has its own model type as well.
+
+    So no native class builds a model from it, whether it is read from a file or handed over. Only a
+    steered class takes the guard off, on a copy of its own, while it builds the model.
+    """
 
     disk_model_type = ""
     engine_gives_windows = False
@@ -39,7 +45,6 @@ class SteeredConfigMixin(_Native):
         """The text of config.json. `to_dict` stays native: peft chooses its targets by it."""
         raw = json.loads(super().to_json_string(use_diff))
         raw["model_type"] = self.disk_model_type
-        raw.get("text_config", raw).update(dict.fromkeys(self.steering["guarded"], GUARD))
         return json.dumps(raw, indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -52,10 +57,21 @@ class SteeredConfigMixin(_Native):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """The one place that every loading route passes: take the guard away."""
-        raw = copy.deepcopy({k: v for k, v in config_dict.items() if k != "model_type"})
-        raw.get("text_config", raw).update(raw.get("steering", {}).get("guarded", {}))
-        return super().from_dict(raw, **kwargs)
+        """As the native class, from a file or from `to_dict`."""
+        raw = {k: v for k, v in config_dict.items() if k != "model_type"}
+        return super().from_dict(copy.deepcopy(raw), **kwargs)
+
+    @contextmanager
+    def unguarded(self) -> Iterator[None]:
+        """Without the guard, for as long as the model is built."""
+        text, native = self.get_text_config(), self.steering["guarded"]
+        for name, value in native.items():
+            setattr(text, name, value)
+        try:
+            yield
+        finally:
+            for name in native:
+                setattr(text, name, GUARD)
 
 
 class GuardedLoadingMixin(_Native):

@@ -1,238 +1,83 @@
-"""Mixins: they stand before the native classes, and tell the steered layers where to act.
+"""Mixins: they stand before the native classes, and build the steering into a model.
 
-`SteeredMixin` gives every forward its window, `SteeredGenerationMixin` plans a generate().
+`SteeredMixin` hosts the rule in its layers, `SteeredGenerationMixin` plans a generate().
 """
 
+import copy
 import inspect
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
-import torch
-from torch import nn
-
 from mars_export.runtime.guard import GuardedLoadingMixin, refuse_engines
-from mars_export.runtime.layer import HostedRule, Steering, steer, steering_digest
-from mars_export.runtime.positions import (
-    POLICIES,
-    History,
-    NoWindow,
-    Plan,
-    Window,
-    recognized,
-    steered_columns,
-)
+from mars_export.runtime.layer import HostedRule, host_rule
+from mars_export.runtime.positions import POLICIES, NoWindow, Plan
+from mars_export.runtime.steering import Steering, cached_columns, tokens_or_embeds
 from mars_export.runtime.trace import Trace
 
-RULES_VERSION = 1
-# What `mm_token_type_ids` of Transformers count.
-TOKEN_TYPES = ("text", "image", "video", "audio")
+RULES_VERSION = 2
 
-_PLAN: ContextVar[Plan | None] = ContextVar("steering_plan", default=None)
+_PLAN: ContextVar[Plan | NoWindow] = ContextVar("steering_plan", default=NoWindow.UNKNOWN)
 
 
 class SteeredMixin(GuardedLoadingMixin):
-    """Puts the rule into the layers of `config.steering["layers"]` and finds what to steer.
+    """Hosts the rule in the layers of `config.steering["layers"]`.
 
-    layer_rule: the hosted rule of the method. backbone: the steered class of the model below the
-    head, where there is one.
+    layer_rule: the hosted rule of the method.
     """
 
     layer_rule: type[HostedRule]
-    backbone: Any = None
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
-        rules = self.config.steering
+        rules = config.steering
         if rules.get("version") != RULES_VERSION or rules["positions"] not in POLICIES:
             raise RuntimeError(
                 "steered checkpoint: config.json is not of the release that wrote this modeling "
                 "file; download both again"
             )
-        refuse_engines(self.config)
-        if self.backbone is not None:
-            # The native class has built the model below its head from the native class of that.
-            # Trainers that fuse the head with the loss call this inner model themselves, so it must
-            # find its windows on its own. It is changed in place: the same weights under the same
-            # names, only its forward() is the steered one.
-            self.base_model.__class__ = self.backbone
-        steering = Steering(rules["modalities"])
-        hidden_size = config.get_text_config().hidden_size
-        for index, layer in self._steered_layers().items():
-            layer.steering = self.layer_rule(hidden_size, rules, index, steering)
-            layer.register_forward_hook(steer, with_kwargs=True)
-
-    @property
-    def steering(self) -> Steering:
-        """The switch and the record; the steered layers own them."""
-        first = next(iter(self._steered_layers().values()))
-        switch: Steering = first.steering.switch
-        return switch
-
-    def _steered_layers(self) -> dict[int, Any]:
-        """Index to decoder layer."""
+        refuse_engines(config)
+        config = copy.deepcopy(config)
+        with config.unguarded():
+            super().__init__(config, *args, **kwargs)
         decoder = self.get_decoder()  # of Llama 4: the language model with its head
         decoder = decoder if hasattr(decoder, "layers") else decoder.model
-        return {index: decoder.layers[index] for index in self.config.steering["layers"]}
+        hosted: dict[int, HostedRule] = {}
+        for index in rules["layers"]:
+            hosted[index] = self.layer_rule(config.get_text_config().hidden_size, rules, index)
+            host_rule(decoder.layers[index], hosted[index])
+        # Trainers that fuse the head with the loss call the model below it themselves.
+        self.steering = Steering(self.config, self.base_model, hosted)
+        for rule in hosted.values():
+            rule.switch = self.steering
 
     def verify_steering(self) -> None:
         """Raise unless the steering tensors are the ones that were exported."""
-        rules = self.config.steering
-        tensors = {i: layer.steering.tensors() for i, layer in self._steered_layers().items()}
-        absent = any(tensor.is_meta for part in tensors.values() for tensor in part.values())
-        if absent or steering_digest(rules, tensors) != rules["sha256"]:
-            raise RuntimeError(
-                "steered checkpoint is damaged: the steering tensors or config.steering are absent "
-                "or not the exported ones (SHA-256 differs); download it again"
-            )
-        self.steering.verified = True
-
-    def _steered_forward(self, native: Any, inputs: dict[str, Any]) -> Any:
-        """Run the native forward with a window, and let the cache remember it.
-
-        native: forward() of the native class. inputs: its arguments by name. The window is one that
-        it does not know, and so reaches the decoder layers.
-        """
-        window = inputs.pop("steering_window", NoWindow.UNKNOWN)
-        # Nothing to do in a decode step of generate(), nor where the model around this one, or an
-        # engine, has given the window.
-        around = window is not NoWindow.UNKNOWN and not self.can_generate()
-        if window is NoWindow.NOTHING or around:
-            return native(self, **inputs, steering_window=window)
-        switch = self.steering
-        if not switch.enabled:
-            switch.trace = Trace()
-            return native(self, **inputs)
-        if not switch.verified:
-            self.verify_steering()
-        remembers = window is NoWindow.UNKNOWN or window.history is not None
-        before = self._cached(inputs) if remembers else None
-        if window is NoWindow.UNKNOWN:
-            window = self._window_of(inputs, before)
-        out = native(self, **inputs, steering_window=window)
-        cache = getattr(out, "past_key_values", None)
-        if cache is not None and window is not NoWindow.NOTHING and window.history is not None:
-            history = window.history
-            cache.steering_history = history if before is None else before.joined(history)
-        return out
-
-    def _window_of(self, inputs: dict[str, Any], before: History | None) -> Window | NoWindow:
-        """The window of a forward outside generate(), which knows its own columns and the cache."""
-        if any(inputs.get(k) is not None for k in ("cu_seq_lens_q", "attention_instances")):
-            raise RuntimeError(
-                "steered checkpoint: packed sequences do not say which request a token belongs to; "
-                "use padded batches, or set model.steering.enabled = False"
-            )
-        if self.config.engine_gives_windows:
-            raise RuntimeError("steered checkpoint: the engine did not say what to steer")
-        x = _tokens_or_embeds(inputs)
-        if x is None:
-            return NoWindow.NOTHING
-        past, (rows, length) = _past(inputs), x.shape[:2]
-        if not past:
-            self.steering.trace = Trace()
-        plan = self._plan(inputs, before, past, self.steering.trace, prompt=False)
-        return plan.window(past, length, rows)
-
-    def _cached(self, inputs: dict[str, Any]) -> History | None:
-        """What the cache holds, or None if it is empty; raises unless this model filled it."""
-        past, x = _past(inputs), _tokens_or_embeds(inputs)
-        if not past or x is None:
-            return None
-        history: History | None = getattr(inputs["past_key_values"], "steering_history", None)
-        if (
-            history is None
-            or history.tokens.shape[0] != x.shape[0]
-            or history.tokens.shape[1] < past
-        ):
-            raise ValueError(
-                "steered checkpoint: this cache was not filled by this model with steering on, row "
-                "by row; pass the whole conversation, or set model.steering.enabled = False"
-            )
-        return history.columns(0, past, x.device)
-
-    def _plan(
-        self,
-        inputs: dict[str, Any],
-        before: History | None,
-        offset: int,
-        trace: Trace,
-        prompt: bool,
-    ) -> Plan:
-        """The plan of the columns in `inputs`.
-
-        before: the `offset` columns of the cache that stand before them. prompt: whether an answer
-        follows them.
-        """
-        self._refuse_uncalibrated(inputs)
-        rules, x = self.config.steering, _tokens_or_embeds(inputs)
-        suffixes, ids, tokens = rules["header_suffixes"], x, x
-        if x.dim() == 3:  # embeddings, in which the tokens of headers can be recognized
-            headers = {token for suffix in suffixes for token in suffix}
-            ids, tokens = None, recognized(x, self.get_input_embeddings(), headers)
-        # The mask covers the cache as well.
-        seen_by_attention = _mask(inputs, x, offset) != 0
-        position = seen_by_attention.long().cumsum(1) - 1
-        real, position = (t[:, offset : offset + x.shape[1]] for t in (seen_by_attention, position))
-        steered = steered_columns(rules["positions"], before, tokens, real, suffixes, prompt)
-        modality = self._modality(ids, x, inputs)
-        if before is not None:
-            modality = torch.maximum(modality, before.modality[:, -1:])
-        answer = rules["positions"] == "all"
-        return Plan(History(tokens, modality, steered), position, offset, trace, answer)
-
-    def _refuse_uncalibrated(self, inputs: dict[str, Any]) -> None:
-        """Raise where an input brings a modality that was never calibrated."""
-        brought = {**inputs, **(inputs.get("mm_encoder_outputs") or {})}
-        for name, modality in self.config.steering["refused"].items():
-            if brought.get(name) is not None:
-                raise ValueError(
-                    f"steered checkpoint: {name} was given, and steering was not calibrated for "
-                    f"{modality}; leave it out, or set model.steering.enabled = False"
-                )
-
-    def _modality(self, ids: Any, x: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
-        """(B, T) index into the modalities: the highest that the row has shown up to a column.
-
-        A column shows a modality by its token, where there are ids (B, T), or by its token type.
-        """
-        modalities = self.config.steering["modalities"]
-        placeholders = self.config.steering["placeholders"]
-        highest = x.new_zeros(x.shape[:2], dtype=torch.long)
-        if not placeholders:
-            return highest
-        n = x.shape[1]
-        types = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
-        types = [t[:, -n:].to(x.device) for t in types if t is not None and t.shape[1] >= n]
-        if ids is None and not types:
-            raise ValueError(
-                "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
-                "input_ids or mm_token_type_ids (0 text, 1 image, 2 video) as well"
-            )
-        for modality, attribute in placeholders.items():
-            if modality in modalities:
-                shown = [t == TOKEN_TYPES.index(modality) for t in types]
-                shown += [] if ids is None else [ids == getattr(self.config, attribute)]
-                for columns in shown:
-                    highest = torch.maximum(highest, columns * modalities.index(modality))
-        return highest.cummax(1).values
+        self.steering.verify()
 
 
 class SteeredGenerationMixin(SteeredMixin):
     """Plans each generate() once, whatever pieces the prompt is fed in."""
 
-    def generate(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As the native generate, steered; the prompt's last token is always known here."""
-        if not self.steering.enabled:
-            return super().generate(inputs, *args, **kwargs)
+    def generate(
+        self, inputs: Any = None, *args: Any, steering_positions: Any = None, **kwargs: Any
+    ) -> Any:
+        """As the native generate, steered at the assistant headers of the prompt.
+
+        steering_positions: the tokens to steer instead, as for a forward.
+        """
+        if not self.steering.active:
+            self.steering.trace = Trace()
+            return self._planned(NoWindow.OFF, inputs, *args, **kwargs)
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
-        plan = self._prompt_plan({**kwargs, "input_ids": input_ids})
+        config = kwargs.get("generation_config") or self.generation_config
+        self._refuse_guidance(kwargs.get("guidance_scale", config.guidance_scale))
+        planned = {**kwargs, "input_ids": input_ids}
+        if planned.get("attention_mask") is None:
+            planned["attention_mask"] = _inferred_mask(input_ids, config, kwargs)
+        drafts = bool(getattr(config, "is_assistant", False))
+        plan = self.steering.plan(self, planned, steering_positions, drafts)
         self.steering.trace = plan.trace
-        token = _PLAN.set(plan)
-        try:
-            out = super().generate(inputs, *args, **kwargs)
-        finally:
-            _PLAN.reset(token)
+        out = self._planned(plan, inputs, *args, **kwargs)
         if plan.finished:
             # A logits processor that calls this model has put its own trace in the place of ours.
             self.steering.trace = plan.trace
@@ -247,43 +92,22 @@ class SteeredGenerationMixin(SteeredMixin):
             plan.cache.steering_history = history.padded(max(0, more), steered=plan.answer)
         return out
 
-    def _prompt_plan(self, inputs: dict[str, Any]) -> Plan:
-        """The plan of a generate(), whose cache must hold the beginning of its prompt, if any."""
-        x = _tokens_or_embeds(inputs)
-        if x is None:
-            raise ValueError("steered checkpoint: generate() needs input_ids or inputs_embeds")
-        mask, n = inputs.get("attention_mask"), x.shape[1]
-        whole = n if mask is None or mask.dim() != 2 else mask.shape[1]
-        offset = max(0, whole - n)
-        if bool((_mask(inputs, x, offset)[:, -1] == 0).any()):
-            raise ValueError("steered checkpoint: generate() needs left padding, not right")
-        # An assistant drafts on from any token, round by round: only headers are prompt ends.
-        drafts = getattr(inputs.get("generation_config"), "is_assistant", False)
-        cached = self._cached(inputs) if offset or not drafts else None
-        before = cached.columns(0, offset) if cached is not None and offset else None
-        plan = self._plan(inputs, before, offset, Trace(), prompt=not drafts)
-        if not drafts and cached is not None:
-            again = cached.columns(offset, offset + n)  # given once more, as generate() wants it
-            if not again.agrees(plan.history):
-                raise ValueError(
-                    "steered checkpoint: the cache holds other tokens than this conversation, or "
-                    "was steered elsewhere; pass the whole conversation without the cache"
-                )
-        return plan
+    def _planned(self, plan: Plan | NoWindow, *args: Any, **kwargs: Any) -> Any:
+        """The native generate, whose forwards get their part of a plan."""
+        token = _PLAN.set(plan)
+        try:
+            return super().generate(*args, **kwargs)
+        finally:
+            _PLAN.reset(token)
 
-    def prepare_inputs_for_generation(self, input_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        """As the native method, and the part of the plan that this forward gets."""
-        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
-        plan = _PLAN.get()
-        if plan is not None:
-            rows, length = _tokens_or_embeds(inputs).shape[:2]
-            plan.cache = inputs.get("past_key_values")
-            # After the prompt, single tokens need no look at the cache (which may synchronize).
-            if plan.finished and length == 1 and not plan.answer:
-                inputs["steering_window"] = NoWindow.NOTHING
-            elif self.steering.enabled:
-                inputs["steering_window"] = plan.window(_past(inputs), length, rows)
-        return inputs
+    def _refuse_guidance(self, scale: float | None) -> None:
+        """Raise where the answer would be computed from a branch that is not this conversation."""
+        if scale not in (None, 1):
+            raise ValueError(
+                "steered checkpoint: classifier-free guidance (guidance_scale) takes an unsteered "
+                "branch off the steered one; leave it out, or run it without steering "
+                "(with model.steering.off():)"
+            )
 
     def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
         """As the native method, with steering off only; generate_batch() comes by here too.
@@ -291,45 +115,62 @@ class SteeredGenerationMixin(SteeredMixin):
         A step of continuous batching holds pieces of many prompts. A header that is cut between two
         steps, or lies in a shared prefix, cannot be seen in either.
         """
-        if self.steering.enabled:
+        if self.steering.active:
             raise RuntimeError(
                 "steered checkpoint: continuous batching (generate_batch, transformers serve "
                 "--continuous-batching) cannot be steered; use generate() with padded batches, or "
-                "set model.steering.enabled = False"
+                "run it without steering (with model.steering.off():)"
             )
         return super().init_continuous_batching(*args, **kwargs)
 
 
-def steered_forward(native: Any) -> Any:
-    """The forward() of a steered class, in the place of that of its native class.
+def planned_inputs(native: Any) -> Any:
+    """prepare_inputs_for_generation() of a steered class: a forward's inputs and its window.
 
-    It shows the signature of the native one, which generate(), Trainer and peft read.
+    It shows the signature of the native one, which generate() reads.
     """
-    names = list(inspect.signature(native).parameters)[1:]
+
+    @wraps(native)
+    def prepare_inputs_for_generation(self: Any, *args: Any, **kwargs: Any) -> Any:
+        inputs, plan = native(self, *args, **kwargs), _PLAN.get()
+        if isinstance(plan, NoWindow):
+            return inputs if plan is NoWindow.UNKNOWN else {**inputs, "steering_window": plan}
+        rows, length = tokens_or_embeds(inputs).shape[:2]
+        plan.cache = inputs.get("past_key_values")
+        # After the prompt, single tokens need no look at the cache (which may synchronize).
+        if plan.finished and length == 1 and not plan.answer:
+            return {**inputs, "steering_window": NoWindow.NOTHING}
+        window = plan.window(cached_columns(inputs), length, rows)
+        return {**inputs, "steering_window": window}
+
+    return prepare_inputs_for_generation
+
+
+def with_positions(native: Any) -> Any:
+    """forward() of a steered class: the native one, whose signature names `steering_positions`.
+
+    Trainers drop the columns of a data set that the signature does not name. The argument itself
+    goes, as all that the native forward does not know, to the model below the head.
+    """
 
     @wraps(native)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._steered_forward(native, {**dict(zip(names, args, strict=False)), **kwargs})
+        return native(self, *args, **kwargs)
 
+    signature = inspect.signature(native)
+    named = list(signature.parameters.values())
+    last = named[-1:] if named[-1].kind is inspect.Parameter.VAR_KEYWORD else []
+    kind = inspect.Parameter.KEYWORD_ONLY
+    stated = inspect.Parameter("steering_positions", kind, default=None)
+    signature = signature.replace(parameters=[*named[: len(named) - len(last)], stated, *last])
+    forward.__signature__ = signature  # type: ignore[attr-defined]
     return forward
 
 
-def _tokens_or_embeds(inputs: dict[str, Any]) -> Any:
-    """input_ids (B, T) or, where there are none, inputs_embeds (B, T, d)."""
-    both = (inputs.get("input_ids"), inputs.get("inputs_embeds"))
-    present = [x for x in both if x is not None and x.shape[1]]
-    return present[0] if present else None
-
-
-def _past(inputs: dict[str, Any]) -> int:
-    """Columns in the cache."""
-    cache = inputs.get("past_key_values")
-    return int(cache.get_seq_length()) if cache is not None else 0
-
-
-def _mask(inputs: dict[str, Any], x: torch.Tensor, offset: int) -> torch.Tensor:
-    """(B, offset + T) attention mask; 1 for what it leaves out, or where it is not 2-d."""
-    mask, columns = inputs.get("attention_mask"), offset + x.shape[1]
-    if mask is None or mask.dim() != 2:
-        return x.new_ones((x.shape[0], columns), dtype=torch.long)
-    return nn.functional.pad(mask.to(x.device), (max(0, columns - mask.shape[1]), 0), value=1)
+def _inferred_mask(ids: Any, config: Any, kwargs: dict[str, Any]) -> Any:
+    """The mask that generate() makes of ids (B, T) that come without one; None is all ones."""
+    pad, end = (kwargs.get(name, getattr(config, name)) for name in ("pad_token_id", "eos_token_id"))
+    ends = end if isinstance(end, list | tuple) else [end]
+    if ids is None or pad is None or pad in ends:
+        return None
+    return ids.ne(pad).long()

@@ -1,54 +1,31 @@
-"""Steered layer: a method's rule in a decoder layer, and the hook that runs it on the output.
-
-`Steering` is the object at `model.steering`, which all steered layers of a model share.
-"""
+"""Steered layer: a method's rule in a decoder layer, whose forward runs it on the output."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from mars_export.runtime.positions import WINDOW_VERSION, NoWindow, Window
-from mars_export.runtime.trace import SteeredPosition, Trace, TraceEntry
-
-
-class Steering:
-    """The switch and the record of a steered model, at `model.steering`."""
-
-    def __init__(self, modalities: list[str]) -> None:
-        self.enabled = True
-        self.verified = False
-        self.trace = Trace()
-        self.modalities = modalities
-
-    @property
-    def last(self) -> list[list[SteeredPosition]]:
-        """Steered positions of the last request, one list per row of its batch, in order.
-
-        A request is one generate(), or the forwards from an empty cache on. Of a generate(), the
-        forwards up to the end of its prompt are recorded.
-        """
-        return self.trace.rows(self.modalities)
+from mars_export.runtime.trace import TraceEntry
 
 
 class HostedRule(nn.Module):
     """What the host adds to a method's `Rule`, the class behind this one in a layer's module.
 
     The rule's tensors are persistent float32 buffers: saved and loaded like weights, never trained,
-    never cast.
+    never cast. `switch` is the model's `Steering`.
     """
 
     TENSORS: tuple[str, ...]
+    switch: Any = None
 
-    def __init__(
-        self, hidden_size: int, rules: dict[str, Any], layer: int, steering: Steering
-    ) -> None:
+    def __init__(self, hidden_size: int, rules: dict[str, Any], layer: int) -> None:
         super().__init__(hidden_size, rules)
         self.layer = layer
-        self.switch = steering
 
     def _apply(self, fn: Any, recurse: bool = True) -> "HostedRule":
         """Follow the model to another device, but stay in float32 through `.to(bfloat16)`."""
@@ -74,10 +51,66 @@ class HostedRule(nn.Module):
         steered, modality, position = (
             part.to(h.device) for part in (window.steered, window.modality, window.position)
         )
-        changed, decision = self(h.float(), modality)
+        if h.shape[1] == 1 or in_graph():  # every column: how many are steered stays unknown
+            changed, decision = self(h.float(), modality)
+            out = torch.where(steered.unsqueeze(-1), changed.to(h.dtype), h)
+        else:
+            at = steered.nonzero(as_tuple=True)
+            changed, decision = self(h[at].float(), modality[at])
+            out = h.index_put(at, changed.to(h.dtype))
         if window.trace is not None:
             window.trace.add(TraceEntry(self.layer, steered, position, modality, decision))
-        return torch.where(steered.unsqueeze(-1), changed.to(h.dtype), h)
+        if window.unknown is not None:
+            out = out.masked_fill(window.unknown.to(h.device).unsqueeze(-1), torch.nan)
+        return out
+
+
+def host_rule(layer: Any, rule: HostedRule) -> None:
+    """Put a rule into a decoder layer, and its work into the layer's forward.
+
+    Not as a hook: `layer.forward(...)` goes past those, and would run the layer unsteered.
+    """
+    layer.steering = rule
+    layer.forward = partial(steered_layer, layer)
+    # DataParallel copies a layer's attributes: a replica must call its own forward.
+    layer._replicate_for_data_parallel = partial(replica_of, layer)
+
+
+def replica_of(layer: Any) -> Any:
+    """A replica of a steered layer for another device."""
+    replica = type(layer)._replicate_for_data_parallel(layer)
+    replica.forward = partial(steered_layer, replica)
+    return replica
+
+
+def steered_layer(
+    layer: Any, *args: Any, steering_window: Window | NoWindow = NoWindow.UNKNOWN, **kwargs: Any
+) -> Any:
+    """forward() of a steered layer; at module level, it survives deepcopy and pickle."""
+    out = type(layer).forward(layer, *args, **kwargs)
+    if steering_window is NoWindow.NOTHING or steering_window is NoWindow.OFF:
+        return out
+    if isinstance(steering_window, NoWindow):
+        if not layer.steering.switch.active:
+            return out
+        raise RuntimeError(
+            "the steered layer was reached without knowing which position to steer: call the "
+            "model that from_pretrained returned, not its inner modules, or run it without "
+            "steering (with model.steering.off():)"
+        )
+    if getattr(steering_window, "version", None) != WINDOW_VERSION:
+        raise RuntimeError(
+            "steered checkpoint: the engine says what to steer in the form of another release; "
+            "install the release of mars-export that the checkpoint's manifest names"
+        )
+    if isinstance(out, tuple):
+        return (layer.steering.steer(out[0], steering_window), *out[1:])
+    return layer.steering.steer(out, steering_window)
+
+
+def in_graph() -> bool:
+    """Whether this is run to make a graph, in which nothing can be looked at and nothing raises."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def steering_digest(
@@ -91,29 +124,3 @@ def steering_digest(
             values = tensor.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4")
             sha.update(f"{layer}.{name}".encode() + values.tobytes())
     return sha.hexdigest()
-
-
-def steer(layer: Any, _args: Any, kwargs: dict[str, Any], out: Any) -> Any:
-    """Forward hook of a steered layer; at module level, it survives deepcopy and pickle."""
-    if not layer.steering.switch.enabled:
-        cache = kwargs.get("past_key_values")
-        if cache is not None and getattr(cache, "steering_history", None) is not None:
-            cache.steering_history = None  # from here on it holds what was not steered
-        return None
-    window = kwargs.get("steering_window", NoWindow.UNKNOWN)
-    if window is NoWindow.NOTHING:
-        return None
-    if window is NoWindow.UNKNOWN:
-        raise RuntimeError(
-            "the steered layer was reached without knowing which position to steer: call the "
-            "model that from_pretrained returned, not its inner modules, or set "
-            "model.steering.enabled = False"
-        )
-    if getattr(window, "version", None) != WINDOW_VERSION:
-        raise RuntimeError(
-            "steered checkpoint: the engine says what to steer in the form of another release; "
-            "install the release of mars-export that the checkpoint's manifest names"
-        )
-    if isinstance(out, tuple):
-        return (layer.steering.steer(out[0], window), *out[1:])
-    return layer.steering.steer(out, window)

@@ -3,17 +3,17 @@
 A column is an index into a batch (B, T), padding counted; a position is the index of a token in
 its row, padding not counted. `config.steering["positions"]` names the policy:
 
-* `turn_end`: the last token of each assistant header, and the end of a prompt that is answered;
-* `prompt`: every token of the prompt, none of the answer;
+* `turn_end`: the last token of each assistant header;
+* `prompt`: every token up to the last assistant header, none of the answer;
 * `all`: every token.
 
-A forward knows only its own columns, and a prompt may come in pieces. So generate() makes a
-`Plan` of the whole prompt once, and each forward inside it gets its part, a `Window`. A forward
-outside generate() plans its own columns; a `History`, kept with the cache, says what stands
-before them.
+Where a header ends follows from the tokens up to there. So the same tokens are steered at the same
+positions, whether they come in one forward or in many. A forward sees its own columns, and a
+`History`, kept with the cache, says what stands before them. generate() makes a `Plan` of the whole
+prompt once, and each forward inside it gets its part, a `Window`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -24,7 +24,11 @@ from torch import nn
 from mars_export.runtime.trace import Trace
 
 POLICIES = ("turn_end", "prompt", "all")
-WINDOW_VERSION = 1
+WINDOW_VERSION = 2
+
+Headers = Sequence[Mapping[str, list[int]]]
+"""Each a `prefix` and the `ends` of which one follows it: the canonical last token, and what the
+tokenizer makes of that token and the text behind it."""
 
 
 class NoWindow(Enum):
@@ -32,6 +36,7 @@ class NoWindow(Enum):
 
     UNKNOWN = "nobody has said what to steer: the forward finds out, or raises"
     NOTHING = "no column of this forward is to be steered"
+    OFF = "steering is off for the request that this forward belongs to"
 
 
 class History(NamedTuple):
@@ -72,16 +77,30 @@ class Window(NamedTuple):
     """What a forward over T columns of B rows steers. Serving engines make their own.
 
     version: WINDOW_VERSION of the code that made it. steered (B, T) bool. modality (B, T) long:
-    index into the checkpoint's modalities. position (B, T) long. trace: where the decisions are
-    recorded, if anywhere. history: what the cache is to remember of these columns, if anything.
+    index into the checkpoint's modalities. position (B, T) long. unknown: (B, T) bool, columns that
+    must not be used because nothing shows what to steer in their request; in graphs only, which
+    cannot raise. trace: where the decisions are recorded, if anywhere. history: what the cache is to
+    remember of these columns, if anything.
     """
 
     version: int
     steered: torch.Tensor
     modality: torch.Tensor
     position: torch.Tensor
+    unknown: torch.Tensor | None = None
     trace: Trace | None = None
     history: History | None = None
+
+    def behind(self, more: int) -> "Window":
+        """With `more` columns before it, put in after it was made; none of them is steered."""
+        steered, modality, position = (
+            nn.functional.pad(t, (more, 0)) for t in (self.steered, self.modality, self.position)
+        )
+        history = self.history
+        if history is not None:
+            tokens = nn.functional.pad(history.tokens, (more, 0), value=-1)
+            history = History(tokens, modality, steered)
+        return self._replace(steered=steered, modality=modality, position=position, history=history)
 
 
 @dataclass
@@ -128,9 +147,9 @@ class Plan:
             history.steered,
             history.modality,
             position.repeat_interleave(times, 0),
-            trace,
+            trace=trace,
             # Step by step the cache would remember what `padded` says at the end of generate().
-            history if first < n else None,
+            history=history if first < n else None,
         )
 
 
@@ -139,90 +158,185 @@ def steered_columns(
     before: History | None,
     ids: torch.Tensor,
     real: torch.Tensor,
-    suffixes: list[list[int]],
-    prompt: bool,
+    headers: Headers,
+    request: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """(B, T) bool: the columns of ids (B, T) that a policy steers.
 
-    before: what the cache holds. real (B, T): False where a column is padding. prompt: whether an
-    answer follows the last column, as in generate(). Elsewhere a prompt ends where a header does.
+    before: what the cache holds. real (B, T): False where a column is padding. request (B, T):
+    number of the request in its row, of packed rows.
 
     Raises:
-        ValueError: if the policy is about the prompt, and nothing shows where that is.
+        ValueError: if the policy is about the prompt, of which the cache holds a part only.
     """
-    if policy == "all" or (policy == "prompt" and prompt):
+    if policy == "all":
         return real
-    ends = header_ends_behind(before, ids, suffixes) & real
+    ends = header_ends_behind(before, ids, headers, request) & real
     if policy == "turn_end":
-        ends[:, -1] |= prompt
         return ends
-    if before is not None or not bool(ends.any(1).all()):
+    if before is None:
+        column = torch.arange(ids.shape[1], device=ids.device)
+        return real & (column <= last_column(ends, request))
+    if bool(ends.any()):
         raise ValueError(
-            "steered checkpoint: a forward does not show where its prompt ends, unless it gets the "
-            "whole conversation without a cache and each row has an assistant header; use "
-            "generate(), or set model.steering.enabled = False"
+            "steered checkpoint: its steering begins with the prompt, of which the cache holds a "
+            "part that was steered otherwise; pass the whole conversation without a cache"
         )
-    headers_from_here_on = ends.flip(1).long().cumsum(1).flip(1)
-    return real & (headers_from_here_on > 0)
+    return torch.zeros_like(real)
 
 
-def header_ends(ids: torch.Tensor, suffixes: list[list[int]]) -> torch.Tensor:
+def header_ends(
+    ids: torch.Tensor, headers: Headers, request: torch.Tensor | None = None
+) -> torch.Tensor:
     """(B, T) bool: tokens of ids (B, T) that end an assistant header.
 
-    Templates with a thinking mode have several headers, of which one may begin another: `assistant`
-    and `assistant <think>`. A turn has one, the longest that is there; where what follows is not
-    there yet, the short one is.
+    request (B, T): number of the request in its row; a header lies within one.
     """
-    hits = {tuple(suffix): _follow([ids == token for token in suffix]) for suffix in suffixes}
-    ends = []
-    for header, hit in hits.items():
-        for longer, completed in hits.items():
-            more = len(longer) - len(header)
-            if more > 0 and longer[: len(header)] == header:
-                hit = hit & ~nn.functional.pad(completed, (0, more))[:, more:]
-        ends.append(hit)
-    return torch.stack(ends).any(0)
+    ends = torch.zeros_like(ids, dtype=torch.bool)
+    for header in headers:
+        hit = (ids.unsqueeze(-1) == torch.tensor(header["ends"], device=ids.device)).any(-1)
+        for back, token in enumerate(reversed(header["prefix"]), start=1):
+            hit = hit & (_shifted(ids, back, -1) == token)
+        if request is not None:
+            hit = hit & (_shifted(request, len(header["prefix"]), -1) == request)
+        ends = ends | hit
+    return ends
 
 
-def _follow(tokens: list[torch.Tensor]) -> torch.Tensor:
-    """Columns where a token sequence ends; tokens[i] (B, T) bool: where its i-th token stands."""
-    hit = tokens[-1]
-    for back, token in enumerate(reversed(tokens[:-1]), start=1):
-        hit = hit & nn.functional.pad(token, (back, 0))[:, : token.shape[1]]
-    return hit
+def _shifted(columns: torch.Tensor, by: int, fill: int) -> torch.Tensor:
+    """What stands `by` columns before each of columns (B, T)."""
+    return nn.functional.pad(columns, (by, 0), value=fill)[:, : columns.shape[1]]
 
 
 def header_ends_behind(
-    before: History | None, ids: torch.Tensor, suffixes: list[list[int]]
+    before: History | None,
+    ids: torch.Tensor,
+    headers: Headers,
+    request: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """As `header_ends`, of tokens whose header may have begun in a cached prefix.
+    """As `header_ends`, of tokens whose header may have begun in a cached prefix."""
+    longest = max((len(header["prefix"]) for header in headers), default=0)
+    if before is None or not longest:
+        return header_ends(ids, headers, request)
+    tail = before.tokens[:, -longest:]
+    known = tail.shape[1]
+    if request is not None:  # the first request of a row goes on behind the cache
+        request = torch.cat([request[:, :1].expand(-1, known), request], 1)
+    return header_ends(torch.cat([tail, ids], 1), headers, request)[:, known:]
+
+
+def last_column(hits: torch.Tensor, request: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, T) or (B, 1): the last column of hits (B, T) bool in each column's request, or -1."""
+    column = torch.arange(hits.shape[1], device=hits.device).expand(hits.shape)
+    column = torch.where(hits, column, -1)
+    if request is None:
+        return column.amax(1, keepdim=True)
+    last = torch.full_like(column, -1).scatter_reduce(1, request, column, "amax")
+    return last.gather(1, request)
+
+
+def requests(position_ids: torch.Tensor | None, real: torch.Tensor) -> torch.Tensor | None:
+    """(B, T) number of the request that a column belongs to, where position_ids say so.
+
+    Positions that do not go on from one token to the next begin another request: so rows are packed
+    without a mask, and so Transformers tells packed requests apart.
+
+    position_ids: (B, T) or (1, T), or (4, B, T) with the text positions first; rotary positions of
+    three axes (3, B, T) say nothing. real (B, T): False where a column is padding.
+    """
+    if position_ids is not None and position_ids.dim() == 3:
+        position_ids = position_ids[0] if position_ids.shape[0] == 4 else None
+    if position_ids is None or real.shape[1] < 2:
+        return None
+    breaks = position_ids[:, -real.shape[1] :].diff(dim=1) != 1
+    breaks = breaks & real[:, 1:] & real[:, :-1]
+    return nn.functional.pad(breaks, (1, 0)).long().cumsum(1)
+
+
+def unknown_columns(
+    steered: torch.Tensor,
+    before: History | None,
+    real: torch.Tensor,
+    request: torch.Tensor | None,
+) -> torch.Tensor:
+    """(B, T) bool: columns of requests in which nothing shows where an answer begins.
+
+    A "request" of one column is padding that a mask of a form unknown here leaves out.
+    """
+    known = last_column(steered, request) >= 0
+    if before is not None:
+        known = known | before.steered.any(1, keepdim=True)
+    if request is not None:
+        alone = torch.zeros_like(request).scatter_add(1, request, torch.ones_like(request)) < 2
+        known = known | alone.gather(1, request)
+    return real & ~known
+
+
+def stated_columns(
+    stated: Any, position: torch.Tensor, real: torch.Tensor, before: History | None, graph: bool
+) -> torch.Tensor:
+    """(B, T) bool: the columns whose positions a caller has stated, row by row.
+
+    stated: for each row the positions to steer, or a tensor (B, k) in which -1 is none. position
+    and real (B, n + T): of the n columns in the cache, `before`, and of those that come. graph:
+    whether this is run to make a graph, where the statement cannot be checked.
 
     Raises:
-        ValueError: if a header ended in the prefix, and with these tokens ends later.
+        ValueError: if a row is missing, or a position is not in its row or not steered in the cache.
     """
-    if before is None:
-        return header_ends(ids, suffixes)
-    n, longest = before.tokens.shape[1], max(map(len, suffixes))
-    tail = before.tokens[:, max(0, n - longest + 1) :]
-    known = tail.shape[1]
-    ends = header_ends(torch.cat([tail, ids], 1), suffixes)
-    # Only a template whose headers begin one another need look, which costs a synchronization.
-    nested = any(a != b and b[: len(a)] == a for a in suffixes for b in suffixes)
-    if nested and not ends[:, :known].equal(header_ends(tail, suffixes)):
+    index = _stated_index(stated, len(real)).to(real.device)
+    hits = (position.unsqueeze(-1) == index.unsqueeze(1)) & real.unsqueeze(-1)
+    columns = hits.any(-1)
+    cached = 0 if before is None else before.steered.shape[1]
+    if graph:
+        return columns[:, cached:]
+    absent = (~hits.any(1) & (index != -1)).nonzero().tolist()
+    if absent:
+        row, k = absent[0]
         raise ValueError(
-            "steered checkpoint: an assistant header is split between the cache and these tokens, "
-            "and its first part was steered already; feed the generation prompt in one piece, or "
-            "use generate()"
+            f"steered checkpoint: steering_positions name {int(index[row, k])} in row {row}, which "
+            f"has {int(real[row].sum())} tokens so far"
         )
-    return ends[:, known:]
+    if before is not None and bool((columns[:, :cached] & ~before.steered).any()):
+        raise ValueError(
+            "steered checkpoint: steering_positions name a token that the cache holds unsteered; "
+            "pass the whole conversation without a cache"
+        )
+    return columns[:, cached:]
+
+
+def _stated_index(stated: Any, rows: int) -> torch.Tensor:
+    """(B, k) the positions that a caller has stated; -1 is none."""
+    if not isinstance(stated, torch.Tensor):
+        lists = [list(row) if isinstance(row, list | tuple) else None for row in stated]
+        if not any(row is None or not all(type(i) is int for i in row) for row in lists):
+            longest = max((len(row) for row in lists if row is not None), default=0)
+            padded = [[*row, *[-1] * (longest - len(row))] for row in lists if row is not None]
+            stated = torch.tensor(padded, dtype=torch.long).reshape(len(padded), longest)
+    if isinstance(stated, torch.Tensor) and stated.dtype in (torch.int32, torch.int64):
+        if stated.dim() == 2 and stated.shape[0] == rows:
+            return stated.long()
+    raise ValueError(
+        f"steered checkpoint: steering_positions must be a list of token positions for each of "
+        f"{rows} rows, for example [[12], []]; an empty one steers nothing"
+    )
+
+
+def highest_modality(columns: torch.Tensor, request: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, T) the highest index of a modality that a request has shown up to each column."""
+    if request is None:
+        return columns.cummax(1).values
+    apart = request * (int(torch.iinfo(columns.dtype).max) >> 32)
+    return (columns + apart).cummax(1).values - apart
 
 
 def recognized(
     embeds: torch.Tensor, embedding: Callable[[torch.Tensor], torch.Tensor], tokens: set[int]
 ) -> torch.Tensor:
-    """(B, T) ids of inputs_embeds (B, T, d): which of `tokens` each is, or -1."""
-    ids = torch.full(embeds.shape[:2], -1, device=embeds.device)
-    for token in sorted(tokens):
-        row = embedding(torch.tensor(token, device=embeds.device)).to(embeds.dtype)
-        ids = ids.masked_fill((embeds == row).all(-1), token)
-    return ids
+    """(B, T) ids of inputs_embeds (B, T, d): which of `tokens` each is, bit for bit, or -1."""
+    ids = torch.tensor(sorted(tokens), device=embeds.device)
+    rows = embedding(ids).to(embeds.dtype)
+    # A few coordinates find the one candidate of a column, which is then compared in all of them.
+    few = (embeds[..., None, :8] == rows[:, :8]).all(-1)
+    candidate = few.long().argmax(-1)
+    return torch.where((embeds == rows[candidate]).all(-1), ids[candidate], -1)

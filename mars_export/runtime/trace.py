@@ -26,7 +26,7 @@ class SteeredPosition:
 class TraceEntry(NamedTuple):
     """One forward of one steered layer: steered (B, T) bool, position and modality (B, T) long.
 
-    decision: what the rule says of every column, name to (B, T) float.
+    decision: what the rule says, name to (B, T) float, or (k,) of the k steered columns alone.
     """
 
     layer: int
@@ -39,10 +39,13 @@ class TraceEntry(NamedTuple):
         """Steered positions of every row, from left to right."""
         rows: list[list[SteeredPosition]] = [[] for _ in range(self.steered.shape[0])]
         position, modality = self.position.tolist(), self.modality.tolist()
-        known = {name: values.tolist() for name, values in self.decision.items()}
-        for row, column in self.steered.nonzero().tolist():
+        known = {
+            name: (values[self.steered] if values.dim() > 1 else values).tolist()
+            for name, values in self.decision.items()
+        }
+        for k, (row, column) in enumerate(self.steered.nonzero().tolist()):
             gate, strength = (
-                known[name][row][column] if name in known else None for name in ("gate", "strength")
+                known[name][k] if name in known else None for name in ("gate", "strength")
             )
             shown = modalities[modality[row][column]]
             rows[row].append(
@@ -59,7 +62,9 @@ class Trace:
         self._limit = 64
 
     def add(self, entry: TraceEntry) -> None:
-        """Keep an entry."""
+        """Keep an entry; torch.export runs on tensors without values, of which none is kept."""
+        if torch.compiler.is_exporting():
+            return
         decision = {name: values.detach() for name, values in entry.decision.items()}
         self.entries.append(entry._replace(decision=decision))
         if len(self.entries) > self._limit and not torch.compiler.is_compiling():
