@@ -46,9 +46,14 @@ class SteeredMixin(GuardedLoadingMixin):
             hosted[index] = self.layer_rule(config.get_text_config().hidden_size, rules, index)
             host_rule(decoder.layers[index], hosted[index])
         # Trainers that fuse the head with the loss call the model below it themselves.
-        self.steering = Steering(self.config, self.base_model, hosted)
+        self._steering = Steering(self.config, self.base_model, hosted)
         for rule in hosted.values():
-            rule.switch = self.steering
+            rule.switch = self._steering
+
+    @property
+    def steering(self) -> Steering:
+        """The switch and the record."""
+        return self._steering
 
     def verify_steering(self) -> None:
         """Raise unless the steering tensors are the ones that were exported."""
@@ -169,7 +174,8 @@ def with_positions(native: Any) -> Any:
 
 def _inferred_mask(ids: Any, config: Any, kwargs: dict[str, Any]) -> Any:
     """The mask that generate() makes of ids (B, T) that come without one; None is all ones."""
-    pad, end = (kwargs.get(name, getattr(config, name)) for name in ("pad_token_id", "eos_token_id"))
+    pad = kwargs.get("pad_token_id", config.pad_token_id)
+    end = kwargs.get("eos_token_id", config.eos_token_id)
     ends = end if isinstance(end, list | tuple) else [end]
     if ids is None or pad is None or pad in ends:
         return None

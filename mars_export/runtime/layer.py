@@ -17,10 +17,12 @@ class HostedRule(nn.Module):
     """What the host adds to a method's `Rule`, the class behind this one in a layer's module.
 
     The rule's tensors are persistent float32 buffers: saved and loaded like weights, never trained,
-    never cast. `switch` is the model's `Steering`.
+    never cast. `problem()` of the rule says why it can never act, if so. `switch` is the model's
+    `Steering`.
     """
 
     TENSORS: tuple[str, ...]
+    problem: Any
     switch: Any = None
 
     def __init__(self, hidden_size: int, rules: dict[str, Any], layer: int) -> None:
@@ -110,7 +112,8 @@ def steered_layer(
 
 def in_graph() -> bool:
     """Whether this is run to make a graph, in which nothing can be looked at and nothing raises."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return torch.compiler.is_compiling() or tracing
 
 
 def steering_digest(

@@ -77,19 +77,19 @@ class Window(NamedTuple):
     """What a forward over T columns of B rows steers. Serving engines make their own.
 
     version: WINDOW_VERSION of the code that made it. steered (B, T) bool. modality (B, T) long:
-    index into the checkpoint's modalities. position (B, T) long. unknown: (B, T) bool, columns that
-    must not be used because nothing shows what to steer in their request; in graphs only, which
-    cannot raise. trace: where the decisions are recorded, if anywhere. history: what the cache is to
-    remember of these columns, if anything.
+    index into the checkpoint's modalities. position (B, T) long. trace: where the decisions are
+    recorded, if anywhere. history: what the cache is to remember of these columns, if anything.
+    unknown: (B, T) bool, columns that must not be used because nothing shows what to steer in their
+    request; in graphs only, which cannot raise.
     """
 
     version: int
     steered: torch.Tensor
     modality: torch.Tensor
     position: torch.Tensor
-    unknown: torch.Tensor | None = None
     trace: Trace | None = None
     history: History | None = None
+    unknown: torch.Tensor | None = None
 
     def behind(self, more: int) -> "Window":
         """With `more` columns before it, put in after it was made; none of them is steered."""
@@ -215,7 +215,7 @@ def header_ends_behind(
     request: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """As `header_ends`, of tokens whose header may have begun in a cached prefix."""
-    longest = max((len(header["prefix"]) for header in headers), default=0)
+    longest = max([0, *[len(header["prefix"]) for header in headers]])
     if before is None or not longest:
         return header_ends(ids, headers, request)
     tail = before.tokens[:, -longest:]
@@ -282,7 +282,8 @@ def stated_columns(
     whether this is run to make a graph, where the statement cannot be checked.
 
     Raises:
-        ValueError: if a row is missing, or a position is not in its row or not steered in the cache.
+        ValueError: if a row is missing, or a position is not in its row, or not steered in the
+            cache.
     """
     index = _stated_index(stated, len(real)).to(real.device)
     hits = (position.unsqueeze(-1) == index.unsqueeze(1)) & real.unsqueeze(-1)
@@ -313,9 +314,10 @@ def _stated_index(stated: Any, rows: int) -> torch.Tensor:
             longest = max((len(row) for row in lists if row is not None), default=0)
             padded = [[*row, *[-1] * (longest - len(row))] for row in lists if row is not None]
             stated = torch.tensor(padded, dtype=torch.long).reshape(len(padded), longest)
-    if isinstance(stated, torch.Tensor) and stated.dtype in (torch.int32, torch.int64):
-        if stated.dim() == 2 and stated.shape[0] == rows:
-            return stated.long()
+    integers = (torch.int32, torch.int64)
+    index: torch.Tensor | None = stated if isinstance(stated, torch.Tensor) else None
+    if index is not None and index.dtype in integers and index.dim() == 2 and len(index) == rows:
+        return index.long()
     raise ValueError(
         f"steered checkpoint: steering_positions must be a list of token positions for each of "
         f"{rows} rows, for example [[12], []]; an empty one steers nothing"

@@ -215,9 +215,9 @@ class Steering:
             columns.history.steered,
             columns.history.modality,
             columns.position,
-            columns.unknown if in_graph() else None,
             self.trace,
             history,
+            columns.unknown if in_graph() else None,
         )
 
     def _fitted(self, window: Window, inputs: dict[str, Any]) -> Window:
@@ -271,11 +271,12 @@ class Steering:
         """What is steered in the columns of `inputs`, behind the `offset` columns of the cache."""
         self._refuse_uncalibrated(inputs)
         rules, x = self.rules, tokens_or_embeds(inputs)
-        ids = inputs.get("input_ids")
+        ids: torch.Tensor | None = inputs.get("input_ids")
         if ids is not None and ids.shape[1] != x.shape[1]:
             ids = None  # embeddings run, of other columns than these tokens
-        tokens = ids
-        if ids is None:
+        if ids is not None:
+            tokens = ids
+        else:
             tokens = recognized(x, module.get_input_embeddings(), self._header_tokens())
         # The mask covers the cache as well.
         allowed = _mask(inputs, x, offset) != 0
@@ -334,7 +335,9 @@ class Steering:
                     "(with model.steering.off():)"
                 )
 
-    def _shown(self, ids: Any, x: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+    def _shown(
+        self, ids: torch.Tensor | None, x: torch.Tensor, inputs: dict[str, Any]
+    ) -> torch.Tensor:
         """(B, T) index of the modality that each column shows; 0 is text.
 
         A column shows a modality by its token, where there are ids (B, T), or by its token type.
@@ -353,10 +356,12 @@ class Steering:
             )
         for modality, attribute in self.rules["placeholders"].items():
             if modality in modalities:
-                hits = [t == TOKEN_TYPES.index(modality) for t in types]
-                hits += [] if ids is None else [ids == getattr(self._config, attribute)]
-                for columns in hits:
-                    shown = torch.maximum(shown, columns * modalities.index(modality))
+                hits = [t.eq(TOKEN_TYPES.index(modality)) for t in types]
+                if ids is not None:
+                    hits.append(ids.eq(getattr(self._config, attribute)))
+                for hit in hits:
+                    index = torch.full_like(shown, modalities.index(modality))
+                    shown = torch.where(hit, torch.maximum(shown, index), shown)
         return shown
 
 

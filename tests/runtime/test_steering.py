@@ -1,10 +1,12 @@
 """The arithmetic that travels, against the method's own account and its properties (A3.4)."""
 
+from types import SimpleNamespace
+
 import torch
 
 from mars_export.checkpoint.tensors import steering_digest, steering_tensors
 from mars_export.methods.mars.rule import Rule
-from mars_export.runtime.layer import HostedRule, Steering
+from mars_export.runtime.layer import HostedRule
 from mars_export.runtime.positions import WINDOW_VERSION, Window
 from mars_export.runtime.trace import Trace
 from support import tiny
@@ -18,8 +20,8 @@ class LayerRule(HostedRule, Rule):
 
 def hosted(calibration, direction):
     layer, modalities = calibration.layers[0], list(calibration.source.modalities)
-    steering = Steering(modalities)
-    module = LayerRule(direction.numel(), {"modalities": modalities}, layer, steering)
+    module = LayerRule(direction.numel(), {"modalities": modalities}, layer)
+    module.switch = SimpleNamespace(verified=True)
     module.load_state_dict(steering_tensors(with_tensors(calibration, direction))[layer])
     return module
 
