@@ -26,9 +26,9 @@ from mars_export.runtime.trace import Trace
 POLICIES = ("turn_end", "prompt", "all")
 WINDOW_VERSION = 2
 
+# Each a `prefix` and the `ends` of which one follows it: the canonical last token, and what the
+# tokenizer makes of that token and the text behind it.
 Headers = Sequence[Mapping[str, list[int]]]
-"""Each a `prefix` and the `ends` of which one follows it: the canonical last token, and what the
-tokenizer makes of that token and the text behind it."""
 
 
 class NoWindow(Enum):

@@ -347,8 +347,8 @@ class Steering:
         if not self.rules["placeholders"]:
             return shown
         n = x.shape[1]
-        types = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
-        types = [t[:, -n:].to(x.device) for t in types if t is not None and t.shape[1] >= n]
+        given = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
+        types = [t[:, -n:].to(x.device) for t in given if t is not None and t.shape[1] >= n]
         if ids is None and not types:
             raise ValueError(
                 "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "

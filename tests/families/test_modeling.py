@@ -15,7 +15,7 @@ from mars_export.methods import METHODS
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = [method.name for method in METHODS if method.exportable]
-HOST = ("guard", "trace", "positions", "layer", "host")
+HOST = ("guard", "trace", "positions", "layer", "steering", "host")
 
 each_method = pytest.mark.parametrize("method", NAMES)
 
