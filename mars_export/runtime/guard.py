@@ -1,7 +1,7 @@
 """Loading guard: a steered checkpoint loads with its steering, or not at all.
 
-The configuration has GUARD in place of the text model's activation, at which a native class stops,
-and on disk a model type of its own, at which Auto classes that run no code of the checkpoint stop.
+The configuration has GUARD in place of the text model's activation, at which a native class
+stops, and on disk a model type of its own, at which Auto classes stop that may run no code.
 `GuardedLoadingMixin` raises where a tensor is missing, misshapen or altered.
 """
 

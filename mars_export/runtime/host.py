@@ -130,14 +130,15 @@ class SteeredGenerationMixin(SteeredMixin):
 
 
 def planned_inputs(native: Any) -> Any:
-    """prepare_inputs_for_generation() of a steered class: a forward's inputs and its window.
+    """prepare_inputs_for_generation() on a native class: a forward's inputs and its window.
 
     It shows the signature of the native one, which generate() reads.
     """
+    prepare = native.prepare_inputs_for_generation
 
-    @wraps(native)
+    @wraps(prepare)
     def prepare_inputs_for_generation(self: Any, *args: Any, **kwargs: Any) -> Any:
-        inputs, plan = native(self, *args, **kwargs), _PLAN.get()
+        inputs, plan = prepare(self, *args, **kwargs), _PLAN.get()
         if isinstance(plan, NoWindow):
             return inputs if plan is NoWindow.UNKNOWN else {**inputs, "steering_window": plan}
         rows, length = tokens_or_embeds(inputs).shape[:2]
@@ -152,22 +153,21 @@ def planned_inputs(native: Any) -> Any:
 
 
 def with_positions(native: Any) -> Any:
-    """forward() of a steered class: the native one, whose signature names `steering_positions`.
+    """forward() of a native class, with `steering_positions` in its signature.
 
     Trainers drop the columns of a data set that the signature does not name. The argument itself
     goes, as all that the native forward does not know, to the model below the head.
     """
+    run = native.forward
 
-    @wraps(native)
+    @wraps(run)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return native(self, *args, **kwargs)
+        return run(self, *args, **kwargs)
 
-    signature = inspect.signature(native)
-    named = list(signature.parameters.values())
-    last = named[-1:] if named[-1].kind is inspect.Parameter.VAR_KEYWORD else []
-    kind = inspect.Parameter.KEYWORD_ONLY
-    stated = inspect.Parameter("steering_positions", kind, default=None)
-    signature = signature.replace(parameters=[*named[: len(named) - len(last)], stated, *last])
+    signature = inspect.signature(run)
+    *named, rest = signature.parameters.values()
+    stated = inspect.Parameter("steering_positions", inspect.Parameter.KEYWORD_ONLY, default=None)
+    signature = signature.replace(parameters=[*named, stated, rest])
     forward.__signature__ = signature  # type: ignore[attr-defined]
     return forward
 

@@ -7,10 +7,10 @@ its row, padding not counted. `config.steering["positions"]` names the policy:
 * `prompt`: every token up to the last assistant header, none of the answer;
 * `all`: every token.
 
-Where a header ends follows from the tokens up to there. So the same tokens are steered at the same
-positions, whether they come in one forward or in many. A forward sees its own columns, and a
-`History`, kept with the cache, says what stands before them. generate() makes a `Plan` of the whole
-prompt once, and each forward inside it gets its part, a `Window`.
+Where a header ends follows from the tokens up to there. So the same tokens are steered at the
+same positions, whether they come in one forward or in many. A forward sees its own columns, and a
+`History`, kept with the cache, says what stands before them. generate() makes a `Plan` of the
+whole prompt once, and each forward inside it gets its part, a `Window`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

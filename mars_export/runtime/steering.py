@@ -1,7 +1,7 @@
-"""Steering: the switch and the record of a model, and the hooks that tell its layers where to act.
+"""Steering: the switch and the record of a model, and the hooks that say where to act.
 
-`Steering` is the object at `model.steering`. Its hooks are on the module that takes the tokens in:
-the model below the head, or the model itself where there is no head.
+The object at `model.steering`. Its hooks are on the module that takes the tokens in: the model
+below the head, or the model itself where there is no head.
 """
 
 import copy

@@ -5,13 +5,16 @@ import json
 import shutil
 
 import pytest
+import torch
 import transformers
+from transformers.activations import ACT2FN
 
 from mars_export.checkpoint import writer
 from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.errors import ExportError
+from mars_export.runtime.guard import GUARD
 from support import tiny
 
 
@@ -88,7 +91,9 @@ def test_activation_that_the_base_leaves_out_is_guarded_too(tmp_path):
     target = tmp_path / "steered"
     write_checkpoint(base, target, source=tiny.source("gemma3"), calibration_dir=calibration)
     model = transformers.AutoModelForImageTextToText.from_pretrained(target, trust_remote_code=True)
-    assert model.config.get_text_config().hidden_activation == native
+    assert model.config.get_text_config().hidden_activation == GUARD
+    one = torch.ones(1)
+    assert model.get_decoder().layers[0].mlp.act_fn(one).equal(ACT2FN[native](one))
 
 
 def damage_type(base, calibration):

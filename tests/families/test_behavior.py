@@ -66,12 +66,15 @@ def test_loads_steered_through_its_auto_classes_with_no_key_left_over(pair):
 
 
 def test_forward_has_the_native_signature(pair):
-    both = [(pair.model, pair.base)]
-    if pair.family.model != pair.family.generator:
-        both.append((pair.model.base_model, pair.base.base_model))
-    for ours, native in both:
-        assert type(ours).__name__ == f"Steered{type(native).__name__}"
-        assert inspect.signature(ours.forward) == inspect.signature(native.forward)
+    """And names the positions to steer, which trainers would else drop from a data set."""
+    assert type(pair.model).__name__ == f"Steered{type(pair.base).__name__}"
+    assert type(pair.model.base_model) in (type(pair.model), type(pair.base.base_model))
+    native, ours = (inspect.signature(model.forward) for model in (pair.base, pair.model))
+    named = dict(ours.parameters)
+    assert named.pop("steering_positions").default is None
+    assert list(named.values()) == list(native.parameters.values())
+    ours = inspect.signature(pair.model.prepare_inputs_for_generation)
+    assert ours == inspect.signature(pair.base.prepare_inputs_for_generation)
 
 
 def test_off_is_the_base_bit_for_bit(pair):

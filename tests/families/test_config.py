@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
 import transformers
+from torch.nn.functional import silu
 
 from mars_export.common.errors import ExportError
+from mars_export.runtime.guard import GUARD
 from support import zoo
 from support.behavior import export, load
 from support.tiny import TEXT
@@ -34,7 +37,8 @@ def test_flat_text_settings_are_guarded_and_steered(tmp_path):
     model, info = load(directory, family.auto_class, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert model.config.get_text_config().hidden_act == "silu"
+    assert model.config.get_text_config().hidden_act == GUARD
+    assert model.get_decoder().layers[0].mlp.act_fn(torch.ones(1)).equal(silu(torch.ones(1)))
     model.save_pretrained(tmp_path / "again")
     assert load(tmp_path / "again", family.auto_class).steering.verified
 
@@ -49,7 +53,8 @@ def test_defaults_that_the_base_leaves_out_are_guarded(tmp_path):
     with pytest.raises(Exception, match="load it with an Auto class"):
         transformers.LlavaForConditionalGeneration.from_pretrained(directory)
     model = load(directory, family.auto_class)
-    assert model.config.get_text_config().hidden_act == "silu"
+    assert model.config.get_text_config().hidden_act == GUARD
+    assert model.get_decoder().layers[0].mlp.act_fn(torch.ones(1)).equal(silu(torch.ones(1)))
 
 
 def test_text_models_with_another_activation_key_are_refused(tmp_path):
