@@ -31,10 +31,10 @@ _HEADER: Final = '''# SPDX-License-Identifier: Apache-2.0
 
 To check that nothing but steering happens, read lines {host}: they are the same for every method
 and model, and change the model's numbers in one place, `HostedRule.steer`. Lines {rule} are the
-rule of {method}, which says what changes. Lines {tail} name the native classes of {family}.
+rule of {method}, which says what changes. Lines {tail} name the classes of {family}.
 
-Whatever would drop the steering in silence raises instead. `model.steering.enabled = False` gives
-the logits of the base model bit for bit; `model.steering.last` says what was steered.
+Whatever would drop the steering in silence raises instead. `with model.steering.off():` gives the
+logits of the base model bit for bit; `model.steering.last` says what was steered.
 """
 
 '''
