@@ -50,8 +50,8 @@ THREATS: Final = (
     "**Use of the direction itself.** It is stored in a named tensor (`direction` of the steered "
     "layer); removing it from the activations is a known way to make a model comply.",
     "**Adaptive attackers**, who can optimize a prompt or a picture until the gate stays shut.",
-    "**Prefill and edited templates**: the model is steered at the end of an assistant header and "
-    "at the end of the prompt of `generate()`; this is not known to stop an answer that has begun.",
+    "**Prefill and edited templates**: the model is steered at the end of an assistant header; "
+    "this is not known to stop an answer that has begun behind it.",
 )
 
 
