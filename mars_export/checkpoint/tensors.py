@@ -1,18 +1,20 @@
 """The steering tensors as the checkpoint holds them."""
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import torch
 
 from mars_export.common.errors import ExportError
 from mars_export.methods import method_named
-from mars_export.methods.base import Artefact
+from mars_export.methods.base import Artefact, ArtefactRecord
 from mars_export.runtime.layer import steering_digest
 
 __all__ = [
     "STEERING_NAME",
     "LayerTensors",
+    "push_problem",
     "steering_digest",
     "steering_tensors",
     "tensor_names",
@@ -44,6 +46,32 @@ def steering_tensors(artefact: Artefact) -> LayerTensors:
                 raise ExportError(f"the calibration has no tensor {name}; calibrate again")
             shipped[layer][name] = tensor.contiguous()
     return shipped
+
+
+def push_problem(
+    record: ArtefactRecord, rules: Mapping[str, Any], tensors: LayerTensors
+) -> str | None:
+    """Why steering with these tensors can never push, or cannot show that it does, as one clause.
+
+    One layer that can push is enough: with several, a push of 0 in some is a choice of the method.
+
+    Args:
+        record: The calibration.
+        rules: Of `config.steering`, or what becomes of it.
+        tensors: As they are shipped.
+    """
+    if not tensors:
+        return "no layer is steered"
+    problems: list[str | None] = []
+    for part in tensors.values():
+        rule = method_named(record.method).rule_class()(record.source.hidden_size, dict(rules))
+        rule.load_state_dict(part)
+        problems.append(rule.problem())
+    if all(problems):
+        return problems[0]
+    if record.unprobed:
+        return f"no probe of the calibration shows a push of {record.unprobed[0]} requests"
+    return None
 
 
 def tensor_names(tensors: LayerTensors, decoder: str) -> dict[str, torch.Tensor]:

@@ -18,6 +18,9 @@ from mars_export.checkpoint.manifest import (
     TensorEntry,
 )
 from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.checkpoint.seal import write_seal
+from mars_export.checkpoint.tensors import push_problem, steering_tensors
+from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.families import Family
 from mars_export.families.directory import INDEX, digest, reuse, write_text
@@ -40,8 +43,8 @@ def write_checkpoint(
 ) -> Manifest:
     """Write a complete steered directory; the model is never loaded.
 
-    The manifest is written last, so a directory without one is not finished. The caller gives a
-    staging directory as `target` and renames it when this returns.
+    The manifest is written last, then sealed; a directory without one is not finished. The caller
+    gives a staging directory as `target` and renames it when this returns.
 
     Args:
         base: Local directory of the base model.
@@ -52,19 +55,24 @@ def write_checkpoint(
         progress: Called with (bytes hashed, bytes in all).
 
     Raises:
-        ExportError: if the base or the calibration does not fit.
+        ExportError: if the base or the calibration does not fit, or the calibration can never push.
         OSError: if the disk is full or not writable; the partial target is removed.
     """
+    model, artefact = Base.read(base, family), Artefact.load(calibration_dir)
+    files = expected(model, artefact)
+    steering = json.loads(files.written["config.json"])["steering"]
+    if problem := push_problem(artefact.record, steering, steering_tensors(artefact)):
+        raise ExportError(
+            f"{calibration_dir}: with this calibration nothing would be steered: {problem}; "
+            "calibrate again"
+        )
     target.mkdir(parents=True)
     try:
-        model, artefact = Base.read(base, family), Artefact.load(calibration_dir)
-        files = expected(model, artefact)
         for path, source_path in files.copied.items():
             _copy(base / source_path, target / path)
         for path, content in files.written.items():
             (target / path).parent.mkdir(exist_ok=True)
             (target / path).write_bytes(content)
-        steering = json.loads(files.written["config.json"])["steering"]
         manifest = Manifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             base=source,
@@ -78,6 +86,7 @@ def write_checkpoint(
             versions=_versions(artefact.record.source.quantization),
         )
         write_text(target / MANIFEST_NAME, manifest.text())
+        write_seal(target)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise

@@ -17,6 +17,7 @@ from mars_export.cli.options import GroupedHelp, settings_options
 from mars_export.cli.printable import printable
 from mars_export.cli.push import push
 from mars_export.cli.recalibrate import recalibrate
+from mars_export.cli.seal import seal
 from mars_export.cli.suites import suites
 from mars_export.cli.utility import utility
 from mars_export.cli.verify import verify
@@ -68,8 +69,8 @@ def cli(ctx: click.Context, /, **values: Any) -> None:
         export(ctx, values)
 
 
-_COMMANDS = (evaluate, card, push, verify, families, suites, utility, drift, recalibrate, onnx)
-for _command in _COMMANDS:
+_ON_A_CHECKPOINT = (evaluate, card, seal, push, verify, utility, drift, recalibrate, onnx)
+for _command in (*_ON_A_CHECKPOINT, families, suites):
     cli.add_command(_command)
 
 

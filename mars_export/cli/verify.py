@@ -34,7 +34,7 @@ _MARKS: Final = {
     "--public-key",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Whose signature the manifest must have (PEM).",
+    help="Whose signature the seal must have (PEM).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(RunSettings, without=("batch_size", "display"))
@@ -82,6 +82,8 @@ def _print(found: "Verification") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from mars_export.verification.checks import SEALED
+
     table = Table.grid(padding=(0, 1))
     for overflow in ("ignore", "ignore", "fold"):
         table.add_column(overflow=overflow)
@@ -93,10 +95,13 @@ def _print(found: "Verification") -> None:
     console.print(table)
     commit = f" at commit {found.commit}" if found.commit else ""
     verdict = f"{found.target}{commit}: "
-    failed = sum(check.status == "failed" for check in found.checks)
+    failed = [check.name for check in found.checks if check.status == "failed"]
     skipped = [check.name for check in found.checks if check.status == "skipped"]
-    if failed:
-        verdict += f"NOT verified, {failed} of {len(found.checks)} checks failed; do not load it"
+    if failed == [SEALED]:
+        verdict += "NOT verified: what is loaded is what was exported, but not what lies beside it"
+    elif failed:
+        count = f"{len(failed)} of {len(found.checks)}"
+        verdict += f"NOT verified, {count} checks failed; do not load it"
     else:
         verdict += "verified" + (f", except {', '.join(skipped)}" if skipped else "")
     console.print(Text(printable(verdict)), soft_wrap=True)

@@ -1,10 +1,22 @@
 """What is written to disk as JSON: frozen, without unknown keys, of a known schema version."""
 
-from typing import Any
+import hashlib
+import re
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 
-__all__ = ["Record", "VersionedRecord", "first_problem"]
+__all__ = [
+    "NO_DIGEST",
+    "Record",
+    "VersionedRecord",
+    "first_problem",
+    "own_digest",
+    "with_own_digest",
+]
+
+NO_DIGEST: Final = "0" * 64
+"""In place of a digest that is not known yet."""
 
 
 class Record(BaseModel):
@@ -48,6 +60,25 @@ class VersionedRecord(Record):
         if isinstance(raw, dict) and raw.get("schema_version", unstated) != current:
             return cls.upgraded(raw)
         return raw
+
+
+def own_digest(raw: bytes, field: str) -> str:
+    """SHA-256 of a JSON file with zeros in its field for just this digest.
+
+    It shows damage, not forgery.
+    """
+    return hashlib.sha256(_replaced(raw, field, NO_DIGEST)).hexdigest()
+
+
+def with_own_digest(record: Record, field: str) -> str:
+    """The JSON of a record whose field holds the digest of the text around it."""
+    blank = record.model_copy(update={field: NO_DIGEST})
+    raw = (blank.model_dump_json(indent=2) + "\n").encode()
+    return _replaced(raw, field, own_digest(raw, field)).decode()
+
+
+def _replaced(raw: bytes, field: str, digest: str) -> bytes:
+    return re.sub(rb'(?<="%s": ")[0-9a-f]{64}(?=")' % field.encode(), digest.encode(), raw, count=1)
 
 
 def first_problem(error: ValidationError) -> str:

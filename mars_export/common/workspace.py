@@ -141,13 +141,21 @@ class Workspace:
             kept.append(FinishedStage(name=stage.name, digest=chain[number], seconds=seconds))
             self._save(kept)
 
-    def publish(self, made: str, digest: str, *, overwrite: bool) -> None:
+    def publish(
+        self,
+        made: str,
+        digest: str,
+        *,
+        overwrite: bool,
+        finish: Callable[[Path], object] = lambda _: None,
+    ) -> None:
         """Move a finished directory to the output.
 
         Args:
             made: The directory, relative to the workspace.
             digest: Of everything it was made from; see `is_published`.
             overwrite: Whether it may replace another steered checkpoint.
+            finish: Called with the directory after its last file, `RUN_NAME`, was written.
 
         Raises:
             ExportError: if something is there that must stay; the finished stages are kept.
@@ -155,6 +163,7 @@ class Workspace:
         self.check_replaceable(overwrite)  # again: files may have come during a long run
         source, replaced = self.root / made, self.root / _REPLACED
         _write_record(source / RUN_NAME, _Published(digest=digest))
+        finish(source)
         if _has_entries(self.output):
             self.output.rename(replaced)
         source.rename(self.output)

@@ -15,7 +15,8 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from mars_export.checkpoint.files import git_blob_id
-from mars_export.checkpoint.manifest import SIGNATURE_NAME, Manifest
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.seal import SIGNATURE_NAME
 from mars_export.families.directory import digest
 from mars_export.hub.readiness import UNLISTED, published_files
 

@@ -6,8 +6,10 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from mars_export.checkpoint.files import LocalFiles
 from mars_export.checkpoint.integrity import verify_files
-from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME, Seal, broken_seals
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.report import (
@@ -20,11 +22,13 @@ from mars_export.evaluation.report import (
 )
 from mars_export.evaluation.utility import UTILITY_NAME
 
-__all__ = ["UNLISTED", "published_files", "require_ready"]
+__all__ = ["UNLISTED", "is_published", "published_files", "require_ready"]
 
 CARD_NAME: Final = "README.md"
 UNLISTED: Final = ("assets", "evaluation")
 """Folders written after the manifest."""
+_LATER: Final = frozenset({CARD_NAME, REPORT_NAME, EXCHANGE_NAME, UTILITY_NAME})
+"""What is published of it, beside the pictures."""
 
 
 def require_ready(directory: Path, tick: Tick | None = None) -> Manifest:
@@ -47,7 +51,19 @@ def require_ready(directory: Path, tick: Tick | None = None) -> Manifest:
     problems = verify_files(directory, tick)
     if problems:
         raise ExportError(f"{directory} cannot be published: {problems[0]}; export the model again")
+    seal = Seal.read(directory / SEAL_NAME)
+    for path, what in broken_seals(LocalFiles(directory), manifest, seal):
+        if path == MANIFEST_NAME or is_published(path):
+            raise ExportError(
+                f"{directory} cannot be published: {path} {what}; if that was you, run "
+                "`mars-export seal` on it"
+            )
     return manifest
+
+
+def is_published(path: str) -> bool:
+    """Whether a file that the manifest does not cover is published; the others stay at home."""
+    return path in _LATER or path.startswith("assets/")
 
 
 def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:
@@ -57,14 +73,13 @@ def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:
     The report that is published names their digest.
     """
     yield from (entry.path for entry in manifest.files)
-    yield from (MANIFEST_NAME, CARD_NAME, REPORT_NAME)
-    for name in (EXCHANGE_NAME, UTILITY_NAME, SIGNATURE_NAME):
-        path = directory / name
-        if path.is_file() and not path.is_symlink():
-            yield name
-    for path in sorted((directory / "assets").rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            yield path.relative_to(directory).as_posix()
+    yield from (MANIFEST_NAME, SEAL_NAME)
+    if (directory / SIGNATURE_NAME).is_file():
+        yield SIGNATURE_NAME
+    seal = Seal.read(directory / SEAL_NAME)
+    for path in (entry.path for entry in seal.files if is_published(entry.path)):
+        if not (directory / path).is_symlink():
+            yield path
 
 
 def _require_evaluated(directory: Path) -> None:

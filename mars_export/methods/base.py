@@ -128,6 +128,7 @@ class ArtefactRecord(VersionedRecord):
     """What the method adds to `steering` in config.json; a decoder method says `layers` and
     `positions` there."""
     probes: list[Probe]
+    """Of every modality at least one that is pushed, which shows that the checkpoint steers."""
     shapes: dict[str, list[int]] = Field(default_factory=dict)
     """Shape of every tensor beside the record."""
 
@@ -136,6 +137,12 @@ class ArtefactRecord(VersionedRecord):
         """The decoder layers that are steered, as `rules` says; none where it says nothing."""
         layers = self.rules.get("layers")
         return [int(str(layer)) for layer in layers] if isinstance(layers, list) else []
+
+    @property
+    def unprobed(self) -> list[Modality]:
+        """Modalities that were calibrated, but of which no probe is pushed."""
+        pushed = {p.modality for p in self.probes if p.expected.active and p.expected.strength != 0}
+        return [modality for modality in self.source.modalities if modality not in pushed]
 
     @field_validator("rules")
     @classmethod

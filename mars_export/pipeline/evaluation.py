@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.seal import write_seal
 from mars_export.common.progress import Tick
 from mars_export.evaluation import evaluate as evaluation
 from mars_export.evaluation.judges.base import Judge
@@ -27,7 +28,7 @@ def evaluate(
     calibration_prompts: Sequence[str] | None = None,
     progress: Tick | None = None,
 ) -> Report:
-    """Measure a steered directory and write `evaluation/`, as `mars-export evaluate` does.
+    """Measure a steered directory, write `evaluation/` and seal it, as `mars-export evaluate` does.
 
     A killed run continues where it stopped. If the self-check finds that steering is not active,
     the report holds no number of a steered arm; the caller decides what to make of it.
@@ -56,8 +57,10 @@ def evaluate(
         calibration_prompts=calibration_prompts,
         progress=progress,
     )
-    if report.self_check.active and is_first_process():
-        write_every_eval_ever(directory, report)
+    if is_first_process():
+        if report.self_check.active:
+            write_every_eval_ever(directory, report)
+        write_seal(directory, "evaluation/")
     return report
 
 

@@ -12,7 +12,7 @@ from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.record import first_problem
-from mars_export.common.workspace import Stage, Workspace, digests
+from mars_export.common.workspace import RUN_NAME, Stage, Workspace, digests
 from mars_export.evaluation.arms import arm_digests
 from mars_export.evaluation.judges.choice import judge_named
 from mars_export.families.loading import load_base, pick_device
@@ -149,7 +149,13 @@ def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Pr
     pick_device(settings.device)
     progress.note(describe(job))
     workspace.run(stages, progress)
-    workspace.publish(_CHECKPOINT, digest, overwrite=settings.overwrite)
+    workspace.publish(_CHECKPOINT, digest, overwrite=settings.overwrite, finish=_seal_run)
+
+
+def _seal_run(directory: Path) -> None:
+    from mars_export.checkpoint.seal import write_seal
+
+    write_seal(directory, RUN_NAME)
 
 
 def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[Stage]:
@@ -266,10 +272,18 @@ def publish(
         ExportError: if the directory is not fit to be published, or the Hub refuses.
     """
     from mars_export.card.render import write_card
+    from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME
     from mars_export.hub import destination_of, push
 
     progress = progress or progress_for("none")
     target = destination_of(directory, repo)
+    seal, signature = directory / SEAL_NAME, directory / SIGNATURE_NAME
+    before = seal.read_bytes() if signature.exists() and seal.exists() else None
     write_card(directory, target)
+    if before not in (None, seal.read_bytes()):
+        raise ExportError(
+            f"{signature} is of another card, as {directory}/README.md now names {target}: sign "
+            f"{SEAL_NAME} again, or delete the signature, then push"
+        )
     with progress.stage(f"push to {target}") as tick:
         return push(directory, target, private=private or None, note=progress.note, tick=tick)

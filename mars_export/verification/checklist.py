@@ -48,7 +48,7 @@ def verify(
         run: Whether to load a directory afterwards, if all else passed, and repeat the probes of
             its calibration. This executes its modeling file, which is ours by then.
         device: Torch device for `run`.
-        public_key: PEM file of the one who must have signed the manifest.
+        public_key: PEM file of the one who must have signed the seal.
         progress: Called with (bytes compared, bytes in all).
 
     Raises:
@@ -60,8 +60,8 @@ def verify(
     subject = Subject(files, manifest, offline, progress)
     checks = [_check(name, partial(check, subject)) for name, check in CHECKS]
     if key is not None:
-        signed = partial(signature.manifest_is_signed, key, subject)
-        checks.insert(1, _check("signature", signed))
+        signed = partial(signature.seal_is_signed, key, subject)
+        checks.insert(2, _check("signature", signed))
     if run and isinstance(files, LocalFiles):
         checks.append(_behavior(checks, files.root, manifest, device))
     return Verification(

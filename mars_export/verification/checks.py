@@ -6,22 +6,29 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from safetensors.torch import load_file
+
 from mars_export.checkpoint.expected import CALIBRATION
 from mars_export.checkpoint.files import git_blob_id
-from mars_export.checkpoint.integrity import changed_files, dangerous_files, stray_files
-from mars_export.checkpoint.manifest import MANIFEST_NAME, TensorEntry, checksum
+from mars_export.checkpoint.integrity import changed_files, dangerous_files
+from mars_export.checkpoint.manifest import MANIFEST_NAME, OWN_DIGEST, TensorEntry
 from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
 from mars_export.checkpoint.released import released
-from mars_export.checkpoint.tensors import STEERING_NAME
+from mars_export.checkpoint.seal import SEAL_NAME, Seal, broken_seals
+from mars_export.checkpoint.tensors import STEERING_NAME, LayerTensors, push_problem, tensor_place
 from mars_export.checkpoint.writer import tensor_entries
+from mars_export.common.record import own_digest
 from mars_export.families.directory import INDEX, SINGLE, read_index, read_json
+from mars_export.hub.readiness import is_published
 from mars_export.verification.report import CheckFailedError
 from mars_export.verification.subject import Subject
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "SEALED"]
 
-_MOST_STRAY: Final = 5
-"""Names of harmless files that are printed."""
+SEALED: Final = "sealed files"
+"""Name of the check of what is not loaded: evaluation, card, pictures."""
+
+_SEAL_AGAIN: Final = "if that was you, run `mars-export seal` on the directory"
 _NORM_TOLERANCE: Final = 1e-3
 """Relative; a stated norm is for people and differs between processors."""
 _LONGEST_VALUE: Final = 80
@@ -35,9 +42,24 @@ def manifest_is_whole(subject: Subject) -> str:
     if twice:
         raise CheckFailedError(f"{MANIFEST_NAME} lists {twice[0]} twice")
     stated = subject.manifest.manifest_sha256
-    if checksum(subject.files.fetch(MANIFEST_NAME).read_bytes()) != stated:
+    if own_digest(subject.files.fetch(MANIFEST_NAME).read_bytes(), OWN_DIGEST) != stated:
         raise CheckFailedError(f"{MANIFEST_NAME} was changed after the export")
     return "as it was written"
+
+
+def files_are_the_sealed(subject: Subject) -> str:
+    """What was written after the export, and the manifest, by size and SHA-256; nothing beside."""
+    if SEAL_NAME not in subject.files.sizes:
+        raise CheckFailedError(f"there is no {SEAL_NAME}; {_SEAL_AGAIN}")
+    seal = Seal.read(subject.files.fetch(SEAL_NAME))
+    sealed = {entry.path for entry in seal.files}
+    at_home = {path for path in sealed - subject.files.sizes.keys() if not is_published(path)}
+    broken = broken_seals(subject.files, subject.manifest, seal)
+    problems = [f"{path} {what}" for path, what in broken if path not in at_home]
+    if problems:
+        raise CheckFailedError(f"{problems[0]}; {_SEAL_AGAIN}", *problems[1:])
+    absent = f"; not here, as a push leaves it out: {', '.join(sorted(at_home))}" if at_home else ""
+    return f"{len(sealed - at_home)} files beside the export, and the manifest, by SHA-256{absent}"
 
 
 def files_are_plain(subject: Subject) -> str:
@@ -56,11 +78,7 @@ def files_are_the_exported(subject: Subject) -> str:
 def nothing_else_is_loaded(subject: Subject) -> str:
     """No code, pickle or configuration that the export did not write."""
     _require(dangerous_files(subject.files, subject.manifest))
-    stray = stray_files(subject.files, subject.manifest)
-    if not stray:
-        return "nothing beside the exported files"
-    more = ", ..." if len(stray) > _MOST_STRAY else ""
-    return f"not looked at, as nothing loads it: {', '.join(stray[:_MOST_STRAY])}{more}"
+    return "no code, pickle or configuration beside the exported files"
 
 
 def code_is_ours(subject: Subject) -> str:
@@ -174,6 +192,18 @@ def _alike(entry: TensorEntry, stated: dict[str, TensorEntry]) -> bool:
     return same and math.isclose(entry.norm, other.norm, rel_tol=_NORM_TOLERANCE)
 
 
+def steering_can_push(subject: Subject) -> str:
+    """The method's own rule, with the tensors as they are shipped, and the calibration's probes."""
+    tensors: LayerTensors = {}
+    for name, tensor in load_file(subject.files.fetch(STEERING_NAME)).items():
+        if place := tensor_place(name):
+            tensors.setdefault(place[0], {})[place[1]] = tensor
+    record = subject.manifest.calibration
+    if problem := push_problem(record, subject.config["steering"], tensors):
+        raise CheckFailedError(f"nothing is steered: {problem}")
+    return f"the rule can push in every calibrated modality: {', '.join(record.source.modalities)}"
+
+
 def weights_are_the_bases(subject: Subject) -> str:
     """Every shard but the steering's has the SHA-256 that the Hub publishes for the base's."""
     return f"{_compare_with_base(subject, shards=True)} shards are those of {_base_name(subject)}"
@@ -257,6 +287,7 @@ def _short(value: Any) -> str:
 
 CHECKS: Final[tuple[tuple[str, Callable[[Subject], str]], ...]] = (
     ("manifest", manifest_is_whole),
+    (SEALED, files_are_the_sealed),
     ("plain files", files_are_plain),
     ("exported files", files_are_the_exported),
     ("nothing else", nothing_else_is_loaded),
@@ -265,6 +296,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Subject], str]], ...]] = (
     ("configuration", config_is_expected),
     ("weight index", index_is_expected),
     ("steering tensors", tensors_are_calibrated),
+    ("push", steering_can_push),
     ("base weights", weights_are_the_bases),
     ("base files", files_are_the_bases),
     ("base configuration", config_is_the_bases),

@@ -1,4 +1,4 @@
-"""Who vouches for the manifest: a signature made and checked with the library model-signing."""
+"""Who vouches for the seal, and so for every file: a signature of the library model-signing."""
 
 import base64
 import json
@@ -6,12 +6,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME
+from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME
 from mars_export.common.errors import ExportError
 from mars_export.verification.report import CheckFailedError
 from mars_export.verification.subject import Subject
 
-__all__ = ["manifest_is_signed", "readable_key"]
+__all__ = ["readable_key", "seal_is_signed"]
 
 
 def readable_key(path: Path) -> Path:
@@ -40,16 +40,16 @@ def readable_key(path: Path) -> Path:
     return path
 
 
-def manifest_is_signed(key: Path, subject: Subject) -> str:
-    """The signature beside the manifest. The manifest has the digests of everything else."""
+def seal_is_signed(key: Path, subject: Subject) -> str:
+    """The signature beside the seal, which has the digests of all that the manifest has not."""
     from model_signing import verifying
 
     if SIGNATURE_NAME not in subject.files.sizes:
         raise CheckFailedError(f"there is no {SIGNATURE_NAME}")
     with tempfile.TemporaryDirectory() as folder:
         # A cache of the Hub has links in place of files, which the library does not follow.
-        signed, signature = Path(folder, MANIFEST_NAME), Path(folder, SIGNATURE_NAME)
-        shutil.copyfile(subject.files.fetch(MANIFEST_NAME), signed)
+        signed, signature = Path(folder, SEAL_NAME), Path(folder, SIGNATURE_NAME)
+        shutil.copyfile(subject.files.fetch(SEAL_NAME), signed)
         shutil.copyfile(subject.files.fetch(SIGNATURE_NAME), signature)
         try:
             verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
@@ -62,14 +62,14 @@ def manifest_is_signed(key: Path, subject: Subject) -> str:
             ) from error
     if not states:
         raise CheckFailedError(f"{SIGNATURE_NAME} is a good signature, but of no file")
-    return f"{MANIFEST_NAME} is signed by the owner of {key}"
+    return f"{SEAL_NAME} is signed by the owner of {key}"
 
 
 def _states_something(signature: Path) -> bool:
     """Whether a signature that was found good is of any file.
 
     The library leaves out what the signed statement says is ignored. Where that is everything, the
-    statement fits every manifest.
+    statement fits every seal.
     """
     envelope = json.loads(signature.read_bytes())["dsseEnvelope"]
     statement = json.loads(base64.b64decode(envelope["payload"]))

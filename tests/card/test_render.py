@@ -8,6 +8,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from mars_export.card.render import render, write_card
+from mars_export.checkpoint.seal import write_seal
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.report import Corrected, JudgeError, Overlap
 from mars_export.evaluation.utility import UTILITY_NAME
@@ -287,6 +288,7 @@ def test_the_card_links_only_what_is_published(directory):
     text = write_card(directory).read_text()
     links = set(re.findall(r"\]\((?!https://|#)([^)]+)\)", text))
     assert {"evaluation/utility.json", "evaluation/safety_eval.json"} < links
+    write_seal(directory)
     assert links - set(published_files(directory, records.manifest())) == set()
 
 

@@ -12,10 +12,13 @@ from transformers.activations import ACT2FN
 from mars_export.checkpoint import writer
 from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.seal import SEAL_NAME
+from mars_export.checkpoint.tensors import push_problem, steering_tensors
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.errors import ExportError
 from mars_export.runtime.guard import GUARD
 from support import tiny
+from support.artefacts import pushed_probes
 
 
 @pytest.fixture(params=tiny.FAMILIES)
@@ -34,11 +37,41 @@ def test_shards_are_the_bases_own_bytes(made):
     assert (target / "steering.safetensors").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"cap": -1e9}, "the cap is not above the gate's origin"),
+        ({"gain": 0.0}, "the slope is not above 0"),
+        ({"radius": -1.0}, "the radius is not above 0"),
+        ({"harmful": -10.0}, "the harmful centroid is not above the gate's origin"),
+        ({"probes": []}, "no probe of the calibration shows a push of text requests"),
+        ({"probes": pushed_probes(["text"])}, "shows a push of image requests"),
+    ],
+)
+def test_a_calibration_that_never_pushes_is_refused_before_anything_is_written(
+    tmp_path, changes, problem
+):
+    with pytest.raises(ExportError, match=f"nothing would be steered: .*{problem}") as caught:
+        tiny.export("gemma3", tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "steered").exists()
+
+
+def test_one_of_several_layers_that_can_push_is_enough():
+    made = tiny.addition("gemma3", layers=(1, 2))
+    rules, tensors = made.record.rules, steering_tensors(made)
+    tensors[1]["push"] = torch.zeros(tiny.HIDDEN)
+    assert push_problem(made.record, rules, tensors) is None
+    tensors[2]["push"] = torch.zeros(tiny.HIDDEN)
+    assert push_problem(made.record, rules, tensors) == "the push has length 0"
+    assert push_problem(made.record, rules, {}) == "no layer is steered"
+
+
 def test_manifest_lists_every_file_and_verifies(made):
     family, _, target = made
     manifest = Manifest.read(target)
     on_disk = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
-    assert {e.path for e in manifest.files} == on_disk - {"steering_manifest.json"}
+    assert {e.path for e in manifest.files} == on_disk - {"steering_manifest.json", SEAL_NAME}
     by_path = {e.path: e for e in manifest.files}
     assert by_path["model-00001-of-00002.safetensors"].base_path == "model.safetensors"
     assert by_path["config.json"].origin == "base-rewritten"

@@ -30,8 +30,22 @@ def test_a_directory_that_is_not_what_it_says(mars, steered):
     assert (result.code, result.errors) == (1, [])
     assert "✗ nothing else       extra.py is no part of an export" in result.out
     assert result.out.splitlines()[-1].endswith(
-        "NOT verified, 2 of 12 checks failed; do not load it"
+        "NOT verified, 3 of 14 checks failed; do not load it"
     )
+
+
+def test_a_card_that_was_edited(mars, steered):
+    (steered / "README.md").write_text("mine")
+    result = mars("verify", steered)
+    assert (result.code, result.errors) == (1, [])
+    assert "✗ sealed files       README.md was added after the directory was sealed" in result.out
+    assert result.out.splitlines()[-1].endswith(
+        "NOT verified: what is loaded is what was exported, but not what lies beside it"
+    )
+    result = mars("seal", steered)
+    assert (result.code, result.errors) == (0, [])
+    assert mars("verify", steered).code == 0
+    assert mars("seal", steered.parent).errors[0].startswith("mars-export: error: ")
 
 
 def test_json(mars, steered):
@@ -44,7 +58,8 @@ def test_json(mars, steered):
     result = mars("verify", steered, "--json")
     assert result.code == 1
     assert [c["name"] for c in json.loads(result.out)["checks"] if c["status"] == "failed"] == [
-        "nothing else"
+        "sealed files",
+        "nothing else",
     ]
 
 

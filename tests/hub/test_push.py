@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from mars_export import Settings, export
+from mars_export import Settings, export, write_seal
 from mars_export.common.errors import ExportError
 from mars_export.hub import destination_of, push
 from mars_export.hub.readiness import published_files, require_ready
@@ -50,7 +50,7 @@ def test_one_commit_and_no_weight_travels(hub: Hub, steered):
     assert answers not in content(hub, "me/base-MARS")
     assert (hub.count("commit"), hub.count("duplicate")) == (1, 1)
     assert hub.received() < SMALL
-    assert notes == ["me/base-MARS: 1 copied on the Hub, 10 to upload"]
+    assert notes == ["me/base-MARS: 1 copied on the Hub, 11 to upload"]
 
 
 def test_pushing_again_changes_nothing(hub: Hub, steered):
@@ -69,6 +69,7 @@ def test_a_new_version_replaces_the_old_and_its_leftovers(hub: Hub, steered):
     kept = {"NOTES.md": b"mine", "gguf/model.gguf": b"mine"}
     repo.publish(leftovers | kept, (".safetensors", ".png"))
     (steered / "README.md").write_text("---\nlicense: gemma\n---\n# Steered again\n")
+    write_seal(steered)
     push(steered, "steered")
     assert content(hub, "me/steered") == local(steered) | kept
     assert hub.count("duplicate") == 1

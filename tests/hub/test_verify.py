@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from mars_export import ExportError, verify
-from mars_export.checkpoint.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME, write_seal
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.hub import push
 from support import tiny
@@ -79,7 +80,7 @@ def test_a_signature_is_published_and_an_old_one_does_not_stay(hub, steered, tmp
     shown = form.PublicFormat.SubjectPublicKeyInfo
     public.write_bytes(key.public_key().public_bytes(pem, shown))
     signer = model_signing.signing.Config().use_elliptic_key_signer(private_key=private)
-    signer.sign(steered / MANIFEST_NAME, steered / SIGNATURE_NAME)
+    signer.sign(steered / SEAL_NAME, steered / SIGNATURE_NAME)
     push(steered, "steered")
     status, said = answers("me/steered", public_key=public)["signature"]
     assert status == "passed", said
@@ -102,6 +103,31 @@ def test_a_repository_that_was_changed_afterwards(hub, steered, name):
     (check,) = [c for c in found.checks if c.name == "exported files"]
     assert check.problems == (f"{name} is not the file that was exported",)
     assert verify("me/steered", revision=repo.commits[-2].sha).passed
+
+
+def test_a_card_that_was_edited_on_the_hub_is_named_and_can_be_sealed(hub, steered):
+    push(steered, "steered")
+    repo = hub.repos["me/steered"]
+    card = repo.head.files["README.md"].content + b"\nUse it with care.\n"
+    repo.publish({"README.md": card}, ())
+    failed = {
+        name: said for name, (status, said) in answers("me/steered").items() if status == "failed"
+    }
+    assert failed.keys() == {"sealed files"}
+    assert failed["sealed files"].startswith("README.md was changed after it was sealed; if that")
+    (steered / "README.md").write_bytes(card)
+    (steered / "evaluation/samples.jsonl").unlink()  # as in a download
+    repo.publish({SEAL_NAME: write_seal(steered).read_bytes()}, ())
+    assert verify("me/steered").passed
+
+
+def test_a_directory_that_was_changed_after_it_was_sealed_is_not_published(hub, steered):
+    (steered / "evaluation/utility.json").write_text("{}")
+    with pytest.raises(ExportError, match=r"utility\.json was added after .* `mars-export seal`"):
+        push(steered, "steered")
+    write_seal(steered)
+    push(steered, "steered")
+    assert verify("me/steered").passed
 
 
 def test_code_that_was_added_to_a_repository(hub, steered):
@@ -132,7 +158,7 @@ def test_weights_of_another_model_under_the_name_of_the_base(hub, steered):
 
 
 def refit(directory, **source):
-    """Make a manifest fit the files, as a forger does."""
+    """Make manifest and seal fit the files, as a forger does."""
     record = json.loads((directory / MANIFEST_NAME).read_bytes())
     record["base"] |= source
     for entry in record["files"]:
@@ -140,6 +166,7 @@ def refit(directory, **source):
         entry |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         entry["origin"] = "added"  # it does not matter what it says
     (directory / MANIFEST_NAME).write_text(Manifest.model_validate(record).text())
+    write_seal(directory)
 
 
 def test_what_cannot_be_asked_is_said(hub, steered, monkeypatch):

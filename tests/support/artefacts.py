@@ -2,14 +2,32 @@
 
 import torch
 
-from mars_export.methods.base import Artefact, ArtefactRecord, CalibrationSource
+from mars_export.methods.base import (
+    Artefact,
+    ArtefactRecord,
+    CalibrationSource,
+    Decision,
+    Probe,
+)
 from mars_export.methods.mars.layers import rule_tensors
 from mars_export.methods.mars.record import MarsRecord
 
 
+def pushed_probes(modalities) -> list[Probe]:
+    """One of every modality, which no model here can answer: nothing runs them."""
+    return [
+        Probe(
+            modality=modality, prompt="a probe", stimulus=None if modality == "text" else 0,
+            expected=Decision(active=True, gate=1.0, strength=1.0, modality=modality),
+        )
+        for modality in modalities
+    ]  # fmt: skip
+
+
 def mars_artefact(fields: dict) -> ArtefactRecord:
     """An artefact's record; each field goes where it belongs, and `shift` names the modalities."""
-    fields = {"modalities": tuple(fields["shift"]), "probes": [], **fields}
+    modalities = fields.get("modalities", tuple(fields["shift"]))
+    fields = {"modalities": modalities, "probes": pushed_probes(modalities), **fields}
     source = {k: v for k, v in fields.items() if k in CalibrationSource.model_fields}
     record = {k: v for k, v in fields.items() if k in MarsRecord.model_fields}
     options = fields.get("options", {})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, BaseModelSource, FileEntry, Manifest
+from mars_export.checkpoint.seal import write_seal
 from mars_export.evaluation.report import Cell, Rate, Report, SelfCheck, SuiteSource
 from mars_export.methods.base import ArtefactRecord
 from support.artefacts import mars_artefact
@@ -50,21 +51,23 @@ def steered_directory(
 
 
 def add_evaluation_and_card(directory: Path, *, active: bool = True) -> Path:
-    """Write what is made after the manifest; without `active` there are no `on` numbers."""
+    """Write and seal what is made after the manifest; without `active` no `on` numbers."""
     _write(directory / "README.md", b"---\nlicense: gemma\n---\n# Steered\n")
     _write(directory / "assets/refusal.png", b"\x89PNG" + b"0" * 500)
     _write(directory / "evaluation/samples.jsonl", b"{}\n")
     _write(directory / "evaluation/safety_eval.json", b"{}\n")
     _write(directory / "evaluation/report.json", _report(active).model_dump_json().encode())
+    write_seal(directory)
     return directory
 
 
 def edit_manifest(directory: Path, **base: Any) -> None:
-    """Change fields of the recorded base model."""
+    """Change fields of the recorded base model, and seal."""
     path = directory / MANIFEST_NAME
     record = json.loads(path.read_bytes())
     record["base"] |= base
     path.write_text(json.dumps(record))
+    write_seal(directory)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.methods.addition.record import AdditionRecord, Effect, Trial
 from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
 from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
-from support.artefacts import mars_artefact, with_tensors
+from support.artefacts import mars_artefact, pushed_probes, with_tensors
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END = 320, 300, 301, 302, 303
 HEADER = [310, 311, 312]  # stands for `<start of turn> assistant \n`
@@ -157,7 +157,7 @@ def calibration(family: str, **changes) -> ArtefactRecord:
         "shift": {"text": 0.0, "image": 3.0, "video": -5.0}, "origin": -10.0, "cap": 600.0,
         "gain": 20.0, "radius": 10.0, "refusal_tokens": [5], "scores": [score],
         "prompts": {"harmful": prompts, "harmless": prompts}, "stimuli": {},
-        "headers": HEADERS, "turn_starts": TURN_STARTS, "probes": [], "seed": 0, "seconds": 0.0,
+        "headers": HEADERS, "turn_starts": TURN_STARTS, "seed": 0, "seconds": 0.0,
     }  # fmt: skip
     if family == "gemma3":
         fields["shift"] = {"text": 0.0, "image": 3.0}
@@ -196,7 +196,8 @@ def addition(
         tensors = {f"push.{layer}": push * n for n, layer in enumerate(layers, start=1)}
     source = calibration(family).source
     return Artefact.of(
-        "addition", source, record, rules=rules, tensors=tensors, probes=[]
+        "addition", source, record, rules=rules, tensors=tensors,
+        probes=pushed_probes(source.modalities),
     )  # fmt: skip
 
 

@@ -1,37 +1,49 @@
-"""A thousand damaged bits: every one is noticed, and in the steering tensors at load too."""
+"""Hundreds of damaged bits: every one is noticed, and in the steering tensors at load too.
+
+So is every file of a whole run that goes, comes, or changes places with another.
+"""
 
 import random
+import shutil
 
 import pytest
 import torch
 import transformers
 
 from mars_export import ExportError, verify
+from mars_export.common.workspace import RUN_NAME
+from support.hub_directory import add_evaluation_and_card
 
 pytestmark = pytest.mark.use("verify", family="gemma3")
-FLIPS = 1000
+FLIPS = 600
 LOADS = 25
 TENSORS = "steering.safetensors"
 
 
 @pytest.fixture
 def owned(steered):
-    """The checkpoint with its shards as files of its own: they are links to the base's."""
+    """All that a run leaves, with its shards as files of its own: they are links to the base's."""
     for path in steered.glob("*.safetensors"):
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content)
+    (steered / RUN_NAME).write_text('{"schema_version": 1, "digest": "0"}\n')
+    add_evaluation_and_card(steered)
     return steered
+
+
+def files(directory):
+    return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
 def places(directory, rng, count):
     """`count` bits, as (file, byte, bit): half of them anywhere, half of them in any file."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    sizes = [path.stat().st_size for path in files]
+    present = files(directory)
+    sizes = [path.stat().st_size for path in present]
     for number in range(count):
         weights = sizes if number % 2 else None
-        (index,) = rng.choices(range(len(files)), weights)
-        yield files[index], rng.randrange(sizes[index]), rng.randrange(8)
+        (index,) = rng.choices(range(len(present)), weights)
+        yield present[index], rng.randrange(sizes[index]), rng.randrange(8)
 
 
 def flip(path, byte, bit):
@@ -57,7 +69,46 @@ def test_every_flipped_bit_is_noticed(owned):
         flip(*place)
         seen.add(place[0].name)
     assert is_verified(owned)
-    assert seen == {path.name for path in owned.rglob("*") if path.is_file()}
+    assert seen == {path.name for path in files(owned)}
+
+
+def test_every_file_that_goes_is_noticed(owned, tmp_path):
+    at_home = {RUN_NAME, "samples.jsonl"}  # a push leaves them out, so that they may be absent
+    for path in files(owned):
+        shutil.move(path, tmp_path / "away")
+        assert is_verified(owned) == (path.name in at_home), path
+        shutil.move(tmp_path / "away", path)
+    assert is_verified(owned)
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "evaluation/more.json", "assets/b/c.png", "calibration/x", ".hidden"]
+)
+def test_a_file_that_comes_is_noticed(owned, name):
+    (owned / name).parent.mkdir(exist_ok=True)
+    (owned / name).touch()
+    assert not is_verified(owned)
+    (owned / name).unlink()
+    assert is_verified(owned)
+
+
+def test_files_that_change_places_are_noticed(owned):
+    rng, present = random.Random(2), files(owned)
+    for _ in range(100):
+        one, other = rng.sample(present, 2)
+        if one.read_bytes() == other.read_bytes():
+            continue
+        swap(one, other)
+        assert not is_verified(owned), (one, other)
+        swap(one, other)
+    assert is_verified(owned)
+
+
+def swap(one, other):
+    between = one.with_name("between")
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
 
 
 def test_flips_in_the_steering_tensors_are_noticed_at_load_too(owned):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mars_export import ExportError, verify
+from mars_export import ExportError, verify, write_seal
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.evaluation.report import REPORT_NAME, FirstToken, Report, SelfCheck
@@ -30,7 +30,7 @@ def failures(target, **options):
 
 
 def forge(directory, change=lambda manifest: None):
-    """Rewrite the manifest so that it fits the files; all that a forger need not guess."""
+    """Rewrite manifest and seal so that they fit the files; all that a forger need not guess."""
     manifest = json.loads((directory / MANIFEST_NAME).read_bytes())
     change(manifest)
     for entry in manifest["files"]:
@@ -38,6 +38,7 @@ def forge(directory, change=lambda manifest: None):
         entry |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     text = Manifest.model_validate(manifest).text()
     (directory / MANIFEST_NAME).write_text(text)
+    write_seal(directory)
 
 
 def edit(path, change):
@@ -58,13 +59,11 @@ def test_what_is_written_later_and_by_the_clients_of_the_hub_is_no_problem(steer
     for name in ("README.md", "assets/a.png", "evaluation/report.json", ".export_run.json"):
         (steered / name).parent.mkdir(exist_ok=True)
         (steered / name).write_text("{}")
+    (steered / "notes.txt").write_text("mine")
+    write_seal(steered)
     (steered / ".cache/huggingface").mkdir(parents=True)
     (steered / ".cache/huggingface/trust.json").write_text("{}")
-    (steered / "notes.txt").write_text("mine")
-    found = verify(steered)
-    assert found.passed
-    details = {check.name: check.detail for check in found.checks}
-    assert details["nothing else"] == "not looked at, as nothing loads it: notes.txt"
+    assert failures(steered) == {}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,8 @@ def test_a_link_out_of_the_directory(steered, target):
     (steered / "loop").symlink_to("loop")
     (steered / "README.md").symlink_to(target)
     assert "README.md" in failures(steered)["plain files"] or target == "loop"
-    assert "loop" in " ".join(verify(steered).checks[1].problems)
+    (check,) = [c for c in verify(steered).checks if c.name == "plain files"]
+    assert "loop" in " ".join(check.problems)
 
 
 def test_a_link_instead_of_a_file_and_of_a_folder(steered, tmp_path):
@@ -161,7 +161,10 @@ def test_an_index_may_not_name_files_outside(steered):
 
 def test_a_manifest_that_was_edited(steered):
     edit(steered / MANIFEST_NAME, lambda m: m.update(created="2020-01-01"))
-    assert failures(steered) == {"manifest": f"{MANIFEST_NAME} was changed after the export"}
+    said = failures(steered)
+    assert said.keys() == {"manifest", "sealed files"}
+    assert said["manifest"] == f"{MANIFEST_NAME} was changed after the export"
+    assert said["sealed files"].startswith(f"{MANIFEST_NAME} is not the one that was sealed")
 
 
 def test_changed_code_is_found_even_when_the_manifest_was_forged(steered):
@@ -303,6 +306,20 @@ def test_tensors_that_are_not_the_calibrated(steered, change):
     )
 
 
+def test_a_checkpoint_that_cannot_push(pristine, tmp_path, monkeypatch):
+    """Made by somebody whose writer does not refuse it, so that all of its parts fit."""
+    monkeypatch.setattr("mars_export.checkpoint.writer.push_problem", lambda *_: None)
+    for changes, why in (
+        ({"cap": -1e9}, "the cap is not above the gate's origin"),
+        ({"probes": []}, "no probe of the calibration shows a push of text requests"),
+    ):
+        steered = tiny.export("gemma3", tmp_path / why, **changes)[1]
+        assert failures(steered) == {"push": f"nothing is steered: {why}"}
+        assert verify(steered, run=True, device="cpu").checks[-1].status == "skipped"
+    (push,) = [check for check in verify(pristine).checks if check.name == "push"]
+    assert push.detail == "the rule can push in every calibrated modality: text, image"
+
+
 def test_an_index_that_leaves_the_steering_out(steered):
     _, prefix = steering_of(steered)
 
@@ -383,6 +400,7 @@ def test_run_says_what_the_probes_said(steered, monkeypatch, active, then, statu
     report = Report.model_validate_json(path.read_bytes())
     check = report.self_check.model_copy(update={"fingerprint": then})
     path.write_text(report.model_copy(update={"self_check": check}).model_dump_json())
+    write_seal(steered)
     check = verify(steered, run=True, device="cpu").checks[-1]
     assert check.status == status
     assert said in check.detail

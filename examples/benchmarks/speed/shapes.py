@@ -13,7 +13,7 @@ import transformers
 from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.header import Header
-from mars_export.methods.base import Artefact, CalibrationSource, PromptSource
+from mars_export.methods.base import Artefact, CalibrationSource, Decision, Probe, PromptSource
 from mars_export.methods.mars.layers import rule_tensors
 from mars_export.methods.mars.record import MarsRecord
 
@@ -172,9 +172,17 @@ def _artefact(shape: Shape, direction: torch.Tensor) -> Artefact:
         shift={"text": 0.0, "image": 0.0, "video": 0.0}, origin=-_OPEN, cap=2 * _OPEN, gain=1.0,
         radius=PUSH / (2 * _OPEN), refusal_tokens=[5], scores=[],
     )  # fmt: skip
+    probes = [
+        Probe(
+            modality=modality, prompt="not run",
+            stimulus=None if modality == "text" else 0,
+            expected=Decision(active=True, gate=0.5, strength=PUSH, modality=modality),
+        )
+        for modality in source.modalities
+    ]  # fmt: skip
     return Artefact.of(
         "mars", source, record, rules={"layers": [shape.layer], "positions": "turn_end"},
-        tensors=rule_tensors(record, direction, record.gain, record.radius), probes=[],
+        tensors=rule_tensors(record, direction, record.gain, record.radius), probes=probes,
     )  # fmt: skip
 
 

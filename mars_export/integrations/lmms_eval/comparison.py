@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.seal import write_seal
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import REFUSED
@@ -52,6 +53,7 @@ def from_logs(
         tasks=[compare(task, find_log(off, task), find_log(on, task), margin) for task in tasks],
     )
     write_atomically(directory / UTILITY_NAME, utility.model_dump_json(indent=2) + "\n")
+    write_seal(directory, UTILITY_NAME)
     return utility
 
 

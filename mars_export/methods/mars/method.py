@@ -7,6 +7,7 @@ import torch
 
 from mars_export.calibration.data import CalibrationData
 from mars_export.calibration.measurements import Measurements, measure
+from mars_export.calibration.source import Group
 from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import Artefact, Decision, Probe
@@ -122,10 +123,10 @@ def _scores(layers: Layers, trials: Sequence[Trial]) -> list[LayerScore]:
 
 
 def _probes(baseline: Measurements, record: MarsRecord, rule: Rule) -> list[Probe]:
-    """Of every modality, the strongest pushes and one harmless request with gate 0.
+    """Of every modality, the strongest pushes and the harmless request nearest below the gate.
 
     Raises:
-        ExportError: No probe is pushed, or none is left alone.
+        ExportError: No probe of a modality is pushed, or none at all is left alone.
     """
     probes: list[Probe] = []
     for line in record.projections:
@@ -136,12 +137,13 @@ def _probes(baseline: Measurements, record: MarsRecord, rule: Rule) -> list[Prob
             strongest = sorted(every, key=lambda p: -(p.expected.strength or 0))
             probes += [p for p in strongest[:_STRONG] if p.expected.active]
         else:
-            lowest = every[line.values.index(min(line.values))]
-            probes += [lowest] * (lowest.expected.gate == 0)
-    if not any(p.expected.active for p in probes):
+            below = [(x, p) for x, p in zip(line.values, every, strict=True) if not p.expected.gate]
+            probes += [max(below, key=lambda pair: pair[0])[1]] if below else []
+    pushed = {p.modality for p in probes if p.expected.active}
+    if missing := [modality for modality in record.shift if modality not in pushed]:
         raise UnsteerableError(
-            "The gate opens for none of the harmful validation prompts; give more or plainer "
-            "harmful prompts."
+            f"Of {Group('harmful', missing[0])} no validation prompt is pushed; give more or "
+            "plainer harmful prompts."
         )
     if not any(p.expected.gate == 0 for p in probes):
         raise UnsteerableError(

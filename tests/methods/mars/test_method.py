@@ -8,6 +8,7 @@ import torch
 
 from mars_export.common.errors import ExportError
 from mars_export.methods.calibrate import calibrate
+from mars_export.methods.mars.method import probe
 from mars_export.methods.mars.record import MarsOptions
 from mars_export.methods.mars.rule import Rule
 from mars_export.methods.mars.strength import Trial
@@ -84,6 +85,29 @@ def test_probes_show_both_sides_of_the_gate(found):
         assert probes[-1].expected.gate == 0
         assert all((p.stimulus is None) == (modality == "text") for p in probes)
     assert not [p for p in found.record.probes if p.modality == "video"]
+
+
+def test_the_calm_probe_is_the_harmless_request_nearest_below_the_gate(monkeypatch):
+    def named_by_coordinate(record, rule, modality, _, stimulus, p):
+        return probe(record, rule, modality, str(p), stimulus, p)
+
+    monkeypatch.setattr("mars_export.methods.mars.method.probe", named_by_coordinate)
+    found = run().record
+    for line in found.record.projections:
+        if line.label == "harmless":
+            of_modality = [p for p in found.probes if p.modality == line.modality]
+            (calm,) = [p for p in of_modality if not p.expected.active]
+            assert calm.expected.gate == 0
+            assert calm.prompt == str(max(x for x in line.values if x <= found.record.origin))
+
+
+def test_a_modality_that_is_never_pushed_is_refused(monkeypatch):
+    def never_beside_pictures(record, rule, modality, prompt, stimulus, p):
+        return probe(record, rule, modality, prompt, stimulus, -1e6 if modality == "image" else p)
+
+    monkeypatch.setattr("mars_export.methods.mars.method.probe", never_beside_pictures)
+    with pytest.raises(ExportError, match=r"Of harmful text \+ neutral image no validation prompt"):
+        run()
 
 
 def test_provenance(found):
