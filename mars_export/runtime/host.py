@@ -64,17 +64,23 @@ class SteeredGenerationMixin(SteeredMixin):
     """Plans each generate() once, whatever pieces the prompt is fed in."""
 
     def generate(
-        self, inputs: Any = None, *args: Any, steering_positions: Any = None, **kwargs: Any
+        self,
+        inputs: Any = None,
+        generation_config: Any = None,
+        *args: Any,
+        steering_positions: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """As the native generate, steered at the assistant headers of the prompt.
 
         steering_positions: the tokens to steer instead, as for a forward.
         """
+        arguments = (inputs, generation_config, *args)
         if not self.steering.active:
             self.steering.trace = Trace()
-            return self._planned(NoWindow.OFF, inputs, *args, **kwargs)
+            return self._planned(NoWindow.OFF, *arguments, **kwargs)
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
-        config = kwargs.get("generation_config") or self.generation_config
+        config = generation_config or self.generation_config
         self._refuse_guidance(kwargs.get("guidance_scale", config.guidance_scale))
         planned = {**kwargs, "input_ids": input_ids}
         if planned.get("attention_mask") is None:
@@ -82,7 +88,7 @@ class SteeredGenerationMixin(SteeredMixin):
         drafts = bool(getattr(config, "is_assistant", False))
         plan = self.steering.plan(self, planned, steering_positions, drafts)
         self.steering.trace = plan.trace
-        out = self._planned(plan, inputs, *args, **kwargs)
+        out = self._planned(plan, *arguments, **kwargs)
         if plan.finished:
             # A logits processor that calls this model has put its own trace in the place of ours.
             self.steering.trace = plan.trace

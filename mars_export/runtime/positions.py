@@ -328,7 +328,7 @@ def highest_modality(columns: torch.Tensor, request: torch.Tensor | None = None)
     """(B, T) the highest index of a modality that a request has shown up to each column."""
     if request is None:
         return columns.cummax(1).values
-    apart = request * (int(torch.iinfo(columns.dtype).max) >> 32)
+    apart = request * 1_000  # more than there are modalities: a later request begins above it
     return (columns + apart).cummax(1).values - apart
 
 

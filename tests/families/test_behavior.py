@@ -307,3 +307,32 @@ def test_another_process_without_the_package_answers_the_same(pair, elsewhere):
     want = pair.model.generate(input_ids=ids, **options)
     answer = want[0, ids.shape[1] :].tolist()
     assert told[str(pair.directory)] == [ids.shape[1] - 1, answer]
+
+
+def test_stated_positions_are_steered_and_no_others(pair):
+    visual = pair.visuals()[-1]
+    batch = pair.batch(visual)
+    last = batch["input_ids"].shape[1] - 1
+    got = pair.model(**batch, steering_positions=[[last - 3, last]]).logits
+    where = [(0, column, visual or "text") for column in (last - 3, last)]
+    want = oracle_logits(pair.base, pair.record, pair.direction, batch, where)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    nowhere = pair.model(**batch, steering_positions=[[]]).logits
+    assert nowhere.equal(pair.base(**batch).logits)
+
+
+def test_a_layer_is_steered_or_raises_whoever_calls_it(pair):
+    layer = decoder_layers(pair.model)[tiny.LAYER]
+    calls = []
+    handle = layer.register_forward_pre_hook(lambda *a: calls.append(a[1:]), with_kwargs=True)
+    pair.model(**pair.batch(None), use_cache=False)
+    handle.remove()
+    args, kwargs = calls[0]
+    bare = {name: value for name, value in kwargs.items() if name != "steering_window"}
+    steered = layer.forward(*args, **kwargs)
+    with pytest.raises(RuntimeError, match="call the model that from_pretrained returned"):
+        layer.forward(*args, **bare)
+    with pair.model.steering.off():
+        assert not torch.equal(layer.forward(*args, **bare), steered)
+    # As DataParallel makes one: it runs its own weights.
+    assert layer._replicate_for_data_parallel().forward.args[0] is not layer
