@@ -223,7 +223,7 @@ def _write(
         suites=aggregate.suites(sources, results, error),
         controls=aggregate.controls(results),
         attacks=attacks,
-        skipped={**skipped, **job.omitted},
+        skipped=skipped,
         gates=aggregate.gates(plain),
         seconds=round(max(sum(entry.seconds for entry in share) for share in entries), 3),
     )

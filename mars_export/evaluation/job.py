@@ -101,24 +101,6 @@ class Job:
             ),
         )  # fmt: skip
 
-    def arms_of(self, variant: str) -> tuple[Arm, ...]:
-        """The arms that answer a variant: without the chat template, those in it change nothing."""
-        bare = variant and not VARIANTS[variant].templated
-        return tuple(arm for arm in self.arms if not (bare and arm.template))
-
-    @property
-    def omitted(self) -> dict[str, str]:
-        """Why a variant is not run in every arm, by its name."""
-        omitted = {}
-        for variant in {sample.variant for sample in self.samples}:
-            names = [arm.name for arm in self.arms if arm not in self.arms_of(variant)]
-            if names:
-                omitted[variant] = (
-                    f"the arm {' and '.join(names)} acts in the chat template, which this attack "
-                    "leaves out; the other arms are compared"
-                )
-        return omitted
-
     def reduced(self, arms: tuple[Arm, ...], variants: Container[str]) -> Job:
         """The same job, of the same identity, with these arms only and without these variants."""
         samples = [sample for sample in self.samples if sample.variant not in variants]

@@ -51,7 +51,7 @@ def run_batches(
             did not.
     """
     order = _share(job.order, job.options.batch_size, processes)
-    answers = [(sample.id, arm.name) for sample in order for arm in job.arms_of(sample.variant)]
+    answers = [(sample.id, arm.name) for sample in order for arm in job.arms]
     journal.keep(_valid(journal.entries, answers))
     done = len({result.id for result in journal.results})
     limit = journal.entries[-1].limit if journal.entries else job.options.batch_size
@@ -109,7 +109,7 @@ def _results(job: Job, models: Models, batch: Sequence[Sample]) -> list[SampleRe
     requests = [job.request(sample) for sample in batch]
     inputs: dict[tuple[Path, str], Any] = {}  # arms that differ in steering alone share theirs
     by_arm = []
-    for arm in job.arms_of(batch[0].variant):
+    for arm in job.arms:
         key = (arm.directory, arm.template)
         if key not in inputs:
             inputs[key] = models[arm.directory].inputs([arm.request(r) for r in requests])

@@ -7,7 +7,7 @@ before this check. It never raises: whatever goes wrong means that steering is n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from mars_export.evaluation.report import REFERENCE, STEERED, FirstToken, SelfCh
 from mars_export.inputs.requests import Request
 from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import ArtefactRecord, CalibrationSource, Probe
+from mars_export.runtime.positions import header_ends
 
 __all__ = ["TOLERANCE", "probe_request", "self_check"]
 
@@ -58,12 +59,12 @@ def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
     """Run the probes of the calibration with steering off, off again, and on.
 
     Active means, for every probe: exactly the positions of the method are steered (of one that acts
-    where an answer begins, the end of the prompt alone), with the numbers of the probe's own
-    modality; gate and strength are the recorded ones within a tolerance for the dtype, which must
-    tell an open gate from a shut one; a push that matters has at least half its length; logits with
-    steering off repeat bit for bit, differ from those with steering on where the push is more than
-    rounding, and equal them where it is zero. At least one probe has such a push, and
-    every modality one that is pushed.
+    where an answer begins, the end of the assistant header alone), with the numbers of the probe's
+    own modality; gate and strength are the recorded ones within a tolerance for the dtype, which
+    must tell an open gate from a shut one; a push that matters has at least half its length; logits
+    with steering off repeat bit for bit, differ from those with steering on where the push is more
+    than rounding, and equal them where it is zero. At least one probe has such a push, and every
+    modality one that is pushed.
 
     Args:
         loaded: The steered directory as a user loads it.
@@ -97,7 +98,7 @@ def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken]) 
         distances.append(distance)
         fingerprint += [_first_token(number, arm, logits) for arm, logits in first.items()]
     alone = record.rules.get("positions") == "turn_end"
-    where = "one steered position each, at the end of the prompt" if alone else "steered throughout"
+    where = "one steered position each, at the assistant header" if alone else "steered throughout"
     return (
         f"{len(distances)} probes: {where}; {_largest(record.probes, distances, tolerance)}"
         "logits with steering off repeat bit for bit."
@@ -148,7 +149,7 @@ def _probe(
     off, again, on = (loaded.answer(inputs, _TOKENS, steered=on) for on in (False, False, True))
     if not torch.equal(off.logits, again.logits):
         raise _FailedError(f"With steering off the logits of {name} do not repeat.")
-    _check_positions(on, record, int(inputs["attention_mask"].sum()) - 1, probe, name)
+    _check_positions(on, record, _positions(record, inputs), probe, name)
     last = on.steered[0][-1]
     changed = not torch.equal(off.logits, on.logits)
     if (changed and last.strength == 0) or (
@@ -173,15 +174,26 @@ def probe_request(source: CalibrationSource, probe: Probe) -> Request:
     return Request(probe.prompt, (media[probe.stimulus],))
 
 
+def _positions(record: ArtefactRecord, inputs: Mapping[str, torch.Tensor]) -> list[int]:
+    """Where a prompt (1, T) is to be steered: at its header, up to there, or throughout."""
+    tokens = inputs["input_ids"][inputs["attention_mask"] != 0]
+    headers = [header.model_dump() for header in record.source.headers]
+    ends: list[int] = header_ends(tokens[None], headers)[0].nonzero()[:, 0].tolist()
+    policy = record.rules.get("positions")
+    if policy == "turn_end":
+        return ends
+    return list(range(max(ends, default=-1) + 1 if policy == "prompt" else len(tokens)))
+
+
 def _check_positions(
-    on: Answers, record: ArtefactRecord, end: int, probe: Probe, name: str
+    on: Answers, record: ArtefactRecord, expected: list[int], probe: Probe, name: str
 ) -> None:
-    """The end of the prompt, or with another policy the whole prompt, once in every layer."""
-    alone = record.rules.get("positions") == "turn_end"
+    """Those that are expected, once in every layer."""
     where = sorted(steered.position for steered in on.steered[0])
-    expected = [end] if alone else list(range(end + 1))
+    if not expected:
+        raise _FailedError(f"No assistant header of the chat template is in {name}.")
     if where != sorted(expected * len(record.layers)):
-        instead = f"{end} alone" if alone else f"0 to {end}"
+        instead = f"{expected[0]} to {expected[-1]}" if expected[1:] else f"{expected[0]} alone"
         raise _FailedError(f"Steering of {name} is at positions {where} instead of {instead}.")
     modality = on.steered[0][-1].modality
     if modality != probe.modality:

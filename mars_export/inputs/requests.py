@@ -55,7 +55,6 @@ class Request:
         system: System prompt; empty for none.
         history: Earlier turns, each what the user wrote and what the model answered.
         prefill: Beginning of the answer, as if the model had written it.
-        templated: Whether the chat template is used; without it the prompt stands alone.
     """
 
     prompt: str
@@ -63,7 +62,6 @@ class Request:
     system: str = ""
     history: tuple[tuple[str, str], ...] = ()
     prefill: str = ""
-    templated: bool = True
 
     @property
     def modality(self) -> Modality:
@@ -112,23 +110,20 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         processor: A Transformers processor, or the tokenizer of a text-only model, with a chat
             template.
         requests: At least one request, all of the same modality and all with or all without
-            prefill and template.
+            prefill.
 
     Returns:
         `input_ids` and `attention_mask` (B, T) int64, with the family's visual inputs.
 
     Raises:
         ExportError: The processor takes no video, or has no chat template.
-        ValueError: `requests` is empty or mixes modalities or forms, or is to be shown without
-            the template and is not text.
+        ValueError: `requests` is empty or mixes modalities or forms.
     """
     modalities = {request.modality for request in requests}
     if len(modalities) != 1:
         raise ValueError(f"a batch holds one modality, got {sorted(modalities)}")
-    if len({(bool(request.prefill), request.templated) for request in requests}) != 1:
-        raise ValueError("a batch mixes requests with and without prefill or template")
-    if not requests[0].templated:
-        return _collate_bare(processor, requests)
+    if len({bool(request.prefill) for request in requests}) != 1:
+        raise ValueError("a batch mixes requests with and without prefill")
     if not getattr(processor, "chat_template", None):
         raise ExportError(
             "The processor has no chat template; add chat_template.jinja to the model."
@@ -181,21 +176,6 @@ def _ending(requests: Sequence[Request]) -> dict[str, bool]:
     """How a conversation ends: with an open assistant turn, or inside one that was begun."""
     begun = bool(requests[0].prefill)
     return {"add_generation_prompt": not begun, "continue_final_message": begun}
-
-
-def _collate_bare(processor: Any, requests: Sequence[Request]) -> BatchFeature:
-    """Prompts as they are, with the special tokens that the tokenizer adds to any text."""
-    from transformers import BatchFeature
-
-    if any(request.modality != "text" for request in requests):
-        raise ValueError("only text can be shown without the chat template")
-    if any(request.system or request.history or request.prefill for request in requests):
-        raise ValueError("a system prompt, a history and a prefill need the chat template")
-    tokenizer = processor if _is_tokenizer(processor) else processor.tokenizer
-    texts = [request.prompt for request in requests]
-    return BatchFeature(
-        dict(tokenizer(texts, padding=True, padding_side="left", return_tensors="pt"))
-    )
 
 
 def _video_options(processor: Any, requests: Sequence[Request]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mars_export.evaluation.generation import Answers
 from mars_export.inputs.stimuli import GENERATOR
 from mars_export.methods.base import Decision, Probe, StimulusSource
 from support import tiny
-from support.tiny import source
+from support.tiny import HEADER, source
 
 SCALES = {"gate_scale": 4 / 3, "strength_scale": 3200 / 3}
 
@@ -91,6 +91,8 @@ class FakeLoaded:
     """Batches until the process is killed."""
     broken: str = ""
     """What goes wrong with the steering."""
+    thought: int = 0
+    """Tokens of an opened thought behind the assistant header."""
     batches: list = field(default_factory=list)
     processor: object = field(default_factory=Template)
 
@@ -99,10 +101,14 @@ class FakeLoaded:
         self._calls = 0
 
     def inputs(self, requests):
-        lengths = [len(request.prompt) for request in requests]
+        lengths = [len(request.prompt) + self.thought for request in requests]
         width = max(lengths)
-        mask = [[0] * (width - n) + [1] * n for n in lengths]
-        return {"requests": requests, "attention_mask": torch.tensor(mask)}
+        mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths])
+        ids = torch.zeros_like(mask)
+        if self.broken != "bare" and width >= len(HEADER) + self.thought:
+            at = slice(width - self.thought - len(HEADER), width - self.thought)
+            ids[:, at] = torch.tensor(HEADER)
+        return {"requests": requests, "input_ids": ids, "attention_mask": mask}
 
     def answer(self, inputs, max_new_tokens, *, steered, seed=None):
         requests, arm = inputs["requests"], "on" if steered else "off"

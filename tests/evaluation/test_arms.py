@@ -79,14 +79,10 @@ def test_every_arm_is_compared_with_the_reference(run, tmp_path):
     assert {r.arm for r in results if r.decision is not None} == {"on", "other"}
 
 
-def test_an_attack_without_the_template_is_not_run_in_an_arm_that_acts_in_it(run):
-    """It would leave the system prompt of such an arm out, and measure the reference again."""
+def test_attacks_are_run_in_every_arm(run):
     report, _ = run("safety-prompt", attacks=True)
-    assert list(report.skipped) == ["templateless"]
-    assert "safety-prompt" in report.skipped["templateless"]
-    arms = {a.attack: {c.arm for c in a.cells} for a in report.attacks}
-    assert arms["templateless"] == {"off", "on"}
-    assert arms["multi-turn"] == {"off", "on", "safety-prompt"}
+    assert report.skipped == {}
+    assert {c.arm for a in report.attacks for c in a.cells} == {"off", "on", "safety-prompt"}
 
 
 def test_a_report_says_the_same_of_an_arm_whatever_else_is_run(run, tmp_path):

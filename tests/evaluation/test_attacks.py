@@ -176,7 +176,7 @@ def test_the_report_tells_attacks_from_requests_as_they_are(report):
     assert report.attack_regressions == {"on": [f"bad-{i}@prefill" for i in range(4)]}
     assert report.skipped == {"system": "the chat template leaves it out"}
     assert {a.attack for a in report.attacks} == {
-        "prefill", "templateless", "sampling", "multi-turn", "typographic",
+        "prefill", "sampling", "multi-turn", "typographic",
     }  # fmt: skip
     prefill = report.attacks[0]
     by_arm = {c.arm: c for c in prefill.against_plain}

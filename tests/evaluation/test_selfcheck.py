@@ -31,12 +31,17 @@ def test_active(tmp_path):
     assert found.detail.startswith("3 probes: one steered position each")
 
 
+def test_an_opened_thought_stands_behind_what_is_steered(tmp_path):
+    assert self_check(FakeLoaded(thought=2), save_manifest(tmp_path)).active
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
         ("silent", r"at positions \[\] instead of 2 alone"),
         ("twice", r"at positions \[2, 2\] instead of 2 alone"),
         ("position", r"at positions \[1\] instead of 2 alone"),
+        ("bare", "No assistant header of the chat template is in the text probe 'bad'"),
         ("modality", "takes the text probe 'bad' for a video request"),
         ("gate", "Gate 1.2 and strength 12 of the text probe 'bad' are not the calibrated 1"),
         ("nan", "Gate nan"),

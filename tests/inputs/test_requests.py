@@ -119,20 +119,6 @@ def test_a_prefill_stands_after_the_open_header():
     assert begun == [*plain, "sure"]
 
 
-def test_without_the_template_there_is_the_prompt_alone():
-    processor = planted.processor()
-    bare = [Request("show me", templated=False), Request("please show me", templated=False)]
-    batch = collate(processor, bare)
-    found = words(batch, processor)
-    assert [word for word in found if not word.startswith("<")] == ["show", "me"]
-    assert batch["attention_mask"][0, 0] == 0
-    with pytest.raises(ValueError, match="only text"):
-        collate(processor, [Request("show me", (PICTURE,), templated=False)])
-    for part in ({"system": "Be safe."}, {"history": (("a", "b"),)}, {"prefill": "Sure"}):
-        with pytest.raises(ValueError, match="need the chat template"):
-            collate(processor, [Request("show me", templated=False, **part)])
-
-
 def test_a_batch_does_not_mix_forms():
     with pytest.raises(ValueError, match="mixes requests"):
         collate(planted.processor(), [Request("show me", prefill="sure"), Request("show me")])
