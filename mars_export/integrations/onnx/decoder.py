@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,20 +14,12 @@ from mars_export.integrations.onnx.attention import (
     attention_windows,
     refuse_frozen_positions,
 )
-from mars_export.integrations.onnx.graph_positions import Claims, modalities, steered_columns
+from mars_export.integrations.onnx.graph_positions import Columns, modalities
 from mars_export.integrations.onnx.routes import Route
-from mars_export.runtime.positions import WINDOW_VERSION, Window
-from mars_export.runtime.trace import Trace
+from mars_export.runtime.positions import WINDOW_VERSION, Window, recognized
+from mars_export.runtime.trace import Trace, TraceEntry
 
 __all__ = ["Decoder"]
-
-
-class _Known(NamedTuple):
-    """A token of a header, its row of the embedding (d,), and whether no other token has it."""
-
-    token: int
-    row: torch.Tensor
-    alone: bool
 
 
 class Decoder(nn.Module):
@@ -36,8 +28,8 @@ class Decoder(nn.Module):
     The steering is that of the checkpoint: its own module in the steered layer, told by the graph
     where to act. A row whose inputs contradict each other gets NaN, in the logits and in the first
     keys of the cache, by which later calls know it: a graph cannot raise, and an answer without
-    steering must not come out. Nothing else is touched, for in int8 rows share their scales. What
-    comes before the end of a prompt has NaN for logits too, since no answer begins there.
+    steering must not come out. Nothing else is touched, for in int8 rows share their scales. Logits
+    behind columns that end in no assistant turn are NaN too, since no answer begins there.
     """
 
     def __init__(self, model: Any, route: Route) -> None:
@@ -46,8 +38,7 @@ class Decoder(nn.Module):
         self.rules = model.config.steering
         self.text = model.config.get_text_config()
         refuse_frozen_positions(self.text)
-        headers = {token for suffix in self.rules["header_suffixes"] for token in suffix}
-        self.known = [self._look_up(token) for token in sorted(headers)]
+        self._know_tokens()
         self.visual = {
             modality: getattr(model.config, attribute)
             for modality, attribute in self.rules["placeholders"].items()
@@ -58,17 +49,30 @@ class Decoder(nn.Module):
         self.refused = [token for m, token in self.visual.items() if m not in shown]
 
     @torch.no_grad()
-    def _look_up(self, token: int) -> _Known:
+    def _know_tokens(self) -> None:
+        """Keep the embeddings of the tokens that turns begin with.
+
+        known: those tokens, in order. rows (K, d): their embeddings. twins: token to the first of
+        `known` that has the same embedding, where that is another. shared: those of `known` whose
+        embedding some other token has as well.
+        """
+        headers = [[*header["prefix"], *header["ends"]] for header in self.rules["headers"]]
+        self.known = sorted({t for part in [*headers, *self.rules["turn_starts"]] for t in part})
         embedding = self.model.get_input_embeddings()
-        row = embedding(torch.tensor(token)).detach().clone()
-        weight = embedding.weight
-        return _Known(token, row, int((weight == weight[token]).all(-1).sum()) == 1)
+        self.rows = embedding(torch.tensor(self.known)).detach().clone()
+        self.twins: dict[int, int] = {}
+        self.shared: list[int] = []
+        for token in self.known:
+            near = (embedding.weight[:, :8] == embedding.weight[token, :8]).all(-1).nonzero()[:, 0]
+            same = near[(embedding.weight[near] == embedding.weight[token]).all(-1)].tolist()
+            first = next(other for other in self.known if other in same)
+            self.twins |= {} if first == token else {token: first}
+            self.shared += [token] if len(same) > 1 else []
 
     def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
-        prompt_length: torch.Tensor,
         inputs_embeds: torch.Tensor,
         past_key_values: list[tuple[torch.Tensor, torch.Tensor]],
         position_ids: torch.Tensor | None = None,
@@ -79,41 +83,42 @@ class Decoder(nn.Module):
         Args:
             input_ids: (B, P + n) tokens of all columns, cached ones too.
             attention_mask: (B, P + n), 0 where a column is padding.
-            prompt_length: (B,) columns of the prompt, padding counted.
             inputs_embeds: (B, n, d) of the new columns, pictures put in.
             past_key_values: For each layer keys and values, (B, heads, P, size).
             position_ids: (3, B, n) rotary positions, for families that have three axes.
             deepstack: (levels, B, n, d) added behind the first layers; zero off the pictures.
 
         Returns:
-            `logits` (B, 1, V) of the last column; of the new columns `steered` bool, `modality`,
-            `gate` and `strength`, (B, n); and the cache with them.
+            `logits` (B, 1, V) of the last column; `answering` (B,) bool, whether it is in an
+            assistant turn; of the new columns `steered` bool, `modality`, `gate` and `strength`,
+            (B, n); and the cache with them.
         """
         past, new = past_key_values[0][0].shape[2], inputs_embeds.shape[1]
-        told = self._claims(input_ids, attention_mask, prompt_length, past, new)
-        embeds = inputs_embeds
-        valid = self._counts(input_ids, attention_mask, prompt_length, embeds, told)
-        valid = valid & told.valid(self.rules["header_suffixes"])
-        valid = valid & self._embedded(told.ids[:, past:], embeds) & self._calibrated(told.ids)
+        columns = self._columns(input_ids, attention_mask, past + new)
+        valid = self._counts(input_ids, attention_mask, inputs_embeds, past + new) & columns.valid
+        valid = valid & self._embedded(columns.ids[:, past:], inputs_embeds)
+        valid = valid & self._calibrated(columns.ids)
         (keys, values), *others = past_key_values
         spoilt = _spoilt(keys)
         valid = valid & ~spoilt
-        trace = Trace()
+        trace = _Decisions()
         healed = torch.where(spoilt[:, None, None, None], 0.0, keys)
         window = Window(
             WINDOW_VERSION,
-            steered=steered_columns(told, self.rules["header_suffixes"])[:, past:],
-            modality=modalities(told.ids, self.indices)[:, past:],
-            position=_positions(told.mask)[:, past:],
+            steered=columns.steered[:, past:],
+            modality=modalities(columns.ids, self.indices)[:, past:],
+            position=_positions(columns.mask)[:, past:],
             trace=trace,
         )
         cached = [(healed, values), *others]
-        out = self._run(embeds, told, cached, position_ids, deepstack, window)
+        out = self._run(inputs_embeds, columns, cached, position_ids, deepstack, window)
         logits = self.model.get_output_embeddings()(out.last_hidden_state[:, -1:])
         logits = self._capped(logits).float()
         (entry,) = trace.entries
+        answering = columns.answering
         made = {
-            "logits": torch.where((valid & told.answering)[:, None, None], logits, torch.nan),
+            "logits": torch.where((valid & answering)[:, None, None], logits, torch.nan),
+            "answering": answering,
             "steered": entry.steered,
             "modality": entry.modality,
             **entry.decision,
@@ -123,41 +128,36 @@ class Decoder(nn.Module):
         kept = valid[:, None, None, None]
         return made | {"present_0_key": torch.where(kept, made["present_0_key"], torch.nan)}
 
-    def _claims(
-        self, ids: torch.Tensor, mask: torch.Tensor, length: torch.Tensor, past: int, new: int
-    ) -> Claims:
-        """What is said of the columns that there are, whatever the lengths of ids and mask."""
-        column = torch.arange(past + new)[None].expand(ids.shape[0], -1)
+    def _columns(self, ids: torch.Tensor, mask: torch.Tensor, count: int) -> Columns:
+        """The columns that there are, `count` of them, whatever the lengths of ids and mask."""
+        column = torch.arange(count)[None].expand(ids.shape[0], -1)
         ids, mask = (
             x.gather(1, column.clamp(max=x.shape[1] - 1).expand(x.shape[0], -1))
             for x in (ids, mask)
         )
-        return Claims(ids, mask, length, torch.full((), past), torch.full((), new))
+        return Columns(ids, mask, self.rules["headers"], self.rules["turn_starts"])
 
     def _counts(
-        self,
-        ids: torch.Tensor,
-        mask: torch.Tensor,
-        length: torch.Tensor,
-        embeds: torch.Tensor,
-        told: Claims,
+        self, ids: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor, count: int
     ) -> torch.Tensor:
-        """() whether ids, mask and lengths are as many as columns and rows.
+        """() whether ids and mask are as many as columns and rows.
 
         Counted from the data: sizes that are equal in the example would be taken for equal.
         """
-        rows = _count(embeds[:, 0, 0])
-        columns = told.past + told.new
-        there = (_count(ids) == rows * columns) & (_count(mask) == rows * columns)
-        return there & (_count(length) == rows)
+        there = _count(embeds[:, 0, 0]) * torch.full((), count)
+        return (_count(ids) == there) & (_count(mask) == there)
 
     def _embedded(self, ids: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
-        """(B,) whether the embeddings (B, n, d) of header tokens are where the ids have them."""
-        agree = torch.ones_like(ids[:, 0], dtype=torch.bool)
-        for token, row, alone in self.known:
-            here, there = ids == token, (embeds == row).all(-1)
-            agree = agree & (here == there if alone else ~here | there).all(1)
-        return agree
+        """(B,) whether the embeddings (B, n, d) that turns begin with are where the ids are."""
+        known = (ids[..., None] == torch.tensor(self.known)).any(-1)
+        expected = torch.where(known, ids, -1)
+        for token, first in self.twins.items():
+            expected = torch.where(ids == token, first, expected)
+        there = recognized(embeds, lambda _: self.rows, set(self.known))
+        agree = there == expected
+        for token in self.shared:
+            agree = agree | ((there == token) & ~known)
+        return agree.all(1)
 
     def _calibrated(self, ids: torch.Tensor) -> torch.Tensor:
         """(B,) whether no placeholder of a modality stands there that was not calibrated."""
@@ -169,7 +169,7 @@ class Decoder(nn.Module):
     def _run(
         self,
         embeds: torch.Tensor,
-        told: Claims,
+        columns: Columns,
         past: list[tuple[torch.Tensor, torch.Tensor]],
         position_ids: torch.Tensor | None,
         deepstack: torch.Tensor | None,
@@ -186,23 +186,31 @@ class Decoder(nn.Module):
         with _added(decoder.layers, deepstack):
             return decoder(
                 inputs_embeds=embeds,
-                attention_mask=self._masks(told, embeds.shape[1]),
+                attention_mask=self._masks(columns, embeds.shape[1]),
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
                 steering_window=window,
             )
 
-    def _masks(self, told: Claims, new: int) -> Any:
+    def _masks(self, columns: Columns, new: int) -> Any:
         """The mask of each kind of layer, as the family's decoder takes it."""
         windows = attention_windows(self.text)
         blocks = [self.visual[m] for m in self.route.blocks if m in self.visual]
-        masks = attention_masks(told.ids, told.mask, new, windows, blocks)
+        masks = attention_masks(columns.ids, columns.mask, new, windows, blocks)
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _capped(self, logits: torch.Tensor) -> torch.Tensor:
         cap = getattr(self.text, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+class _Decisions(Trace):
+    """A trace that keeps the tensors of an export, which become outputs of the graph."""
+
+    def add(self, entry: TraceEntry) -> None:
+        """Keep an entry."""
+        self.entries.append(entry)
 
 
 @contextmanager

@@ -87,7 +87,6 @@ def _decoder(model: Any, route: Route, told: About) -> _Graph:
     example: dict[str, Any] = {
         "input_ids": torch.full((_ROWS, _PAST + _NEW), 1),
         "attention_mask": torch.ones(_ROWS, _PAST + _NEW, dtype=torch.long),
-        "prompt_length": torch.full((_ROWS,), _PAST + _NEW),
         "inputs_embeds": torch.randn(_ROWS, _NEW, d),
         "past_key_values": [
             (torch.randn(_ROWS, heads, _PAST, size), torch.randn(_ROWS, heads, _PAST, size))
@@ -97,7 +96,6 @@ def _decoder(model: Any, route: Route, told: About) -> _Graph:
     dynamic: dict[str, Any] = {
         "input_ids": _BOTH,
         "attention_mask": _BOTH,
-        "prompt_length": {0: _ANY},
         "inputs_embeds": _BOTH,
         "past_key_values": [({0: _ANY, 2: _ANY},) * 2] * layers,
     }
@@ -108,13 +106,13 @@ def _decoder(model: Any, route: Route, told: About) -> _Graph:
         example["deepstack"] = torch.randn(told.deepstack_levels, _ROWS, _NEW, d)
         dynamic["deepstack"] = {1: _ANY, 2: _ANY}
     names = {}
-    axes = {"input_ids": _ALL, "attention_mask": _ALL, "prompt_length": ("batch",)}
+    axes: dict[str, tuple[str, ...]] = {"input_ids": _ALL, "attention_mask": _ALL}
     axes |= {
         "inputs_embeds": _COLUMNS,
         "position_ids": ("", *_COLUMNS),
         "deepstack": ("", *_COLUMNS),
     }
-    axes |= {"logits": ("batch",)} | dict.fromkeys(_TOLD, _COLUMNS)
+    axes |= dict.fromkeys(("logits", "answering"), ("batch",)) | dict.fromkeys(_TOLD, _COLUMNS)
     for layer in range(layers):
         for leaf, part in enumerate(("key", "value")):
             names[f"past_key_values.{layer}.{leaf}"] = f"past_key_values.{layer}.{part}"

@@ -67,7 +67,8 @@ def compare_int8(
         (_, a), (_, b) = graphs.begin(inputs), quantized.begin(inputs)
         logits = max(logits, float(np.abs(a.logits - b.logits).max()))
         for row, prompt in enumerate(case.prompts):
-            change = float(np.abs(a.gate - b.gate)[row][a.steered[row]].max())
+            whole, small = (step.gate[row][a.steered[row]] for step in (a, b))
+            change = float(np.abs(whole - small).max())
             same = bool((a.steered[row] == b.steered[row]).all())
             if not (same and change <= GATE_TOLERANCE):  # NaN fails too
                 raise ExportError(
@@ -76,7 +77,7 @@ def compare_int8(
                     "without --int8"
                 )
             gates = max(gates, change)
-            decided += bool((a.gate[row, -1] > 0) == (b.gate[row, -1] > 0))
+            decided += bool((whole[-1] > 0) == (small[-1] > 0))
         answers = (g.generate(inputs, tokens) for g in (graphs, quantized))
         for x, y in zip(*answers, strict=True):
             total += max(len(x), len(y))

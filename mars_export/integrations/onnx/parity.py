@@ -112,7 +112,7 @@ def _compare(model: Any, graphs: SteeredOnnx, case: Case, tokens: int) -> list[P
             _difference(step.logits[row], reference.logits[t, row]) for t, step in enumerate(steps)
         ]
         _check_logits(case, row, steps, reference, differences)
-        end = steps[0].steered.shape[1] - 1
+        header = np.flatnonzero(steps[0].steered[row])[-1]
         parts.append(
             Parity(
                 modality=case.modality,
@@ -120,8 +120,8 @@ def _compare(model: Any, graphs: SteeredOnnx, case: Case, tokens: int) -> list[P
                 logits=differences[0],
                 decoded=max(differences[1:], default=0.0),
                 tokens=len(steps),
-                gate=float(steps[0].gate[row, end]),
-                strength=float(steps[0].strength[row, end]),
+                gate=float(steps[0].gate[row, header]),
+                strength=float(steps[0].strength[row, header]),
                 effect=_difference(reference.off[row], reference.logits[0, row]),
             )
         )
@@ -131,11 +131,8 @@ def _compare(model: Any, graphs: SteeredOnnx, case: Case, tokens: int) -> list[P
 @torch.no_grad()
 def _answer(model: Any, inputs: Mapping[str, torch.Tensor], tokens: int) -> _Reference:
     """PyTorch's greedy answers of a fixed length."""
-    model.steering.enabled = False
-    try:
+    with model.steering.off():
         off = model(**inputs).logits[:, -1]
-    finally:
-        model.steering.enabled = True
     out = model.generate(
         **inputs,
         **GREEDY,
@@ -158,14 +155,14 @@ def _follow(
 ) -> list[Step]:
     """The graphs' steps when they are given PyTorch's tokens (B, steps).
 
-    They end where the tokens hold an assistant header: that is steered here, and in a hand-written
-    loop, but not in the generate() of PyTorch, which knows that it wrote it itself.
+    They end where the tokens begin a turn: the graph goes by all tokens alike, and PyTorch's
+    generate() does not look at those that it wrote itself.
     """
     conversation, step = graphs.begin(arrays(inputs))
     steps = [step]
     for column in tokens.T[:-1]:
-        step = graphs.forward(conversation, column[:, None].astype(np.int64))
-        if step.steered.any():
+        step = graphs.forward(conversation, column[:, None].astype(np.int64), generated=True)
+        if step.steered.any() or not step.answering.all():
             break
         steps.append(step)
     return steps

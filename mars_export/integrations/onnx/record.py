@@ -68,7 +68,7 @@ class Parity(Record):
     tokens: int
     """Greedy tokens that were compared, all equal."""
     gate: float
-    """Of the graph, at the prompt's end."""
+    """Of the graph, at the prompt's last header."""
     strength: float
     """Length of the push, residual-stream units."""
     effect: float
@@ -84,7 +84,7 @@ class Quantized(Record):
     tokens: float
     """Share of greedy tokens that are equal up to each answer's first difference."""
     gate: float
-    """Largest difference of the gate at prompt ends."""
+    """Largest difference of the gate at prompts' headers."""
     gate_tolerance: float
     decisions: float
     """Share of requests whose gate is open, or shut, in both."""

@@ -6,8 +6,8 @@
     model = SteeredOnnx(directory)
     tokens = model.generate(processor(..., return_tensors="np"), max_new_tokens=64)
 
-The graphs steer by themselves. What they must be told is which tokens the prompt has, and this file
-shows how; where inputs contradict each other they answer NaN, and this file raises.
+The graphs steer by themselves, at the end of each assistant header. Where their inputs contradict
+each other, or do not end in an assistant turn, they answer NaN, and this file raises.
 """
 
 import json
@@ -32,11 +32,13 @@ GRIDS = {"image": "image_grid_thw", "video": "video_grid_thw"}
 class Step:
     """What one call of the decoder graph gave.
 
-    logits (B, V): of each row's last column. steered (B, n) bool, modality (B, n) index into
+    logits (B, V): of each row's last column. answering (B,) bool: whether that is in an assistant
+    turn; logits are NaN where it is not. steered (B, n) bool, modality (B, n) index into
     `about["modalities"]`, gate and strength (B, n): of the new columns.
     """
 
     logits: np.ndarray
+    answering: np.ndarray
     steered: np.ndarray
     modality: np.ndarray
     gate: np.ndarray
@@ -47,13 +49,12 @@ class Step:
 class Conversation:
     """Everything that the decoder has seen, and its cache.
 
-    ids, mask (B, S): tokens, and 0 where a column is padding. prompt_length (B,): columns of the
-    prompt; what follows was generated. offset (B,): what rotary positions run ahead of columns.
+    ids, mask (B, S): tokens, and 0 where a column is padding. offset (B,): what rotary positions
+    run ahead of columns.
     """
 
     ids: np.ndarray
     mask: np.ndarray
-    prompt_length: np.ndarray
     offset: np.ndarray
     cache: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -78,7 +79,7 @@ class SteeredOnnx:
     def generate(
         self, inputs: Mapping[str, Any], max_new_tokens: int, stop: Sequence[int] | None = None
     ) -> list[list[int]]:
-        """Greedy answers to a batch.
+        """Greedy answers to a batch; one ends, too, where the model begins somebody else's turn.
 
         Args:
             inputs: What the processor gives, as numpy arrays; padded on the left.
@@ -96,21 +97,24 @@ class SteeredOnnx:
         ends = set(self.about["stop_tokens"] if stop is None else stop)
         conversation, step = self.begin(inputs)
         answers: list[list[int]] = [[] for _ in step.logits]
+        unfinished = step.answering
         while True:
             chosen = step.logits.argmax(-1)
-            for answer, token in zip(answers, chosen.tolist(), strict=True):
-                if not (answer and answer[-1] in ends):
+            for answer, token, goes_on in zip(answers, chosen.tolist(), unfinished, strict=True):
+                if goes_on:
                     answer.append(token)
-            done = all(answer[-1] in ends for answer in answers)
-            if done or max(map(len, answers)) >= max_new_tokens:
+            unfinished = unfinished & ~np.isin(chosen, list(ends))
+            if not unfinished.any() or max(map(len, answers)) >= max_new_tokens:
                 return answers
-            step = self.forward(conversation, chosen[:, None])
+            step = self.forward(conversation, chosen[:, None], generated=True)
+            unfinished = unfinished & step.answering
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Conversation, Step]:
         """Run a prompt.
 
         Raises:
-            ValueError: if the inputs contradict each other, or hold what was not calibrated.
+            ValueError: if the inputs contradict each other, hold what was not calibrated, or do not
+                end in an assistant turn.
         """
         ids = np.asarray(inputs["input_ids"], np.int64)
         if ids.ndim != 2 or not ids.size:
@@ -123,16 +127,22 @@ class SteeredOnnx:
         conversation = Conversation(
             np.zeros((rows, 0), np.int64),
             np.zeros((rows, 0), np.int64),
-            np.full(rows, ids.shape[1]),
             np.zeros(rows, np.int64),
             {i.name: self._empty(i, rows) for i in self._past},
         )
         features = {m: self.features(inputs, m) for m in self.about["placeholders"]}
-        self._match(conversation, ids, features)
+        self._match(ids, features)
         positions = None
         if self.about["rotary_axes"] == 3:
             positions, conversation.offset = rotary_positions(ids, mask, inputs, self.about)
-        return conversation, self.forward(conversation, ids, mask, features, positions)
+        step = self.forward(conversation, ids, mask, features, positions)
+        if not step.answering.all():
+            raise ValueError(
+                f"row {step.answering.argmin()} does not end in an assistant turn of the "
+                "calibrated chat template, so where its answer begins is unknown; use "
+                "apply_chat_template(..., add_generation_prompt=True)"
+            )
+        return conversation, step
 
     def forward(
         self,
@@ -141,11 +151,17 @@ class SteeredOnnx:
         mask: np.ndarray | None = None,
         features: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None = None,
         positions: np.ndarray | None = None,
+        generated: bool = False,
     ) -> Step:
         """Run new columns ids (B, n) behind those of the conversation, and add them to it.
 
-        Tokens of a further turn are a prompt: set `conversation.prompt_length` to all columns with
-        them before.
+        Args:
+            conversation: Changed.
+            ids: Of any turn, also in pieces.
+            mask: (B, n), 0 where a column is padding.
+            features: Of the pictures in these columns, by modality.
+            positions: (3, B, n) rotary ones, where there are pictures.
+            generated: Whether the model wrote the tokens: a placeholder is no picture then.
 
         Raises:
             ValueError: if the inputs contradict each other.
@@ -153,36 +169,37 @@ class SteeredOnnx:
         rows, n = ids.shape
         mask = np.ones_like(ids) if mask is None else mask
         past = conversation.ids.shape[1]
-        self._match(conversation, ids, features)
+        if not generated:
+            self._match(ids, features)
         whole = np.concatenate([conversation.ids, ids], 1)
         seen = np.concatenate([conversation.mask, mask], 1)
         feed = {
             "input_ids": whole,
             "attention_mask": seen,
-            "prompt_length": conversation.prompt_length,
             **self.embed(ids, features),
             **conversation.cache,
         }
         if self.about["rotary_axes"] == 3:
             if positions is None:
-                self._require_text(ids)
+                if not generated:
+                    self._require_text(ids)
                 text = np.maximum(seen.cumsum(1) - 1, 0)[:, past:]
                 text = text + conversation.offset[:, None]
                 positions = np.broadcast_to(text, (3, rows, n))
             feed["position_ids"] = np.ascontiguousarray(positions)
         found = self.graphs["decoder"].run(None, feed)
         told = dict(zip(self._outputs, found, strict=True))
-        answering = conversation.prompt_length <= whole.shape[1]
-        if np.isnan(told["logits"][answering]).any():
+        if np.isnan(told["logits"][told["answering"]]).any():
             raise ValueError(
                 "the graph cannot tell which position to steer: the tokens of all columns, the "
-                "mask, the prompt's length, embeddings and cache must fit each other"
+                "mask, embeddings and cache must fit each other"
             )
         conversation.ids, conversation.mask = whole, seen
         names = (i.name for i in self._past)
         conversation.cache = {n: told[n.replace("past_key_values", "present")] for n in names}
         logits = told.pop("logits")[:, -1]
-        return Step(logits, *(told[k] for k in ("steered", "modality", "gate", "strength")))
+        names_of_step = ("answering", "steered", "modality", "gate", "strength")
+        return Step(logits, *(told[name] for name in names_of_step))
 
     def embed(
         self,
@@ -257,16 +274,13 @@ class SteeredOnnx:
 
     def _match(
         self,
-        conversation: Conversation,
         ids: np.ndarray,
         features: Mapping[str, tuple[np.ndarray, np.ndarray | None]] | None,
     ) -> None:
-        """Raise unless a prompt's placeholders have a feature each; generated ones are tokens."""
-        column = conversation.ids.shape[1] + np.arange(ids.shape[1])
-        inside = column < np.asarray(conversation.prompt_length)[:, None]
+        """Raise unless every placeholder has a feature."""
         for modality, token in self.about["placeholders"].items():
             given = (features or {}).get(modality, ((), None))[0]
-            if len(given) != ((ids == token) & inside).sum():
+            if len(given) != (ids == token).sum():
                 raise ValueError(f"the prompt's {modality} placeholders and features do not match")
 
     def _require_text(self, ids: np.ndarray) -> None:

@@ -262,5 +262,5 @@ def test_int8_that_moves_a_gate_is_not_written(ready, monkeypatch):
 
 def test_the_record_is_json_that_others_can_read(written):
     raw = json.loads((written("gemma3")[0] / ONNX_RECORD_NAME).read_bytes())
-    assert raw["components"]["decoder"]["inputs"]["prompt_length"]
+    assert raw["components"]["decoder"]["inputs"]["attention_mask"] == ["batch", "past + new"]
     assert raw["model"]["placeholders"] == {"image": 6}

@@ -11,92 +11,55 @@ from torch import nn
 from torch.export import Dim
 
 from mars_export.integrations.onnx.attention import attention_masks
-from mars_export.integrations.onnx.graph_positions import Claims, modalities, steered_columns
+from mars_export.integrations.onnx.graph_positions import Columns, modalities
 from mars_export.integrations.onnx.graphs import write_graph
-from mars_export.runtime.positions import header_ends
 
-PLAIN = [[1, 2, 3]]
-TWO = [[1, 2], [3, 1, 1]]
-NESTED = [[1, 2], [1, 2, 3], [1, 2, 3, 3]]
+PLAIN = [{"prefix": [1, 2], "ends": [3]}]
+MERGED = [{"prefix": [1, 2], "ends": [3, 4]}, {"prefix": [], "ends": [5]}]
+TURNS = [[1, 6], [9]]
 IMAGE, VIDEO = 7, 8
-tokens = st.lists(st.integers(1, 4), min_size=1, max_size=12)
-headers = st.sampled_from([PLAIN, TWO, NESTED])
+tokens = st.lists(st.sampled_from([1, 2, 3, 4, 5, 6, 9]), min_size=1, max_size=12)
+headers = st.sampled_from([PLAIN, MERGED])
 
 
-def claims(ids, length, past=0, mask=None):
+def columns(ids, headers, mask=None):
     ids = torch.tensor([ids])
     mask = torch.ones_like(ids) if mask is None else torch.tensor([mask])
-    return Claims(
-        ids, mask, torch.tensor([length]), torch.tensor(past), torch.tensor(ids.shape[1] - past)
-    )
+    return Columns(ids, mask, headers, TURNS)
 
 
-def steered(told, suffixes):
-    return steered_columns(told, suffixes)[0].nonzero()[:, 0].tolist()
-
-
-def ends(ids, suffixes):
-    """What the runtime steers in these tokens."""
-    return header_ends(torch.tensor([ids]), suffixes)[0].nonzero()[:, 0].tolist()
+def ends(ids, headers):
+    """Where a header ends, looked for in the plainest way."""
+    parts = [[*h["prefix"], end] for h in headers for end in h["ends"]]
+    return [i for i in range(len(ids)) if any(ids[: i + 1][-len(p) :] == p for p in parts)]
 
 
 @given(tokens, headers)
 @settings(deadline=None)
-def test_of_a_prompt_all_headers_and_the_last_token_are_steered(ids, suffixes):
-    told = claims(ids, len(ids))
-    assert steered(told, suffixes) == sorted({*ends(ids, suffixes), len(ids) - 1})
-    assert told.valid(suffixes).all()
+def test_every_header_is_steered_whatever_follows(ids, headers):
+    for length in range(1, len(ids) + 1):
+        found = columns(ids[:length], headers)
+        assert found.steered[0].nonzero()[:, 0].tolist() == ends(ids[:length], headers)
+        assert found.steered.equal(columns(ids, headers).steered[:, :length])
 
 
-@given(tokens, tokens, st.sampled_from([PLAIN, TWO]))
+@given(tokens, headers)
 @settings(deadline=None)
-def test_behind_the_prompt_headers_are_steered_as_in_a_forward(prompt, more, suffixes):
-    whole = prompt + more
-    found = steered(claims(whole, len(prompt)), suffixes)
-    assert found == sorted({*ends(whole, suffixes), len(prompt) - 1})
+def test_an_answer_needs_a_header_behind_which_nobody_else_begins(ids, headers):
+    others = [{"prefix": turn[:-1], "ends": turn[-1:]} for turn in TURNS]
+    known = max(ends(ids, headers), default=-1) > max(ends(ids, others), default=-1)
+    assert columns(ids, headers).answering.tolist() == [known]
 
 
-@given(tokens, headers, st.data())
-@settings(deadline=None)
-def test_a_prompt_in_pieces_is_steered_as_in_one_or_is_spoilt(ids, suffixes, data):
-    cut = data.draw(st.integers(0, len(ids) - 1))
-    first = steered(claims(ids[:cut], len(ids)), suffixes) if cut else []
-    told = claims(ids, len(ids), past=cut)
-    second = [column for column in steered(told, suffixes) if column >= cut]
-    whole = steered(claims(ids, len(ids)), suffixes)
-    if told.valid(suffixes).all():
-        assert first + second == whole
-    else:
-        # The runtime raises there: a header that ended in the cache goes on behind it.
-        assert suffixes is NESTED
-        assert first != [column for column in whole if column < cut]
-
-
-def test_a_thought_that_the_model_opens_itself_is_no_header():
-    prompt = [4, 1, 2]
-    ids = [*prompt, 3, 3]
-    for past in (3, 4):
-        told = claims(ids[: past + 1], len(prompt), past=past)
-        assert told.valid(NESTED).all()
-        assert steered(told, NESTED) == [2]
-
-
-def test_what_a_caller_may_not_claim():
-    ids = [4, 4, 1, 2, 3]
-    assert claims(ids, 5).valid(PLAIN).all()
-    assert claims(ids, 9).valid(PLAIN).all()  # the rest of the prompt comes later
-    assert not claims(ids, 9).answering.any()
-    assert claims(ids, 5).answering.all()
-    assert not claims(ids, 4, mask=[1, 1, 1, 1, 0]).valid(PLAIN).any()
-    assert not claims(ids, 0).valid(PLAIN).any()
-    assert not claims(ids, 5, mask=[1, 1, 1, 1, 0]).valid(PLAIN).any()
-    assert not claims(ids, 2, past=2).valid(PLAIN).any()  # three tokens generated at once
-    assert claims(ids, 4, past=4).valid(PLAIN).all()
-
-
-def test_padding_is_never_steered():
-    told = claims([1, 2, 3, 4, 4], 5, mask=[0, 0, 0, 1, 1])
-    assert steered(told, PLAIN) == [4]
+def test_padding_is_neither_steered_nor_answered():
+    early, late = [0, 0, 0, 1, 1], [1, 1, 1, 1, 0]
+    padded = columns([1, 2, 3, 4, 4], PLAIN, early)
+    assert not padded.steered.any()
+    assert not padded.answering.any()
+    assert columns([1, 6, 1, 2, 3], PLAIN, early[::-1]).answering.tolist() == [False]
+    assert columns([4, 1, 2, 3, 4], PLAIN).valid.all()
+    assert not columns([4, 1, 2, 3, 4], PLAIN, late).valid.any()
+    assert columns([4, 4, 4, 4, 4], PLAIN, late).valid.all()  # not there yet
 
 
 def test_the_richest_modality_so_far():
@@ -119,41 +82,34 @@ def test_masks_are_causal_but_for_blocks_windows_and_padding():
 
 
 class Rule(nn.Module):
-    def __init__(self, suffixes):
+    def __init__(self, headers):
         super().__init__()
-        self.suffixes = suffixes
+        self.headers = headers
 
-    def forward(self, ids, mask, length, past):
-        new = (ids[0] == ids[0]).sum() - past
-        told = Claims(ids, mask, length, past, new)
+    def forward(self, ids, mask):
+        found = Columns(ids, mask, self.headers, TURNS)
         shown = modalities(ids, {IMAGE: 1, VIDEO: 2})
-        found = steered_columns(told, self.suffixes)
-        return {"steered": found, "modality": shown, "valid": told.valid(self.suffixes)}
+        made = {"steered": found.steered, "modality": shown}
+        return made | {"answering": found.answering, "valid": found.valid}
 
 
-@pytest.mark.parametrize("suffixes", [PLAIN, NESTED], ids=["plain", "nested"])
-def test_nothing_is_frozen_into_the_graph(suffixes, tmp_path):
-    """As a graph it says the same of any sizes, one row, one column and an empty cache included."""
+@pytest.mark.parametrize("headers", [PLAIN, MERGED], ids=["plain", "merged"])
+def test_nothing_is_frozen_into_the_graph(headers, tmp_path):
+    """As a graph it says the same of any sizes, one row and one column included."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    example = {
-        "ids": torch.full((2, 7), 1),
-        "mask": torch.ones(2, 7, dtype=torch.long),
-        "length": torch.tensor([5, 6]),
-        "past": torch.tensor(3),
-    }
+    example = {"ids": torch.full((2, 7), 1), "mask": torch.ones(2, 7, dtype=torch.long)}
     axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-    dynamic = {"ids": axes, "mask": axes, "length": {0: Dim.DYNAMIC}, "past": None}
-    write_graph(Rule(suffixes), example, dynamic, {}, {}, tmp_path / "rule.onnx")
+    dynamic = {"ids": axes, "mask": axes}
+    write_graph(Rule(headers), example, dynamic, {}, {}, tmp_path / "rule.onnx")
     graph = onnxruntime.InferenceSession(str(tmp_path / "rule.onnx"))
     draw = random.Random(0)
     for _ in range(200):
         rows, width = draw.randint(1, 4), draw.randint(1, 20)
-        ids = torch.tensor([[draw.choice([1, 2, 3, 3, 4, IMAGE]) for _ in range(width)]] * rows)
+        words = [1, 2, 3, 3, 4, 5, 6, 9, IMAGE]
+        ids = torch.tensor([[draw.choice(words) for _ in range(width)] for _ in range(rows)])
         mask = torch.tensor([[0] * (k := draw.randint(0, width - 1)) + [1] * (width - k)] * rows)
-        length = torch.tensor([draw.randint(0, width + 2) for _ in range(rows)])
-        inputs = {"ids": ids, "mask": mask, "length": length}
-        inputs["past"] = torch.tensor(draw.randint(0, width - 1))
-        want = Rule(suffixes)(**inputs)
+        inputs = {"ids": ids, "mask": mask}
+        want = Rule(headers)(**inputs)
         got = graph.run(list(want), {name: value.numpy() for name, value in inputs.items()})
         for name, value in zip(want, got, strict=True):
             np.testing.assert_array_equal(value, want[name].numpy(), err_msg=name)

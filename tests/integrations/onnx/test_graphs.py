@@ -1,6 +1,5 @@
 """The graphs of tiny random checkpoints do what PyTorch does, and spoil what contradicts itself."""
 
-import dataclasses
 import shutil
 
 import numpy as np
@@ -9,9 +8,9 @@ import torch
 
 from mars_export.integrations.onnx.int8 import quantize
 from mars_export.integrations.onnx.parity import Case, compare
-from mars_export.integrations.onnx.runner import SteeredOnnx
+from mars_export.integrations.onnx.runner import Conversation, SteeredOnnx
 from support.onnx_graphs import arrays, places
-from support.tiny import HEADER, IMAGE, VIDEO, random_ids
+from support.tiny import HEADER, IMAGE, TURN_STARTS, VIDEO, random_ids
 
 USE = "ONNX, onnxruntime"
 CLOSE = 2e-5
@@ -43,20 +42,16 @@ def whole(pair, ids):
     return out, pair.model.steering.last
 
 
-def fed(graphs, pieces, prompt):
+def fed(graphs, pieces):
     """The last step of a text fed in pieces, and all (row, column) that were steered."""
-    ids = np.array([pieces[0]])
-    conversation, _ = graphs.begin({"input_ids": ids[:, :1]})
-    conversation = dataclasses.replace(
-        conversation,
-        ids=ids[:, :0],
-        mask=ids[:, :0],
-        prompt_length=np.array([prompt]),
-        cache={i.name: graphs._empty(i, 1) for i in graphs._past},
-    )
+    none = np.zeros((1, 0), np.int64)
+    cache = {i.name: graphs._empty(i, 1) for i in graphs._past}
+    conversation = Conversation(none, none, np.zeros(1, np.int64), cache)
     steered, start = [], 0
     for piece in pieces:
         step = graphs.forward(conversation, np.array([piece]))
+        assert step.answering.tolist() == [bool(steered or step.steered.any())]
+        assert np.isnan(step.logits).all() != step.answering[0]
         steered += [start + column for _, column in places(step)]
         start += len(piece)
     return step, steered
@@ -81,7 +76,7 @@ def test_a_header_that_is_cut_between_two_calls_is_steered(pair, graphs):
     want, last = whole(pair, ids)
     assert [s.position for s in last[0]] == [9, 16]
     for cut in range(1, len(ids)):
-        step, steered = fed(graphs, [ids[:cut], ids[cut:]], len(ids))
+        step, steered = fed(graphs, [ids[:cut], ids[cut:]])
         assert steered == [9, 16]
         close(step.logits, want)
 
@@ -89,7 +84,7 @@ def test_a_header_that_is_cut_between_two_calls_is_steered(pair, graphs):
 @pytest.mark.use(USE)
 def test_token_by_token_is_as_in_one_piece(pair, graphs):
     ids = [1, *random_ids(6, 1), *HEADER]
-    step, steered = fed(graphs, [[token] for token in ids], len(ids))
+    step, steered = fed(graphs, [[token] for token in ids])
     assert steered == [9]
     close(step.logits, whole(pair, ids)[0])
 
@@ -104,7 +99,6 @@ def test_a_second_turn_on_the_cache(pair, graphs):
         step = graphs.forward(conversation, np.array([answer[-1:]]))
         assert not step.steered.any()
     more = [*random_ids(4, 3), *HEADER]
-    conversation.prompt_length = np.array([len(first) + 3 + len(more)])
     step = graphs.forward(conversation, np.array([more]))
     assert places(step) == [(0, 6)]
     want, last = whole(pair, [*first, *answer, *more])
@@ -113,17 +107,44 @@ def test_a_second_turn_on_the_cache(pair, graphs):
 
 
 @pytest.mark.use(USE)
-def test_a_prompt_that_ends_in_no_header_is_steered_at_its_last_token(pair, graphs):
-    ids = [1, *random_ids(7, 4)]
+@pytest.mark.parametrize("tail", [[], [*TURN_STARTS[0], 9]], ids=["begun", "forgotten"])
+def test_an_answer_that_is_begun_goes_on_and_a_forgotten_header_is_no_answer(pair, graphs, tail):
+    ids = [1, *random_ids(7, 4), *HEADER, 20, 21, *tail]
     batch = pair.whole(torch.tensor([ids]))
-    options = {"return_dict_in_generate": True, "output_logits": True, "do_sample": False}
-    out = pair.model.generate(**batch, max_new_tokens=6, eos_token_id=NO_TOKEN, **options)
+    if tail:
+        with pytest.raises(ValueError, match="row 0 does not end in an assistant turn"):
+            graphs.begin(arrays(batch))
+        return
+    out = pair.model.generate(**batch, max_new_tokens=6, do_sample=False, eos_token_id=NO_TOKEN)
     conversation, step = graphs.begin(arrays(batch))
-    assert places(step) == [(0, 7)]
-    assert graphs.generate(arrays(batch), 6, stop=[]) == out.sequences[:, 8:].tolist()
-    close(step.logits, out.logits[0])
-    close(step.gate[0, 7], torch.tensor(pair.model.steering.last[0][0].gate))
-    assert conversation.ids.shape == (1, 8)
+    assert places(step) == [(0, 10)]
+    assert graphs.generate(arrays(batch), 6, stop=[]) == out[:, len(ids) :].tolist()
+    assert conversation.ids.shape == (1, len(ids))
+
+
+@pytest.mark.use(USE)
+def test_a_prompt_without_a_header_is_no_answer(graphs):
+    ids = [[0, 0, 0, 1, *random_ids(3)], [1, *random_ids(3), *HEADER]]
+    with pytest.raises(ValueError, match="row 0 does not end in an assistant turn"):
+        graphs.begin({"input_ids": np.array(ids), "attention_mask": np.array(ids) > 0})
+
+
+@pytest.mark.use(USE)
+def test_an_answer_ends_where_the_model_begins_another_turn(graphs, pair, monkeypatch):
+    batch = arrays(pair.batch(None, None))
+    free = graphs.generate(batch, 6, stop=[])
+    forward, tokens = graphs.forward, iter([None, TURN_STARTS[0][0], TURN_STARTS[0][1]])
+
+    def scripted(*args, **options):
+        step = forward(*args, **options)
+        if token := next(tokens, None):
+            step.logits[0] = np.arange(step.logits.shape[1]) == token
+        return step
+
+    monkeypatch.setattr(graphs, "forward", scripted)
+    begun, other = graphs.generate(batch, 6, stop=[])
+    assert begun == [free[0][0], *TURN_STARTS[0]]
+    assert other == free[1]
 
 
 @pytest.mark.use(USE)
@@ -160,39 +181,24 @@ def _one_row_for_all(feed):
     feed["input_ids"] = feed["input_ids"][:1]
 
 
-def _one_length_for_all(feed):
-    feed["prompt_length"] = feed["prompt_length"][:1]
-
-
 def _too_long(feed):
     feed["input_ids"] = np.pad(feed["input_ids"], ((0, 0), (0, 1)))
     feed["attention_mask"] = np.pad(feed["attention_mask"], ((0, 0), (0, 1)), constant_values=1)
-
-
-def _no_prompt(feed):
-    feed["prompt_length"] = np.zeros_like(feed["prompt_length"])
 
 
 def _padded_on_the_right(feed):
     feed["attention_mask"][:, -1] = 0
 
 
-def _end_masked_and_prompt_shorter(feed):
-    feed["attention_mask"][:, -1] = 0
-    feed["prompt_length"] -= 1
-
-
-def _prompt_longer_than_it_is(feed):
-    feed["prompt_length"] += 100
-
-
 def _nothing_seen(feed):
     feed["attention_mask"][:] = 0
-    feed["prompt_length"] += 100
+
+
+def _another_turn(feed):
+    feed["input_ids"][:, 1:3] = TURN_STARTS[0]
 
 
 def _cache_of_a_spoilt_row(feed):
-    feed["prompt_length"] -= 1
     for name in feed:
         if name.startswith("past_key_values."):
             rows, heads, _, size = feed[name].shape
@@ -200,13 +206,11 @@ def _cache_of_a_spoilt_row(feed):
     feed["past_key_values.0.key"][:] = np.nan
     for name in ("input_ids", "attention_mask"):
         feed[name] = np.pad(feed[name], ((0, 0), (1, 0)), constant_values=1)
-    feed["prompt_length"] += 2
 
 
 WRONG = [
-    _header_hidden, _header_invented, _new_tokens_only, _one_row_for_all, _one_length_for_all,
-    _too_long, _no_prompt, _padded_on_the_right, _end_masked_and_prompt_shorter,
-    _prompt_longer_than_it_is, _nothing_seen, _cache_of_a_spoilt_row,
+    _header_hidden, _header_invented, _new_tokens_only, _one_row_for_all, _too_long,
+    _padded_on_the_right, _nothing_seen, _another_turn, _cache_of_a_spoilt_row,
 ]  # fmt: skip
 
 
@@ -223,7 +227,7 @@ def test_inputs_that_contradict_each_other_never_give_an_answer(graphs, pair, sp
     except Exception:  # onnxruntime's own classes have no common base
         return
     assert np.isnan(told["logits"][0]).all()
-    if (feed["prompt_length"] <= feed["input_ids"].shape[1]).all():
+    if told["answering"][0]:
         assert np.isnan(told["present.0.key"][0]).all()
 
 
@@ -236,9 +240,9 @@ def test_a_row_that_is_spoilt_stays_so_and_leaves_the_others_as_they_are(graphs,
         feed = prompt_feed(these, pair)
         want = run(these, feed)
         for spoilt, sound in ((0, 1), (1, 0)):
-            lengths = feed["prompt_length"].copy()
-            lengths[spoilt] = 0
-            told = run(these, feed | {"prompt_length": lengths})
+            ids = feed["input_ids"].copy()
+            ids[spoilt, -5] = HEADER[0]  # its embedding is not there; nothing else is computed
+            told = run(these, feed | {"input_ids": ids})
             assert np.isnan(told["logits"][spoilt]).all()
             np.testing.assert_array_equal(told["logits"][sound], want["logits"][sound])
             later = next_step(these, feed, told)
@@ -249,7 +253,7 @@ def test_a_row_that_is_spoilt_stays_so_and_leaves_the_others_as_they_are(graphs,
 
 
 def next_step(graphs, feed, told):
-    """A generated token behind it, with the lengths that the prompts really had."""
+    """A generated token behind it."""
     ids = np.pad(feed["input_ids"], ((0, 0), (0, 1)), constant_values=9)
     cache = {name: told[name.replace("past_key_values", "present")] for name in feed if "." in name}
     fed = {
@@ -271,7 +275,6 @@ def prompt_feed(graphs, pair):
     feed = {
         "input_ids": ids.copy(),
         "attention_mask": batch["attention_mask"].copy(),
-        "prompt_length": np.full(2, ids.shape[1]),
         **graphs.embed(ids),
         **{i.name: graphs._empty(i, 2) for i in graphs._past},
     }
@@ -296,13 +299,6 @@ def test_every_input_must_be_given(graphs, pair):
 
 
 @pytest.mark.use(USE)
-def test_a_turn_whose_length_is_not_given_is_spoilt(graphs):
-    conversation, _ = graphs.begin({"input_ids": np.array([[1, *random_ids(5, 1)]])})
-    with pytest.raises(ValueError, match="which position to steer"):
-        graphs.forward(conversation, np.array([random_ids(4, 3)]))
-
-
-@pytest.mark.use(USE)
 def test_missing_pictures_are_no_answer(graphs, pair):
     batch = arrays(pair.batch("image"))
     for name in [name for name in batch if name.startswith("pixel_values")]:
@@ -315,7 +311,6 @@ def test_missing_pictures_are_no_answer(graphs, pair):
 def test_a_picture_of_a_later_turn_wants_features(graphs, pair):
     conversation, _ = graphs.begin(arrays(pair.batch(None)))
     turn = np.array([[302, IMAGE, 303, *HEADER]])
-    conversation.prompt_length = conversation.prompt_length + turn.shape[1]
     before = conversation.ids.copy()
     with pytest.raises(ValueError, match="placeholders and features"):
         graphs.forward(conversation, turn)
