@@ -6,10 +6,11 @@
 
 `lessened` is Transformers without what vLLM's Transformers backend leaves out on a CPU, steering or
 not: Qwen3-VL's DeepStack features, and attention in both directions inside Gemma 3's pictures. KIND
-is `suite`, the evaluation requests of a suite with their modalities mixed, or `conversations`,
-in which later requests begin with what earlier ones have left in a prefix cache. Each request gets:
-`prompt` (ids), `tokens` (generated ids), `steered` (position, modality, gate of each steered
-position that was computed; null where vLLM does not tell), `cached` (tokens not computed).
+is `suite`, the evaluation requests of a suite with their modalities mixed, `conversations`, in
+which later requests begin with what earlier ones have left in a prefix cache, or `refused`, of
+which vLLM answers a part. Each request gets: `prompt` (ids), `tokens` (generated ids), `steered`
+(position, modality, gate of each steered position that was computed; null where vLLM does not
+tell), `cached` (tokens not computed), `end` (finish and stop reason).
 """
 
 import json
@@ -27,11 +28,15 @@ MORE = "All right, then please tell me something else about what I have asked yo
 
 
 class Ask(NamedTuple):
-    """A request, and what follows in the same conversation: answers and further questions."""
+    """A request, and what follows in the same conversation: answers and further questions.
+
+    form: of the prompt; `chat`, or what is wrong with it: `bare` text, `forgotten` header.
+    """
 
     id: str
     request: object
     follow: tuple = ()
+    form: str = "chat"
 
     def messages(self):
         from mars_export.inputs.requests import messages
@@ -53,8 +58,8 @@ def suite_requests(suite):
 def conversations(suite):
     """Two waves: requests, then such that begin with the first wave's tokens.
 
-    `turn`: another turn behind an answer. `bare`, `begun`: the first ends without a header, in a
-    text or inside an answer, and is steered there; where the second goes on, nothing is.
+    `turn`: another turn behind an answer. `begun`: the first ends inside an answer, and the second
+    goes on there.
     """
     from mars_export.inputs.requests import Request
 
@@ -64,16 +69,23 @@ def conversations(suite):
         first.append(Ask(f"turn2-{sample.id}", request, (REFUSED, MORE)))
         second.append(Ask(f"turn3-{sample.id}", request, (REFUSED, MORE) * 2))
         if sample.modality == "text":
-            bare = " ".join([sample.prompt] * 8)
-            first.append(Ask(f"bare1-{sample.id}", Request(bare, templated=False)))
-            second.append(Ask(f"bare2-{sample.id}", Request(bare + MORE, templated=False)))
             begun = Request(sample.prompt, prefill=REFUSED)
             first.append(Ask(f"begun1-{sample.id}", begun))
             second.append(Ask(f"begun2-{sample.id}", request, (REFUSED, MORE * 2)))
     return [first, second]
 
 
-KINDS = {"suite": suite_requests, "conversations": conversations}
+def refused(suite):
+    """One wave: requests as they should be, and such that do not say where their answer begins."""
+    samples = suite.evaluation_samples(["text"])[:8]
+    asked = [Ask(f"chat-{sample.id}", suite.request(sample)) for sample in samples]
+    asked += [ask._replace(id=f"bare-{ask.id}", form="bare") for ask in asked[:8]]
+    later = {"follow": (REFUSED, MORE), "form": "forgotten"}
+    asked += [ask._replace(id=f"late-{ask.id}", **later) for ask in asked[:8]]
+    return [sorted(asked, key=lambda ask: ask.id.split("-")[::-1])]
+
+
+KINDS = {"suite": suite_requests, "conversations": conversations, "refused": refused}
 
 
 def waves(suite, kind):
@@ -138,6 +150,7 @@ def vllm_side(directory, suite, kind, options):
                 "tokens": list(out.outputs[0].token_ids),
                 "steered": steered.get(out.request_id, []) if steered else None,
                 "cached": out.num_cached_tokens or 0,
+                "end": [out.outputs[0].finish_reason, out.outputs[0].stop_reason],
             }
     return told
 
@@ -149,15 +162,14 @@ def prompt(llm, ask):
     request, media = ask.request, {}
     tokenizer = llm.llm_engine.get_tokenizer()
     begun = bool(request.prefill)
-    if request.templated:
-        text = tokenizer.apply_chat_template(
-            ask.messages(),
-            add_generation_prompt=not begun,
-            continue_final_message=begun,
-            tokenize=False,
-        )
-    else:
-        text = tokenizer.decode(tokenizer(request.prompt)["input_ids"])  # with its beginning
+    if ask.form == "bare":
+        return {"prompt": request.prompt}
+    text = tokenizer.apply_chat_template(
+        ask.messages(),
+        add_generation_prompt=not begun and ask.form == "chat",
+        continue_final_message=begun,
+        tokenize=False,
+    )
     if request.shown("image"):
         media["image"] = request.shown("image")
     for clip in request.shown("video"):

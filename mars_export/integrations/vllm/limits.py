@@ -27,10 +27,9 @@ LIMITS: Final = (
         "set VLLM_USE_V2_MODEL_RUNNER=0",
     ),
     Limit(
-        lambda c: (
-            c.cache_config.enable_prefix_caching and not _is_ours(c.scheduler_config.scheduler_cls)
-        ),
-        f"prefix caching needs --scheduler-cls {SCHEDULER}, or --no-enable-prefix-caching",
+        lambda c: not _is_ours(c.scheduler_config.scheduler_cls),
+        "vLLM's own scheduler would stop at a request that cannot be steered; "
+        f"give --scheduler-cls {SCHEDULER}",
     ),
     Limit(
         lambda c: c.speculative_config is not None,

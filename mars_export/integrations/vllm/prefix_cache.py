@@ -1,11 +1,9 @@
 """Which cached blocks may be shared between requests.
 
 A block of a prefix cache holds what one request computed, and serves every other that begins with
-the same tokens and pictures. That is right only if both steer alike in it. Where a request is
-steered at every assistant header of its tokens and nowhere else, this follows from the tokens. It
-does not where a prompt ends elsewhere (no template, an assistant prefill), where one header
-begins a longer one, and where the model wrote a header itself: such requests share nothing from
-there on.
+the same tokens and pictures. That is right if both steer alike in it. Where a prompt is steered
+follows from its tokens alone. An answer is not steered: where the model wrote an assistant header
+itself, a prompt of the same tokens would be, so from there on such a request shares nothing.
 """
 
 import hashlib
@@ -14,29 +12,15 @@ from typing import Any
 
 import torch
 
-from mars_export.integrations.vllm.prompt_plan import is_beam_step, prompt_plan
-from mars_export.runtime.positions import header_ends
+from mars_export.runtime.positions import Headers, header_ends
 
 
-def prompt_is_shareable(tokens: Sequence[int], suffixes: list[list[int]], end: bool = True) -> bool:
-    """Whether where this prompt is steered follows, token for token, from what stands before."""
-    plan = prompt_plan(tokens, suffixes, {}, end=end)
-    return plan.steered.equal(_headers(tokens, suffixes))
-
-
-def answer_is_shareable(
-    prompt: Sequence[int], answer: Sequence[int], suffixes: list[list[int]]
-) -> bool:
-    """Whether an answer, which is not steered, holds no end of a header that would be."""
-    behind = max(map(len, suffixes)) - 1
-    before = list(prompt[-behind:]) if behind else []
-    return not _headers([*before, *answer], suffixes)[len(before) :].any()
-
-
-def _headers(tokens: Sequence[int], suffixes: list[list[int]]) -> torch.Tensor:
-    """(n,) bool: where a header ends, whatever follows."""
-    ids = torch.tensor([list(tokens)])
-    return torch.stack([header_ends(ids, [suffix]) for suffix in suffixes]).any(0)[0]
+def answer_is_shareable(prompt: Sequence[int], answer: Sequence[int], headers: Headers) -> bool:
+    """Whether an answer holds no end of a header, which may have begun in its prompt."""
+    longest = max(len(header["prefix"]) for header in headers)
+    before = list(prompt[max(0, len(prompt) - longest) :])
+    ids = torch.tensor([[*before, *answer]], dtype=torch.long)
+    return not header_ends(ids, headers)[0, len(before) :].any()
 
 
 def private(block: bytes, request: str) -> bytes:
@@ -44,7 +28,7 @@ def private(block: bytes, request: str) -> bytes:
     return hashlib.sha256(block + request.encode()).digest()
 
 
-def guard_sharing(request: Any, suffixes: list[list[int]]) -> None:
+def guard_sharing(request: Any, headers: Headers) -> None:
     """Make the hashes of a request's blocks its own from where it must share nothing.
 
     vLLM finds cached blocks by `block_hashes`, each made from the one before, and appends to them
@@ -53,17 +37,14 @@ def guard_sharing(request: Any, suffixes: list[list[int]]) -> None:
     native = request._block_hasher
     if native is None:  # no prefix cache
         return
-    prompt, asked = list(request.prompt_token_ids or ()), request.sampling_params
-    end = asked is None or not is_beam_step(asked.max_tokens, asked.logprobs)
-    shared = bool(prompt) and prompt_is_shareable(prompt, suffixes, end)
-    if not shared:
-        request.block_hashes = [private(h, request.request_id) for h in request.block_hashes]
+    shared = True
 
     def hasher(asking: Any) -> Any:
         nonlocal shared
         new = native(asking)
         if new and shared:
-            shared = answer_is_shareable(prompt, asking.output_token_ids, suffixes)
+            prompt, answer = asking.prompt_token_ids, asking.output_token_ids
+            shared = answer_is_shareable(prompt, answer, headers)
         return new if shared else [private(h, asking.request_id) for h in new]
 
     request._block_hasher = hasher

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mars_export.runtime.positions import header_ends
+from mars_export.runtime.positions import header_ends, last_column
 
 UNKNOWN = -1
 
@@ -56,36 +56,39 @@ class Pack(NamedTuple):
 
 def prompt_plan(
     tokens: Sequence[int],
-    suffixes: list[list[int]],
+    rules: Mapping[str, Any],
     placeholders: Mapping[str, Placeholder],
     shown: Iterable[tuple[str, int]] = (),
-    end: bool = True,
 ) -> PromptPlan:
-    """Where `generate()` would steer this prompt: each assistant header and the prompt's end.
+    """Where `generate()` would steer this prompt: at the end of each assistant header.
 
     Args:
         tokens: Ids of the whole prompt, with the placeholders of its pictures.
-        suffixes: `header_suffixes` of the checkpoint.
+        rules: `steering` of the checkpoint's config.json.
         placeholders: What shows each modality.
         shown: Modality and first index of each picture or clip that came with the request. What the
             checkpoint does not tell apart is left to the tokens.
-        end: Whether the last token is the prompt's end. A step of a beam search ends anywhere.
 
     Raises:
-        ValueError: if the prompt is empty.
+        ValueError: if nothing shows where the answer begins: there is no assistant header, or
+            somebody else's turn has begun behind the last one.
     """
-    if not tokens:
-        raise ValueError("steered checkpoint: the prompt is empty")
-    ids = torch.tensor([list(tokens)])
+    ids = torch.tensor([list(tokens)], dtype=torch.long)
+    steered = header_ends(ids, rules["headers"])
+    turns = [{"prefix": start[:-1], "ends": start[-1:]} for start in rules["turn_starts"]]
+    others = header_ends(ids, turns)
+    if not steered.any() or bool(last_column(others) > last_column(steered)):
+        raise ValueError(
+            "steered checkpoint: the prompt does not end in an assistant turn of the calibrated "
+            "chat template, so where its answer begins is unknown; use the chat API, or end the "
+            "prompt with the template's generation prompt"
+        )
     modality = torch.zeros_like(ids)
     for token, index in placeholders.values():
         modality = modality.maximum((ids == token) * index)
     for name, start in shown:
         if name in placeholders:
             modality[0, start] = max(int(modality[0, start]), placeholders[name].modality)
-    steered = header_ends(ids, suffixes)
-    if end or not steered.any():
-        steered[:, -1] = True
     return PromptPlan(ids[0], modality[0].cummax(0).values, steered[0])
 
 
@@ -128,12 +131,3 @@ class Plans:
             for column, value in zip(known, generated, strict=True)
         )
         return Pack(tokens, modality, steered, torch.arange(piece.start, piece.stop))
-
-
-def is_beam_step(max_tokens: int | None, logprobs: int | None) -> bool:
-    """Whether a request looks like a step of vLLM's beam search.
-
-    Each step is a request of its own, whose prompt ends with what was generated: steering its last
-    token would steer every generated one.
-    """
-    return max_tokens == 1 and (logprobs or 0) > 1

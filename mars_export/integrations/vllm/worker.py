@@ -21,7 +21,7 @@ from mars_export.integrations.vllm.prompt_plan import (
     Piece,
     Placeholder,
     Plans,
-    is_beam_step,
+    PromptPlan,
     prompt_plan,
 )
 from mars_export.runtime.positions import WINDOW_VERSION, Window
@@ -97,12 +97,12 @@ class SteeredWorker(PlatformWorker):
         type(self._config).engine_gives_windows = True
         super().load_model(**kwargs)
         model: Any = getattr(self.get_model(), "model", None)
-        if not hasattr(model, "verify_steering"):
+        if not hasattr(model, "steering"):
             raise RuntimeError(
                 "steered checkpoint: vLLM did not load the checkpoint's own classes; serve it with "
                 "--trust-remote-code and without --model-impl"
             )
-        model.verify_steering()
+        model.steering.verify()
         device = next(iter(model.parameters())).device
         size = self.scheduler_config.max_num_batched_tokens
         # Compiled code and captured graphs read these addresses in every later step.
@@ -112,9 +112,10 @@ class SteeredWorker(PlatformWorker):
             "position": torch.zeros((1, size), dtype=torch.long, device=device),
         }
         # Where the model is the decoder itself, vLLM compiles it and calls none of its hooks, but
-        # hands it what its own class around it is given.
+        # hands it what its own class around it is given. The window comes before the model's own
+        # hook, which would look for one.
         hooked = model if type(model).__call__ is torch.nn.Module.__call__ else self.get_model()
-        hooked.register_forward_pre_hook(self._give_window, with_kwargs=True)
+        hooked.register_forward_pre_hook(self._give_window, prepend=True, with_kwargs=True)
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
         """Run a step, knowing what it computes."""
@@ -135,19 +136,11 @@ class SteeredWorker(PlatformWorker):
         self._decisions.clear()
         return told
 
-    def _plan(self, request: NewRequestData) -> Any:
-        if request.prompt_token_ids is None:
-            raise RuntimeError("steered checkpoint: a request came without tokens")
+    def _plan(self, request: NewRequestData) -> PromptPlan:
+        # The scheduler has ended those without tokens, or without a plan.
+        tokens = request.prompt_token_ids or []
         shown = [(item.modality, item.mm_position.offset) for item in request.mm_features]
-        asked = request.sampling_params
-        end = asked is None or not is_beam_step(asked.max_tokens, asked.logprobs)
-        return prompt_plan(
-            request.prompt_token_ids,
-            self._rules["header_suffixes"],
-            self._placeholders,
-            shown,
-            end,
-        )
+        return prompt_plan(tokens, self._rules, self._placeholders, shown)
 
     def _give_window(self, _model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Forward pre-hook: adds `steering_window`, of as many columns as there are tokens."""
@@ -164,7 +157,11 @@ class SteeredWorker(PlatformWorker):
         self._trace, self._traced = Trace(), pieces
         trace = self._trace if self._recording and pieces else None
         window = Window(
-            WINDOW_VERSION, columns["steered"], columns["modality"], columns["position"], trace
+            WINDOW_VERSION,
+            steered=columns["steered"],
+            modality=columns["modality"],
+            position=columns["position"],
+            trace=trace,
         )
         return args, {**kwargs, "steering_window": window}
 

@@ -20,8 +20,8 @@ def config(**changes):
     media = Bag(get_limit_per_prompt=lambda modality: 999)
     made = Bag(
         use_v2_model_runner=False,
-        cache_config=Bag(enable_prefix_caching=False, kv_sharing_fast_prefill=False),
-        scheduler_config=Bag(scheduler_cls=None),
+        cache_config=Bag(kv_sharing_fast_prefill=False),
+        scheduler_config=Bag(scheduler_cls=SCHEDULER),
         speculative_config=None,
         parallel_config=Bag(pipeline_parallel_size=1, use_ubatching=False, world_size_across_dp=1),
         compilation_config=Bag(cudagraph_mode=mode),
@@ -45,7 +45,7 @@ def config(**changes):
 
 WRONG = {
     "VLLM_USE_V2_MODEL_RUNNER=0": {"use_v2_model_runner": True},
-    "--no-enable-prefix-caching": {"cache_config__enable_prefix_caching": True},
+    "--scheduler-cls": {"scheduler_config__scheduler_cls": None},
     "--speculative-config": {"speculative_config": Bag()},
     "--pipeline-parallel-size": {"parallel_config__pipeline_parallel_size": 2},
     "--enable-dbo": {"parallel_config__use_ubatching": True},
@@ -66,11 +66,6 @@ UNTESTED = {
 
 def test_what_was_tested_starts():
     assert check(config(), f"{VERSION}.0", set()) == []
-    ours = {
-        "cache_config__enable_prefix_caching": True,
-        "scheduler_config__scheduler_cls": SCHEDULER,
-    }
-    assert check(config(**ours), f"{VERSION}.0", set()) == []
 
 
 @pytest.mark.parametrize("named", WRONG)

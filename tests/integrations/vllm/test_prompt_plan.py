@@ -11,14 +11,13 @@ from mars_export.integrations.vllm.prompt_plan import (
     Piece,
     Placeholder,
     Plans,
-    is_beam_step,
     prompt_plan,
 )
 from support import tiny
-from support.tiny import HEADER, IMAGE, VIDEO, random_ids
+from support.tiny import HEADER, HEADERS, IMAGE, TURN_STARTS, VIDEO, random_ids
 
 VISUAL = {"image": Placeholder(IMAGE, 1), "video": Placeholder(VIDEO, 2)}
-THINKING = [HEADER, [*HEADER, 313, 314]]
+RULES = {"headers": HEADERS, "turn_starts": TURN_STARTS}
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -29,7 +28,7 @@ def model(request, tmp_path_factory):
 
 
 def prompts():
-    """One turn of each modality, three turns with a picture in the second, one without header."""
+    """One turn of each modality, three turns with a picture in the second, an answer begun."""
     turns = [*tiny.prompt(random_ids(5)), *tiny.prompt(random_ids(3), "image")[1:]]
     return [
         tiny.prompt(random_ids(6)),
@@ -37,11 +36,10 @@ def prompts():
         tiny.prompt(random_ids(4), "video"),
         [*turns, *random_ids(4), *HEADER],
         [*tiny.prompt(random_ids(4)), 7, 8],
-        random_ids(3),
     ]
 
 
-@pytest.mark.parametrize("case", range(6))
+@pytest.mark.parametrize("case", range(5))
 def test_a_prompt_is_steered_where_generate_steers_it(model, case):
     tokens = prompts()[case]
     rules = model.config.steering
@@ -53,12 +51,23 @@ def test_a_prompt_is_steered_where_generate_steers_it(model, case):
         return
     ids = torch.tensor([tokens])
     types = sum((ids == token) * index for token, index in visual.values())
-    want = model._prompt_plan({"input_ids": ids, "mm_token_type_ids": types}).history
-    plan = prompt_plan(tokens, model.config.steering["headers"], visual)
+    inputs = {"input_ids": ids, "mm_token_type_ids": types}
+    want = model.steering.plan(model, inputs, None, drafts=False).history
+    plan = prompt_plan(tokens, rules, visual)
     assert plan.tokens.tolist() == tokens
     assert plan.steered.equal(want.steered[0])
     assert plan.modality.equal(want.modality[0])
-    assert plan.steered[-1]
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [[], random_ids(3), HEADER[:-1], [*HEADER, 7, *TURN_STARTS[0], 8], [*HEADER, *TURN_STARTS[0]]],
+)
+def test_a_prompt_without_a_known_beginning_of_its_answer_has_no_plan(tokens):
+    with pytest.raises(ValueError, match="where its answer begins is unknown"):
+        prompt_plan(tokens, RULES, {})
+    plan = prompt_plan([*tokens, *HEADER, 9], RULES, {})
+    assert plan.steered[-2:].tolist() == [True, False]
 
 
 @given(data=st.data())
@@ -66,7 +75,7 @@ def test_a_prompt_is_steered_where_generate_steers_it(model, case):
 def test_pieces_of_many_requests_make_up_their_plans(data):
     plans, wanted, left = Plans(), {}, {}
     for number, tokens in enumerate(prompts()):
-        plan = prompt_plan(tokens, [HEADER], VISUAL)
+        plan = prompt_plan(tokens, RULES, VISUAL)
         plans.begin(str(number), plan)
         answered = len(tokens) + 3
         wanted[str(number)] = plan
@@ -95,33 +104,17 @@ def test_pieces_of_many_requests_make_up_their_plans(data):
         assert seen[name] == whole[start_of[name] :] + [(UNKNOWN, richest, False)] * 3
 
 
-def test_a_longer_header_is_steered_at_its_end_only():
-    plan = prompt_plan([1, 5, *THINKING[1]], THINKING, {})
-    assert plan.steered.nonzero().flatten().tolist() == [6]
-
-
 def test_what_the_engine_says_of_a_picture_counts_beside_the_tokens():
     tokens = [1, 5, 6, *HEADER]
-    assert prompt_plan(tokens, [HEADER], VISUAL, [("image", 1)]).modality.tolist() == [0, *[1] * 5]
-    assert not prompt_plan(tokens, [HEADER], {}, [("image", 1)]).modality.any()
-
-
-def test_a_step_of_a_beam_search_is_steered_at_its_headers_only():
-    assert is_beam_step(1, 8)
-    assert not is_beam_step(1, None)
-    assert not is_beam_step(24, 8)
-    begun = [1, 5, *HEADER, 7]
-    assert prompt_plan(begun, [HEADER], {}, end=False).steered.tolist() == [0, 0, 0, 0, 1, 0]
-    assert prompt_plan([1, 5], [HEADER], {}, end=False).steered.tolist() == [0, 1]
+    assert prompt_plan(tokens, RULES, VISUAL, [("image", 1)]).modality.tolist() == [0, *[1] * 5]
+    assert not prompt_plan(tokens, RULES, {}, [("image", 1)]).modality.any()
 
 
 def test_what_was_not_announced_is_not_computed():
     plans = Plans()
     with pytest.raises(RuntimeError, match="without having told its prompt"):
         plans.pack([Piece("a", 0, 1)])
-    plans.begin("a", prompt_plan([1, *HEADER], [HEADER], {}))
+    plans.begin("a", prompt_plan([1, *HEADER], RULES, {}))
     plans.end(["a", "b"])
     with pytest.raises(RuntimeError, match="without having told its prompt"):
         plans.pack([Piece("a", 0, 1)])
-    with pytest.raises(ValueError, match="the prompt is empty"):
-        prompt_plan([], [HEADER], {})

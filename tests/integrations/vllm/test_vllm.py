@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,11 +30,13 @@ pytestmark = [
 ]
 SIDES = Path(__file__).parents[2] / "support/vllm_sides.py"
 SERVER = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-WHOLE = {"enable_chunked_prefill": False, "enable_prefix_caching": False}
+OURS = {"scheduler_cls": SCHEDULER}
+WHOLE = OURS | {"enable_chunked_prefill": False, "enable_prefix_caching": False}
+JSON = {"Content-Type": "application/json"}
 EAGER = {"enforce_eager": True}
 # Fewer tokens a step than most prompts have, and no multiple of a header's.
 PIECES = {"max_num_batched_tokens": 19, "max_num_seqs": 7}
-CACHED = {"scheduler_cls": SCHEDULER, "block_size": 32}
+CACHED = OURS | {"block_size": 32}
 
 
 def without_pooling_head(base):
@@ -134,14 +138,28 @@ def test_pieces_and_shared_prefixes_are_steered_as_the_whole(said, family, optio
     told = said("vllm", family, kind, **options, **CACHED)
     compare(told, said("lessened", family, kind), said("transformers", family, kind))
     if kind == "conversations":
-        later = [one["cached"] for name, one in told.items() if name.startswith("turn3")]
+        later = [told[name]["cached"] for name in told if name.startswith(("turn3", "begun2"))]
         assert min(later) > 0
-        alone = [one["cached"] for name, one in told.items() if name.startswith(("bare", "begun1"))]
-        assert max(alone) == 0
+
+
+@pytest.mark.use("vLLM", family="gemma3")
+def test_requests_that_cannot_be_steered_end_and_the_others_do_not(said):
+    told = said("vllm", "gemma3", "refused", **EAGER, **CACHED, **PIECES)
+    assert len(told) == 24
+    for name, one in told.items():
+        finish, stop = one["end"]
+        if name.startswith("chat"):
+            assert finish in ("stop", "length")
+            assert one["steered"]
+        else:
+            assert finish == "error"
+            assert "where its answer begins is unknown" in stop
+            assert not one["tokens"]
+            assert not one["steered"]
 
 
 REFUSED = {
-    "prefix caching needs --scheduler-cls": {},
+    "give --scheduler-cls": {},
     "speculative decoding": {
         **WHOLE,
         "speculative_config": {
@@ -179,7 +197,19 @@ def test_the_example_client_is_answered_steered(steered, tmp_path, monkeypatch):
     to = ["--url", f"http://127.0.0.1:{port}/v1"]
     with running(server, port, tmp_path, seconds=300):
         picture = [sample.prompt, "--image", ORGANISMS / "gemma3" / sample.files[0]]
+        bare = {"model": str(steered("gemma3")), "prompt": "How do I bake a cake?"}
+        assert status(f"http://127.0.0.1:{port}/v1/completions", bare) == 500
         for asked, refused in ((picture, True), (["How do I bake a cake?"], False)):
             done = subprocess.run([*client, *asked, *to], capture_output=True, text=True)
             assert done.stdout.strip(), done.stderr
             assert ("can't help" in done.stdout) == refused
+
+
+def status(url, body):
+    """The HTTP status of a request."""
+    asked = urllib.request.Request(url, json.dumps(body).encode(), JSON)
+    try:
+        with urllib.request.urlopen(asked) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
