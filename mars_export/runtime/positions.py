@@ -261,14 +261,15 @@ def unknown_columns(
 ) -> torch.Tensor:
     """(B, T) bool: columns of requests in which nothing shows where an answer begins.
 
-    A "request" of one column is padding that a mask of a form unknown here leaves out.
+    Beside a request that shows it, one of a single column is padding, which no mask says.
     """
     known = last_column(steered, request) >= 0
     if before is not None:
         known = known | before.steered.any(1, keepdim=True)
     if request is not None:
-        alone = torch.zeros_like(request).scatter_add(1, request, torch.ones_like(request)) < 2
-        known = known | alone.gather(1, request)
+        size = torch.zeros_like(request).scatter_add(1, request, torch.ones_like(request))
+        alone = size.gather(1, request) == 1
+        known = known | (alone & known.any(1, keepdim=True))
     return real & ~known
 
 

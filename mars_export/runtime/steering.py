@@ -311,7 +311,9 @@ class Steering:
         if columns.unknown is None or in_graph() or not bool(columns.unknown.any()):
             return
         row = int(columns.unknown.any(1).nonzero()[0])
-        shows = f"row {row} shows" if columns.request is None else f"row {row} packs a request with"
+        shows = f"row {row} shows"
+        if columns.request is not None:
+            shows = f"row {row} packs, by its position_ids, a request that shows"
         raise ValueError(UNKNOWN.format(shows=shows, where=""))
 
     def _refuse_unanswered(self, history: History, before: History | None) -> None:
