@@ -6,7 +6,7 @@
 import copy
 import inspect
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, update_wrapper, wraps
 from typing import Any
 
 from mars_export.runtime.guard import GuardedLoadingMixin, refuse_engines
@@ -173,8 +173,10 @@ def with_positions(native: Any) -> Any:
     signature = inspect.signature(run)
     *named, rest = signature.parameters.values()
     stated = inspect.Parameter("steering_positions", inspect.Parameter.KEYWORD_ONLY, default=None)
-    signature = signature.replace(parameters=[*named, stated, rest])
-    forward.__signature__ = signature  # type: ignore[attr-defined]
+    # Not of forward() itself: compilers, as that of vLLM, bind arguments to the code that runs.
+    wrapped: Any = update_wrapper(partial(run), run)
+    wrapped.__signature__ = signature.replace(parameters=[*named, stated, rest])
+    forward.__wrapped__ = wrapped
     return forward
 
 

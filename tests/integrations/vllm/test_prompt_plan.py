@@ -1,5 +1,7 @@
 """The plan of a packed request is that of generate(), whatever pieces it is computed in."""
 
+import inspect
+
 import pytest
 import torch
 import transformers
@@ -68,6 +70,13 @@ def test_a_prompt_without_a_known_beginning_of_its_answer_has_no_plan(tokens):
         prompt_plan(tokens, RULES, {})
     plan = prompt_plan([*tokens, *HEADER, 9], RULES, {})
     assert plan.steered[-2:].tolist() == [True, False]
+
+
+def test_a_compiler_binds_arguments_to_the_code_that_runs(model):
+    forward = type(model).forward
+    bound = inspect.signature(forward, follow_wrapped=False).parameters
+    assert list(bound) == ["self", "args", "kwargs"]
+    assert {"steering_positions", "input_ids"} < set(inspect.signature(forward).parameters)
 
 
 @given(data=st.data())
