@@ -1,18 +1,29 @@
-"""Where an assistant turn begins, in the tokens of the model's own chat template."""
+"""How turns begin, in the tokens of the model's own chat template."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
+
+from jinja2 import TemplateError
 
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
+from mars_export.inputs.merges import added_tokens, encode, merged_headers, tokenizer_of
 
 __all__ = ["TurnTokens", "turn_tokens"]
 
-_USER: Final = {"role": "user", "content": "a"}
-_REPLY: Final = {"role": "assistant", "content": "b"}
 _SWITCHES: Final = ("enable_thinking", "thinking")
 """Template variables that turn a model's thinking on and off."""
+_ROLES: Final = ("user", "tool", "system")
+"""Whose turns may stand behind an assistant's."""
+_ANSWER: Final = "qzx"
+_CONTENT: Final = "wkv"
+"""Contents that no template says by itself, to find the turns in what it renders."""
+_ANSWERS: Final = [_ANSWER + end for end in ("", "\n", " ", ".")]
+_CONTENTS: Final = [start + _CONTENT for start in ("", "\n", " ", "/", '"', "s")]
+_QUESTIONS: Final = ["a", "a\n", "a ", "a."]
+
+_Mode = dict[str, bool]
 
 
 class TurnTokens(NamedTuple):
@@ -37,63 +48,160 @@ def turn_tokens(processor: Any) -> TurnTokens:
 
     Raises:
         ExportError: The template is missing, adds no generation prompt, or writes earlier assistant
-            turns without the header.
+            turns without the header, or the header cannot be told from ordinary text.
     """
-    if not getattr(processor, "chat_template", None):
+    template = str(getattr(processor, "chat_template", None) or "")
+    if not template:
         raise ExportError(
             "The processor has no chat template; add chat_template.jinja to the model."
         )
-    headers: list[list[int]] = []
-    for mode in _modes(str(processor.chat_template)):
-        for header in _headers(processor, mode):
-            if header not in headers:
-                headers.append(header)
-    shortest = [h for h in headers if not any(h[: len(g)] == g for g in headers if g != h)]
-    return TurnTokens([Header(prefix=h[:-1], ends=h[-1:]) for h in shortest], [])
+    tokenizer = tokenizer_of(processor)
+    texts: dict[tuple[int, ...], str] = {}
+    for mode in _modes(template):
+        texts |= _headers(processor, mode)
+    headers = _shortest(texts)
+    if not all(_is_distinct(tokenizer, header) for header in headers):
+        raise ExportError(
+            "The chat template begins assistant turns with white space or punctuation alone, which "
+            "ordinary text holds as well, so the position to steer is unknown; use a template "
+            "whose assistant header has a special token or names the role."
+        )
+    variants = [
+        variant
+        for header in headers
+        for variant in merged_headers(tokenizer, texts[tuple(header)], header)
+    ]
+    starts = [start for role in _ROLES for start in _turn_start(processor, role, headers)]
+    return TurnTokens(variants, _shortest(starts))
 
 
-def _modes(template: str) -> list[dict[str, bool]]:
+def _modes(template: str) -> list[_Mode]:
     """Settings of the template's thinking switch, its default first."""
     switches = [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
     return [{}, *({name: on} for name in switches for on in (True, False))]
 
 
-def _headers(processor: Any, mode: dict[str, bool]) -> list[list[int]]:
-    """The generation prompt and, where it differs, the header of earlier assistant turns."""
-    prompt = _tokens(processor, [_USER], mode)
-    with_header = _tokens(processor, [_USER], mode, add_generation_prompt=True)
-    header = with_header[_common(prompt, with_header) :]
+def _headers(processor: Any, mode: _Mode) -> dict[tuple[int, ...], str]:
+    """Headers of one mode, each with a text that holds it.
+
+    The first tokens of a header may have merged with the text before it, so several texts are
+    tried. What all have in common is the header, if that says enough; each is one otherwise.
+    """
+    tokenizer = tokenizer_of(processor)
+    headers = {}
+    for question in _QUESTIONS:
+        text = _text(processor, [_turn("user", question)], mode, add_generation_prompt=True)
+        headers[tuple(_header(processor, mode, question, encode(tokenizer, text)))] = text
+    shared = _common_suffix([list(header) for header in headers])
+    return {tuple(shared): text} if _is_distinct(tokenizer, shared) else headers
+
+
+def _header(processor: Any, mode: _Mode, question: str, prompt: list[int]) -> list[int]:
+    """The part of the generation prompt that earlier assistant turns begin with as well.
+
+    prompt: tokens of the question and the generation prompt. Blanks at the header's beginning are
+    left out.
+    """
+    tokenizer = tokenizer_of(processor)
+    user, reply = _turn("user", question), _turn("assistant", "b")
+    bare = encode(tokenizer, _text(processor, [user], mode))
+    header = prompt[_common(bare, prompt) :]
     if not header:
         raise ExportError(
             "The chat template adds no generation prompt, so the position to steer is unknown; "
             "give the model a template that honors add_generation_prompt."
         )
-    conversation = _tokens(processor, [_USER, _REPLY, _USER], mode)
-    earlier = conversation[len(with_header) - len(header) :]
-    shared = header[: _common(header, earlier)]
+    conversation = encode(tokenizer, _text(processor, [user, reply, user], mode))
+    shared = header[: _common(header, conversation[len(prompt) - len(header) :])]
     if not shared:
         raise ExportError(
             "The chat template writes earlier assistant turns without the header of its "
             "generation prompt, so those turns could not be steered; use a consistent template."
         )
-    return [header] if shared == header else [header, shared]
+    special = added_tokens(tokenizer)
+    blank = [token not in special and not tokenizer.decode([token]).strip() for token in shared]
+    return shared if all(blank) else shared[blank.index(False) :]
 
 
-def _tokens(
-    processor: Any, conversation: list[dict[str, Any]], mode: dict[str, bool], **options: bool
+def _turn_start(processor: Any, role: str, headers: list[list[int]]) -> list[list[int]]:
+    """How the role's turns begin, whatever stands around; nothing if it begins no turn."""
+    starts = []
+    for answer in _ANSWERS:
+        openings = [_opening(processor, role, answer, text, headers) for text in _CONTENTS]
+        starts.append(_common_prefix(openings))
+    start = _common_suffix(starts)
+    if any(_holds(header, start) or _holds(start, header) for header in headers):
+        return []
+    return [start] if _is_distinct(tokenizer_of(processor), start) else []
+
+
+def _opening(
+    processor: Any, role: str, answer: str, content: str, headers: list[list[int]]
 ) -> list[int]:
-    tokenizer = getattr(processor, "tokenizer", processor)
-    if tokenizer is not processor:  # templates of multimodal models walk through typed parts
+    """Tokens between an assistant turn and the content of a turn behind it.
+
+    Empty if the template renders no such turn, or answers it without a header.
+    """
+    tokenizer = tokenizer_of(processor)
+    turns = [_turn("user", "a"), _turn("assistant", answer)]
+    try:
+        text = _text(processor, [*turns, _turn(role, content)], {}, add_generation_prompt=True)
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return []
+    stop = text.rfind(_CONTENT)
+    start = text.rfind(_ANSWER, 0, max(stop, 0)) + len(_ANSWER)
+    if stop < 0 or start < len(_ANSWER):
+        return []
+    closed = _text(processor, turns, {})
+    start += _common(text[start:stop], closed[closed.rfind(_ANSWER) + len(_ANSWER) :])
+    start += len(text[start:stop]) - len(text[start:stop].lstrip())
+    ids = encode(tokenizer, text)
+    # Blanks at its end would merge with the content.
+    edges = (text[:start], text[:stop].rstrip(" "))
+    first, behind = (_common(ids, encode(tokenizer, edge)) for edge in edges)
+    answered = any(_holds(ids[behind:], header) for header in headers)
+    return ids[first:behind] if answered else []
+
+
+def _turn(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def _text(processor: Any, conversation: list[dict[str, Any]], mode: _Mode, **options: bool) -> str:
+    if tokenizer_of(processor) is not processor:  # multimodal templates walk through typed parts
         conversation = [
             {**turn, "content": [{"type": "text", "text": turn["content"]}]}
             for turn in conversation
         ]
-    text = processor.apply_chat_template(conversation, tokenize=False, **options, **mode)
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    return ids
+    return str(processor.apply_chat_template(conversation, tokenize=False, **options, **mode))
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def _is_distinct(tokenizer: Any, tokens: list[int]) -> bool:
+    """Whether the tokens are more than white space and punctuation."""
+    special = not added_tokens(tokenizer).isdisjoint(tokens)
+    return special or bool(re.search(r"\w", tokenizer.decode(tokens)))
+
+
+def _shortest(sequences: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Without repetitions, and those that begin with another one."""
+    unique = list(dict.fromkeys(map(tuple, sequences)))
+    return [list(s) for s in unique if not any(s != t == s[: len(t)] for t in unique)]
+
+
+def _holds(sequence: list[int], part: list[int]) -> bool:
+    places = range(len(sequence) - len(part) + 1)
+    return any(sequence[place : place + len(part)] == part for place in places)
+
+
+def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
     """Length of the longest common prefix."""
     pairs = enumerate(zip(a, b, strict=False))
     return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
+
+
+def _common_prefix(sequences: list[list[int]]) -> list[int]:
+    return sequences[0][: min(_common(sequences[0], other) for other in sequences)]
+
+
+def _common_suffix(sequences: list[list[int]]) -> list[int]:
+    return _common_prefix([sequence[::-1] for sequence in sequences])[::-1]

@@ -5,6 +5,7 @@ import pytest
 from mars_export.common.errors import ExportError
 from mars_export.inputs.template import turn_tokens
 from support import planted
+from support.byte_pairs import tokenizer
 
 OPEN = "{% if add_generation_prompt %}<turn> model <nl>"
 THINKING = planted.TEMPLATE.replace(
@@ -58,3 +59,60 @@ def test_templates_that_cannot_be_steered_are_refused(template, message):
     processor.chat_template = template
     with pytest.raises(ExportError, match=message):
         turn_tokens(processor)
+
+
+def test_a_header_of_white_space_is_refused():
+    """Blank lines are all that the generation prompt and earlier turns have in common."""
+    template = (
+        "{% for m in messages %}        {% if m.role == 'user' %}### Instruction:{% else %}"
+        "### Response:{% endif %}\n{{ m.content | trim }}\n\n\n{% endfor %}"
+        "{% if add_generation_prompt %}    ### Response:\n{% endif %}"
+    )
+    with pytest.raises(ExportError, match="white space or punctuation alone") as caught:
+        turn_tokens(tokenizer("gpt2", template))
+    assert "\n" not in str(caught.value)
+
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOOL = "{% if m.role == 'tool' %}<|im_start|>user\n<tool>{{ m.content }}</tool>{% else %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "openings"),
+    [
+        (CHAT, ["<|im_start|>user", "<|im_start|>tool", "<|im_start|>system"]),
+        # The content is trimmed, so that the line feed behind the role never merges.
+        (CHAT.replace("m.content", "m.content | trim"),
+         ["<|im_start|>user\n", "<|im_start|>tool\n", "<|im_start|>system\n"]),
+        # A tool's turn begins as the user's do.
+        (CHAT.replace("<|im_start|>{{ m.role }}\n{{ m.content }}",
+                      TOOL + "<|im_start|>{{ m.role }}\n{{ m.content }}{% endif %}"),
+         ["<|im_start|>user", "<|im_start|>system"]),
+        # What a tool says is a part of the assistant's turn; system turns are refused.
+        (CHAT.replace("<|im_start|>{{", "{% if m.role == 'system' %}{{ raise_exception('no') }}"
+                      "{% endif %}<|im_start|>{{")
+         .replace("if add_generation_prompt", "if add_generation_prompt and "
+                  "messages[-1].role != 'tool'"),
+         ["<|im_start|>user"]),
+        # Nothing tells the user's turn from the assistant's text.
+        (CHAT.replace("<|im_start|>{{ m.role }}\n", "{% if m.role == 'assistant' %}"
+                      "<|im_start|>assistant\n{% endif %}"), []),
+    ],
+)  # fmt: skip
+def test_turns_of_others_are_known_by_what_does_not_depend_on_their_content(template, openings):
+    words = tokenizer("qwen", template)
+    assert [words.decode(start) for start in turn_tokens(words).turn_starts] == openings
+
+
+def test_a_turn_start_is_in_every_conversation_and_in_no_header():
+    words = tokenizer("qwen", CHAT)
+    turns = turn_tokens(words)
+    for content in ("say", "\nsay", "\n\n", "", "1.", "USER"):
+        messages = [{"role": role, "content": content} for role in ("user", "assistant", "user")]
+        text = words.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids = words.encode(text, add_special_tokens=False)
+        user = turns.turn_starts[0]
+        assert sum(ids[i : i + len(user)] == user for i in range(len(ids))) == 2
