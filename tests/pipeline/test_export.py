@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mars_export import ExportError, Settings, evaluate, export, verify
+from mars_export import ExportError, Settings, evaluate, export, publish, verify, write_seal
 from mars_export.checkpoint.integrity import verify_files
+from mars_export.checkpoint.seal import SIGNATURE_NAME
 from mars_export.cli.main import main
 from mars_export.common.workspace import RUN_NAME
 from mars_export.evaluation.report import REPORT_NAME, Report
@@ -87,7 +88,7 @@ def test_a_killed_run_goes_on_after_its_last_finished_stage(resumed):
 
 
 def test_the_output_is_complete_and_nothing_else_is_left(steered):
-    assert verify_files(steered) == []
+    assert verify(steered).passed
     assert (steered / "README.md").read_text("utf-8").startswith("---\n")
     report = Report.model_validate_json((steered / REPORT_NAME).read_bytes())
     assert report.self_check.active
@@ -103,6 +104,7 @@ def test_verification_runs_it_and_knows_its_answers_again(steered, tmp_path):
     report = json.loads((copy / REPORT_NAME).read_bytes())
     report["self_check"]["fingerprint"][1]["logits"][0] += 1
     (copy / REPORT_NAME).write_text(json.dumps(report))
+    write_seal(copy)
     check = verify(copy, run=True, device="cpu").checks[-1]
     assert check.detail == "probe 0 with steering on does not answer as at the export"
 
@@ -215,6 +217,18 @@ def test_subcommands_evaluate_and_describe_again(base, steered, tmp_path, capsys
     with pytest.raises(SystemExit):
         main(["card", str(copy), "--repo", "org/name"])
     assert "org/name" in (copy / "README.md").read_text("utf-8")
+    assert verify(copy).passed
+
+
+def test_a_push_does_not_publish_a_signature_of_another_card(steered, tmp_path, monkeypatch):
+    copy = shutil.copytree(steered, tmp_path / "copy")
+    (copy / SIGNATURE_NAME).write_text("of the seal as it is")
+    monkeypatch.setattr("mars_export.hub.destination_of", lambda *_: "org/name")
+    monkeypatch.setattr("mars_export.hub.push", lambda *_, **__: "published")
+    with pytest.raises(ExportError, match="now names org/name: sign steering_seal.json again"):
+        publish(copy)
+    assert verify(copy).passed
+    assert publish(copy) == "published"  # the card is the same, and so is the seal
 
 
 RUN = """
@@ -281,7 +295,9 @@ def test_from_the_hub_to_the_hub(base, steered, tmp_path):
 
         mars()
         before = hub.received()
+        run("-m", "mars_export", "verify", str(output))
         published = mars("--push").stderr
+        run("-m", "mars_export", "verify", "me/gemma3-MARS")
         assert "is already there, made with these settings" in published
         assert f"published: {hub.url}/me/gemma3-MARS/commit/" in published
         assert (hub.count("commit"), hub.count("duplicate")) == (1, 1)

@@ -3,11 +3,12 @@
 import time
 from pathlib import Path
 
+from mars_export.checkpoint.seal import write_seal
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import progress_for
-from mars_export.common.workspace import Stage, Workspace, digests
+from mars_export.common.workspace import RUN_NAME, Stage, Workspace, digests
 from support import tiny
 
 SOURCE = tiny.source("gemma3")  # imports what processes must not import again
@@ -45,7 +46,9 @@ def make(output: Path, base: Path, calibration: Path, pause: float = 0.0, settin
             workspace.discard()
             return
         workspace.run(todo, progress_for("none"))
-        workspace.publish("made", digest, overwrite=True)
+        workspace.publish(
+            "made", digest, overwrite=True, finish=lambda made: write_seal(made, RUN_NAME)
+        )
 
 
 def announce(begun, *arguments) -> None:
