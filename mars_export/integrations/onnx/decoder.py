@@ -54,7 +54,7 @@ class Decoder(nn.Module):
 
         known: those tokens, in order. rows (K, d): their embeddings. twins: token to the first of
         `known` that has the same embedding, where that is another. shared: those of `known` whose
-        embedding some other token has as well.
+        embedding a token has that is not one of them.
         """
         headers = [[*header["prefix"], *header["ends"]] for header in self.rules["headers"]]
         self.known = sorted({t for part in [*headers, *self.rules["turn_starts"]] for t in part})
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
             same = near[(embedding.weight[near] == embedding.weight[token]).all(-1)].tolist()
             first = next(other for other in self.known if other in same)
             self.twins |= {} if first == token else {token: first}
-            self.shared += [token] if len(same) > 1 else []
+            self.shared += [token] if set(same) - set(self.known) else []
 
     def forward(
         self,

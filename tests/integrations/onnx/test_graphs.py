@@ -1,13 +1,16 @@
 """The graphs of tiny random checkpoints do what PyTorch does, and spoil what contradicts itself."""
 
+import copy
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from mars_export.integrations.onnx.decoder import Decoder
 from mars_export.integrations.onnx.int8 import quantize
 from mars_export.integrations.onnx.parity import Case, compare
+from mars_export.integrations.onnx.routes import route_of
 from mars_export.integrations.onnx.runner import Conversation, SteeredOnnx
 from support.onnx_graphs import arrays, places
 from support.tiny import HEADER, IMAGE, TURN_STARTS, VIDEO, random_ids
@@ -162,6 +165,24 @@ def test_the_shift_is_that_of_what_the_row_has_shown(graphs, pair):
     rows = pair.visuals()
     _, step = graphs.begin(arrays(pair.batch(*rows)))
     assert step.modality[:, -1].tolist() == list(range(len(rows)))
+
+
+def test_the_tokens_of_turns_are_told_apart_by_their_embeddings(pair):
+    """But for those that have the same one, as tokens have that no training saw."""
+    model = copy.deepcopy(pair.model)
+    embed = model.get_input_embeddings()
+    embed.weight[20] = embed.weight[HEADER[0]]
+    embed.weight[HEADER[1]] = embed.weight[HEADER[2]]
+    decoder = Decoder(model, route_of(pair.family))
+    shown = torch.tensor([[1, *HEADER, 5, 20]] * 2)
+    for column, token, agree in (
+        (0, 1, True), (0, HEADER[0], False), (3, 7, False), (4, HEADER[2], False), (1, 20, True),
+        (1, 7, True), (5, HEADER[0], True), (5, HEADER[1], False), (2, HEADER[2], True),
+    ):  # fmt: skip
+        ids = shown.clone()
+        ids[1, column] = token
+        assert decoder._embedded(ids, embed(shown)).tolist() == [True, agree], (column, token)
+    assert not decoder._embedded(shown, embed(shown) + 1e-6).any()
 
 
 def _header_hidden(feed):
