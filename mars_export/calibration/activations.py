@@ -1,18 +1,23 @@
-"""Last-position activations and first-token logits of a model, batch by batch."""
+"""Activations at the end of the assistant header, and first-token logits, batch by batch.
+
+A generation prompt may go on behind its header, as where it opens a thought.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
+from mars_export.common.header import Header
 from mars_export.families import decoder_layers
 from mars_export.families.loading import free_memory, is_out_of_memory
 from mars_export.inputs.requests import Request, collate
+from mars_export.runtime.positions import header_ends, last_column
 
 __all__ = ["Edit", "Reader", "Readout", "edited", "recorded"]
 
@@ -24,12 +29,12 @@ class Edit:
     Attributes:
         layer: Decoder layer whose output is changed.
         change: Maps (..., d) states, in the model's dtype, to new ones of that dtype.
-        everywhere: Whether every position is changed, and not the last one only.
+        positions: Which are changed: the end of the header, all up to there, or all.
     """
 
     layer: int
     change: Callable[[torch.Tensor], torch.Tensor]
-    everywhere: bool = False
+    positions: Literal["turn_end", "prompt", "all"] = "turn_end"
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class Readout:
     """What a list of N requests did to the model.
 
     Attributes:
-        states: (L, N, d) float32, residual stream after each decoder layer at the last position;
-            empty unless asked for.
+        states: (L, N, d) float32, residual stream after each decoder layer at the end of the
+            assistant header; empty unless asked for.
         log_odds: (N,) float64, refusal log-odds of the first token, nats.
         log_probs: (N, V) float32, first-token log-probabilities; empty unless asked for.
     """
@@ -51,7 +56,7 @@ class Readout:
 class Reader:
     """Runs requests through a model, one left-padded forward per batch.
 
-    Only the last position of every layer is kept, on the CPU: memory does not grow with the
+    Only one position of every layer is kept, on the CPU: memory does not grow with the
     length of the prompts.
 
     Attributes:
@@ -62,12 +67,14 @@ class Reader:
         self,
         model: Any,
         processor: Any,
+        headers: Sequence[Header],
         refusal_tokens: Sequence[int],
         batch_size: int = 16,
         meter: Meter | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
+        self.headers = [header.model_dump() for header in headers]
         self.refusal_tokens = list(refusal_tokens)
         self.batch_size = batch_size
         self.meter = meter or Meter()
@@ -92,7 +99,7 @@ class Reader:
             Rows in the order of `requests`.
 
         Raises:
-            ExportError: A single request does not fit into memory.
+            ExportError: A single request does not fit into memory, or a prompt shows no header.
         """
         parts = list(self._parts(requests, states, log_probs, edit))
         return Readout(
@@ -132,7 +139,10 @@ class Reader:
         self, batch: Sequence[Request], states: bool, log_probs: bool, edit: Edit | None
     ) -> Readout:
         inputs = collate(self.processor, batch).to(self.model.device, self.model.dtype)
-        with edited(self.model, edit), recorded(self.model, states) as kept:
+        ends = self._header_ends(inputs["input_ids"])
+        record: AbstractContextManager[list[torch.Tensor]]
+        record = recorded(self.model, ends) if states else nullcontext([])
+        with edited(self.model, edit, ends), record as kept:
             out = self.model(**inputs, use_cache=False, logits_to_keep=1)
         logits = out.logits[:, -1].to("cpu", torch.float32)
         rows = len(batch)
@@ -142,14 +152,24 @@ class Reader:
             logits.log_softmax(-1) if log_probs else torch.empty(rows, 0),
         )
 
+    def _header_ends(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """(B,) column where the last assistant header of each row of input_ids (B, T) ends."""
+        ends = last_column(header_ends(input_ids, self.headers))[:, 0]
+        if bool((ends < 0).any()):
+            raise ExportError(
+                "A prompt shows no assistant header of the chat template, so there is no position "
+                "to steer; give the model the tokenizer that its chat template was made for."
+            )
+        return ends
+
 
 @contextmanager
-def recorded(model: Any, active: bool = True) -> Iterator[list[torch.Tensor]]:
-    """Collect the last position of every decoder layer's output during one forward.
+def recorded(model: Any, columns: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Collect one column of every decoder layer's output during one forward.
 
     Args:
         model: A Transformers model with a text decoder.
-        active: False collects nothing.
+        columns: (B,) int64, one for each row.
 
     Yields:
         A list that the forward fills with (B, d) float32 CPU tensors, one per layer in order.
@@ -157,11 +177,11 @@ def recorded(model: Any, active: bool = True) -> Iterator[list[torch.Tensor]]:
     kept: list[torch.Tensor] = []
 
     def keep(_module: Any, _args: Any, output: Any) -> None:
-        # copy=True: a view would keep the whole sequence alive.
-        kept.append(_hidden(output)[:, -1].detach().to("cpu", torch.float32, copy=True))
+        hidden = _hidden(output)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        kept.append(hidden[rows, columns.to(hidden.device)].detach().to("cpu", torch.float32))
 
-    layers = decoder_layers(model) if active else ()
-    handles = [layer.register_forward_hook(keep) for layer in layers]
+    handles = [layer.register_forward_hook(keep) for layer in decoder_layers(model)]
     try:
         yield kept
     finally:
@@ -170,12 +190,13 @@ def recorded(model: Any, active: bool = True) -> Iterator[list[torch.Tensor]]:
 
 
 @contextmanager
-def edited(model: Any, edit: Edit | None) -> Iterator[None]:
+def edited(model: Any, edit: Edit | None, ends: torch.Tensor) -> Iterator[None]:
     """Apply an edit while the context is open; None applies nothing.
 
     Args:
         model: A Transformers model with a text decoder.
         edit: What to change, at which layer.
+        ends: (B,) int64, columns where the headers end.
     """
     if edit is None:
         yield
@@ -183,8 +204,11 @@ def edited(model: Any, edit: Edit | None) -> Iterator[None]:
 
     def change(_module: Any, _args: Any, output: Any) -> Any:
         hidden = _hidden(output).clone()
-        columns = slice(None) if edit.everywhere else slice(-1, None)
-        hidden[:, columns] = edit.change(hidden[:, columns])
+        column = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
+        end = ends.to(hidden.device).unsqueeze(1)
+        columns = {"turn_end": column == end, "prompt": column <= end, "all": column >= 0}
+        changed = columns[edit.positions]
+        hidden[changed] = edit.change(hidden[changed])
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     handle = decoder_layers(model)[edit.layer].register_forward_hook(change)

@@ -144,7 +144,14 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     meter = Meter(data.progress)
     held = len(data.prompts.harmful.validation) + data.validation_stimuli
     meter.plan(len(data.prompts.prompts) + len(data.beside) * held + further)
-    reader = Reader(data.model.eval(), data.processor, tokens, data.measurement.batch_size, meter)
+    reader = Reader(
+        data.model.eval(),
+        data.processor,
+        turns.headers,
+        tokens,
+        data.measurement.batch_size,
+        meter,
+    )
     text: dict[Label, TextSet] = {
         "harmful": _text(reader, data.prompts.harmful, harmful=True),
         "harmless": _text(reader, data.prompts.harmless, harmful=False),

@@ -9,11 +9,17 @@ import transformers
 from PIL import Image
 
 from mars_export.calibration.activations import Edit, Reader, recorded
+from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.errors import ExportError
+from mars_export.families import decoder_layers
 from mars_export.inputs.requests import Media, Request, collate
-from support import planted
+from mars_export.inputs.template import turn_tokens
+from mars_export.methods.mars.rule import Rule
+from support import planted, tiny
+from support.behavior import load
 
 LAYERS, WIDTH = 3, 32
+HEADERS = turn_tokens(planted.PROCESSOR).headers
 TEXTS = [Request(text) for text in planted.texts(planted.BAD, 5)]
 SHOWN = [
     Request(r.prompt, (Media("image", Image.new("RGB", (28, 28), (i * 40, 90, 0))),))
@@ -50,8 +56,8 @@ def model(processor):
 
 @pytest.mark.parametrize("requests", [TEXTS, SHOWN], ids=["text", "image"])
 def test_states_do_not_depend_on_the_batch(model, processor, requests):
-    whole = Reader(model, processor, [7], 5).read(requests, states=True, log_probs=True)
-    single = Reader(model, processor, [7], 1).read(requests, states=True, log_probs=True)
+    whole = Reader(model, processor, HEADERS, [7], 5).read(requests, states=True, log_probs=True)
+    single = Reader(model, processor, HEADERS, [7], 1).read(requests, states=True, log_probs=True)
     assert whole.states.shape == (LAYERS, 5, WIDTH)
     assert whole.states.dtype == torch.float32
     torch.testing.assert_close(whole.states, single.states, atol=1e-4, rtol=1e-4)
@@ -62,7 +68,7 @@ def test_states_do_not_depend_on_the_batch(model, processor, requests):
 def test_states_are_the_layers_outputs_at_the_last_prompt_token(model, processor):
     with torch.inference_mode():
         out = model(**collate(processor, TEXTS[:1]), output_hidden_states=True)
-    readout = Reader(model, processor, [7]).read(TEXTS[:1], states=True, log_probs=True)
+    readout = Reader(model, processor, HEADERS, [7]).read(TEXTS[:1], states=True, log_probs=True)
     for layer in range(LAYERS - 1):  # the last of `hidden_states` is behind the final norm
         torch.testing.assert_close(readout.states[layer, 0], out.hidden_states[layer + 1][0, -1])
     p = out.logits[0, -1].softmax(-1)
@@ -75,14 +81,14 @@ def hooks(model):
     return [len(layer._forward_hooks) for layer in model.get_decoder().layers]
 
 
-def test_nothing_but_the_last_position_stays_alive(model, processor):
+def test_nothing_but_one_position_stays_alive(model, processor):
     sequences = []
     watch = [
         layer.register_forward_hook(lambda _m, _a, out: sequences.append(weakref.ref(out)))
         for layer in model.get_decoder().layers
     ]
     before = hooks(model)
-    with torch.inference_mode(), recorded(model) as kept:
+    with torch.inference_mode(), recorded(model, torch.tensor([-1] * 5)) as kept:
         model(**collate(processor, TEXTS))
     assert hooks(model) == before
     for handle in watch:
@@ -93,7 +99,7 @@ def test_nothing_but_the_last_position_stays_alive(model, processor):
 
 
 def test_an_edit_changes_the_last_position_only_and_later_layers_see_it(model, processor):
-    reader = Reader(model, processor, [7])
+    reader = Reader(model, processor, HEADERS, [7])
     plain = reader.read(TEXTS, states=True)
     moved = reader.read(TEXTS, states=True, edit=Edit(1, lambda h: h + 2))
     assert torch.equal(moved.states[0], plain.states[0])
@@ -118,16 +124,16 @@ def test_an_edit_changes_the_last_position_only_and_later_layers_see_it(model, p
 
 def test_a_bfloat16_model_is_read_in_float32(model, processor):
     half = copy.deepcopy(model).to(torch.bfloat16)
-    readout = Reader(half, processor, [7]).read(SHOWN, states=True, log_probs=True)
+    readout = Reader(half, processor, HEADERS, [7]).read(SHOWN, states=True, log_probs=True)
     assert readout.states.dtype == readout.log_probs.dtype == torch.float32
-    exact = Reader(model, processor, [7]).read(SHOWN, states=True).states
+    exact = Reader(model, processor, HEADERS, [7]).read(SHOWN, states=True).states
     similar = torch.nn.functional.cosine_similarity(readout.states, exact, dim=-1)
     assert float(similar.min()) > 0.99
 
 
 @pytest.mark.parametrize("tuples", [False, True])
 def test_layers_may_return_a_tuple(processor, tuples):
-    reader = Reader(planted.PlantedModel(tuples=tuples), processor, [7])
+    reader = Reader(planted.PlantedModel(tuples=tuples), processor, HEADERS, [7])
     moved = reader.read(TEXTS, states=True, edit=Edit(2, lambda h: h - 1)).states
     plain = reader.read(TEXTS, states=True).states
     assert torch.equal(moved[3], plain[3] - 1)
@@ -137,9 +143,9 @@ def test_layers_may_return_a_tuple(processor, tuples):
 def test_the_batch_is_halved_until_it_fits(processor, shortage):
     model = planted.PlantedModel()
     model.shortage = shortage
-    whole = Reader(model, processor, [7], 5).read(TEXTS, states=True)
+    whole = Reader(model, processor, HEADERS, [7], 5).read(TEXTS, states=True)
     model.limit = 1
-    reader = Reader(model, processor, [7], 5)
+    reader = Reader(model, processor, HEADERS, [7], 5)
     halved = reader.read(TEXTS, states=True)
     assert reader.batch_size == 1
     torch.testing.assert_close(halved.states, whole.states)
@@ -151,9 +157,85 @@ def test_the_batch_is_halved_until_it_fits(processor, shortage):
 def test_other_failures_are_not_swallowed(processor):
     model = planted.PlantedModel()
     with pytest.raises(RuntimeError, match="planted bug"):
-        Reader(model, processor, [7]).read(TEXTS, edit=Edit(0, _fails))
+        Reader(model, processor, HEADERS, [7]).read(TEXTS, edit=Edit(0, _fails))
     assert set(hooks(model)) == {0}
 
 
 def _fails(h):
     raise RuntimeError("planted bug")
+
+
+THINKING = planted.TEMPLATE.replace(
+    "<turn> model <nl>{% endif %}", "<turn> model <nl> sure{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def thinking():
+    """A processor whose generation prompt goes on behind the header, as a thinking one does."""
+    return planted.processor(THINKING)
+
+
+def test_states_are_read_where_the_header_ends(model, thinking):
+    headers = turn_tokens(thinking).headers
+    assert headers == HEADERS
+    batch = collate(thinking, TEXTS)
+    with torch.inference_mode():
+        out = model(**batch, output_hidden_states=True)
+    readout = Reader(model, thinking, headers, [7]).read(TEXTS, states=True)
+    for layer in range(LAYERS - 1):
+        torch.testing.assert_close(
+            readout.states[layer], out.hidden_states[layer + 1][:, -2], atol=1e-4, rtol=1e-4
+        )
+    p = out.logits[:, -1].softmax(-1)[:, 7].double()
+    torch.testing.assert_close(readout.log_odds, (p / (1 - p)).log(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("positions", ["turn_end", "prompt", "all"])
+def test_edits_act_where_the_checkpoint_will(model, thinking, positions):
+    states = []
+    handle = decoder_layers(model)[2].register_forward_pre_hook(
+        lambda _m, args, kw: states.append((args or [kw["hidden_states"]])[0].clone()),
+        with_kwargs=True,
+    )
+    reader = Reader(model, thinking, HEADERS, [7])
+    reader.read(TEXTS[:1])
+    reader.read(TEXTS[:1], edit=Edit(1, lambda h: h + 2, positions))
+    handle.remove()
+    changed = ((states[0] - states[1]).abs().amax(-1) > 0)[0].nonzero()[:, 0].tolist()
+    width = states[0].shape[1]
+    want = {"turn_end": [width - 2], "prompt": list(range(width - 1)), "all": list(range(width))}
+    assert changed == want[positions]
+
+
+def test_a_prompt_without_a_header_is_one_clear_line(model, processor):
+    other = planted.processor(planted.TEMPLATE.replace("model", "user"))
+    with pytest.raises(ExportError, match="no assistant header") as caught:
+        Reader(model, other, HEADERS, [7]).read(TEXTS)
+    assert "\n" not in str(caught.value)
+
+
+def test_calibration_and_checkpoint_steer_the_same_token(thinking, tmp_path):
+    vocabulary = thinking.tokenizer.get_vocab()
+    cls, config = tiny.BUILDERS["gemma3"]()
+    config.text_config.vocab_size, config.image_token_id = len(vocabulary), vocabulary["<img>"]
+    torch.manual_seed(0)
+    base = cls(config).eval()
+    base.save_pretrained(tmp_path / "base")
+    changes = {"headers": HEADERS, "turn_starts": [], "origin": -1e6, "cap": 2e6}
+    artefact = tiny.artefact("gemma3", **changes)
+    artefact.save(tmp_path / "calibration")
+    write_checkpoint(
+        tmp_path / "base", tmp_path / "steered", source=tiny.source("gemma3"),
+        calibration_dir=tmp_path / "calibration",
+    )  # fmt: skip
+    model = load(tmp_path / "steered", "AutoModelForImageTextToText")
+    rule = Rule(tiny.HIDDEN, {"modalities": ["text", "image"]})
+    rule.load_state_dict({name: artefact.tensors[name] for name in Rule.TENSORS})
+    edit = Edit(tiny.LAYER, lambda h: rule(h, torch.zeros(h.shape[:-1], dtype=torch.long))[0])
+    want = Reader(base, thinking, HEADERS, [7]).read(TEXTS, edit=edit).log_odds
+    assert not torch.allclose(Reader(base, thinking, HEADERS, [7]).read(TEXTS).log_odds, want)
+    torch.testing.assert_close(Reader(model, thinking, HEADERS, [7]).read(TEXTS).log_odds, want)
+    lengths = collate(thinking, TEXTS)["attention_mask"].sum(1).tolist()
+    positions = [[place.position for place in row] for row in model.steering.last]
+    assert positions == [[length - 2] for length in lengths]

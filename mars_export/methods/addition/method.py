@@ -16,7 +16,13 @@ from mars_export.calibration.activations import Edit
 from mars_export.calibration.data import CalibrationData
 from mars_export.calibration.measurements import Measurements, measure
 from mars_export.common.errors import ExportError, UnsteerableError
-from mars_export.methods.addition.record import AdditionOptions, AdditionRecord, Effect, Trial
+from mars_export.methods.addition.record import (
+    AdditionOptions,
+    AdditionRecord,
+    Effect,
+    Positions,
+    Trial,
+)
 from mars_export.methods.addition.rule import Rule
 from mars_export.methods.base import Artefact, Decision, Probe
 
@@ -57,7 +63,7 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         separation=float(text.separation[best.layer]),
         positions=options.positions,
         trials=trials,
-        effects=_effects(baseline, rule, best.layer),
+        effects=_effects(baseline, rule, best.layer, options.positions),
     )
     baseline.reader.meter.settle()
     return Artefact.of(
@@ -77,8 +83,8 @@ def _rule(text: directions.TextStatistics, layer: int, coefficient: float) -> Ru
     return rule
 
 
-def _edit(rule: Rule, layer: int) -> Edit:
-    """The rule at every position of a prompt: with either policy, the first token is the same."""
+def _edit(rule: Rule, layer: int, positions: Positions) -> Edit:
+    """The rule at a layer, where the checkpoint will apply it to a prompt."""
     copy = deepcopy(rule)  # `to` moves a module in place, and the rule's tensors are shipped
 
     def change(h: torch.Tensor) -> torch.Tensor:
@@ -87,7 +93,7 @@ def _edit(rule: Rule, layer: int) -> Edit:
         after, _ = copy.to(h.device)(h.float(), modality)
         return after.to(h.dtype)
 
-    return Edit(layer, change, everywhere=True)
+    return Edit(layer, change, positions)
 
 
 def _trials(
@@ -106,15 +112,15 @@ def _trials(
     harmless = baseline.text["harmless"].validation.requests
     trials = []
     for layer in chosen:
-        edit = _edit(_rule(text, layer, options.coefficient), layer)
+        edit = _edit(_rule(text, layer, options.coefficient), layer, options.positions)
         induced = float(baseline.reader.read(harmless, edit=edit).log_odds.mean())
         trials.append(Trial(layer=layer, separability=float(separability[layer]), induced=induced))
     sign = 1 if options.coefficient > 0 else -1
     return sorted(trials, key=lambda trial: -sign * trial.induced)
 
 
-def _effects(baseline: Measurements, rule: Rule, layer: int) -> list[Effect]:
-    edit = _edit(rule, layer)
+def _effects(baseline: Measurements, rule: Rule, layer: int, positions: Positions) -> list[Effect]:
+    edit = _edit(rule, layer, positions)
     effects = []
     for group, both in baseline.validation.items():
         after = baseline.reader.read(both.requests, edit=edit).log_odds
