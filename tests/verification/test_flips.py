@@ -12,6 +12,7 @@ import transformers
 
 from mars_export import ExportError, verify
 from mars_export.common.workspace import RUN_NAME
+from support import tiny
 from support.hub_directory import add_evaluation_and_card
 
 pytestmark = pytest.mark.use("verify", family="gemma3")
@@ -128,13 +129,13 @@ def test_flips_in_the_steering_tensors_are_noticed_at_load_too(owned):
 def test_every_byte_of_the_tensors_counts_for_the_digest_at_load(owned):
     """All bytes of the data, through the very check that runs at load."""
     model = transformers.AutoModelForImageTextToText.from_pretrained(owned, trust_remote_code=True)
-    (layer,) = model._steered_layers().values()
-    model.verify_steering()
+    rule = model.get_decoder().layers[tiny.LAYER].steering
+    model.steering.verify()
     for name in ("direction", "shift", "bounds"):
-        data = getattr(layer.steering, name).view(torch.uint8)
+        data = getattr(rule, name).view(torch.uint8)
         for byte in range(len(data)):
             data[byte] ^= 1
             with pytest.raises(RuntimeError, match="steered checkpoint is damaged"):
-                model.verify_steering()
+                model.steering.verify()
             data[byte] ^= 1
-    model.verify_steering()
+    model.steering.verify()

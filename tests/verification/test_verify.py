@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 
 from mars_export import ExportError, verify, write_seal
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
@@ -316,6 +317,9 @@ def test_a_checkpoint_that_cannot_push(pristine, tmp_path, monkeypatch):
         steered = tiny.export("gemma3", tmp_path / why, **changes)[1]
         assert failures(steered) == {"push": f"nothing is steered: {why}"}
         assert verify(steered, run=True, device="cpu").checks[-1].status == "skipped"
+        if "cap" in changes:
+            with pytest.raises(RuntimeError, match=f"can never steer, because {why}"):
+                AutoModelForImageTextToText.from_pretrained(steered, trust_remote_code=True)
     (push,) = [check for check in verify(pristine).checks if check.name == "push"]
     assert push.detail == "the rule can push in every calibrated modality: text, image"
 
