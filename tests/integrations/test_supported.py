@@ -16,7 +16,7 @@ RULES = {"version": RULES_VERSION, "method": "mars", "positions": "turn_end"}
     [
         ({"positions": "all"}, "steered by 'mars' at positions 'all', and only 'mars' at"),
         ({"method": "addition"}, "steered by 'addition' at positions 'turn_end'"),
-        ({"version": 0}, "of version 0, and this release reads 1"),
+        ({"version": 0}, f"of version 0, and this release reads {RULES_VERSION}"),
     ],
 )
 def test_other_steering_is_refused(changes, why):

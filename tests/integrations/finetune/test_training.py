@@ -22,7 +22,7 @@ def step(model, batch):
 
 @contextmanager
 def differentiable_hook(model, record, unit, end):
-    """Method A3.6, written in torch on its own, at the prompt end of both rows."""
+    """Method A3.6, written in torch on its own, at the header of both rows."""
 
     def change(_module, _args, out):
         shift = torch.tensor([record.shift[m] for m in MODALITIES])
