@@ -46,10 +46,11 @@ class Variant:
 
 
 def _coordinate(old: Probe, record: MarsRecord) -> float:
-    """Where a probe lies: by its gate, or where that is shut, lowest of the harmless requests."""
+    """Where a probe lies: by its gate, or the harmless request nearest below where that opens."""
     if old.expected.gate:
         return record.origin + old.expected.gate * (record.harmful - record.origin)
-    return min(_coordinates(record, Group("harmless", old.modality)))
+    harmless = _coordinates(record, Group("harmless", old.modality))
+    return max(p for p in harmless if p <= record.origin)
 
 
 def _coordinates(record: MarsRecord, group: Group) -> list[float]:

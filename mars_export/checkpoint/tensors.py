@@ -69,8 +69,8 @@ def push_problem(
         problems.append(rule.problem())
     if all(problems):
         return problems[0]
-    if record.unprobed:
-        return f"no probe of the calibration shows a push of {record.unprobed[0]} requests"
+    if len(record.unprobed) == len(record.source.modalities):
+        return "no probe of the calibration is pushed"
     return None
 
 

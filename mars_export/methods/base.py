@@ -128,7 +128,7 @@ class ArtefactRecord(VersionedRecord):
     """What the method adds to `steering` in config.json; a decoder method says `layers` and
     `positions` there."""
     probes: list[Probe]
-    """Of every modality at least one that is pushed, which shows that the checkpoint steers."""
+    """Of every modality at least one that is pushed, or the checkpoint does not verify."""
     shapes: dict[str, list[int]] = Field(default_factory=dict)
     """Shape of every tensor beside the record."""
 

@@ -201,6 +201,8 @@ def steering_can_push(subject: Subject) -> str:
     record = subject.manifest.calibration
     if problem := push_problem(record, subject.config["steering"], tensors):
         raise CheckFailedError(f"nothing is steered: {problem}")
+    for modality in record.unprobed:
+        raise CheckFailedError(f"no probe of the calibration is a pushed {modality} request")
     return f"the rule can push in every calibrated modality: {', '.join(record.source.modalities)}"
 
 

@@ -104,14 +104,6 @@ def test_no_probe_that_is_pushed(tmp_path):
     assert "no probe with a positive strength" in found.detail
 
 
-def test_every_modality_needs_a_probe_that_is_pushed(tmp_path):
-    found = check(tmp_path, probes=[PROBES[0], PROBES[2]])
-    assert (found.active, found.detail) == (
-        False,
-        "The calibration has no image probe that is pushed.",
-    )
-
-
 def test_a_model_without_steering(tmp_path):
     loaded = FakeLoaded(broken="silent")
     del loaded.model.steering

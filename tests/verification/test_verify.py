@@ -16,6 +16,7 @@ from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.evaluation.report import REPORT_NAME, FirstToken, Report, SelfCheck
 from support import tiny
+from support.artefacts import pushed_probes
 from support.hub_directory import add_evaluation_and_card
 
 pytestmark = pytest.mark.use("verify", family="gemma3")
@@ -310,15 +311,17 @@ def test_tensors_that_are_not_the_calibrated(steered, change):
 def test_a_checkpoint_that_cannot_push(pristine, tmp_path, monkeypatch):
     """Made by somebody whose writer does not refuse it, so that all of its parts fit."""
     monkeypatch.setattr("mars_export.checkpoint.writer.push_problem", lambda *_: None)
+    text = pushed_probes(["text"])
     for changes, why in (
-        ({"cap": -1e9}, "the cap is not above the gate's origin"),
-        ({"probes": []}, "no probe of the calibration shows a push of text requests"),
+        ({"cap": -1e9}, "nothing is steered: the cap is not above the gate's origin"),
+        ({"probes": []}, "nothing is steered: no probe of the calibration is pushed"),
+        ({"probes": text}, "no probe of the calibration is a pushed image request"),
     ):
         steered = tiny.export("gemma3", tmp_path / why, **changes)[1]
-        assert failures(steered) == {"push": f"nothing is steered: {why}"}
+        assert failures(steered) == {"push": why}
         assert verify(steered, run=True, device="cpu").checks[-1].status == "skipped"
         if "cap" in changes:
-            with pytest.raises(RuntimeError, match=f"can never steer, because {why}"):
+            with pytest.raises(RuntimeError, match="can never steer, because the cap"):
                 AutoModelForImageTextToText.from_pretrained(steered, trust_remote_code=True)
     (push,) = [check for check in verify(pristine).checks if check.name == "push"]
     assert push.detail == "the rule can push in every calibrated modality: text, image"
