@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from support import tiny
-from support.oracle import oracle_generate, same_told, told
+from support.oracle import left_padding, oracle_generate, oracle_logits, same_told, told
 from support.recording import does_not_apply
 from support.tiny import HEADER, random_ids
 
@@ -29,8 +29,6 @@ def oracle(pair, *rows, **options):
     """Batch, and tokens and places of the native model steered by hand."""
     batch = pair.batch(*rows)
     where = pair.ends(batch, *rows)
-    beams = options.get("num_beams", 1)
-    where = [(row * beams + k, *rest) for row, *rest in where for k in range(beams)]
     return batch, *oracle_generate(pair.base, pair.record, pair.direction, batch, where, **options)
 
 
@@ -200,3 +198,64 @@ def test_a_cache_with_an_unsteered_turn_raises(pair, raises_clearly, who):
     with pytest.raises(ValueError, match="not filled by this model with steering on"):
         pair.model(input_ids=turn(12), past_key_values=cache)
     raises_clearly("pass the whole conversation")
+
+
+@pytest.mark.mode("an answer in pieces")
+@pytest.mark.parametrize("cached", [False, True], ids=["anew", "cached"])
+def test_an_answer_in_pieces_is_what_one_call_says(pair, cached):
+    batch, options = pair.batch(None), {**GREEDY, "return_dict_in_generate": True}
+    want = pair.model.generate(**batch, **options).sequences
+    where, ids, cache = told(pair.model), batch["input_ids"], {}
+    for k in range(4):
+        options |= {"max_new_tokens": 1, "min_new_tokens": 1}
+        out = pair.model.generate(**pair.whole(ids), **options, **cache)
+        ids, cache = out.sequences, {"past_key_values": out.past_key_values} if cached else {}
+        assert same_told(told(pair.model), [[]] if k and cached else where)
+    assert ids.equal(want)
+
+
+@pytest.mark.mode("positions that are stated")
+def test_stated_positions_are_steered_instead_of_the_header(pair):
+    rows = rows_of(pair)
+    batch = pair.batch(*rows)
+    n = batch["input_ids"].shape[1]
+    padding = left_padding(batch)
+    stated = [[2, 5], [0, n - padding[-1] - 3]][: len(rows)]
+    shown = [["text", "text"], ["text", rows[-1]]]
+    where = [
+        (row, padding[row] + index, modality)
+        for row in range(len(rows))
+        for index, modality in zip(stated[row], shown[row], strict=True)
+    ]
+    arguments = (pair.base, pair.record, pair.direction, batch, where)
+    want, places = oracle_generate(*arguments, **GREEDY)
+    assert pair.model.generate(**batch, **GREEDY, steering_positions=stated).equal(want)
+    assert same_told(told(pair.model), places)
+
+
+@pytest.mark.mode("packed by position_ids")
+def test_packed_requests_are_steered_each_with_its_own_modality(pair, refused_natively):
+    visual = richest(pair)
+    parts = [pair.batch(visual), pair.batch(None)]
+    lengths = [part["input_ids"].shape[1] for part in parts]
+    joined = {name for name in parts[1] if name != "attention_mask"}
+    batch = {name: t for name, t in parts[0].items() if name != "attention_mask"}
+    batch |= {name: torch.cat([part[name] for part in parts], 1) for name in joined}
+    batch["position_ids"] = torch.cat([torch.arange(n) for n in lengths])[None]
+    if not refused_natively(lambda model: model(**batch)):
+        where = [(0, lengths[0] - 1, visual or "text"), (0, sum(lengths) - 1, "text")]
+        want = oracle_logits(pair.base, pair.record, pair.direction, batch, where)
+        torch.testing.assert_close(pair.model(**batch).logits, want, rtol=1e-4, atol=1e-4)
+        places = [(position, modality) for position, modality, _ in told(pair.model)[0]]
+        assert places == [(column, modality) for _, column, modality in where]
+
+
+@pytest.mark.mode("switched off for a while")
+def test_inside_off_it_is_the_base(pair):
+    batch = pair.batch(*rows_of(pair))
+    want = pair.model.generate(**batch, **GREEDY)
+    with pair.model.steering.off():
+        off = pair.model.generate(**batch, **GREEDY)
+        assert pair.model.steering.last == []
+    assert off.equal(pair.base.generate(**batch, **GREEDY))
+    assert pair.model.generate(**batch, **GREEDY).equal(want)

@@ -6,6 +6,8 @@ import transformers
 from safetensors.torch import load_file
 
 from support import tiny
+from support.behavior import Pair
+from support.conversations import HEADERS
 
 
 def _load(family, folder):
@@ -32,6 +34,21 @@ def exported(tmp_path_factory):
             made[family] = _load(family, tmp_path_factory.mktemp(family))
         made[family].model.steering.enabled = True
         return made[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def talkers(tmp_path_factory):
+    """Base and steered model of a family whose tokenizer joins headers to a blank line."""
+    made = {}
+
+    def get(model_type):
+        if model_type not in made:
+            folder = tmp_path_factory.mktemp(model_type)
+            made[model_type] = Pair.make(model_type, folder, headers=HEADERS)
+        made[model_type].model.steering.enabled = True
+        return made[model_type]
 
     return get
 

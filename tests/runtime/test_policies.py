@@ -115,11 +115,12 @@ def test_an_answer_that_is_scored_is_steered_as_when_it_was_generated(steered):
 def test_pieces_by_hand_are_steered_or_refused(steered):
     ids = torch.tensor([tiny.prompt(random_ids(6, 1))])
     if steered.policy == "prompt":
-        with pytest.raises(ValueError, match="does not show where its prompt ends"):
+        with pytest.raises(ValueError, match="row 0 shows no assistant header"):
             steered.model(**text(steered, ids[:, :-2]))
         cache = steered.model(**text(steered, ids)).past_key_values
-        with pytest.raises(ValueError, match="does not show where its prompt ends"):
-            steered.model(input_ids=ids[:, -1:], past_key_values=cache)
+        later = torch.tensor([random_ids(3, 2) + HEADER])
+        with pytest.raises(ValueError, match="begins with the prompt, of which the cache holds"):
+            steered.model(input_ids=later, past_key_values=cache)
         return
     want = steered.model.generate(**text(steered, ids), **GREEDY)
     out, piece, tokens = steered.model(**text(steered, ids[:, :4])), ids[:, 4:], []

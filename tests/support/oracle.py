@@ -17,46 +17,66 @@ def bounded_push(p: float, record, modality: str) -> float:
 class Oracle:
     """Steers a native model at the places that the test names, and records how far.
 
-    Every forward sees the whole prompt or, with `cached`, what follows the forward before.
+    One hook, before the decoder, finds in the cache how many columns were run before; the other
+    changes the output of the steered layer. Beams and returned sequences share the places of their
+    row.
     """
 
-    def __init__(self, model, record, direction, where: Where, cached: bool = False):
-        self.record = record
-        self.cached, self.start = cached, 0
+    def __init__(self, model, record, direction, where: Where, rows: int | None = None):
+        self.record, self.where, self.rows = record, where, rows
+        self.start, self.times = 0, 1
         self.unit = direction / direction.norm()
-        self.where = where
-        self.pushes: dict[tuple[int, int], float] = {}
+        self.pushes: dict[tuple[int, int], tuple[str, float]] = {}
         decoder = model.get_decoder()
-        layers = decoder.layers if hasattr(decoder, "layers") else decoder.model.layers
-        self.handle = layers[record.layer].register_forward_hook(self._hook)
+        decoder = decoder if hasattr(decoder, "layers") else decoder.model
+        layer = decoder.layers[record.layer]
+        self.handles = [
+            decoder.register_forward_pre_hook(self._before, with_kwargs=True),
+            layer.register_forward_hook(self._hook),
+        ]
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self.handle.remove()
+        for handle in self.handles:
+            handle.remove()
+
+    def _before(self, module, args, kwargs):
+        cache = kwargs.get("past_key_values")
+        self.start = 0 if cache is None else int(cache.get_seq_length())
 
     def _hook(self, module, args, out):
         out = out.clone()
-        for row, column, modality in self.where:
+        self.times = 1 if self.rows is None else out.shape[0] // self.rows
+        places = [
+            (row * self.times + k, column, modality)
+            for row, column, modality in self.where
+            for k in range(self.times)
+        ]
+        for row, column, modality in places:
             here = column - self.start
             if 0 <= here < out.shape[1]:
                 h = out[row, here].float()
                 push = bounded_push(float(h @ self.unit), self.record, modality)
                 out[row, here] = (h + push * self.unit).to(out.dtype)
-                self.pushes[row, column] = push
-        self.start += out.shape[1] if self.cached else 0
+                self.pushes[row, column] = modality, push
         return out
 
-    def told(self, batch) -> list[list[tuple[int, str, float]]]:
-        """(position, modality, push) of every row, as `model.steering.last` should tell."""
-        padding = (batch["attention_mask"] == 0).sum(1).tolist()
-        beams = (max(row for row, _, _ in self.where) + 1) // len(padding)
-        padding = [padding[row // beams] for row in range(beams * len(padding))]
-        rows = [[] for _ in padding]
-        for row, column, modality in sorted(self.where):
-            rows[row].append((column - padding[row], modality, self.pushes[row, column]))
+    def told(self, padding: list[int]) -> list[list[tuple[int, str, float]]]:
+        """(position, modality, push) of every row, as `model.steering.last` should tell.
+
+        padding: number of columns before each row's first token.
+        """
+        rows = [[] for _ in range(len(padding) * self.times)]
+        for (row, column), (modality, push) in sorted(self.pushes.items()):
+            rows[row].append((column - padding[row // self.times], modality, push))
         return rows
+
+
+def left_padding(batch) -> list[int]:
+    """Number of columns before the first token of each row."""
+    return (batch["attention_mask"].cumsum(1) == 0).sum(1).tolist()
 
 
 def told(model) -> list[list[tuple[int, str, float]]]:
@@ -83,8 +103,10 @@ def oracle_logits(model, record, direction, inputs, where):
 @torch.no_grad()
 def oracle_generate(model, record, direction, inputs, where, cached=False, **options):
     """Tokens, without a cache unless `cached`, and what the hook tells."""
-    with Oracle(model, record, direction, where, cached) as oracle:
-        return model.generate(**inputs, use_cache=cached, **options), oracle.told(inputs)
+    rows = inputs["input_ids"].shape[0]
+    with Oracle(model, record, direction, where, rows) as oracle:
+        out = model.generate(**inputs, use_cache=cached, **options)
+    return out, oracle.told(left_padding(inputs))
 
 
 def oracle_greedy(model, record, direction, inputs, where, steps):

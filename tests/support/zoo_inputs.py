@@ -24,12 +24,13 @@ _SHOWN = {
         "glm46v": [VIDEO_START, *_MARKED_IMAGE, VIDEO_END],
     },
 }
-_MARKED = {"image": _MARKED_IMAGE, "video": [VISION_START, *[VIDEO] * 4, VISION_END]}
+MARKED = {"image": _MARKED_IMAGE, "video": [VISION_START, *[VIDEO] * 4, VISION_END]}
+"""A picture and a clip of most families."""
 
 
 def prompt(model_type: str, text: list[int], visual: str | None) -> list[int]:
     """Token ids of a one-turn request, generation prompt included."""
-    shown = _SHOWN[visual].get(model_type, _MARKED[visual]) if visual else []
+    shown = _SHOWN[visual].get(model_type, MARKED[visual]) if visual else []
     return [1, *shown, *text, *HEADER]
 
 
@@ -40,21 +41,42 @@ def _types(row: list[int], visual: str | None) -> list[int]:
 
 def inputs(model_type: str, rows: list[tuple[list[int], str | None]], seed: int = 1) -> dict:
     """Batch of `(text ids, visual)` rows."""
-    generator = torch.Generator().manual_seed(seed)
     ids = [prompt(model_type, text, visual) for text, visual in rows]
     types = [_types(row, visual) for row, (_, visual) in zip(ids, rows, strict=True)]
+    shown = [visual for _, visual in rows]
+    return _batch(model_type, ids, types, shown.count("image"), shown.count("video"), seed)
+
+
+def padded(model_type: str, rows: list[list[int]], right: bool = False, seed: int = 1) -> dict:
+    """Batch of token ids that hold any number of pictures and clips, as `MARKED` has them."""
+    types = [[(token == IMAGE) + 2 * (token == VIDEO) for token in row] for row in rows]
+    every = [token for row in rows for token in row]
+    images, videos = every.count(IMAGE) // 4, every.count(VIDEO) // 4
+    return _batch(model_type, rows, types, images, videos, seed, right)
+
+
+def _batch(
+    model_type: str,
+    ids: list[list[int]],
+    types: list[list[int]],
+    images: int,
+    videos: int,
+    seed: int,
+    right: bool = False,
+) -> dict:
+    generator = torch.Generator().manual_seed(seed)
     width = max(map(len, ids))
 
     def padded(values):
-        return torch.tensor([[0] * (width - len(row)) + row for row in values])
+        rows = [(row, [0] * (width - len(row))) for row in values]
+        return torch.tensor([row + zeros if right else zeros + row for row, zeros in rows])
 
     batch = {"input_ids": padded(ids), "attention_mask": padded([[1] * len(row) for row in ids])}
     if model_type in _TYPED:
         batch["mm_token_type_ids"] = padded(types).int()
     elif model_type == "gemma3":
         batch["token_type_ids"] = padded(types)
-    for visual in ("image", "video"):
-        count = sum(shown == visual for _, shown in rows)
+    for visual, count in (("image", images), ("video", videos)):
         if count:
             batch |= _pixels(model_type, visual, count, generator)
     return batch
