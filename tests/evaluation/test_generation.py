@@ -120,8 +120,7 @@ def test_self_check_sees_steering_that_is_switched_off_inside(steered):
     _, directory, loaded = steered
     broken = loaded()
     layer = broken.model.get_decoder().layers[tiny.LAYER]
-    layer._forward_hooks.clear()
-    layer._forward_hooks_with_kwargs.clear()
+    del layer.forward  # the native one of its class is called then
     assert not self_check(broken, Manifest.read(directory)).active
 
 
