@@ -287,12 +287,15 @@ def stated_columns(
             cache.
     """
     index = _stated_index(stated, len(real)).to(real.device)
-    hits = (position.unsqueeze(-1) == index.unsqueeze(1)) & real.unsqueeze(-1)
-    columns = hits.any(-1)
+    inside = (index >= 0) & (index < real.sum(1, keepdim=True))
+    length = real.shape[1]
+    marks = real.new_zeros(len(real), length + 1)  # the last one is for what is outside
+    marks = marks.scatter(1, torch.where(inside, index, length), True)
+    columns = marks.gather(1, position.clamp(min=0)) & real
     cached = 0 if before is None else before.steered.shape[1]
     if graph:
         return columns[:, cached:]
-    absent = (~hits.any(1) & (index != -1)).nonzero().tolist()
+    absent = (~inside & (index != -1)).nonzero().tolist()
     if absent:
         row, k = absent[0]
         raise ValueError(
@@ -334,12 +337,26 @@ def highest_modality(columns: torch.Tensor, request: torch.Tensor | None = None)
 
 
 def recognized(
-    embeds: torch.Tensor, embedding: Callable[[torch.Tensor], torch.Tensor], tokens: set[int]
+    embeds: torch.Tensor,
+    embedding: Callable[[torch.Tensor], torch.Tensor],
+    tokens: set[int],
+    graph: bool,
 ) -> torch.Tensor:
-    """(B, T) ids of inputs_embeds (B, T, d): which of `tokens` each is, bit for bit, or -1."""
+    """(B, T) ids of inputs_embeds (B, T, d): which of `tokens` each is, bit for bit, or -1.
+
+    graph: whether this is run to make a graph, in which how many columns are candidates is unknown.
+    """
     ids = torch.tensor(sorted(tokens), device=embeds.device)
     rows = embedding(ids).to(embeds.dtype)
-    # A few coordinates find the one candidate of a column, which is then compared in all of them.
-    few = (embeds[..., None, :8] == rows[:, :8]).all(-1)
-    candidate = few.long().argmax(-1)
-    return torch.where((embeds == rows[candidate]).all(-1), ids[candidate], -1)
+    # A few coordinates, one by one, find the one candidate of a column, which is then compared in
+    # all of them. So long prompts and many tokens need no more memory than the embeddings.
+    hits = embeds[..., :1] == rows[:, 0]
+    for k in range(1, min(8, rows.shape[1])):
+        hits = hits & (embeds[..., k, None] == rows[:, k])
+    candidate = hits.to(torch.uint8).argmax(-1)
+    if graph:
+        return torch.where((embeds == rows[candidate]).all(-1), ids[candidate], -1)
+    at = hits.any(-1).nonzero(as_tuple=True)
+    same = (embeds[at] == rows[candidate[at]]).all(-1)
+    unknown = torch.full_like(candidate, -1)
+    return unknown.index_put(at, torch.where(same, ids[candidate[at]], -1))

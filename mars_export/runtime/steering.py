@@ -276,7 +276,8 @@ class Steering:
         if ids is not None:
             tokens = ids
         else:
-            tokens = recognized(x, module.get_input_embeddings(), self._header_tokens())
+            known = self._header_tokens()
+            tokens = recognized(x, module.get_input_embeddings(), known, in_graph())
         # The mask covers the cache as well.
         allowed = _mask(inputs, x, offset) != 0
         position = allowed.long().cumsum(1) - 1

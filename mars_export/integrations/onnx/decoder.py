@@ -153,7 +153,7 @@ class Decoder(nn.Module):
         expected = torch.where(known, ids, -1)
         for token, first in self.twins.items():
             expected = torch.where(ids == token, first, expected)
-        there = recognized(embeds, lambda _: self.rows, set(self.known))
+        there = recognized(embeds, lambda _: self.rows, set(self.known), graph=True)
         agree = there == expected
         for token in self.shared:
             agree = agree | ((there == token) & ~known)
