@@ -166,7 +166,6 @@ def test_positions_that_are_stated_are_steered_instead(pair, as_tensor):
     check(pair, run)
 
 
-@pytest.mark.mode("prefill in pieces by hand")
 def test_a_piece_without_a_header_comes_with_its_positions(pair):
     batch = batch_of(pair, (Turn(8),))
     n = batch.ids.shape[1]

@@ -114,6 +114,17 @@ def test_a_packed_request_without_a_header_raises(pair):
         pair.model(**inputs)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_positions_that_never_go_on_by_one_hide_no_request(talkers, masked):
+    """Taken for packing, they would make every token a request of its own, without a header."""
+    pair = talkers("llama")
+    batch = batch_of(pair, (Turn(5),))
+    inputs = {"input_ids": batch.ids, "position_ids": 2 * torch.arange(batch.ids.shape[1])[None]}
+    inputs |= {"attention_mask": batch.mask} if masked else {}
+    with pytest.raises(ValueError, match="by its position_ids, a request that shows no"):
+        pair.model(**inputs)
+
+
 def test_a_first_piece_without_a_header_raises(pair):
     ids = batch_of(pair, (Turn(8),)).ids
     with unknown:
