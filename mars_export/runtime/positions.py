@@ -350,9 +350,10 @@ def recognized(
     rows = embedding(ids).to(embeds.dtype)
     # A few coordinates, one by one, find the one candidate of a column, which is then compared in
     # all of them. So long prompts and many tokens need no more memory than the embeddings.
-    hits = embeds[..., :1] == rows[:, 0]
-    for k in range(1, min(8, rows.shape[1])):
-        hits = hits & (embeds[..., k, None] == rows[:, k])
+    few = embeds[..., :8].contiguous()
+    hits = few[..., :1] == rows[:, 0]
+    for k in range(1, few.shape[-1]):
+        hits = hits & (few[..., k, None] == rows[:, k])
     candidate = hits.to(torch.uint8).argmax(-1)
     if graph:
         return torch.where((embeds == rows[candidate]).all(-1), ids[candidate], -1)
