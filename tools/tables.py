@@ -27,6 +27,8 @@ HEADS: Final = {
     "deep copies are steered and switched on their own": "copy",
     "another process without the package answers the same": "alone",
     "bases with custom code are refused": "custom",
+    "stated positions are steered and no others": "stated",
+    "a layer is steered or raises whoever calls it": "layer",
 }
 """Column of each behavior, by the name of its test."""
 _MEANING: Final = {
