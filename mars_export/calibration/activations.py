@@ -204,10 +204,7 @@ def edited(model: Any, edit: Edit | None, ends: torch.Tensor) -> Iterator[None]:
 
     def change(_module: Any, _args: Any, output: Any) -> Any:
         hidden = _hidden(output).clone()
-        column = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
-        end = ends.to(hidden.device).unsqueeze(1)
-        columns = {"turn_end": column == end, "prompt": column <= end, "all": column >= 0}
-        changed = columns[edit.positions]
+        changed = _selected(edit.positions, hidden, ends.to(hidden.device))
         hidden[changed] = edit.change(hidden[changed])
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
@@ -216,6 +213,17 @@ def edited(model: Any, edit: Edit | None, ends: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _selected(
+    positions: Literal["turn_end", "prompt", "all"], hidden: torch.Tensor, ends: torch.Tensor
+) -> torch.Tensor:
+    """(B, T) bool: which states of hidden (B, T, d) are changed; ends (B,) as in `edited`."""
+    if positions == "all":
+        return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+    column = torch.arange(hidden.shape[1], device=hidden.device)
+    end = ends.unsqueeze(1)
+    return column == end if positions == "turn_end" else column <= end
 
 
 def _hidden(output: Any) -> torch.Tensor:

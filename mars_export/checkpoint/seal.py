@@ -24,13 +24,13 @@ from mars_export.common.record import (
     with_own_digest,
 )
 
-__all__ = ["OF_TOOLS", "SEAL_NAME", "SIGNATURE_NAME", "Seal", "broken_seals", "write_seal"]
+__all__ = ["SEAL_NAME", "SIGNATURE_NAME", "TOOL_FILES", "Seal", "broken_seals", "write_seal"]
 
 SEAL_NAME: Final = "steering_seal.json"
 SIGNATURE_NAME: Final = "steering_seal.json.sig"
 """Where the signature of the seal is, if somebody made one."""
 
-OF_TOOLS: Final = frozenset({".cache", ".git", ".gitattributes", ".gitignore"})
+TOOL_FILES: Final = frozenset({".cache", ".git", ".gitattributes", ".gitignore"})
 """What git and the clients of the Hub leave in a directory; nothing is loaded from there."""
 
 _OWN_DIGEST: Final = "seal_sha256"
@@ -83,7 +83,8 @@ def write_seal(directory: Path, *changed: str) -> Path:
     Args:
         directory: Holds a manifest.
         changed: Paths that were written, a folder with a slash at its end. All else keeps its
-            entry, so that damage there is still seen. Everything is sealed if none is given.
+            entry, so that damage there is still seen. Everything is sealed if none is given, or if
+            there is no seal yet.
 
     Returns:
         Path of the seal. The same files give the same bytes.
@@ -98,7 +99,7 @@ def write_seal(directory: Path, *changed: str) -> Path:
     folders = tuple(name for name in changed if name.endswith("/"))
 
     def is_changed(name: str) -> bool:
-        return not changed or name in changed or name.startswith(folders)
+        return last is None or name in changed or name.startswith(folders)
 
     entries = {e.path: e for e in last.files if not is_changed(e.path)} if last else {}
     for name in filter(is_changed, _uncovered(files, Manifest.read(directory))):
@@ -139,7 +140,7 @@ def _uncovered(files: CheckpointFiles, manifest: Manifest) -> set[str]:
     covered = {entry.path for entry in manifest.files}
     own = {MANIFEST_NAME, SEAL_NAME, SIGNATURE_NAME}
     others = files.sizes.keys() - covered - own
-    return {name for name in others if PurePosixPath(name).parts[0] not in OF_TOOLS}
+    return {name for name in others if PurePosixPath(name).parts[0] not in TOOL_FILES}
 
 
 def _sha256(files: CheckpointFiles, name: str) -> str:

@@ -69,8 +69,8 @@ def cli(ctx: click.Context, /, **values: Any) -> None:
         export(ctx, values)
 
 
-_ON_A_CHECKPOINT = (evaluate, card, seal, push, verify, utility, drift, recalibrate, onnx)
-for _command in (*_ON_A_CHECKPOINT, families, suites):
+_CHECKPOINT_COMMANDS = (evaluate, card, seal, push, verify, utility, drift, recalibrate, onnx)
+for _command in (*_CHECKPOINT_COMMANDS, families, suites):
     cli.add_command(_command)
 
 

@@ -25,7 +25,8 @@ from mars_export.evaluation.utility import UTILITY_NAME
 __all__ = ["UNLISTED", "is_published", "published_files", "require_ready"]
 
 CARD_NAME: Final = "README.md"
-UNLISTED: Final = ("assets", "evaluation")
+PICTURES: Final = "assets"
+UNLISTED: Final = (PICTURES, "evaluation")
 """Folders written after the manifest."""
 _LATER: Final = frozenset({CARD_NAME, REPORT_NAME, EXCHANGE_NAME, UTILITY_NAME})
 """What is published of it, beside the pictures."""
@@ -63,7 +64,7 @@ def require_ready(directory: Path, tick: Tick | None = None) -> Manifest:
 
 def is_published(path: str) -> bool:
     """Whether a file that the manifest does not cover is published; the others stay at home."""
-    return path in _LATER or path.startswith("assets/")
+    return path in _LATER or path.startswith(f"{PICTURES}/")
 
 
 def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:
@@ -74,12 +75,11 @@ def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:
     """
     yield from (entry.path for entry in manifest.files)
     yield from (MANIFEST_NAME, SEAL_NAME)
-    if (directory / SIGNATURE_NAME).is_file():
-        yield SIGNATURE_NAME
     seal = Seal.read(directory / SEAL_NAME)
-    for path in (entry.path for entry in seal.files if is_published(entry.path)):
-        if not (directory / path).is_symlink():
-            yield path
+    later = [SIGNATURE_NAME, *(entry.path for entry in seal.files if is_published(entry.path))]
+    for path in (directory / name for name in later):
+        if path.is_file() and not path.is_symlink():
+            yield path.relative_to(directory).as_posix()
 
 
 def _require_evaluated(directory: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
 
 __all__ = ["added_tokens", "encode", "merged_headers", "tokenizer_of"]
@@ -39,6 +40,9 @@ def merged_headers(tokenizer: Any, text: str, header: list[int]) -> list[Header]
 
     Returns:
         First the header itself, whose own last token is the first of its ends.
+
+    Raises:
+        ExportError: The tokenizer does not make the header's tokens of the text.
     """
     candidates = list(_candidates(tokenizer, header))
     if not candidates:
@@ -67,9 +71,16 @@ def _up_to_header(tokenizer: Any, text: str, header: list[int]) -> tuple[str, li
     It begins at the last added token, if there is one, since nothing before that matters.
     """
     ids, size = encode(tokenizer, text), len(header)
-    start = max(i for i in range(len(ids) - size + 1) if ids[i : i + size] == header)
-    ids = ids[: start + size]
-    end = next(n for n in range(len(text), -1, -1) if encode(tokenizer, text[:n]) == ids)
+    places = range(len(ids) - size, -1, -1)
+    start = next((i for i in places if ids[i : i + size] == header), None)
+    ids = [] if start is None else ids[: start + size]
+    end = next((n for n in range(len(text), -1, -1) if encode(tokenizer, text[:n]) == ids), None)
+    if start is None or end is None:
+        raise ExportError(
+            f"The tokenizer does not make the tokens {header} of the chat template's assistant "
+            "header, so the position to steer is unknown; give the model the tokenizer that its "
+            "chat template was made for."
+        )
     special = added_tokens(tokenizer)
     for i in range(start, -1, -1):
         if ids[i] in special:
@@ -98,4 +109,5 @@ def _texts(tokenizer: Any, last: str, following: str) -> set[str]:
     """What a part of a piece may stand for behind the header's last piece."""
     alone = tokenizer.convert_tokens_to_string([last])
     together = tokenizer.convert_tokens_to_string([last, following])
+    # Where it does not begin with `alone`, nothing is removed, and what follows is unknown.
     return {following, together.removeprefix(alone)} - {together}

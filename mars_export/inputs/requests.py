@@ -103,8 +103,8 @@ def _part(medium: Media) -> dict[str, Any]:
 def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     """Render requests with the chat template as one left-padded batch.
 
-    Left padding puts the last prompt token of every row at index -1. The processor and its
-    tokenizer are left as they were.
+    Left padding puts the last prompt token of every row at index -1, whose logits are those of the
+    first answer token. The processor and its tokenizer are left as they were.
 
     Args:
         processor: A Transformers processor, or the tokenizer of a text-only model, with a chat

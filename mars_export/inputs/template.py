@@ -93,7 +93,8 @@ def _headers(processor: Any, mode: _Mode) -> dict[tuple[int, ...], str]:
         text = _text(processor, [_turn("user", question)], mode, add_generation_prompt=True)
         headers[tuple(_header(processor, mode, question, encode(tokenizer, text)))] = text
     shared = _common_suffix([list(header) for header in headers])
-    return {tuple(shared): text} if _is_distinct(tokenizer, shared) else headers
+    *_, example = headers.values()
+    return {tuple(shared): example} if _is_distinct(tokenizer, shared) else headers
 
 
 def _header(processor: Any, mode: _Mode, question: str, prompt: list[int]) -> list[int]:

@@ -13,7 +13,7 @@ from mars_export.hub.base import looks_like_path
 from mars_export.hub.repository import Repository
 from mars_export.verification import signature
 from mars_export.verification.behavior import behaves
-from mars_export.verification.checks import CHECKS
+from mars_export.verification.checks import CHECKS, SEALED
 from mars_export.verification.report import (
     Check,
     CheckFailedError,
@@ -61,7 +61,8 @@ def verify(
     checks = [_check(name, partial(check, subject)) for name, check in CHECKS]
     if key is not None:
         signed = partial(signature.seal_is_signed, key, subject)
-        checks.insert(2, _check("signature", signed))
+        sealed = next(i for i, check in enumerate(checks) if check.name == SEALED)
+        checks.insert(sealed + 1, _check("signature", signed))
     if run and isinstance(files, LocalFiles):
         checks.append(_behavior(checks, files.root, manifest, device))
     return Verification(

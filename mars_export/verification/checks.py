@@ -53,13 +53,14 @@ def files_are_the_sealed(subject: Subject) -> str:
         raise CheckFailedError(f"there is no {SEAL_NAME}; {_SEAL_AGAIN}")
     seal = Seal.read(subject.files.fetch(SEAL_NAME))
     sealed = {entry.path for entry in seal.files}
-    at_home = {path for path in sealed - subject.files.sizes.keys() if not is_published(path)}
+    unpublished = {path for path in sealed - subject.files.sizes.keys() if not is_published(path)}
     broken = broken_seals(subject.files, subject.manifest, seal)
-    problems = [f"{path} {what}" for path, what in broken if path not in at_home]
+    problems = [f"{path} {what}" for path, what in broken if path not in unpublished]
     if problems:
         raise CheckFailedError(f"{problems[0]}; {_SEAL_AGAIN}", *problems[1:])
-    absent = f"; not here, as a push leaves it out: {', '.join(sorted(at_home))}" if at_home else ""
-    return f"{len(sealed - at_home)} files beside the export, and the manifest, by SHA-256{absent}"
+    names, count = ", ".join(sorted(unpublished)), len(sealed - unpublished)
+    absent = f"; not here, as a push leaves it out: {names}" if names else ""
+    return f"{count} files beside the export, and the manifest, by SHA-256{absent}"
 
 
 def files_are_plain(subject: Subject) -> str:

@@ -65,7 +65,7 @@ def test_states_do_not_depend_on_the_batch(model, processor, requests):
     torch.testing.assert_close(whole.log_probs, single.log_probs, atol=1e-4, rtol=1e-4)
 
 
-def test_states_are_the_layers_outputs_at_the_last_prompt_token(model, processor):
+def test_states_are_the_layers_outputs_at_the_end_of_the_header(model, processor):
     with torch.inference_mode():
         out = model(**collate(processor, TEXTS[:1]), output_hidden_states=True)
     readout = Reader(model, processor, HEADERS, [7]).read(TEXTS[:1], states=True, log_probs=True)
@@ -98,7 +98,7 @@ def test_nothing_but_one_position_stays_alive(model, processor):
     assert [k.untyped_storage().nbytes() for k in kept] == [5 * WIDTH * 4] * LAYERS
 
 
-def test_an_edit_changes_the_last_position_only_and_later_layers_see_it(model, processor):
+def test_an_edit_changes_the_end_of_the_header_only_and_later_layers_see_it(model, processor):
     reader = Reader(model, processor, HEADERS, [7])
     plain = reader.read(TEXTS, states=True)
     moved = reader.read(TEXTS, states=True, edit=Edit(1, lambda h: h + 2))

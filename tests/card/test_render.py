@@ -236,17 +236,20 @@ def test_a_missed_goal_is_said_plainly(reached, goal, shown, missed):
 def test_positions_and_routes_are_those_of_the_runtime():
     text = render(records.manifest(), records.report())
     position = dict(row[:2] for row in table(text, "quantity"))["position"]
-    assert position.startswith("the last token of each assistant header of the chat template and")
-    assert "inside `generate()`, the last prompt token" in position
+    assert position == "the last token of each assistant header of the chat template; nowhere else"
     routes = dict(row[:2] for row in table(text, "route"))
     assert routes["any class given another model's `config=`"].startswith("**not steered**")
     raising = [route for route, what in routes.items() if what == "raises an error"]
     assert sum("without `config=`" in route for route in raising) == 2
-    assert "is **not steered**" in routes["another chat template"]
 
 
 @pytest.mark.parametrize(
-    ("positions", "consequence"), [("prompt", "raises an error"), ("all", "every token is still")]
+    ("positions", "consequence"),
+    [
+        ("turn_end", "raises an error"),
+        ("prompt", "raises an error"),
+        ("all", "every token is still"),
+    ],
 )
 def test_a_template_matters_as_the_policy_says(positions, consequence):
     record = records.calibration()

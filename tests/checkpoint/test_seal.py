@@ -116,6 +116,13 @@ def test_no_seal_or_none_that_can_be_read(steered, content):
     assert verify(steered).passed
 
 
+def test_without_a_seal_everything_is_sealed(steered):
+    before = (steered / SEAL_NAME).read_bytes()
+    (steered / SEAL_NAME).unlink()
+    write_seal(steered, "README.md")
+    assert (steered / SEAL_NAME).read_bytes() == before
+
+
 def test_files_of_git_and_of_the_clients_of_the_hub_are_not_sealed(steered):
     for name in (".gitattributes", ".gitignore", ".git/config", ".cache/huggingface/x.json"):
         (steered / name).parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ import pytest
 from huggingface_hub import constants
 
 from mars_export import Settings, export, write_seal
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.seal import SIGNATURE_NAME
 from mars_export.common.errors import ExportError
 from mars_export.hub import destination_of, push
 from mars_export.hub.readiness import published_files, require_ready
@@ -73,6 +75,15 @@ def test_a_new_version_replaces_the_old_and_its_leftovers(hub: Hub, steered):
     push(steered, "steered")
     assert content(hub, "me/steered") == local(steered) | kept
     assert hub.count("duplicate") == 1
+
+
+@pytest.mark.parametrize("name", [SIGNATURE_NAME, "assets/refusal.png"])
+def test_what_lies_behind_a_link_is_not_published(steered, name):
+    path, elsewhere = steered / name, steered.parent / "elsewhere"
+    path.unlink(missing_ok=True)
+    elsewhere.write_text("private")
+    path.symlink_to(elsewhere)
+    assert name not in set(published_files(steered, Manifest.read(steered)))
 
 
 def test_only_what_belongs_to_the_checkpoint_is_published(hub: Hub, steered):

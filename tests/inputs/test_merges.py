@@ -7,7 +7,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
+from mars_export.inputs.merges import merged_headers
 from mars_export.inputs.template import turn_tokens
 from mars_export.runtime.positions import header_ends
 from support.byte_pairs import KINDS, Longest, tokenizer
@@ -122,3 +124,10 @@ def test_slow_tokenizers_too():
     want = Header(prefix=name(["<|im_start|>", "assistant"]), ends=name(["\n", "\n\n"]))
     assert turns.headers == [want]
     assert name(["<|im_start|>", "user"]) in turns.turn_starts
+
+
+@pytest.mark.parametrize("text", ["no header at all", ""])
+def test_a_text_without_the_header_is_an_error(text):
+    words, (header, *_) = QWEN
+    with pytest.raises(ExportError, match="does not make the tokens"):
+        merged_headers(words, text, [*header.prefix, header.ends[0]])

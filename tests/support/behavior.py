@@ -82,7 +82,7 @@ class Pair:
         return {**batch, **{name: torch.zeros_like(ids) for name in types}}
 
     def ends(self, batch: dict, *visuals: str | None) -> list[tuple[int, int, str]]:
-        """(row, column, modality) of every prompt end."""
+        """(row, column, modality) of every header's end; the rows of `batch` end with theirs."""
         last = batch["input_ids"].shape[1] - 1
         return [(row, last, visual or "text") for row, visual in enumerate(visuals)]
 

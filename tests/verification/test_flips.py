@@ -74,10 +74,10 @@ def test_every_flipped_bit_is_noticed(owned):
 
 
 def test_every_file_that_goes_is_noticed(owned, tmp_path):
-    at_home = {RUN_NAME, "samples.jsonl"}  # a push leaves them out, so that they may be absent
+    unpublished = {RUN_NAME, "samples.jsonl"}  # a push leaves them out, so that they may be absent
     for path in files(owned):
         shutil.move(path, tmp_path / "away")
-        assert is_verified(owned) == (path.name in at_home), path
+        assert is_verified(owned) == (path.name in unpublished), path
         shutil.move(tmp_path / "away", path)
     assert is_verified(owned)
 

@@ -14,7 +14,7 @@ from mars_export.integrations.onnx.attention import (
     attention_windows,
     refuse_frozen_positions,
 )
-from mars_export.integrations.onnx.graph_positions import Columns, modalities
+from mars_export.integrations.onnx.graph_positions import GraphColumns, modalities
 from mars_export.integrations.onnx.routes import Route
 from mars_export.runtime.positions import WINDOW_VERSION, Window, recognized
 from mars_export.runtime.trace import Trace, TraceEntry
@@ -99,10 +99,10 @@ class Decoder(nn.Module):
         valid = valid & self._embedded(columns.ids[:, past:], inputs_embeds)
         valid = valid & self._calibrated(columns.ids)
         (keys, values), *others = past_key_values
-        spoilt = _spoilt(keys)
-        valid = valid & ~spoilt
+        spoiled_rows = _spoiled_rows(keys)
+        valid = valid & ~spoiled_rows
         trace = _Decisions()
-        healed = torch.where(spoilt[:, None, None, None], 0.0, keys)
+        finite_keys = torch.where(spoiled_rows[:, None, None, None], 0.0, keys)
         window = Window(
             WINDOW_VERSION,
             steered=columns.steered[:, past:],
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
             position=_positions(columns.mask)[:, past:],
             trace=trace,
         )
-        cached = [(healed, values), *others]
+        cached = [(finite_keys, values), *others]
         out = self._run(inputs_embeds, columns, cached, position_ids, deepstack, window)
         logits = self.model.get_output_embeddings()(out.last_hidden_state[:, -1:])
         logits = self._capped(logits).float()
@@ -128,14 +128,14 @@ class Decoder(nn.Module):
         kept = valid[:, None, None, None]
         return made | {"present_0_key": torch.where(kept, made["present_0_key"], torch.nan)}
 
-    def _columns(self, ids: torch.Tensor, mask: torch.Tensor, count: int) -> Columns:
+    def _columns(self, ids: torch.Tensor, mask: torch.Tensor, count: int) -> GraphColumns:
         """The columns that there are, `count` of them, whatever the lengths of ids and mask."""
         column = torch.arange(count)[None].expand(ids.shape[0], -1)
         ids, mask = (
             x.gather(1, column.clamp(max=x.shape[1] - 1).expand(x.shape[0], -1))
             for x in (ids, mask)
         )
-        return Columns(ids, mask, self.rules["headers"], self.rules["turn_starts"])
+        return GraphColumns(ids, mask, self.rules["headers"], self.rules["turn_starts"])
 
     def _counts(
         self, ids: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor, count: int
@@ -169,7 +169,7 @@ class Decoder(nn.Module):
     def _run(
         self,
         embeds: torch.Tensor,
-        columns: Columns,
+        columns: GraphColumns,
         past: list[tuple[torch.Tensor, torch.Tensor]],
         position_ids: torch.Tensor | None,
         deepstack: torch.Tensor | None,
@@ -193,7 +193,7 @@ class Decoder(nn.Module):
                 steering_window=window,
             )
 
-    def _masks(self, columns: Columns, new: int) -> Any:
+    def _masks(self, columns: GraphColumns, new: int) -> Any:
         """The mask of each kind of layer, as the family's decoder takes it."""
         windows = attention_windows(self.text)
         blocks = [self.visual[m] for m in self.route.blocks if m in self.visual]
@@ -241,7 +241,7 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
     return ((mask != 0).long().cumsum(1) - 1).clamp(min=0)
 
 
-def _spoilt(keys: torch.Tensor) -> torch.Tensor:
+def _spoiled_rows(keys: torch.Tensor) -> torch.Tensor:
     """(B,) whether keys (B, heads, P, size) are those of a row that was given NaN."""
     one = keys[:, 0, :, 0]
     return (one != one).long().sum(1) > 0

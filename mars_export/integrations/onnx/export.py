@@ -163,16 +163,16 @@ class _Job:
         known = list(dict.fromkeys(case.modality for case in self.cases))
         decided = suite_parity(self.directory, self.loaded.processor, known, whole_graphs, small)
         if decided:
-            told = {f"suite_{name}": count for name, count in decided._asdict().items()}
-            found = found.model_copy(update=told)
+            counts = {f"suite_{name}": count for name, count in decided._asdict().items()}
+            found = found.model_copy(update=counts)
         fresh = self._record(target)
         _write(target, fresh.model_copy(update={"parity": whole.parity, "int8": found}))
 
     @cached_property
     def cases(self) -> list[Case]:
         """Of every modality its first request alone and all as one batch."""
-        told = about(self.loaded.model, self.route)
-        known = [m for m in told.modalities if m == "text" or m in told.placeholders]
+        model = about(self.loaded.model, self.route)
+        known = [m for m in model.modalities if m == "text" or m in model.placeholders]
         cases = []
         for modality, requests in check_requests(self.directory, known).items():
             for group in (requests[:1], requests):

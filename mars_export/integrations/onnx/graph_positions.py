@@ -11,11 +11,11 @@ import torch
 
 from mars_export.runtime.positions import Headers, header_ends, last_column
 
-__all__ = ["Columns", "modalities"]
+__all__ = ["GraphColumns", "modalities"]
 
 
 @dataclass(frozen=True)
-class Columns:
+class GraphColumns:
     """What a caller says of a conversation, and how turns begin in it.
 
     ids (B, S): tokens of all columns, the cached ones first. mask (B, S): 0 where a column is

@@ -70,16 +70,16 @@ def about(model: Any, route: Route) -> About:
 
 def write_components(model: Any, route: Route, folder: Path, tick: Tick) -> None:
     """Write every graph of a model in float32 to `folder`."""
-    told = about(model, route)
+    about_model = about(model, route)
     made = {"decoder": _decoder, "embedding": _embedding}
-    if told.placeholders:
+    if about_model.placeholders:
         made["vision"] = _vision
     for number, (name, graph) in enumerate(made.items()):
         tick(number, len(made))
-        write_graph(*graph(model, route, told), folder / f"{name}.onnx")
+        write_graph(*graph(model, route, about_model), folder / f"{name}.onnx")
 
 
-def _decoder(model: Any, route: Route, told: About) -> _Graph:
+def _decoder(model: Any, route: Route, about_model: About) -> _Graph:
     text = model.config.get_text_config()
     heads = text.num_key_value_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -99,11 +99,11 @@ def _decoder(model: Any, route: Route, told: About) -> _Graph:
         "inputs_embeds": _BOTH,
         "past_key_values": [({0: _ANY, 2: _ANY},) * 2] * layers,
     }
-    if told.rotary_axes == 3:
+    if about_model.rotary_axes == 3:
         example["position_ids"] = torch.arange(_NEW).expand(3, _ROWS, _NEW).clone()
         dynamic["position_ids"] = {1: _ANY, 2: _ANY}
-    if told.deepstack_levels:
-        example["deepstack"] = torch.randn(told.deepstack_levels, _ROWS, _NEW, d)
+    if about_model.deepstack_levels:
+        example["deepstack"] = torch.randn(about_model.deepstack_levels, _ROWS, _NEW, d)
         dynamic["deepstack"] = {1: _ANY, 2: _ANY}
     names = {}
     axes: dict[str, tuple[str, ...]] = {"input_ids": _ALL, "attention_mask": _ALL}
@@ -122,33 +122,33 @@ def _decoder(model: Any, route: Route, told: About) -> _Graph:
     return _Graph(Decoder(model, route), example, dynamic, names, axes)
 
 
-def _embedding(model: Any, _: Route, told: About) -> _Graph:
-    d, levels = told.hidden_size, told.deepstack_levels
+def _embedding(model: Any, _: Route, about_model: About) -> _Graph:
+    d, levels = about_model.hidden_size, about_model.deepstack_levels
     example: dict[str, Any] = {"input_ids": torch.full((_ROWS, _NEW), 1)}
     dynamic: dict[str, Any] = {"input_ids": _BOTH}
-    if told.placeholders:
+    if about_model.placeholders:
         # Sizes differ from one another, so that none is taken for another's.
-        sizes = {m: 3 + i for i, m in enumerate(told.placeholders)}
+        sizes = {m: 3 + i for i, m in enumerate(about_model.placeholders)}
         example["features"] = {m: torch.randn(size, d) for m, size in sizes.items()}
         dynamic["features"] = {m: {0: _ANY} for m in sizes}
     if levels:
         example["deepstack"] = {m: torch.randn(levels, size, d) for m, size in sizes.items()}
         dynamic["deepstack"] = {m: {1: _ANY} for m in sizes}
     kinds = ("features", "deepstack")
-    names = {f"{kind}.{m}": f"{m}_{kind}" for kind in kinds for m in told.placeholders}
+    names = {f"{kind}.{m}": f"{m}_{kind}" for kind in kinds for m in about_model.placeholders}
     axes = {"input_ids": _COLUMNS, "inputs_embeds": _COLUMNS, "deepstack": ("", *_COLUMNS)}
-    axes |= {f"{m}_features": (f"{m} placeholders",) for m in told.placeholders}
-    axes |= {f"{m}_deepstack": ("", f"{m} placeholders") for m in told.placeholders}
-    return _Graph(Embedding(model, told.placeholders, levels), example, dynamic, names, axes)
+    axes |= {f"{m}_features": (f"{m} placeholders",) for m in about_model.placeholders}
+    axes |= {f"{m}_deepstack": ("", f"{m} placeholders") for m in about_model.placeholders}
+    return _Graph(Embedding(model, about_model.placeholders, levels), example, dynamic, names, axes)
 
 
-def _vision(model: Any, route: Route, told: About) -> _Graph:
+def _vision(model: Any, route: Route, about_model: About) -> _Graph:
     vision = model.config.vision_config
     module = vision_of(model, route)
     assert module is not None
     if route.vision == "grid":
         channels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        example = {"patches": torch.randn(2, 3, 5, told.merge**2, channels)}
+        example = {"patches": torch.randn(2, 3, 5, about_model.merge**2, channels)}
         axes = {"patches": ("frames", "rows", "columns"), **_FEATURES}
         return _Graph(module, example, {"patches": {0: _ANY, 1: _ANY, 2: _ANY}}, {}, axes)
     size = vision.image_size

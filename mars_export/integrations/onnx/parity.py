@@ -178,8 +178,9 @@ def _check_steering(
 ) -> None:
     """One entry for each place that PyTorch steered, and the same gate and push."""
     places = np.flatnonzero(step.steered[row])
-    told = zip(*(x[row, places] for x in (step.modality, step.gate, step.strength)), strict=True)
-    seen = [(modalities[modality], gate, strength) for modality, gate, strength in told]
+    columns = (x[row, places] for x in (step.modality, step.gate, step.strength))
+    decisions = zip(*columns, strict=True)
+    seen = [(modalities[modality], gate, strength) for modality, gate, strength in decisions]
     expected = [(p.modality, p.gate, p.strength) for p in wanted]
     same = len(seen) == len(expected) and all(
         a[0] == b[0] and all(_near(x, y) for x, y in zip(a[1:], b[1:], strict=True))

@@ -98,8 +98,8 @@ class SteeredOnnx:
         conversation, step = self.begin(inputs)
         answers: list[list[int]] = [[] for _ in step.logits]
         unfinished = step.answering
+        chosen = step.logits.argmax(-1)
         while True:
-            chosen = step.logits.argmax(-1)
             for answer, token, goes_on in zip(answers, chosen.tolist(), unfinished, strict=True):
                 if goes_on:
                     answer.append(token)
@@ -108,6 +108,9 @@ class SteeredOnnx:
                 return answers
             step = self.forward(conversation, chosen[:, None], generated=True)
             unfinished = unfinished & step.answering
+            # A row that has ended repeats its last token: what the model writes behind that could
+            # be a placeholder that the graph refuses, and nobody reads it.
+            chosen = np.where(unfinished, step.logits.argmax(-1), chosen)
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Conversation, Step]:
         """Run a prompt.
@@ -187,19 +190,19 @@ class SteeredOnnx:
                 text = text + conversation.offset[:, None]
                 positions = np.broadcast_to(text, (3, rows, n))
             feed["position_ids"] = np.ascontiguousarray(positions)
-        found = self.graphs["decoder"].run(None, feed)
-        told = dict(zip(self._outputs, found, strict=True))
-        if np.isnan(told["logits"][told["answering"]]).any():
+        values = self.graphs["decoder"].run(None, feed)
+        outputs = dict(zip(self._outputs, values, strict=True))
+        if np.isnan(outputs["logits"][outputs["answering"]]).any():
             raise ValueError(
                 "the graph cannot tell which position to steer: the tokens of all columns, the "
                 "mask, embeddings and cache must fit each other"
             )
         conversation.ids, conversation.mask = whole, seen
         names = (i.name for i in self._past)
-        conversation.cache = {n: told[n.replace("past_key_values", "present")] for n in names}
-        logits = told.pop("logits")[:, -1]
+        conversation.cache = {n: outputs[n.replace("past_key_values", "present")] for n in names}
+        logits = outputs.pop("logits")[:, -1]
         names_of_step = ("answering", "steered", "modality", "gate", "strength")
-        return Step(logits, *(told[name] for name in names_of_step))
+        return Step(logits, *(outputs[name] for name in names_of_step))
 
     def embed(
         self,

@@ -12,7 +12,7 @@ from mars_export.methods.base import MethodOptions, MethodRecord
 __all__ = ["AdditionOptions", "AdditionRecord", "Effect", "Positions", "Trial"]
 
 Positions = Literal["all", "prompt"]
-"""Where the vector is added: at every position, or at those of the prompt only."""
+"""Where the vector is added: at every position, or at those up to the last assistant header."""
 
 
 _Coefficient = (
@@ -31,7 +31,7 @@ class AdditionOptions(MethodOptions):
         1.0, description="Length of the vector over R; below 0 it pushes away from refusal."
     )
     positions: Positions = Field(
-        "all", description="Add it at every position, or at those of the prompt only."
+        "all", description="Add it at every position, or at those up to the last assistant header."
     )
 
 

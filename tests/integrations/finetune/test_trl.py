@@ -89,5 +89,5 @@ def test_packed_examples_raise(work, model, data):
     n = batch["input_ids"].shape[1]
     packed["position_ids"] = torch.arange(n).repeat(len(batch["input_ids"]))[None]
     ends = torch.tensor([0, n, 2 * n], dtype=torch.int32)
-    with pytest.raises(RuntimeError, match="packed sequences"):
+    with pytest.raises(RuntimeError, match="packed by sequence lengths"):
         training.compute_loss(model, packed | {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends})

@@ -11,7 +11,7 @@ from torch import nn
 from torch.export import Dim
 
 from mars_export.integrations.onnx.attention import attention_masks
-from mars_export.integrations.onnx.graph_positions import Columns, modalities
+from mars_export.integrations.onnx.graph_positions import GraphColumns, modalities
 from mars_export.integrations.onnx.graphs import write_graph
 
 PLAIN = [{"prefix": [1, 2], "ends": [3]}]
@@ -25,7 +25,7 @@ headers = st.sampled_from([PLAIN, MERGED])
 def columns(ids, headers, mask=None):
     ids = torch.tensor([ids])
     mask = torch.ones_like(ids) if mask is None else torch.tensor([mask])
-    return Columns(ids, mask, headers, TURNS)
+    return GraphColumns(ids, mask, headers, TURNS)
 
 
 def ends(ids, headers):
@@ -87,7 +87,7 @@ class Rule(nn.Module):
         self.headers = headers
 
     def forward(self, ids, mask):
-        found = Columns(ids, mask, self.headers, TURNS)
+        found = GraphColumns(ids, mask, self.headers, TURNS)
         shown = modalities(ids, {IMAGE: 1, VIDEO: 2})
         made = {"steered": found.steered, "modality": shown}
         return made | {"answering": found.answering, "valid": found.valid}

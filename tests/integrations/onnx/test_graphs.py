@@ -161,6 +161,25 @@ def test_answers_end_with_their_stop_token_and_may_differ_in_length(graphs, pair
 
 
 @pytest.mark.use(USE)
+def test_what_the_model_writes_behind_an_answer_does_not_stop_the_others(graphs, pair, monkeypatch):
+    """A placeholder that was not calibrated, which a graph answers with NaN."""
+    refused = Decoder(pair.model, route_of(pair.family)).refused
+    batch = arrays(pair.batch(None, None))
+    free = graphs.generate(batch, 6, stop=[])
+    stop = next(token for token in range(20, 300) if token not in free[1])
+    forward, tokens = graphs.forward, iter([stop, *(refused or [9]) * 5])
+
+    def scripted(*args, **options):
+        step = forward(*args, **options)
+        step.logits[0] = np.arange(step.logits.shape[1]) == next(tokens)
+        return step
+
+    monkeypatch.setattr(graphs, "forward", scripted)
+    short, other = graphs.generate(batch, 6, stop=[stop])
+    assert (short, other) == ([stop], free[1])
+
+
+@pytest.mark.use(USE)
 def test_the_shift_is_that_of_what_the_row_has_shown(graphs, pair):
     rows = pair.visuals()
     _, step = graphs.begin(arrays(pair.batch(*rows)))
