@@ -68,6 +68,10 @@ class Steering:
         module.register_forward_pre_hook(self.before_forward, with_kwargs=True)
         module.register_forward_hook(self.after_forward, with_kwargs=True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or what is read from a file, is in nobody's off()."""
+        return {**self.__dict__, "_paused": 0}
+
     @property
     def active(self) -> bool:
         """Whether a request that begins now, in this thread, is steered."""

@@ -1,5 +1,6 @@
 """Off is the base, for the requests it is meant for and for no others."""
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -122,3 +123,15 @@ def test_a_steered_cache_that_was_used_in_off_is_refused(pair):
     more = more.said(again[:, -4:]).asked(Turn(3), 2)
     with pytest.raises(ValueError, match="not filled by this model with steering on"):
         pair.model.generate(**more.inputs, **STEPS, past_key_values=cache)
+
+
+def test_a_copy_made_inside_off_is_on(pair):
+    batch = batch_of(pair)
+    want = pair.model(**batch.inputs).logits
+    with pair.model.steering.off():
+        twin = copy.deepcopy(pair.model)
+        assert twin.steering.active
+        compiled = torch.compile(twin, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(**batch.inputs).logits, want)
+        with pytest.raises(RuntimeError, match=r"off\(\) does not reach into a compiled model"):
+            torch.compile(pair.model, backend="eager")(**batch.inputs)
