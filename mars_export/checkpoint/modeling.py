@@ -19,7 +19,16 @@ __all__ = ["MODELING_NAME", "modeling_source"]
 
 MODELING_NAME: Final = "modeling_steered.py"
 
-_HOST: Final = ("guard.py", "trace.py", "positions.py", "layer.py", "steering.py", "host.py")
+_HOST: Final = (
+    "guard.py",
+    "trace.py",
+    "windows.py",
+    "positions.py",
+    "model_inputs.py",
+    "layer.py",
+    "steering.py",
+    "host.py",
+)
 _OWN: Final = "mars_export."
 _WIDTH: Final = 100
 _RULER: Final = "# " + "-" * (_WIDTH - 2)

@@ -11,9 +11,11 @@ from typing import Any
 
 from mars_export.runtime.guard import GuardedLoadingMixin, refuse_engines
 from mars_export.runtime.layer import HostedRule, host_rule
-from mars_export.runtime.positions import POLICIES, NoWindow, Plan
-from mars_export.runtime.steering import Steering, cached_columns, tokens_or_embeds
+from mars_export.runtime.model_inputs import cached_columns, tokens_or_embeds
+from mars_export.runtime.positions import POLICIES
+from mars_export.runtime.steering import Steering
 from mars_export.runtime.trace import Trace
+from mars_export.runtime.windows import NoWindow, Plan
 
 RULES_VERSION = 2
 
@@ -73,19 +75,35 @@ class SteeredGenerationMixin(SteeredMixin):
     ) -> Any:
         """As the native generate, steered at the assistant headers of the prompt.
 
-        steering_positions: the tokens to steer instead, as for a forward.
+        Args:
+            inputs: As for the native generate, as all other arguments are.
+            generation_config: The same.
+            *args: The same.
+            steering_positions: The tokens to steer instead: for each row a list of positions,
+                counted from 0 without padding, or an integer tensor (B, k) in which -1 is none.
+            **kwargs: As for the native generate.
+
+        Raises:
+            ValueError: if nothing shows where an answer begins, or where what is given cannot be
+                steered: right padding, guidance, another cache, a modality without calibration.
+            RuntimeError: if the checkpoint is damaged, or the prompt never ran with its plan.
         """
         arguments = (inputs, generation_config, *args)
         if not self.steering.active:
             self.steering.trace = Trace()
             return self._planned(NoWindow.OFF, *arguments, **kwargs)
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
-        config = generation_config or self.generation_config
-        self._refuse_guidance(kwargs.get("guidance_scale", config.guidance_scale))
+        settings = _Settings(kwargs, generation_config, self.generation_config)
+        if settings.first("guidance_scale") not in (None, 1):
+            raise ValueError(
+                "steered checkpoint: classifier-free guidance (guidance_scale) takes an unsteered "
+                "branch off the steered one; leave it out, or run it without steering "
+                "(with model.steering.off():)"
+            )
         planned = {**kwargs, "input_ids": input_ids}
         if planned.get("attention_mask") is None:
-            planned["attention_mask"] = _inferred_mask(input_ids, config, kwargs)
-        drafts = bool(getattr(config, "is_assistant", False))
+            planned["attention_mask"] = settings.inferred_mask(input_ids)
+        drafts = bool(settings.first("is_assistant"))
         plan = self.steering.plan(self, planned, steering_positions, drafts)
         self.steering.trace = plan.trace
         out = self._planned(plan, *arguments, **kwargs)
@@ -94,13 +112,14 @@ class SteeredGenerationMixin(SteeredMixin):
             self.steering.trace = plan.trace
         elif not any(self.steering.last):
             raise RuntimeError(
-                "steered checkpoint: this way of generating never ran the end of the prompt "
-                "steered; its result is not to be used"
+                "steered checkpoint: this way of generating never ran the prompt with its plan; "
+                "its result is not to be used"
             )
         history = getattr(plan.cache, "steering_history", None)
         if history is not None:  # of the prompt: the answer's columns are added here, all at once
             more = int(plan.cache.get_seq_length()) - history.tokens.shape[1]
-            plan.cache.steering_history = history.padded(max(0, more), steered=plan.answer)
+            history = history.with_unknown_text(max(0, more), steered=plan.answer)
+            plan.cache.steering_history = history
         return out
 
     def _planned(self, plan: Plan | NoWindow, *args: Any, **kwargs: Any) -> Any:
@@ -110,15 +129,6 @@ class SteeredGenerationMixin(SteeredMixin):
             return super().generate(*args, **kwargs)
         finally:
             _PLAN.reset(token)
-
-    def _refuse_guidance(self, scale: float | None) -> None:
-        """Raise where the answer would be computed from a branch that is not this conversation."""
-        if scale not in (None, 1):
-            raise ValueError(
-                "steered checkpoint: classifier-free guidance (guidance_scale) takes an unsteered "
-                "branch off the steered one; leave it out, or run it without steering "
-                "(with model.steering.off():)"
-            )
 
     def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
         """As the native method, with steering off only; generate_batch() comes by here too.
@@ -159,7 +169,7 @@ def planned_inputs(native: Any) -> Any:
 
 
 def with_positions(native: Any) -> Any:
-    """forward() of a native class, with `steering_positions` in its signature.
+    """forward() of a native class, with `steering_positions` in its signature, as in generate().
 
     Trainers drop the columns of a data set that the signature does not name. The argument itself
     goes, as all that the native forward does not know, to the model below the head.
@@ -180,11 +190,24 @@ def with_positions(native: Any) -> Any:
     return forward
 
 
-def _inferred_mask(ids: Any, config: Any, kwargs: dict[str, Any]) -> Any:
-    """The mask that generate() makes of ids (B, T) that come without one; None is all ones."""
-    pad = kwargs.get("pad_token_id", config.pad_token_id)
-    end = kwargs.get("eos_token_id", config.eos_token_id)
-    ends = end if isinstance(end, list | tuple) else [end]
-    if ids is None or pad is None or pad in ends:
-        return None
-    return ids.ne(pad).long()
+class _Settings:
+    """What generate() will do: the first of several sources that says something counts.
+
+    kwargs: arguments of generate(). configs: that of the call, if any, and that of the model.
+    """
+
+    def __init__(self, kwargs: dict[str, Any], *configs: Any) -> None:
+        self._sources = [kwargs, *(vars(config) for config in configs if config is not None)]
+
+    def first(self, name: str) -> Any:
+        """The value of a setting; None if no source has one."""
+        values = (source.get(name) for source in self._sources)
+        return next((value for value in values if value is not None), None)
+
+    def inferred_mask(self, ids: Any) -> Any:
+        """The mask that generate() makes of ids (B, T) without one; None is all ones."""
+        pad, end = self.first("pad_token_id"), self.first("eos_token_id")
+        ends = end if isinstance(end, list | tuple) else [end]
+        if ids is None or pad is None or pad in ends:
+            return None
+        return ids.ne(pad).long()

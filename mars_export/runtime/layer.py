@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mars_export.runtime.positions import WINDOW_VERSION, NoWindow, Window
 from mars_export.runtime.trace import TraceEntry
+from mars_export.runtime.windows import WINDOW_VERSION, NoWindow, Window
 
 
 class HostedRule(nn.Module):

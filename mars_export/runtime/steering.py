@@ -16,15 +16,16 @@ import torch
 from torch import nn
 
 from mars_export.runtime.layer import HostedRule, in_graph, steering_digest
+from mars_export.runtime.model_inputs import (
+    attention_mask,
+    cached_columns,
+    modality_shown,
+    refuse_uncalibrated,
+    tokens_or_embeds,
+)
 from mars_export.runtime.positions import (
-    WINDOW_VERSION,
-    History,
-    NoWindow,
-    Plan,
-    Window,
-    header_ends_behind,
     highest_modality,
-    last_column,
+    is_assistants_turn,
     recognized,
     requests,
     stated_columns,
@@ -32,11 +33,9 @@ from mars_export.runtime.positions import (
     unknown_columns,
 )
 from mars_export.runtime.trace import SteeredPosition, Trace
+from mars_export.runtime.windows import PADDING, WINDOW_VERSION, History, NoWindow, Plan, Window
 
-# What `mm_token_type_ids` of Transformers count.
-TOKEN_TYPES = ("text", "image", "video", "audio")
-
-UNKNOWN = (
+NO_HEADER = (
     "steered checkpoint: {shows} no assistant header of the calibrated chat template{where}, so "
     "where its answer begins is unknown; use apply_chat_template(..., add_generation_prompt=True), "
     "or name the tokens to steer (steering_positions=[[...], ...]), or run it without steering "
@@ -60,11 +59,13 @@ class Steering:
         self.trace = Trace()
         self.rules: dict[str, Any] = copy.deepcopy(config.steering)
         self._config = config
+        self._placeholders: dict[str, int] = {
+            modality: getattr(config, attribute)
+            for modality, attribute in self.rules["placeholders"].items()
+        }
         self._layers = layers
         self._parameters = list(inspect.signature(module.forward).parameters)
         self._paused = 0
-        turns = [{"prefix": start[:-1], "ends": start[-1:]} for start in self.rules["turn_starts"]]
-        self._turn_starts = turns
         module.register_forward_pre_hook(self.before_forward, with_kwargs=True)
         module.register_forward_hook(self.after_forward, with_kwargs=True)
 
@@ -167,7 +168,7 @@ class Steering:
         mask, n = inputs.get("attention_mask"), x.shape[1]
         two_axes = isinstance(mask, torch.Tensor) and mask.dim() == 2
         offset = max(0, mask.shape[1] - n) if two_axes else 0  # type: ignore[union-attr]
-        if bool((_mask(inputs, x, offset)[:, -1] == 0).any()):
+        if bool((attention_mask(inputs, x, offset)[:, -1] == 0).any()):
             raise ValueError("steered checkpoint: generate() needs left padding, not right")
         cached = self._cached(inputs)
         before = cached.columns(0, offset) if cached is not None and offset else None
@@ -229,8 +230,8 @@ class Steering:
         if window.history is None:
             return window
         more = tokens_or_embeds(inputs).shape[1] - window.steered.shape[1]
-        if more > 0 and inputs.get("input_ids") is None:
-            window = window.behind(more)  # peft puts its virtual tokens before the prompt
+        if more > 0 and inputs.get("input_ids") is None:  # virtual tokens of peft
+            window = window.with_columns_before(more)
         elif more:
             raise RuntimeError(
                 "steered checkpoint: this forward has other columns than generate() planned; its "
@@ -253,6 +254,7 @@ class Steering:
         history: History | None = getattr(inputs["past_key_values"], "steering_history", None)
         if (
             history is None
+            or history.sha256 != self.rules["sha256"]
             or history.tokens.shape[0] != x.shape[0]
             or history.tokens.shape[1] < past
         ):
@@ -271,44 +273,53 @@ class Steering:
         offset: int,
         stated: Any,
     ) -> "Columns":
-        """What is steered in the columns of `inputs`, behind the `offset` columns of the cache."""
-        self._refuse_uncalibrated(inputs)
-        rules, x = self.rules, tokens_or_embeds(inputs)
+        """What is steered in the columns of `inputs`, after the `offset` columns of the cache."""
+        refuse_uncalibrated(inputs, self.rules["refused"])
+        x, graph = tokens_or_embeds(inputs), in_graph()
         ids: torch.Tensor | None = inputs.get("input_ids")
         if ids is not None and ids.shape[1] != x.shape[1]:
             ids = None  # embeddings run, of other columns than these tokens
         if ids is not None:
             tokens = ids
         else:
-            known = self._header_tokens()
-            tokens = recognized(x, module.get_input_embeddings(), known, in_graph())
+            embedding, known = module.get_input_embeddings(), self._header_tokens()
+            tokens = recognized(x, embedding, known, graph)
         # The mask covers the cache as well.
-        allowed = _mask(inputs, x, offset) != 0
+        allowed = attention_mask(inputs, x, offset) != 0
         position = allowed.long().cumsum(1) - 1
         real = allowed[:, offset:]
+        tokens = tokens.masked_fill(~real, PADDING)
         request = requests(inputs.get("position_ids"), real)
-        if request is not None and not in_graph() and not bool(request.any()):
+        if request is not None and not graph and not bool(request.any()):
             request = None
-        policy, unknown = rules["positions"], None
+        policy, headers, unknown = self.rules["positions"], self.rules["headers"], None
         if stated is not None:
-            steered = stated_columns(stated, position, allowed, before, in_graph())
+            steered, wrong = stated_columns(stated, position, allowed, before)
+            unknown = wrong[:, None] & real
+            if not graph and bool(wrong.any()):
+                raise ValueError(
+                    f"steered checkpoint: steering_positions of row {int(wrong.nonzero()[0])} name "
+                    "a token that the row does not have so far, or that its cache holds unsteered"
+                )
         else:
-            steered = steered_columns(policy, before, tokens, real, rules["headers"], request)
+            steered = steered_columns(policy, before, tokens, real, headers, request, graph)
             if policy != "all":
                 unknown = unknown_columns(steered, before, real, request)
-        modality = highest_modality(self._shown(ids, x, inputs), request)
+        shown = modality_shown(inputs, ids, x, self._placeholders, self.rules["modalities"])
+        modality = highest_modality(shown, request)
         if before is not None:
-            modality = torch.maximum(modality, before.modality[:, -1:])
-        history = History(tokens, modality, steered)
+            goes_on = True if request is None else request == request[:, :1]
+            modality = torch.maximum(modality, before.modality[:, -1:] * goes_on)
+        history = History(tokens, modality, steered, self.rules["sha256"])
         return Columns(history, position[:, offset:], unknown, request)
 
     def _header_tokens(self) -> set[int]:
         """Tokens that headers and the beginnings of other turns are made of."""
         return {
             token
-            for header in [*self.rules["headers"], *self._turn_starts]
+            for header in self.rules["headers"]
             for token in [*header["prefix"], *header["ends"]]
-        }
+        } | {token for start in self.rules["turn_starts"] for token in start}
 
     def _refuse_unknown(self, columns: "Columns") -> None:
         """Raise where a request shows no header, and none is in the cache."""
@@ -318,57 +329,15 @@ class Steering:
         shows = f"row {row} shows"
         if columns.request is not None:
             shows = f"row {row} packs, by its position_ids, a request that shows"
-        raise ValueError(UNKNOWN.format(shows=shows, where=""))
+        raise ValueError(NO_HEADER.format(shows=shows, where=""))
 
     def _refuse_unanswered(self, history: History, before: History | None) -> None:
-        """Raise where somebody else's turn has begun behind the last assistant header."""
-        tokens = history.tokens
-        starts = header_ends_behind(before, tokens, self._turn_starts)
-        ends = header_ends_behind(before, tokens, self.rules["headers"])
-        late = (last_column(starts) > last_column(ends))[:, 0]
-        if bool(late.any()):
-            shows = f"row {int(late.nonzero()[0])} shows"
-            raise ValueError(UNKNOWN.format(shows=shows, where=" in its last turn"))
-
-    def _refuse_uncalibrated(self, inputs: dict[str, Any]) -> None:
-        """Raise where an input brings a modality that was never calibrated."""
-        brought = {**inputs, **(inputs.get("mm_encoder_outputs") or {})}
-        for name, modality in self.rules["refused"].items():
-            if brought.get(name) is not None:
-                raise ValueError(
-                    f"steered checkpoint: {name} was given, and steering was not calibrated for "
-                    f"{modality}; leave it out, or run it without steering "
-                    "(with model.steering.off():)"
-                )
-
-    def _shown(
-        self, ids: torch.Tensor | None, x: torch.Tensor, inputs: dict[str, Any]
-    ) -> torch.Tensor:
-        """(B, T) index of the modality that each column shows; 0 is text.
-
-        A column shows a modality by its token, where there are ids (B, T), or by its token type.
-        """
-        modalities: list[str] = self.rules["modalities"]
-        shown = x.new_zeros(x.shape[:2], dtype=torch.long)
-        if not self.rules["placeholders"]:
-            return shown
-        n = x.shape[1]
-        given = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
-        types = [t[:, -n:].to(x.device) for t in given if t is not None and t.shape[1] >= n]
-        if ids is None and not types:
-            raise ValueError(
-                "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
-                "input_ids or mm_token_type_ids (0 text, 1 image, 2 video) as well"
-            )
-        for modality, attribute in self.rules["placeholders"].items():
-            if modality in modalities:
-                hits = [t.eq(TOKEN_TYPES.index(modality)) for t in types]
-                if ids is not None:
-                    hits.append(ids.eq(getattr(self._config, attribute)))
-                for hit in hits:
-                    index = torch.full_like(shown, modalities.index(modality))
-                    shown = torch.where(hit, torch.maximum(shown, index), shown)
-        return shown
+        """Raise where somebody else's turn has begun after the last assistant header."""
+        tokens = history.tokens if before is None else before.joined(history).tokens
+        own = is_assistants_turn(tokens, self.rules["headers"], self.rules["turn_starts"])
+        if not bool(own.all()):
+            shows = f"row {int((~own).nonzero()[0])} shows"
+            raise ValueError(NO_HEADER.format(shows=shows, where=" in its last turn"))
 
 
 class Columns(NamedTuple):
@@ -378,24 +347,3 @@ class Columns(NamedTuple):
     position: torch.Tensor
     unknown: torch.Tensor | None
     request: torch.Tensor | None
-
-
-def tokens_or_embeds(inputs: dict[str, Any]) -> Any:
-    """inputs_embeds (B, T, d) or, where there are none, input_ids (B, T); None of no columns."""
-    both = (inputs.get("inputs_embeds"), inputs.get("input_ids"))
-    present = [x for x in both if x is not None and x.shape[1]]
-    return present[0] if present else None
-
-
-def cached_columns(inputs: dict[str, Any]) -> int:
-    """Columns in the cache."""
-    cache = inputs.get("past_key_values")
-    return int(cache.get_seq_length()) if cache is not None else 0
-
-
-def _mask(inputs: dict[str, Any], x: torch.Tensor, offset: int) -> torch.Tensor:
-    """(B, offset + T) attention mask; 1 for what it leaves out, or where it is not 2-d."""
-    mask, columns = inputs.get("attention_mask"), offset + x.shape[1]
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
-        return x.new_ones((x.shape[0], columns), dtype=torch.long)
-    return nn.functional.pad(mask.to(x.device), (max(0, columns - mask.shape[1]), 0), value=1)

@@ -15,7 +15,9 @@ from mars_export.methods import METHODS
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = [method.name for method in METHODS if method.exportable]
-HOST = ("guard", "trace", "positions", "layer", "steering", "host")
+HOST = (
+    "guard", "trace", "windows", "positions", "model_inputs", "layer", "steering", "host",
+)  # fmt: skip
 
 each_method = pytest.mark.parametrize("method", NAMES)
 

@@ -5,7 +5,7 @@ import torch
 import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mars_export.runtime.positions import WINDOW_VERSION, Window
+from mars_export.runtime.windows import WINDOW_VERSION, Window
 from support import tiny
 
 HINTS = {

@@ -7,8 +7,8 @@ import torch
 from mars_export.checkpoint.tensors import steering_digest, steering_tensors
 from mars_export.methods.mars.rule import Rule
 from mars_export.runtime.layer import HostedRule
-from mars_export.runtime.positions import WINDOW_VERSION, Window
 from mars_export.runtime.trace import Trace
+from mars_export.runtime.windows import WINDOW_VERSION, Window
 from support import tiny
 from support.artefacts import with_tensors
 from support.oracle import bounded_push

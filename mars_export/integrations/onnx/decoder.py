@@ -16,8 +16,9 @@ from mars_export.integrations.onnx.attention import (
 )
 from mars_export.integrations.onnx.graph_positions import GraphColumns, modalities
 from mars_export.integrations.onnx.routes import Route
-from mars_export.runtime.positions import WINDOW_VERSION, Window, recognized
+from mars_export.runtime.positions import recognized
 from mars_export.runtime.trace import Trace, TraceEntry
+from mars_export.runtime.windows import WINDOW_VERSION, Window
 
 __all__ = ["Decoder"]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mars_export.runtime.positions import header_ends, last_column
+from mars_export.runtime.positions import header_ends, is_assistants_turn
 
 UNKNOWN = -1
 
@@ -75,9 +75,7 @@ def prompt_plan(
     """
     ids = torch.tensor([list(tokens)], dtype=torch.long)
     steered = header_ends(ids, rules["headers"])
-    turns = [{"prefix": start[:-1], "ends": start[-1:]} for start in rules["turn_starts"]]
-    others = header_ends(ids, turns)
-    if not steered.any() or bool(last_column(others) > last_column(steered)):
+    if not bool(is_assistants_turn(ids, rules["headers"], rules["turn_starts"]).all()):
         raise ValueError(
             "steered checkpoint: the prompt does not end in an assistant turn of the calibrated "
             "chat template, so where its answer begins is unknown; use the chat API, or end the "

@@ -24,8 +24,8 @@ from mars_export.integrations.vllm.prompt_plan import (
     PromptPlan,
     prompt_plan,
 )
-from mars_export.runtime.positions import WINDOW_VERSION, Window
 from mars_export.runtime.trace import Trace
+from mars_export.runtime.windows import WINDOW_VERSION, Window
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker

@@ -1,0 +1,83 @@
+"""Model inputs: what the arguments of a forward or a generate() say of their columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+# What `mm_token_type_ids` of Transformers count.
+TOKEN_TYPES = ("text", "image", "video", "audio")
+
+
+def tokens_or_embeds(inputs: Mapping[str, Any]) -> Any:
+    """inputs_embeds (B, T, d) or, where there are none, input_ids (B, T); None of no columns."""
+    both = (inputs.get("inputs_embeds"), inputs.get("input_ids"))
+    present = [x for x in both if x is not None and x.shape[1]]
+    return present[0] if present else None
+
+
+def cached_columns(inputs: Mapping[str, Any]) -> int:
+    """Columns in the cache."""
+    cache = inputs.get("past_key_values")
+    return int(cache.get_seq_length()) if cache is not None else 0
+
+
+def attention_mask(inputs: Mapping[str, Any], x: torch.Tensor, offset: int) -> torch.Tensor:
+    """(B, offset + T) attention mask; 1 for what it leaves out, or where it is not 2-d."""
+    mask, columns = inputs.get("attention_mask"), offset + x.shape[1]
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
+        return x.new_ones((x.shape[0], columns), dtype=torch.long)
+    return nn.functional.pad(mask.to(x.device), (max(0, columns - mask.shape[1]), 0), value=1)
+
+
+def modality_shown(
+    inputs: Mapping[str, Any],
+    ids: torch.Tensor | None,
+    x: torch.Tensor,
+    placeholders: Mapping[str, int],
+    modalities: Sequence[str],
+) -> torch.Tensor:
+    """(B, T) index of the modality that each column shows; 0 is text.
+
+    A column shows a modality by its token, where there are ids (B, T), or by its token type.
+
+    x: embeddings (B, T, d) or ids. placeholders: modality to its token. modalities: in their order.
+
+    Raises:
+        ValueError: if neither says which columns hold pictures.
+    """
+    shown = x.new_zeros(x.shape[:2], dtype=torch.long)
+    if not placeholders:
+        return shown
+    n = x.shape[1]
+    given = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
+    types = [t[:, -n:].to(x.device) for t in given if t is not None and t.shape[1] >= n]
+    if ids is None and not types:
+        raise ValueError(
+            "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
+            "input_ids or mm_token_type_ids (0 text, 1 image, 2 video) as well"
+        )
+    for modality, token in placeholders.items():
+        if modality in modalities:
+            hits = [t.eq(TOKEN_TYPES.index(modality)) for t in types]
+            hits += [] if ids is None else [ids.eq(token)]
+            for hit in hits:
+                index = torch.full_like(shown, modalities.index(modality))
+                shown = torch.where(hit, torch.maximum(shown, index), shown)
+    return shown
+
+
+def refuse_uncalibrated(inputs: Mapping[str, Any], refused: Mapping[str, str]) -> None:
+    """Raise where an input brings a modality that was never calibrated.
+
+    refused: name of an input to its modality.
+    """
+    brought = {**inputs, **(inputs.get("mm_encoder_outputs") or {})}
+    for name, modality in refused.items():
+        if brought.get(name) is not None:
+            raise ValueError(
+                f"steered checkpoint: {name} was given, and steering was not calibrated for "
+                f"{modality}; leave it out, or run it without steering "
+                "(with model.steering.off():)"
+            )

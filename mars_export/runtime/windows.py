@@ -1,0 +1,161 @@
+"""Windows: what a forward steers, and what a cache remembers.
+
+A forward sees its own columns, and a `History`, kept with the cache, says what stands before them.
+generate() makes a `Plan` of the whole prompt once, and each forward inside it gets its part, a
+`Window`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from mars_export.runtime.trace import Trace
+
+WINDOW_VERSION = 2
+
+# Instead of a token: a column whose token nobody has told, and one that is padding.
+UNKNOWN = -1
+PADDING = -2
+
+
+class NoWindow(Enum):
+    """What a forward is told instead of a window."""
+
+    UNKNOWN = "nobody has said what to steer: the forward finds out, or raises"
+    NOTHING = "no column of this forward is to be steered"
+    OFF = "steering is off for the request that this forward belongs to"
+
+
+class History(NamedTuple):
+    """What a cache holds, column by column; it stays with the cache as `steering_history`.
+
+    tokens (B, n): ids, UNKNOWN or PADDING. modality (B, n): index into the checkpoint's modalities,
+    the highest that the row had shown up to there. steered (B, n): bool. sha256: digest of the
+    steering that filled the cache.
+    """
+
+    tokens: torch.Tensor
+    modality: torch.Tensor
+    steered: torch.Tensor
+    sha256: str
+
+    def columns(self, start: int, stop: int, device: Any = None) -> "History":
+        """The part from column `start` to `stop`."""
+        return self._each(lambda t: t[:, start:stop].to(device or t.device))
+
+    def joined(self, later: "History") -> "History":
+        """This one with a later one after it."""
+        first = self._each(lambda t: t.to(later.tokens.device))
+        tokens, modality, steered = (
+            torch.cat(pair, 1) for pair in zip(first[:3], later[:3], strict=True)
+        )
+        return History(tokens, modality, steered, self.sha256)
+
+    def repeated(self, times: int) -> "History":
+        """With each row `times` times, as beams and returned sequences have it."""
+        return self._each(lambda t: t.repeat_interleave(times, 0))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "History":
+        return self._replace(
+            tokens=change(self.tokens),
+            modality=change(self.modality),
+            steered=change(self.steered),
+        )
+
+    def with_unknown_text(self, more: int, steered: bool) -> "History":
+        """With `more` columns of unknown text after it, all of them steered or none."""
+        tokens = nn.functional.pad(self.tokens, (0, more), value=UNKNOWN)
+        modality = torch.cat([self.modality, self.modality[:, -1:].expand(-1, more)], 1)
+        flags = nn.functional.pad(self.steered, (0, more), value=steered)
+        return History(tokens, modality, flags, self.sha256)
+
+    def agrees(self, whole: "History") -> bool:
+        """Whether `whole` begins with these columns, as far as their tokens are known."""
+        begins = whole.columns(0, self.tokens.shape[1])
+        unknown = (self.tokens == UNKNOWN) | (begins.tokens == UNKNOWN)
+        tokens = ((self.tokens == begins.tokens) | unknown).all()
+        return bool(tokens) and self.steered.equal(begins.steered)
+
+
+class Window(NamedTuple):
+    """What a forward over T columns of B rows steers. Serving engines make their own.
+
+    version: WINDOW_VERSION of the code that made it. steered (B, T) bool. modality (B, T) long:
+    index into the checkpoint's modalities. position (B, T) long. trace: where the decisions are
+    recorded, if anywhere. history: what the cache is to remember of these columns, if anything.
+    unknown: (B, T) bool, columns that must not be used because nothing shows what to steer in their
+    request; in graphs only, which cannot raise.
+    """
+
+    version: int
+    steered: torch.Tensor
+    modality: torch.Tensor
+    position: torch.Tensor
+    trace: Trace | None = None
+    history: History | None = None
+    unknown: torch.Tensor | None = None
+
+    def with_columns_before(self, more: int) -> "Window":
+        """With `more` columns before it, put in after it was made; none of them is steered."""
+        steered, modality, position = (
+            nn.functional.pad(t, (more, 0)) for t in (self.steered, self.modality, self.position)
+        )
+        history = self.history
+        if history is not None:
+            tokens = nn.functional.pad(history.tokens, (more, 0), value=UNKNOWN)
+            history = History(tokens, modality, steered, history.sha256)
+        return self._replace(steered=steered, modality=modality, position=position, history=history)
+
+
+@dataclass
+class Plan:
+    """What is steered in a prompt whose first column has index `offset` in the cache.
+
+    history (B, n), position (B, n): of the prompt's columns. answer: whether the tokens that are
+    generated after it are steered too. finished: whether a forward has run its last column. cache:
+    the one that it went into.
+    """
+
+    history: History
+    position: torch.Tensor
+    offset: int
+    trace: Trace
+    answer: bool
+    finished: bool = False
+    cache: Any = None
+
+    def window(self, start: int, length: int, rows: int) -> Window | NoWindow:
+        """The part that a forward over `length` columns from index `start` of the cache gets."""
+        first, last = start - self.offset, start - self.offset + length
+        n = self.position.shape[1]
+        if first >= n and self.finished and not self.answer:
+            return NoWindow.NOTHING
+        if first < 0 or (first >= n and not self.finished):
+            raise RuntimeError(
+                "steered checkpoint: a part of the prompt would not be steered, because the cache "
+                "does not fit the prompt; give generate() the whole conversation and its mask"
+            )
+        # Without a cache every step repeats the prompt, whose trace is complete by then.
+        trace = None if self.finished else self.trace
+        self.finished = self.finished or last >= n
+        # Columns after the prompt are generated, or drafted by an assistant.
+        more = max(0, last - n)
+        after = self.position[:, -1:] + torch.arange(1, more + 1, device=self.position.device)
+        position = torch.cat([self.position, after], 1)[:, first:last]
+        # Beams and returned sequences share the steering of their row.
+        times = rows // position.shape[0]
+        history = self.history.with_unknown_text(more, steered=self.answer)
+        history = history.columns(first, last).repeated(times)
+        return Window(
+            WINDOW_VERSION,
+            history.steered,
+            history.modality,
+            position.repeat_interleave(times, 0),
+            trace=trace,
+            # Step by step the cache would remember what is said at the end of generate().
+            history=history if first < n else None,
+        )
