@@ -119,7 +119,7 @@ class SteeredGenerationMixin(SteeredMixin):
         if history is not None:  # of the prompt: the answer's columns are added here, all at once
             more = int(plan.cache.get_seq_length()) - history.tokens.shape[1]
             history = history.with_unknown_text(max(0, more), steered=plan.answer)
-            plan.cache.steering_history = history
+            plan.cache.steering_history = history.of(plan.cache)
         return out
 
     def _planned(self, plan: Plan | NoWindow, *args: Any, **kwargs: Any) -> Any:

@@ -24,11 +24,41 @@ def cached_columns(inputs: Mapping[str, Any]) -> int:
 
 
 def attention_mask(inputs: Mapping[str, Any], x: torch.Tensor, offset: int) -> torch.Tensor:
-    """(B, offset + T) attention mask; 1 for what it leaves out, or where it is not 2-d."""
+    """(B, offset + T) attention mask; 1 for what it leaves out, or where it is of unknown form."""
     mask, columns = inputs.get("attention_mask"), offset + x.shape[1]
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
+    dense = dense_mask(inputs, x)
+    if dense is not None:
+        # Rows of padding attend to nothing or, so that none is empty, to all.
+        last = torch.arange(x.shape[1], device=dense.device) == x.shape[1] - 1
+        mask = dense.diagonal(dim1=1, dim2=2) & (~dense.all(-1) | last)
+    elif not isinstance(mask, torch.Tensor) or mask.dim() != 2:
         return x.new_ones((x.shape[0], columns), dtype=torch.long)
-    return nn.functional.pad(mask.to(x.device), (max(0, columns - mask.shape[1]), 0), value=1)
+    mask = mask[:, :columns].to(x.device, torch.long)  # of a static cache it may be longer
+    mask = mask.expand(x.shape[0], -1)
+    return nn.functional.pad(mask, (columns - mask.shape[1], 0), value=1)
+
+
+def attended_pairs(inputs: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor | None:
+    """(B, T - 1) bool: whether a column attends to the one before it, where a mask says so."""
+    dense = dense_mask(inputs, x)
+    return None if dense is None else dense.diagonal(-1, dim1=1, dim2=2)
+
+
+def dense_mask(inputs: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor | None:
+    """(B, T, T) bool: which of T columns attends to which, of a mask (B, 1, T, n + T) of any kind.
+
+    Of several masks, by the kind of layer, that of full attention is taken.
+    """
+    mask = inputs.get("attention_mask")
+    if isinstance(mask, Mapping):
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 4:
+        return None
+    n = x.shape[1]
+    cached = cached_columns(inputs)
+    dense = mask[:, 0, -n:, cached : cached + n].to(x.device)
+    dense = dense if dense.dtype == torch.bool else dense == 0
+    return dense.expand(x.shape[0], -1, -1) if dense.shape[1:] == (n, n) else None
 
 
 def modality_shown(

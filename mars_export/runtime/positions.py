@@ -120,6 +120,8 @@ def is_assistants_turn(
     """
     starts = [{"prefix": start[:-1], "ends": start[-1:]} for start in turn_starts]
     ends, others = header_ends_after(None, ids, headers), header_ends_after(None, ids, starts)
+    if not ids.shape[1]:
+        return ids.new_zeros(len(ids), dtype=torch.bool)
     return (last_column(ends) > last_column(others))[:, 0]
 
 
@@ -133,20 +135,27 @@ def last_column(hits: torch.Tensor, request: torch.Tensor | None = None) -> torc
     return last.gather(1, request)
 
 
-def requests(position_ids: torch.Tensor | None, real: torch.Tensor) -> torch.Tensor | None:
-    """(B, T) number of the request that a column belongs to, where position_ids say so.
+def requests(
+    position_ids: torch.Tensor | None, pairs: torch.Tensor | None, real: torch.Tensor
+) -> torch.Tensor | None:
+    """(B, T) number of the request that a column belongs to, where something says so.
 
-    Positions that do not go on from one token to the next begin another request: so rows are packed
-    without a mask, and so Transformers tells packed requests apart.
+    A request begins where positions do not go on from one token to the next, by which Transformers
+    tells packed requests apart, or where a token does not attend to the one before it.
 
     position_ids: (B, T) or (1, T), or (4, B, T) with the text positions first; rotary positions of
-    three axes (3, B, T) say nothing. real (B, T): False where a column is padding.
+    three axes (3, B, T) say nothing. pairs (B, T - 1): whether a token attends to the one before.
+    real (B, T): False where a column is padding.
     """
     if position_ids is not None and position_ids.dim() == 3:
         position_ids = position_ids[0] if position_ids.shape[0] == 4 else None
-    if position_ids is None or real.shape[1] < 2:
+    if (position_ids is None and pairs is None) or real.shape[1] < 2:
         return None
-    breaks = position_ids[:, -real.shape[1] :].diff(dim=1) != 1
+    breaks = torch.zeros_like(real[:, 1:])
+    if position_ids is not None:
+        breaks = breaks | (position_ids[:, -real.shape[1] :].diff(dim=1) != 1)
+    if pairs is not None:
+        breaks = breaks | ~pairs
     breaks = breaks & real[:, 1:] & real[:, :-1]
     return nn.functional.pad(breaks, (1, 0)).long().cumsum(1)
 
@@ -207,7 +216,7 @@ def _stated_index(stated: Any, rows: int) -> torch.Tensor:
     if isinstance(stated, list | tuple) and all(isinstance(row, list | tuple) for row in stated):
         longest = max([0, *[len(row) for row in stated]])
         # In a list -1 would be the last token to most readers: it is no position.
-        if all(type(i) is int and i >= 0 for row in stated for i in row):
+        if all(type(i) is int and 0 <= i < 2**31 for row in stated for i in row):
             padded = [[*row, *[-1] * (longest - len(row))] for row in stated]
             index = torch.tensor(padded, dtype=torch.long).reshape(len(padded), longest)
     fits = isinstance(index, torch.Tensor) and index.dim() == 2 and len(index) == rows

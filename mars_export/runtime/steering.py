@@ -17,6 +17,7 @@ from torch import nn
 
 from mars_export.runtime.layer import HostedRule, in_graph, steering_digest
 from mars_export.runtime.model_inputs import (
+    attended_pairs,
     attention_mask,
     cached_columns,
     modality_shown,
@@ -42,7 +43,16 @@ NO_HEADER = (
     "(with model.steering.off():)"
 )
 
-_OFF: ContextVar[frozenset[int]] = ContextVar("steering_off", default=frozenset())
+
+class _Scope:
+    """A context in which a steering is off, until it ends: also where its context was copied to."""
+
+    def __init__(self, steering: int) -> None:
+        self.steering = steering
+        self.is_open = True
+
+
+_OFF: ContextVar[tuple[_Scope, ...]] = ContextVar("steering_off", default=())
 _PAUSING = threading.Lock()
 
 
@@ -83,20 +93,28 @@ class Steering:
                     "model.steering.enabled = False instead"
                 )
             return self.enabled
-        return self.enabled and id(self) not in _OFF.get()
+        off = any(scope.is_open and scope.steering == id(self) for scope in _OFF.get())
+        return self.enabled and not off
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Run the base model inside this context: this thread's requests, and nobody else's."""
-        token = _OFF.set(_OFF.get() | {id(self)})
+        """Run the base model inside this context: requests of this thread or task, no others.
+
+        Raises:
+            RuntimeError: from a model compiled as one graph, which cannot see whose request it is.
+        """
+        scope = _Scope(id(self))
+        _OFF.set((*_OFF.get(), scope))
         with _PAUSING:
             self._paused += 1
         try:
             yield
         finally:
+            scope.is_open = False
             with _PAUSING:
                 self._paused -= 1
-            _OFF.reset(token)
+            # Not by a token: a generator may end in another context, and scopes in any order.
+            _OFF.set(tuple(scope for scope in _OFF.get() if scope.is_open))
 
     @property
     def last(self) -> list[list[SteeredPosition]]:
@@ -154,7 +172,7 @@ class Steering:
             if getattr(cache, "steering_history", None) is not None:
                 cache.steering_history = None  # from here on it holds what was not steered
         elif window.history is not None:
-            cache.steering_history = window.history
+            cache.steering_history = window.history.of(None if in_graph() else cache)
 
     def plan(self, module: Any, inputs: dict[str, Any], stated: Any, drafts: bool) -> Plan:
         """The plan of a generate(), whose cache must hold the beginning of its prompt, if any.
@@ -169,7 +187,10 @@ class Steering:
         two_axes = isinstance(mask, torch.Tensor) and mask.dim() == 2
         offset = max(0, mask.shape[1] - n) if two_axes else 0  # type: ignore[union-attr]
         if bool((attention_mask(inputs, x, offset)[:, -1] == 0).any()):
-            raise ValueError("steered checkpoint: generate() needs left padding, not right")
+            raise ValueError(
+                "steered checkpoint: a row of generate() ends in padding; pad on the left "
+                '(processor(..., padding=True, padding_side="left")) and leave out empty rows'
+            )
         cached = self._cached(inputs)
         before = cached.columns(0, offset) if cached is not None and offset else None
         columns = self._columns(module, inputs, before, offset, stated)
@@ -257,11 +278,12 @@ class Steering:
             or history.sha256 != self.rules["sha256"]
             or history.tokens.shape[0] != x.shape[0]
             or history.tokens.shape[1] < past
+            or not (in_graph() or history.describes(inputs["past_key_values"]))
         ):
             raise ValueError(
                 "steered checkpoint: this cache was not filled by this model with steering on, row "
-                "by row; pass the whole conversation, or run it without steering "
-                "(with model.steering.off():)"
+                "by row, or was changed since; pass the whole conversation without it, or run it "
+                "without steering (with model.steering.off():)"
             )
         return history.columns(0, past, x.device)
 
@@ -289,7 +311,7 @@ class Steering:
         position = allowed.long().cumsum(1) - 1
         real = allowed[:, offset:]
         tokens = tokens.masked_fill(~real, PADDING)
-        request = requests(inputs.get("position_ids"), real)
+        request = requests(inputs.get("position_ids"), attended_pairs(inputs, x), real)
         if request is not None and not graph and not bool(request.any()):
             request = None
         policy, headers, unknown = self.rules["positions"], self.rules["headers"], None

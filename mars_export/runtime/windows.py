@@ -1,10 +1,11 @@
 """Windows: what a forward steers, and what a cache remembers.
 
-A forward sees its own columns, and a `History`, kept with the cache, says what stands before them.
-generate() makes a `Plan` of the whole prompt once, and each forward inside it gets its part, a
-`Window`.
+A forward sees its own columns, and a `History`, kept with the cache, says what stands before
+them. generate() makes a `Plan` of the whole prompt once, and each forward inside it gets its
+part, a `Window`.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -35,13 +36,22 @@ class History(NamedTuple):
 
     tokens (B, n): ids, UNKNOWN or PADDING. modality (B, n): index into the checkpoint's modalities,
     the highest that the row had shown up to there. steered (B, n): bool. sha256: digest of the
-    steering that filled the cache.
+    steering that filled the cache. keys: those of one layer, as they were when this was written.
     """
 
     tokens: torch.Tensor
     modality: torch.Tensor
     steered: torch.Tensor
     sha256: str
+    keys: "Keys | None" = None
+
+    def of(self, cache: Any) -> "History":
+        """As the history of a cache as it is now."""
+        return self._replace(keys=Keys.of(cache))
+
+    def describes(self, cache: Any) -> bool:
+        """Whether nobody has refilled the cache since, or moved its rows; it may be shorter."""
+        return self.keys is None or self.keys.begin(cache)
 
     def columns(self, start: int, stop: int, device: Any = None) -> "History":
         """The part from column `start` to `stop`."""
@@ -79,6 +89,46 @@ class History(NamedTuple):
         unknown = (self.tokens == UNKNOWN) | (begins.tokens == UNKNOWN)
         tokens = ((self.tokens == begins.tokens) | unknown).all()
         return bool(tokens) and self.steered.equal(begins.steered)
+
+
+class Keys:
+    """The keys of a cache's last layer, to see whether somebody else has written to it.
+
+    Whoever appends or moves rows puts another tensor into the layer, or writes into the same one;
+    cropping leaves a view of it.
+    """
+
+    def __init__(self, keys: torch.Tensor) -> None:
+        self._keys = keys
+        self._writes = None if keys.is_inference() else keys._version
+
+    @classmethod
+    def of(cls, cache: Any) -> "Keys | None":
+        """Those of a cache; None of a kind that moves its keys about by itself."""
+        keys = _last_keys(cache)
+        return None if keys is None else cls(keys)
+
+    def begin(self, cache: Any) -> bool:
+        """Whether the cache begins with these keys."""
+        keys = _last_keys(cache)
+        if keys is None or keys.data_ptr() != self._keys.data_ptr():
+            return False
+        return self._writes is None or keys.is_inference() or keys._version == self._writes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Keys":
+        """With the cache that is copied: its copy of the tensor has seen no writes."""
+        return Keys(copy.deepcopy(self._keys, memo))
+
+
+def _last_keys(cache: Any) -> torch.Tensor | None:
+    layers = getattr(cache, "layers", None) or []
+    keys = [getattr(layer, "keys", None) for layer in layers if type(layer).__name__ in _PLAIN]
+    tensors = [k for k in keys if isinstance(k, torch.Tensor) and k.numel()]
+    return tensors[-1] if tensors and not getattr(cache, "offloading", False) else None
+
+
+# Kinds of layer that keep their keys in one tensor.
+_PLAIN = ("DynamicLayer", "DynamicSlidingWindowLayer", "StaticLayer", "StaticSlidingWindowLayer")
 
 
 class Window(NamedTuple):

@@ -1,5 +1,6 @@
 """Off is the base, for the requests it is meant for and for no others."""
 
+import contextvars
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,32 @@ def test_inside_off_it_is_the_base_and_behind_it_not(pair):
         assert pair.model.steering.last == []
     assert pair.model.steering.active
     assert pair.model.generate(**batch.inputs, **STEPS).equal(want)
+
+
+def test_scopes_that_are_left_out_of_order(pair):
+    """As of two generators that are read in turns, each inside a context of its own."""
+    first, second = pair.model.steering.off(), pair.model.steering.off()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not pair.model.steering.active
+    second.__exit__(None, None, None)
+    assert pair.model.steering.active
+
+
+def test_a_scope_ends_wherever_its_context_was_copied_to(pair):
+    def steps():
+        with pair.model.steering.off():
+            yield pair.model.steering.active
+        yield pair.model.steering.active
+
+    with pair.model.steering.off():
+        copied = contextvars.copy_context()
+        assert not copied.run(lambda: pair.model.steering.active)
+    assert copied.run(lambda: pair.model.steering.active)
+    reading = steps()
+    assert not contextvars.copy_context().run(next, reading)
+    assert contextvars.copy_context().run(next, reading)
 
 
 def test_an_error_inside_off_leaves_it_on(pair):
@@ -136,5 +163,6 @@ def test_a_copy_made_inside_off_is_on(pair):
         # Where a graph may break, the compiled model asks the thread; where it may not, it raises.
         again = torch.compile(pair.model, backend="eager")(**batch.inputs).logits
         torch.testing.assert_close(again, pair.base(**batch.inputs).logits)
+        torch.compiler.reset()
         with pytest.raises(Exception, match=r"off\(\) does not reach into a compiled model"):
             torch.compile(pair.model, backend="eager", fullgraph=True)(**batch.inputs)

@@ -1,13 +1,15 @@
 """Where an answer begins is known, or stated, or steering is off; otherwise there is one line."""
 
+import copy
+
 import pytest
 import torch
 import transformers
 
 from support.conversations import SPECIAL, Batch, Row, Turn
 from support.oracle import told
-from support.sides import Native, Steered, check_same
-from support.tiny import HEADER
+from support.sides import Native, Steered, check_same, forget
+from support.tiny import HEADER, random_ids
 
 KINDS = ["llama", "gemma3", "qwen3_vl"]
 LAST = {"llama": None, "gemma3": "image", "qwen3_vl": "video"}
@@ -246,10 +248,14 @@ def test_guidance_off_is_that_of_the_base(talkers):
 @pytest.mark.parametrize(
     ("stated", "line"),
     [
-        ([[3]], "a list of token positions for each of 2 rows"),
-        ([3, 4], "a list of token positions for each of 2 rows"),
-        ([[3], [400]], "name 400 in row 1"),
-        ([[-2], [3]], "name -2 in row 0"),
+        ([[3]], "a list of token positions.*for each of 2 rows"),
+        ([3, 4], "a list of token positions.*for each of 2 rows"),
+        (3, "a list of token positions.*for each of 2 rows"),
+        ([[-1], [3]], "a list of token positions, counted from 0"),
+        ([[True], [3]], "a list of token positions, counted from 0"),
+        ([[2**63], [3]], "a list of token positions, counted from 0"),
+        ([[3], [400]], "of row 1 name a token that the row does not have"),
+        (torch.tensor([[-2], [3]]), "of row 0 name a token that the row does not have"),
     ],
 )
 def test_positions_that_do_not_fit_raise(pair, stated, line):
@@ -265,7 +271,7 @@ def test_a_cache_holds_what_was_steered_in_it(pair):
     cache = pair.model(**batch.inputs, use_cache=True).past_key_values
     more = batch.asked(Turn(3), 2)
     later = {"input_ids": more.ids[:, batch.ids.shape[1] :], "past_key_values": cache}
-    with pytest.raises(ValueError, match="name a token that the cache holds unsteered"):
+    with pytest.raises(ValueError, match="or that its cache holds unsteered"):
         pair.model(**later, steering_positions=[[2]])
 
 
@@ -294,3 +300,113 @@ def test_compiled_an_unknown_row_is_not_a_number(talkers):
     logits = compiled(**batch.inputs, use_cache=False).logits
     assert logits[0, batch.padding[0] :].isfinite().all()
     assert logits[1, -1].isnan().all()
+
+
+def test_a_turn_that_began_in_the_cache_needs_its_header(pair):
+    """Of a conversation whose last user turn lies in the cache, without a generation prompt."""
+    ids = batch_of(pair, (Turn(5, 3), Turn(4, header=()))).ids
+    cut = ids.shape[1] - 2
+    cache = pair.model(input_ids=ids[:, :cut], use_cache=True).past_key_values
+    rest = {"attention_mask": torch.ones_like(ids), "past_key_values": cache, "max_new_tokens": 1}
+    for given in (ids, ids[:, cut:]):
+        with pytest.raises(ValueError, match=r"no assistant header .* in its last turn"):
+            pair.model.generate(given, **rest)
+
+
+def test_settings_of_a_config_count_as_arguments_do(pair):
+    ids = batch_of(pair, (Turn(5),)).ids
+    config = transformers.GenerationConfig(max_new_tokens=1)
+    padded = torch.nn.functional.pad(ids, (0, 3), value=0)
+    with pytest.raises(ValueError, match="pad on the left"):
+        pair.model.generate(padded, config, pad_token_id=0)
+    config.guidance_scale = 1.5
+    with pytest.raises(ValueError, match="guidance_scale"):
+        pair.model.generate(ids, config)
+
+
+def test_a_cache_that_was_changed_elsewhere_raises(pair):
+    ids = batch_of(pair, (Turn(5), Turn(3))).ids
+    twice = ids.repeat(2, 1)
+    line = "was changed since"
+
+    def cache():
+        return pair.model(input_ids=twice, use_cache=True).past_key_values
+
+    moved = cache()
+    moved.reorder_cache(torch.tensor([1, 0]))
+    with pytest.raises(ValueError, match=line):
+        pair.model(input_ids=twice[:, :1], past_key_values=moved)
+    pair.model(input_ids=twice[:, :1], past_key_values=copy.deepcopy(cache()))
+    if pair.family.model_type != "gemma3":  # whose sliding layers cannot be cropped
+        refilled, cropped = cache(), cache()
+        refilled.crop(-3)
+        pair.base(input_ids=twice[:, -3:], past_key_values=refilled)
+        with pytest.raises(ValueError, match=line):
+            pair.model(input_ids=twice[:, :1], past_key_values=refilled)
+        cropped.crop(-3)
+        for same in (copy.deepcopy(cropped), cropped):
+            pair.model(input_ids=twice[:, :1], past_key_values=same)
+    config = pair.base.config.get_text_config()
+    static = transformers.StaticCache(config=config, max_cache_len=64)
+    pair.model(input_ids=twice, past_key_values=static)
+    copied = copy.deepcopy(static)
+    pair.model(input_ids=twice[:, :1], past_key_values=copied)
+    static.reset()
+    pair.base(input_ids=twice, past_key_values=static)
+    with torch.inference_mode(mode=False), pytest.raises(ValueError, match=line):
+        pair.model(input_ids=twice[:, :1], past_key_values=static)
+
+
+def test_a_dense_mask_tells_padding_and_requests_apart(pair):
+    left = batch_of(pair, (Turn(3),), (Turn(6),))
+    n = left.ids.shape[1]
+    causal = torch.ones(n, n).tril().bool()
+    real = left.inputs["attention_mask"].bool()
+    dense = causal[None, None] & real[:, None, None]
+    pair.model(**left.inputs)
+    want = told(pair.model)
+    inputs = {**left.inputs, "attention_mask": dense | ~real[:, None, :, None]}
+    pair.model(**inputs)
+    assert [[s[:2] for s in row] for row in told(pair.model)] == [
+        [s[:2] for s in row] for row in want
+    ]
+    ids = batch_of(pair, (Turn(5), Turn(3))).ids
+    packed = torch.cat([ids, torch.tensor([random_ids(5, 3)])], 1)
+    n, m = ids.shape[1], packed.shape[1]
+    blocks = torch.block_diag(torch.ones(n, n), torch.ones(m - n, m - n)).tril().bool()
+    with pytest.raises(ValueError, match="packs"):
+        pair.model(input_ids=packed, attention_mask=blocks[None, None], use_cache=False)
+
+
+def test_padding_within_a_header_does_not_hide_it(pair):
+    """Rows of a batch that go on at different lengths, their header cut by a cache."""
+    forget(pair.model)
+    first = torch.tensor([[1, *random_ids(5, 1), *HEADER[:-1]]] * 2)
+    cache = pair.model(input_ids=first, steering_positions=[[], []]).past_key_values
+    later = torch.tensor([[0, HEADER[-1]], [HEADER[-1], 9]])
+    mask = torch.ones(2, first.shape[1] + 2, dtype=torch.long)
+    mask[0, first.shape[1]] = 0
+    pair.model(input_ids=later, attention_mask=mask, past_key_values=cache)
+    end = first.shape[1]
+    assert [[s[0] for s in row] for row in told(pair.model)] == [[end], [end]]
+
+
+def test_a_packed_request_is_not_known_by_the_cache_of_another(pair):
+    ids = batch_of(pair, (Turn(5),)).ids
+    cache = pair.model(input_ids=ids).past_key_values
+    more = torch.tensor([random_ids(6, 2)])
+    position = torch.cat([torch.arange(3) + ids.shape[1], torch.arange(3)])[None]
+    with pytest.raises(ValueError, match="packs"):
+        pair.model(input_ids=more, position_ids=position, past_key_values=cache)
+
+
+def test_stated_positions_in_a_graph_are_checked_by_its_numbers(pair):
+    ids = batch_of(pair, (Turn(5),)).ids
+    model = torch.compile(copy.deepcopy(pair.model), backend="eager", fullgraph=True)
+    want = pair.model(input_ids=ids, use_cache=False).logits
+    last = ids.shape[1] - 1
+    for stated in ([[last]], torch.tensor([[last, -1]])):
+        got = model(input_ids=ids, use_cache=False, steering_positions=stated).logits
+        torch.testing.assert_close(got, want)
+    wrong = model(input_ids=ids, use_cache=False, steering_positions=torch.tensor([[99, -1]]))
+    assert wrong.logits.isnan().all()
