@@ -161,22 +161,22 @@ def test_answers_end_with_their_stop_token_and_may_differ_in_length(graphs, pair
 
 
 @pytest.mark.use(USE)
-def test_what_the_model_writes_behind_an_answer_does_not_stop_the_others(graphs, pair, monkeypatch):
-    """A placeholder that was not calibrated, which a graph answers with NaN."""
-    refused = Decoder(pair.model, route_of(pair.family)).refused
+def test_what_the_model_writes_behind_an_answer_is_not_fed(graphs, pair, monkeypatch):
+    """It could be a placeholder that the graph refuses, for which the whole batch would end."""
     batch = arrays(pair.batch(None, None))
     free = graphs.generate(batch, 6, stop=[])
-    stop = next(token for token in range(20, 300) if token not in free[1])
-    forward, tokens = graphs.forward, iter([stop, *(refused or [9]) * 5])
+    stop, behind = [token for token in range(20, 300) if token not in free[1]][:2]
+    forward, tokens, fed = graphs.forward, iter([stop, *[behind] * 5]), []
 
-    def scripted(*args, **options):
-        step = forward(*args, **options)
+    def scripted(conversation, ids, *args, **options):
+        fed.append(int(ids[0, -1]))
+        step = forward(conversation, ids, *args, **options)
         step.logits[0] = np.arange(step.logits.shape[1]) == next(tokens)
         return step
 
     monkeypatch.setattr(graphs, "forward", scripted)
-    short, other = graphs.generate(batch, 6, stop=[stop])
-    assert (short, other) == ([stop], free[1])
+    assert graphs.generate(batch, 6, stop=[stop]) == [[stop], free[1]]
+    assert fed[1:] == [stop] * 5
 
 
 @pytest.mark.use(USE)
