@@ -261,7 +261,7 @@ def test_token_types_may_be_left_out(talkers):
 
 def test_right_padding_is_seen_without_a_mask(pair):
     batch = batch_of(pair, (Turn(5),), (Turn(9),), right=True)
-    with pytest.raises(ValueError, match="left padding"):
+    with pytest.raises(ValueError, match="pad on the left"):
         pair.model.generate(input_ids=batch.ids, **steps(2))
 
 
