@@ -19,9 +19,26 @@ _ROLES: Final = ("user", "tool", "system")
 _ANSWER: Final = "qzx"
 _CONTENT: Final = "wkv"
 """Contents that no template says by itself, to find the turns in what it renders."""
-_ANSWERS: Final = [_ANSWER + end for end in ("", "\n", " ", ".")]
+_ENDS: Final = ("", "\n", " ", ".")
+_ANSWERS: Final = [_ANSWER + end for end in _ENDS]
+_QUESTIONS: Final = [_CONTENT + end for end in _ENDS]
 _CONTENTS: Final = [start + _CONTENT for start in ("", "\n", " ", "/", '"', "s")]
-_QUESTIONS: Final = ["a", "a\n", "a ", "a."]
+
+_WORD: Final = r"[^\W\d_]{2}"
+_MARK: Final = r"[\[\]{}<>|#]"
+"""With a word it makes a header, as `### Response`; punctuation of sentences does not."""
+_SPEAKER: Final = r"(?i)\b(assistant|chatbot|bot|ai)\s*:"
+"""The role, as a transcript names who speaks."""
+_ERRORS: Final = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a template can raise: its own errors, and those of the operations that it calls."""
 
 _Mode = dict[str, bool]
 
@@ -40,15 +57,17 @@ def turn_tokens(processor: Any) -> TurnTokens:
     """Read off the chat template how turns begin.
 
     A header ends where the template's modes and turns begin to differ: where the generation prompt
-    of `assistant` and a line feed opens a thought in one mode, the line feed is its end.
+    of `assistant` and a line feed opens a thought in one mode, the line feed is its end. Where the
+    end of the user's turn begins the answer, as `[/INST]` does, that end is the header.
 
     Args:
         processor: A Transformers processor, or the tokenizer of a text-only model, with a chat
             template.
 
     Raises:
-        ExportError: The template is missing, adds no generation prompt, or writes earlier assistant
-            turns without the header, or the header cannot be told from ordinary text.
+        ExportError: The template is missing or cannot be rendered, nothing in it begins an answer,
+            earlier assistant turns begin without the header, or the header cannot be told from
+            ordinary text.
     """
     template = str(getattr(processor, "chat_template", None) or "")
     if not template:
@@ -60,12 +79,7 @@ def turn_tokens(processor: Any) -> TurnTokens:
     for mode in _modes(template):
         texts |= _headers(processor, mode)
     headers = _shortest(texts)
-    if not all(_is_distinct(tokenizer, header) for header in headers):
-        raise ExportError(
-            "The chat template begins assistant turns with white space or punctuation alone, which "
-            "ordinary text holds as well, so the position to steer is unknown; use a template "
-            "whose assistant header has a special token or names the role."
-        )
+    _require_distinct(processor, headers, template)
     variants = [
         variant
         for header in headers
@@ -73,6 +87,29 @@ def turn_tokens(processor: Any) -> TurnTokens:
     ]
     starts = [start for role in _ROLES for start in _turn_start(processor, role, headers)]
     return TurnTokens(variants, _shortest(starts))
+
+
+def _require_distinct(processor: Any, headers: list[list[int]], template: str) -> None:
+    """Refuse headers that stand in ordinary text, or elsewhere than where an answer begins."""
+    tokenizer = tokenizer_of(processor)
+    text = next((tokenizer.decode(h) for h in headers if not _is_distinct(tokenizer, h)), None)
+    if text is not None:
+        raise ExportError(
+            f"The chat template begins assistant turns with {text!r}, which ordinary text may hold "
+            "as well, so the position to steer is unknown; use a template whose assistant header "
+            "has a special token, a marked word such as '### Response', or 'Assistant:'."
+        )
+    question = _turn("user", _CONTENT)
+    turns = [question, _turn("assistant", _ANSWER), question, _turn("assistant", _ANSWER), question]
+    for mode in _modes(template):
+        ids = encode(tokenizer, _text(processor, turns, mode, add_generation_prompt=True))
+        ends = {place + len(header) for header in headers for place in _places(ids, header)}
+        if len(ends) != len(turns) // 2 + 1:
+            raise ExportError(
+                f"The chat template has {len(ends)} assistant headers in a conversation of three "
+                "answers, so the positions to steer are unknown; use a template that begins each "
+                "answer, and nothing else, with its header."
+            )
 
 
 def _modes(template: str) -> list[_Mode]:
@@ -104,15 +141,18 @@ def _header(processor: Any, mode: _Mode, question: str, prompt: list[int]) -> li
     left out.
     """
     tokenizer = tokenizer_of(processor)
-    user, reply = _turn("user", question), _turn("assistant", "b")
-    bare = encode(tokenizer, _text(processor, [user], mode))
-    header = prompt[_common(bare, prompt) :]
-    if not header:
+    user, reply = _turn("user", question), _turn("assistant", _ANSWER)
+    bare = _text(processor, [user], mode)
+    if _CONTENT not in bare:
         raise ExportError(
-            "The chat template adds no generation prompt, so the position to steer is unknown; "
-            "give the model a template that honors add_generation_prompt."
+            "The chat template leaves out what the user says; use one that takes messages as "
+            f"{type(processor).__name__} gives them."
         )
-    conversation = encode(tokenizer, _text(processor, [user, reply, user], mode))
+    text = _text(processor, [user, reply, user], mode)
+    # Without a generation prompt the header is the end of the user's turn.
+    header = prompt[_common(encode(tokenizer, bare), prompt) :]
+    header = header or prompt[_end_of_question(tokenizer, question, bare, text) :]
+    conversation = encode(tokenizer, text)
     shared = header[: _common(header, conversation[len(prompt) - len(header) :])]
     if not shared:
         raise ExportError(
@@ -124,6 +164,23 @@ def _header(processor: Any, mode: _Mode, question: str, prompt: list[int]) -> li
     return shared if all(blank) else shared[blank.index(False) :]
 
 
+def _end_of_question(tokenizer: Any, question: str, bare: str, conversation: str) -> int:
+    """Number of tokens up to the end of the question in `bare`, where its turn begins the answer.
+
+    bare: the question's turn. conversation: the same with an answer behind it.
+    """
+    asked = question.strip()
+    turn, stop = bare.rstrip(), bare.rfind(asked) + len(asked)
+    behind = conversation.removeprefix(turn).lstrip()
+    if not turn[stop:] or not behind.startswith(_ANSWER):
+        raise ExportError(
+            "The chat template adds no generation prompt, and nothing at the end of the user's "
+            "turn begins the answer, so the position to steer is unknown; give the model a "
+            "template that honors add_generation_prompt."
+        )
+    return _common(encode(tokenizer, bare), encode(tokenizer, bare[:stop]))
+
+
 def _turn_start(processor: Any, role: str, headers: list[list[int]]) -> list[list[int]]:
     """How the role's turns begin, whatever stands around; nothing if it begins no turn."""
     starts = []
@@ -133,7 +190,7 @@ def _turn_start(processor: Any, role: str, headers: list[list[int]]) -> list[lis
     start = _common_suffix(starts)
     if any(_holds(header, start) or _holds(start, header) for header in headers):
         return []
-    return [start] if _is_distinct(tokenizer_of(processor), start) else []
+    return [start] if _holds_word(tokenizer_of(processor), start) else []
 
 
 def _opening(
@@ -147,7 +204,7 @@ def _opening(
     turns = [_turn("user", "a"), _turn("assistant", answer)]
     try:
         text = _text(processor, [*turns, _turn(role, content)], {}, add_generation_prompt=True)
-    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except ExportError:
         return []
     stop = text.rfind(_CONTENT)
     start = text.rfind(_ANSWER, 0, max(stop, 0)) + len(_ANSWER)
@@ -174,11 +231,25 @@ def _text(processor: Any, conversation: list[dict[str, Any]], mode: _Mode, **opt
             {**turn, "content": [{"type": "text", "text": turn["content"]}]}
             for turn in conversation
         ]
-    return str(processor.apply_chat_template(conversation, tokenize=False, **options, **mode))
+    try:
+        text = processor.apply_chat_template(conversation, tokenize=False, **options, **mode)
+    except _ERRORS as error:
+        raise ExportError(
+            f"The chat template cannot render a plain conversation ({' '.join(str(error).split())})"
+            "; correct it, or use one that takes user and assistant turns of text."
+        ) from error
+    return str(text)
 
 
 def _is_distinct(tokenizer: Any, tokens: list[int]) -> bool:
-    """Whether the tokens are more than white space and punctuation."""
+    """Whether they make a header: a special token, a marked word, or the name of the speaker."""
+    text = tokenizer.decode(tokens)
+    marked = re.search(_WORD, text) and re.search(_MARK, text)
+    special = not added_tokens(tokenizer).isdisjoint(tokens)
+    return special or bool(marked or re.search(_SPEAKER, text))
+
+
+def _holds_word(tokenizer: Any, tokens: list[int]) -> bool:
     special = not added_tokens(tokenizer).isdisjoint(tokens)
     return special or bool(re.search(r"\w", tokenizer.decode(tokens)))
 
@@ -189,9 +260,14 @@ def _shortest(sequences: Iterable[Sequence[int]]) -> list[list[int]]:
     return [list(s) for s in unique if not any(s != t == s[: len(t)] for t in unique)]
 
 
+def _places(sequence: list[int], part: list[int]) -> list[int]:
+    """Where `part` begins in the sequence."""
+    starts = range(len(sequence) - len(part) + 1)
+    return [start for start in starts if sequence[start : start + len(part)] == part]
+
+
 def _holds(sequence: list[int], part: list[int]) -> bool:
-    places = range(len(sequence) - len(part) + 1)
-    return any(sequence[place : place + len(part)] == part for place in places)
+    return bool(_places(sequence, part))
 
 
 def _common(a: Sequence[Any], b: Sequence[Any]) -> int:

@@ -191,6 +191,20 @@ def test_states_are_read_where_the_header_ends(model, thinking):
     torch.testing.assert_close(readout.log_odds, (p / (1 - p)).log(), atol=1e-4, rtol=1e-4)
 
 
+def test_states_are_read_where_the_users_turn_begins_the_answer(model):
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<turn> "
+        "{{ m.content[0].text }} <nl> {% else %}{{ m.content[0].text }} <end> {% endif %}"
+        "{% endfor %}"
+    )
+    ending = planted.processor(template)
+    with torch.inference_mode():
+        out = model(**collate(ending, TEXTS), output_hidden_states=True)
+    readout = Reader(model, ending, turn_tokens(ending).headers, [7]).read(TEXTS, states=True)
+    last = out.hidden_states[1][:, -1]
+    torch.testing.assert_close(readout.states[0], last, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("positions", ["turn_end", "prompt", "all"])
 def test_edits_act_where_the_checkpoint_will(model, thinking, positions):
     states = []

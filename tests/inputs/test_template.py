@@ -1,11 +1,13 @@
 """Headers are read off the chat template and hold in every turn."""
 
 import pytest
+import torch
 
 from mars_export.common.errors import ExportError
 from mars_export.inputs.template import turn_tokens
+from mars_export.runtime.positions import header_ends
 from support import planted
-from support.byte_pairs import tokenizer
+from support.byte_pairs import KINDS, tokenizer
 
 OPEN = "{% if add_generation_prompt %}<turn> model <nl>"
 THINKING = planted.TEMPLATE.replace(
@@ -51,6 +53,7 @@ def test_a_thinking_template_has_the_shortest_header(switch):
         (planted.TEMPLATE.split("{% if add_generation_prompt")[0], "adds no generation prompt"),
         (planted.TEMPLATE.replace("'model' if", "'user' if").replace("<turn> {{", "<end> {{"),
          "without the header"),
+        (planted.TEMPLATE.replace("c['text']", "c['words']"), "leaves out what the user says"),
         (None, "no chat template"),
     ],
 )  # fmt: skip
@@ -61,16 +64,81 @@ def test_templates_that_cannot_be_steered_are_refused(template, message):
         turn_tokens(processor)
 
 
-def test_a_header_of_white_space_is_refused():
-    """Blank lines are all that the generation prompt and earlier turns have in common."""
-    template = (
-        "{% for m in messages %}        {% if m.role == 'user' %}### Instruction:{% else %}"
-        "### Response:{% endif %}\n{{ m.content | trim }}\n\n\n{% endfor %}"
-        "{% if add_generation_prompt %}    ### Response:\n{% endif %}"
-    )
-    with pytest.raises(ExportError, match="white space or punctuation alone") as caught:
-        turn_tokens(tokenizer("gpt2", template))
+PLAIN = (
+    "{% for m in messages %}{{ 'Query: ' if m.role == 'user' else 'HEADER' }}{{ m.content }}\n\n"
+    "{% endfor %}{% if add_generation_prompt %}HEADER{% endif %}"
+)
+BLANK = (
+    "{% for m in messages %}        {% if m.role == 'user' %}### Instruction:{% else %}"
+    "### Response:{% endif %}\n{{ m.content | trim }}\n\n\n{% endfor %}"
+    "{% if add_generation_prompt %}    ### Response:\n{% endif %}"
+)  # blank lines are all that the generation prompt and earlier turns have in common
+TEXTS = ("model\n", "Answer:", "- ", "=> ", "Reply, please: ")
+ORDINARY = [(kind, PLAIN.replace("HEADER", text)) for kind in KINDS for text in TEXTS]
+
+
+@pytest.mark.parametrize(("kind", "template"), [("gpt2", BLANK), *ORDINARY])
+def test_a_header_that_ordinary_text_contains_is_refused(kind, template):
+    with pytest.raises(ExportError, match="ordinary text may hold") as caught:
+        turn_tokens(tokenizer(kind, template))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("header", ["### Response:\n", "ASSISTANT: ", "<|model|>", "[bot] "])
+def test_a_header_of_plain_text_is_marked_or_names_the_assistant(kind, header):
+    words = tokenizer(kind, PLAIN.replace("HEADER", header))
+    assert {text(words, h).strip() for h in turn_tokens(words).headers} == {header.strip()}
+
+
+def text(words, header):
+    return words.decode([*header.prefix, header.ends[0]])
+
+
+def test_a_header_that_also_ends_the_answer_is_refused():
+    words = tokenizer("qwen", "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
+    with pytest.raises(ExportError, match="has 5 assistant headers in a conversation of three"):
+        turn_tokens(words)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('tools\nonly') }}", "{% if %}"])
+def test_a_template_that_cannot_be_rendered_is_refused(template):
+    with pytest.raises(ExportError, match="cannot render a plain conversation") as caught:
+        turn_tokens(tokenizer("qwen", template))
+    assert "\n" not in str(caught.value)
+
+
+LLAMA = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token }}[INST] {{ m.content | trim }}"
+    " [/INST]{% else %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+MISTRAL = LLAMA.replace("{{ bos_token }}", "").replace(" | trim", "").replace("%} {{", "%}{{")
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", [LLAMA, MISTRAL])
+def test_the_end_of_the_users_turn_is_a_header_if_it_begins_the_answer(kind, template, special):
+    words = tokenizer(kind, template)
+    if special:
+        words.add_special_tokens({"additional_special_tokens": ["[INST]", "[/INST]"]})
+    turns = turn_tokens(words)
+    assert {text(words, header).strip() for header in turns.headers} == {"[/INST]"}
+    assert [words.decode(start).removeprefix("<bos>") for start in turns.turn_starts] == ["[INST]"]
+    roles = ["user", "assistant", "user", "assistant", "user"]
+    messages = [{"role": role, "content": "say it."} for role in roles]
+    ids = words.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    hits = header_ends(torch.tensor([ids]), [header.model_dump() for header in turns.headers])[0]
+    answers = [i + 1 for i, hit in enumerate(hits.tolist()) if hit]
+    assert (len(answers), answers[-1]) == (3, len(ids))
+    for answer in answers[:2]:
+        assert words.decode(ids[answer:]).lstrip().startswith("say it.")
+
+
+def test_a_users_turn_whose_end_does_not_begin_the_answer_is_no_header():
+    words = tokenizer("qwen", CHAT.split("{% if add_generation_prompt")[0])
+    with pytest.raises(ExportError, match="adds no generation prompt"):
+        turn_tokens(words)
 
 
 CHAT = (
