@@ -99,7 +99,8 @@ class Reader:
             Rows in the order of `requests`.
 
         Raises:
-            ExportError: A single request does not fit into memory, or a prompt shows no header.
+            ExportError: A single request does not fit into memory, a prompt shows no header, or the
+                unsteered model computes numbers that are not finite.
         """
         parts = list(self._parts(requests, states, log_probs, edit))
         return Readout(
@@ -145,6 +146,8 @@ class Reader:
         with edited(self.model, edit, ends), record as kept:
             out = self.model(**inputs, use_cache=False, logits_to_keep=1)
         logits = out.logits[:, -1].to("cpu", torch.float32)
+        if edit is None:
+            _require_finite(kept, logits, self.model.dtype)
         rows = len(batch)
         return Readout(
             torch.stack(kept) if kept else torch.empty(0, rows, 0),
@@ -161,6 +164,25 @@ class Reader:
                 "to steer; give the model the tokenizer that its chat template was made for."
             )
         return ends
+
+
+def _require_finite(states: list[torch.Tensor], logits: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse a model that overflows, or whose weights are damaged.
+
+    states: of each layer, if recorded. Logits of minus infinity are tokens that the model rules
+    out.
+    """
+    layer = next((i for i, h in enumerate(states) if not bool(h.isfinite().all())), None)
+    if layer is None and not bool(logits.isnan().any()):
+        return
+    where = "logits" if layer is None else f"states of layer {layer}"
+    advice = (
+        "use --dtype bfloat16, whose range is larger"
+        if dtype == torch.float16
+        else "weights are damaged: download them again"
+    )
+    name = str(dtype).removeprefix("torch.")
+    raise ExportError(f"The {where} are not finite in {name}; {advice}.")
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import MODALITIES, Modality
+from mars_export.inputs.merges import tokenizer_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,7 +106,8 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     """Render requests with the chat template as one left-padded batch.
 
     Left padding puts the last prompt token of every row at index -1, whose logits are those of the
-    first answer token. The processor and its tokenizer are left as they were.
+    first answer token. A tokenizer without a pad token pads with another one. The processor and its
+    tokenizer are left as they were.
 
     Args:
         processor: A Transformers processor, or the tokenizer of a text-only model, with a chat
@@ -128,8 +131,26 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         raise ExportError(
             "The processor has no chat template; add chat_template.jinja to the model."
         )
-    if _is_tokenizer(processor):
-        return _collate_text(processor, requests)
+    with _pad_token(tokenizer_of(processor)):
+        if _is_tokenizer(processor):
+            return _collate_text(processor, requests)
+        return _collate_media(processor, requests)
+
+
+@contextmanager
+def _pad_token(tokenizer: Any) -> Iterator[None]:
+    """While open, a tokenizer without a pad token has one. Padding is masked, so any will do."""
+    if tokenizer.pad_token_id is not None:
+        yield
+        return
+    tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    try:
+        yield
+    finally:
+        tokenizer.pad_token = None
+
+
+def _collate_media(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     options: dict[str, Any] = {"padding": True, "padding_side": "left"}
     if requests[0].shown("video"):
         options["videos_kwargs"] = _video_options(processor, requests)

@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -129,6 +130,40 @@ def test_a_bfloat16_model_is_read_in_float32(model, processor):
     exact = Reader(model, processor, HEADERS, [7]).read(SHOWN, states=True).states
     similar = torch.nn.functional.cosine_similarity(readout.states, exact, dim=-1)
     assert float(similar.min()) > 0.99
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_states_that_are_not_finite_are_named_with_their_layer(model, processor, value):
+    broken = copy.deepcopy(model)
+    decoder_layers(broken)[1].mlp.down_proj.weight.data[0, 0] = value
+    reader = Reader(broken, processor, HEADERS, [7])
+    with pytest.raises(ExportError, match="states of layer 1 are not finite in float32; weights"):
+        reader.read(TEXTS, states=True)
+    with pytest.raises(ExportError, match="The logits are not finite"):
+        reader.read(TEXTS)
+
+
+def test_float16_that_overflows_is_told_of_a_larger_range(model, processor):
+    half = copy.deepcopy(model).half()
+    decoder_layers(half)[0].post_feedforward_layernorm.weight.data.fill_(6e4)
+    with pytest.raises(ExportError, match="are not finite in float16; use --dtype bfloat16"):
+        Reader(half, processor, HEADERS, [7]).read(TEXTS, states=True)
+
+
+def test_an_edit_may_overflow(model, processor):
+    readout = Reader(model, processor, HEADERS, [7]).read(TEXTS, edit=Edit(1, lambda h: h * 1e38))
+    assert len(readout.log_odds) == len(TEXTS)
+
+
+@pytest.mark.parametrize("requests", [TEXTS, SHOWN], ids=["text", "image"])
+def test_a_tokenizer_without_a_pad_token_reads_the_same(model, processor, requests):
+    mixed = [*requests, replace(requests[0], prompt="show me good1 please please please")]
+    expected = Reader(model, processor, HEADERS, [7]).read(mixed, states=True).states
+    bare = planted.processor()
+    bare.tokenizer.pad_token = None
+    readout = Reader(model, bare, HEADERS, [7]).read(mixed, states=True)
+    torch.testing.assert_close(readout.states, expected)
+    assert bare.tokenizer.pad_token is None
 
 
 @pytest.mark.parametrize("tuples", [False, True])
