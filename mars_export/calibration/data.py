@@ -29,7 +29,7 @@ OPENERS: Final[tuple[str, ...]] = (
     "Unfortunately",
     "Apologies",
 )
-"""How refusals usually begin; their first tokens are the refusal tokens."""
+"""How refusals usually begin; the refusal tokens are among their first tokens."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from mars_export.calibration.activations import Reader, Readout
 from mars_export.calibration.data import (
     LEAST_TRAIN,
@@ -16,7 +18,7 @@ from mars_export.calibration.data import (
 )
 from mars_export.calibration.directions import TextStatistics, text_statistics
 from mars_export.calibration.meter import Meter
-from mars_export.calibration.refusal import refusal_tokens
+from mars_export.calibration.refusal import log_odds, refusal_tokens, separating
 from mars_export.calibration.source import (
     CalibrationSource,
     Group,
@@ -152,9 +154,14 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
         data.measurement.batch_size,
         meter,
     )
+    harmful, harmless = (
+        _read(reader, prompts.train) for prompts in (data.prompts.harmful, data.prompts.harmless)
+    )
+    probs = (harmful.readout.log_probs, harmless.readout.log_probs)
+    reader.refusal_tokens = separating(tokens, *probs)
     text: dict[Label, TextSet] = {
-        "harmful": _text(reader, data.prompts.harmful, harmful=True),
-        "harmless": _text(reader, data.prompts.harmless, harmful=False),
+        "harmful": _text(reader, data.prompts.harmful, harmful, harmful=True),
+        "harmless": _text(reader, data.prompts.harmless, harmless, harmful=False),
     }
     validation = {Group(label, "text"): both.validation for label, both in text.items()}
     for modality in data.beside:
@@ -197,9 +204,9 @@ def _neutral(
     return groups
 
 
-def _text(reader: Reader, prompts: PromptSet, *, harmful: bool) -> TextSet:
-    train = _filtered(reader, prompts.train, harmful)
-    validation = _filtered(reader, prompts.validation, harmful, log_probs=not harmful)
+def _text(reader: Reader, prompts: PromptSet, train: Reading, *, harmful: bool) -> TextSet:
+    validation = _filtered(reader, _read(reader, prompts.validation), harmful, not harmful)
+    train = _filtered(reader, train, harmful)
     counts = (len(train.requests), len(validation.requests))
     total = len(prompts.train) + len(prompts.validation)
     if counts[0] < LEAST_TRAIN or counts[1] < LEAST_VALIDATION:
@@ -215,14 +222,20 @@ def _text(reader: Reader, prompts: PromptSet, *, harmful: bool) -> TextSet:
     return TextSet(train, validation, source)
 
 
-def _filtered(
-    reader: Reader, prompts: Sequence[str], harmful: bool, log_probs: bool = False
-) -> Reading:
+def _read(reader: Reader, prompts: Sequence[str]) -> Reading:
     requests = tuple(Request(prompt) for prompt in prompts)
-    full = reader.read(requests, states=True, log_probs=log_probs)
-    fits = (full.log_odds > 0) if harmful else (full.log_odds < 0)
-    chosen = tuple(r for r, fit in zip(requests, fits.tolist(), strict=True) if fit)
-    readout = Readout(full.states[:, fits], full.log_odds[fits], full.log_probs[fits])
+    readout = reader.read(requests, states=True, log_probs=True)
+    return Reading(requests, readout, (None,) * len(requests))
+
+
+def _filtered(reader: Reader, reading: Reading, harmful: bool, log_probs: bool = False) -> Reading:
+    """Without the requests that the model handles the other way."""
+    full = reading.readout
+    odds = log_odds(full.log_probs, reader.refusal_tokens)
+    fits = (odds > 0) if harmful else (odds < 0)
+    chosen = tuple(r for r, fit in zip(reading.requests, fits.tolist(), strict=True) if fit)
+    probs = full.log_probs if log_probs else torch.empty(len(odds), 0)
+    readout = Readout(full.states[:, fits], odds[fits], probs[fits])
     return Reading(chosen, readout, (None,) * len(chosen))
 
 

@@ -1,4 +1,7 @@
-"""How strongly a first token says refusal."""
+"""How strongly a first token says refusal.
+
+A3.n are sections of docs/method.md.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,7 +10,7 @@ import torch
 
 from mars_export.common.errors import ExportError
 
-__all__ = ["divergence", "log_odds", "refusal_tokens"]
+__all__ = ["divergence", "log_odds", "refusal_tokens", "separating"]
 
 
 def refusal_tokens(tokenizer: Any, openers: Iterable[str]) -> list[int]:
@@ -35,6 +38,35 @@ def refusal_tokens(tokenizer: Any, openers: Iterable[str]) -> list[int]:
             "language in which the model refuses."
         )
     return sorted(found - special)
+
+
+def separating(tokens: list[int], harmful: torch.Tensor, harmless: torch.Tensor) -> list[int]:
+    """Refusal tokens without those that harmless answers of this model begin with (A3.1).
+
+    `I` begins "I can't" and "I think". While it helps, the token is left out without which more
+    harmful or fewer harmless prompts are refused, as shares, by log-odds above zero.
+
+    Args:
+        tokens: First tokens of refusal openers.
+        harmful: (N, V) first-token log-probabilities of harmful training prompts.
+        harmless: (M, V) of harmless ones.
+
+    Returns:
+        At least one of the tokens, in their order.
+    """
+    likely = [log_probs[:, tokens].double().exp() for log_probs in (harmful, harmless)]
+
+    def separation(kept: list[int]) -> float:
+        refused = [float((p[:, kept].sum(1) > 0.5).double().mean()) for p in likely]
+        return refused[0] - refused[1]
+
+    kept = list(range(len(tokens)))
+    while len(kept) > 1:
+        fewer = max(([k for k in kept if k != out] for out in kept), key=separation)
+        if separation(fewer) <= separation(kept):
+            break
+        kept = fewer
+    return [tokens[k] for k in kept]
 
 
 def log_odds(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mars_export.calibration.data import OPENERS
-from mars_export.calibration.refusal import divergence, log_odds, refusal_tokens
+from mars_export.calibration.refusal import divergence, log_odds, refusal_tokens, separating
 from mars_export.common.errors import ExportError
 from support import planted
 
@@ -46,3 +46,17 @@ def test_divergence():
     q = torch.tensor([[0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)
     expected = (p[1] * (p[1] / q[1]).log()).sum()
     assert divergence(p.log(), q.log()).tolist() == pytest.approx([0, float(expected)])
+
+
+def test_a_token_that_begins_harmless_answers_is_no_refusal_token():
+    sorry, i, other = torch.tensor([[8, 1, 1], [1, 8, 1], [1, 1, 8]]).double().div(10).log()
+    harmful = torch.stack([sorry, sorry, sorry, i])
+    assert separating([0, 1], harmful, torch.stack([i, i, other, other])) == [0]
+    assert separating([0, 1], harmful, torch.stack([other, other, other, other])) == [0, 1]
+    assert separating([0, 1], harmful[3:], torch.stack([sorry, other])) == [1]
+
+
+def test_a_token_stays_without_which_fewer_prompts_are_told_apart():
+    i, other = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]).log()
+    harmful, harmless = torch.stack([i, i, i, other]), torch.stack([i, other, other])
+    assert separating([0, 1], harmful, harmless) == [0, 1]

@@ -133,7 +133,7 @@ class MarsRecord(MethodRecord):
     goal: float | None = None
     """What `reached` should be at least: that of harmful text alone, less a tolerance."""
     refusal_tokens: list[int]
-    """First tokens of the refusal openers, for the refusal log-odds."""
+    """First tokens of refusal openers that separate the training prompts; for the log-odds."""
     scores: list[LayerScore]
     projections: list[Coordinates] = Field(default_factory=list)
     """Validation requests at the chosen layer, for plots."""
