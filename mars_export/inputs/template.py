@@ -255,9 +255,9 @@ def _holds_word(tokenizer: Any, tokens: list[int]) -> bool:
 
 
 def _shortest(sequences: Iterable[Sequence[int]]) -> list[list[int]]:
-    """Without repetitions, and those that begin with another one."""
-    unique = list(dict.fromkeys(map(tuple, sequences)))
-    return [list(s) for s in unique if not any(s != t == s[: len(t)] for t in unique)]
+    """Without repetitions, and those that hold another one."""
+    unique = [list(s) for s in dict.fromkeys(map(tuple, sequences))]
+    return [s for s in unique if not any(s != t and _holds(s, t) for t in unique)]
 
 
 def _places(sequence: list[int], part: list[int]) -> list[int]:

@@ -1,5 +1,7 @@
 """Headers are read off the chat template and hold in every turn."""
 
+import string
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from mars_export.common.errors import ExportError
 from mars_export.inputs.template import turn_tokens
 from mars_export.runtime.positions import header_ends
 from support import planted
-from support.byte_pairs import KINDS, tokenizer
+from support.byte_pairs import KINDS, Longest, tokenizer
 
 OPEN = "{% if add_generation_prompt %}<turn> model <nl>"
 THINKING = planted.TEMPLATE.replace(
@@ -93,6 +95,19 @@ def test_a_header_of_plain_text_is_marked_or_names_the_assistant(kind, header):
 
 def text(words, header):
     return words.decode([*header.prefix, header.ends[0]])
+
+
+def test_a_header_that_holds_another_one_is_none_of_its_own():
+    """The mark at its beginning merges with the question before it in one thinking mode only."""
+    off = "{% if enable_thinking is defined and not enable_thinking %}"
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}<think></think>"
+        "{% endif %}{{ m.content }}{% if m.role == 'user' %}" + off + "/nothink{% endif %}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+        + off + "<think></think>{% endif %}{% endif %}"
+    )  # fmt: skip
+    words = Longest([*string.printable, ".<"], chat_template=template)
+    assert [text(words, header) for header in turn_tokens(words).headers] == ["|assistant|>"]
 
 
 def test_a_header_that_also_ends_the_answer_is_refused():
