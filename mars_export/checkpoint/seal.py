@@ -30,8 +30,8 @@ SEAL_NAME: Final = "steering_seal.json"
 SIGNATURE_NAME: Final = "steering_seal.json.sig"
 """Where the signature of the seal is, if somebody made one."""
 
-TOOL_FILES: Final = frozenset({".cache", ".git", ".gitattributes", ".gitignore"})
-"""What git and the clients of the Hub leave in a directory; nothing is loaded from there."""
+TOOL_FILES: Final = frozenset({".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store"})
+"""What git, clients of the Hub and Finder leave in a directory; nothing is loaded from there."""
 
 _OWN_DIGEST: Final = "seal_sha256"
 

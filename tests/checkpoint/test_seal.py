@@ -124,7 +124,8 @@ def test_without_a_seal_everything_is_sealed(steered):
 
 
 def test_files_of_git_and_of_the_clients_of_the_hub_are_not_sealed(steered):
-    for name in (".gitattributes", ".gitignore", ".git/config", ".cache/huggingface/x.json"):
+    hub = ".cache/huggingface/x.json"
+    for name in (".gitattributes", ".gitignore", ".DS_Store", ".git/config", hub):
         (steered / name).parent.mkdir(parents=True, exist_ok=True)
         (steered / name).write_text("{}")
     before = (steered / SEAL_NAME).read_bytes()
