@@ -28,6 +28,7 @@ class Processor:
     """Words become token ids; pictures become random pixels that depend on nothing."""
 
     chat_template = "words"
+    pad_token_id = 0
 
     def __init__(self, family):
         self.family = family

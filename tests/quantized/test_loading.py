@@ -75,8 +75,10 @@ def test_all_but_the_steering_is_quantized(both, family, scheme):
 def test_it_equals_a_hook_set_by_hand(both, family, scheme):
     pair, native, model = both
     batch, where = batch_of(family)
-    with logged_outputs(model.get_decoder().layers[pair.record.layer]) as states:
-        got = model(**batch).logits
+    layer = model.get_decoder().layers[pair.record.layer]
+    with model.steering.off(), logged_outputs(layer) as states:
+        model(**batch)
+    got = model(**batch).logits
     want = oracle_logits(native, pair.record, pair.direction, batch, where)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     for row, column, modality in where:  # the gate, from the activations of this very model

@@ -41,9 +41,9 @@ def load(directory, scheme=None, **options):
 
 @contextmanager
 def logged_outputs(layer) -> Iterator[list[torch.Tensor]]:
-    """Outputs of a layer before anything that was hooked to it earlier changes them."""
+    """Outputs of a layer, in the order in which it is called."""
     seen: list[torch.Tensor] = []
-    handle = layer.register_forward_hook(lambda _m, _a, out: seen.append(out), prepend=True)
+    handle = layer.register_forward_hook(lambda _m, _a, out: seen.append(out))
     try:
         yield seen
     finally:
