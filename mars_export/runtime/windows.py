@@ -92,7 +92,7 @@ class History(NamedTuple):
 
 
 class Keys:
-    """The keys of a cache's last layer, to see whether somebody else has written to it.
+    """The keys of a cache's last full layer, to see whether somebody else has written to it.
 
     Whoever appends or moves rows puts another tensor into the layer, or writes into the same one;
     cropping leaves a view of it.
@@ -127,8 +127,8 @@ def _last_keys(cache: Any) -> torch.Tensor | None:
     return tensors[-1] if tensors and not getattr(cache, "offloading", False) else None
 
 
-# Kinds of layer that keep their keys in one tensor.
-_PLAIN = ("DynamicLayer", "DynamicSlidingWindowLayer", "StaticLayer", "StaticSlidingWindowLayer")
+# Kinds of layer that keep all their keys in one tensor, of which cropping leaves a view.
+_PLAIN = ("DynamicLayer", "StaticLayer")
 
 
 class Window(NamedTuple):

@@ -122,7 +122,7 @@ def test_a_cache_whose_rows_changed_places_is_refused(exported):
     out.past_key_values.batch_select_indices(swap)
     again = {"input_ids": whole, "attention_mask": mask, "token_type_ids": types}
     again = {name: t[swap] for name, t in again.items()}
-    with pytest.raises(ValueError, match="row by row, or was changed since"):
+    with pytest.raises(ValueError, match="other tokens than this conversation"):
         pair.model.generate(**again, **options, past_key_values=out.past_key_values)
 
 
