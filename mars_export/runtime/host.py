@@ -89,8 +89,8 @@ class SteeredGenerationMixin(SteeredMixin):
             RuntimeError: if the checkpoint is damaged, or the prompt never ran with its plan.
         """
         arguments = (inputs, generation_config, *args)
+        self.steering.trace = Trace()
         if not self.steering.active:
-            self.steering.trace = Trace()
             return self._planned(NoWindow.OFF, *arguments, **kwargs)
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
         settings = _Settings(kwargs, generation_config, self.generation_config)

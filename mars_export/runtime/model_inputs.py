@@ -86,7 +86,7 @@ def modality_shown(
     if ids is None and not types:
         raise ValueError(
             "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
-            "input_ids or mm_token_type_ids (0 text, 1 image, 2 video) as well"
+            "mm_token_type_ids (0 text, 1 image, 2 video) with them, or input_ids instead"
         )
     for modality, token in placeholders.items():
         if modality in modalities:
