@@ -5,20 +5,13 @@ import torch
 
 from support import zoo
 from support.behavior import Pair
+from support.sharing import once_each, switched_on
 
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory):
     """Base and steered model of a family by model type, exported at the first call."""
-    made: dict[str, Pair] = {}
-
-    def get(model_type: str) -> Pair:
-        if model_type not in made:
-            made[model_type] = Pair.make(model_type, tmp_path_factory.mktemp(model_type))
-        made[model_type].model.steering.enabled = True
-        return made[model_type]
-
-    return get
+    return switched_on(once_each(tmp_path_factory, Pair.make))
 
 
 @pytest.fixture(params=zoo.each())

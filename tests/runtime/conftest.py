@@ -1,3 +1,4 @@
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 from support import tiny
 from support.behavior import Pair
 from support.conversations import HEADERS
+from support.sharing import once_each, switched_on
 
 
 def _load(family, folder):
@@ -27,30 +29,13 @@ def _load(family, folder):
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """Steered and native model of a family, made once."""
-    made = {}
-
-    def get(family):
-        if family not in made:
-            made[family] = _load(family, tmp_path_factory.mktemp(family))
-        made[family].model.steering.enabled = True
-        return made[family]
-
-    return get
+    return switched_on(once_each(tmp_path_factory, _load))
 
 
 @pytest.fixture(scope="session")
 def talkers(tmp_path_factory):
     """Base and steered model of a family whose tokenizer joins headers to a blank line."""
-    made = {}
-
-    def get(model_type):
-        if model_type not in made:
-            folder = tmp_path_factory.mktemp(model_type)
-            made[model_type] = Pair.make(model_type, folder, headers=HEADERS)
-        made[model_type].model.steering.enabled = True
-        return made[model_type]
-
-    return get
+    return switched_on(once_each(tmp_path_factory, partial(Pair.make, headers=HEADERS)))
 
 
 @pytest.fixture(params=tiny.FAMILIES)

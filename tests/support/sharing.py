@@ -1,9 +1,11 @@
-"""Directories that are made once for all tests, also where pytest-xdist spreads those."""
+"""What is made once: directories for all processes of pytest-xdist, and models of one of them."""
 
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -30,3 +32,21 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return get
+
+
+def once_each(
+    folders: pytest.TempPathFactory, make: Callable[[str, Path], Any]
+) -> Callable[[str], Any]:
+    """What `make` gives for a name, in a folder of its own; made when it is first asked for."""
+    return cache(lambda name: make(name, folders.mktemp(name)))
+
+
+def switched_on(get: Callable[[str], Any]) -> Callable[[str], Any]:
+    """As `get`, whose pairs of models are given with steering on, whatever a test has left."""
+
+    def pair(name: str) -> Any:
+        found = get(name)
+        found.model.steering.enabled = True
+        return found
+
+    return pair

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mars_export.runtime.positions import header_ends, is_assistants_turn
+from mars_export.runtime.positions import header_ends, highest_modality, is_assistants_turn
 
 UNKNOWN = -1
 
@@ -87,7 +87,7 @@ def prompt_plan(
     for name, start in shown:
         if name in placeholders:
             modality[0, start] = max(int(modality[0, start]), placeholders[name].modality)
-    return PromptPlan(ids[0], modality[0].cummax(0).values, steered[0])
+    return PromptPlan(ids[0], highest_modality(modality)[0], steered[0])
 
 
 class Plans:

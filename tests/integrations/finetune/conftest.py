@@ -11,6 +11,7 @@ import transformers
 from safetensors.torch import load_file
 
 from support import tiny
+from support.sharing import once_each
 
 ANSWER = 5
 EXAMPLE = Path(__file__).parents[3] / "examples" / "finetune"
@@ -35,15 +36,7 @@ def training_batch(family):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    made = {}
-
-    def get(family):
-        if family not in made:
-            folder = tmp_path_factory.mktemp(family)
-            made[family] = tiny.export(family, folder)
-        return made[family]
-
-    return get
+    return once_each(tmp_path_factory, tiny.export)
 
 
 @pytest.fixture(scope="session")

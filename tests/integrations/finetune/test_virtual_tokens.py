@@ -1,6 +1,7 @@
 """peft's virtual tokens come before the prompt as embeddings: its header is found behind them."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from support.behavior import Pair
 from support.conversations import HEADERS, SPECIAL, Batch, Row, Turn
 from support.oracle import Oracle, told
+from support.sharing import once_each
 from support.sides import forget
 
 peft = pytest.importorskip("peft")
@@ -21,15 +23,7 @@ each_family = pytest.mark.parametrize("model_type", ["llama", "gemma3", "qwen3_v
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    made = {}
-
-    def get(model_type):
-        if model_type not in made:
-            folder = tmp_path_factory.mktemp(model_type)
-            made[model_type] = Pair.make(model_type, folder, headers=HEADERS)
-        return made[model_type]
-
-    return get
+    return once_each(tmp_path_factory, partial(Pair.make, headers=HEADERS))
 
 
 @pytest.fixture
@@ -67,6 +61,11 @@ def hooked(pair, base, batch, call):
         return call(base)
 
 
+def steered_at_its_headers(model, batch):
+    steered = [len(row) for row in told(model.get_base_model())]
+    return steered == [len(row.ends) for row in batch.rows]
+
+
 @pytest.mark.mode("prompt tuning and P-tuning")
 @each_family
 @each_method
@@ -83,8 +82,7 @@ def test_generate_is_steered_at_the_header(tuned, method):
         assert call(model).equal(call(base))
     want = hooked(pair, base, batch, call)
     assert call(model).equal(want)
-    steered = [len(row) for row in told(model.get_base_model())]
-    assert steered == [len(row.ends) for row in batch.rows]
+    assert steered_at_its_headers(model, batch)
 
 
 @each_family
@@ -107,8 +105,7 @@ def test_a_forward_is_steered_at_the_header_or_says_why_not(tuned, method):
     want = hooked(pair, base, batch, call)
     mask = torch.nn.functional.pad(batch.mask, (COUNT, 0), value=1).bool()
     torch.testing.assert_close(call(model)[mask], want[mask], rtol=1e-4, atol=1e-4)
-    steered = [len(row) for row in told(model.get_base_model())]
-    assert steered == [len(row.ends) for row in batch.rows]
+    assert steered_at_its_headers(model, batch)
 
 
 @each_family
