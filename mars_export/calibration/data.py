@@ -9,7 +9,9 @@ from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.families import decoder_layers
+from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
+from mars_export.inputs.stimuli import require_kinds
 
 __all__ = ["LEAST_TRAIN", "LEAST_VALIDATION", "OPENERS", "CalibrationData", "MeasurementOptions"]
 
@@ -44,6 +46,10 @@ class MeasurementOptions:
         size: (width, height) of neutral stimuli in pixels.
         frames: Frames of a neutral clip.
         seed: Of the neutral stimuli.
+        kinds: Of the neutral stimuli, in turn: names of `KINDS`.
+
+    Raises:
+        ExportError: A kind is unknown, or cannot be drawn here.
     """
 
     openers: tuple[str, ...] = OPENERS
@@ -53,6 +59,11 @@ class MeasurementOptions:
     size: tuple[int, int] = (224, 224)
     frames: int = 4
     seed: int = 0
+    kinds: tuple[str, ...] = MIXTURE
+
+    def __post_init__(self) -> None:
+        """Refuse kinds that cannot be drawn, before any work."""
+        require_kinds(self.kinds)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.prompts import PromptSet
 from mars_export.inputs.requests import Request
-from mars_export.inputs.stimuli import STIMULI
+from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.inputs.template import TurnTokens, turn_tokens
 
 __all__ = ["Measurements", "Reading", "TextSet", "beside", "measure", "neutral_requests"]
@@ -119,7 +119,8 @@ class Measurements:
         measurement = self.data.measurement
         width, height = measurement.size
         return StimulusSource(
-            generator=STIMULI[modality].generator,
+            generator=GENERATOR,
+            kinds=measurement.kinds,
             seed=measurement.seed,
             count=self.data.measurement.pairs + self.data.validation_stimuli,
             width=width,
@@ -173,7 +174,8 @@ def neutral_requests(
     modality: Modality, count: int, measurement: MeasurementOptions
 ) -> list[Request]:
     """Requests without a prompt that show neutral stimuli."""
-    made = STIMULI[modality].make(count, measurement.seed, measurement.size, measurement.frames)
+    m = measurement
+    made = STIMULI[modality].make(count, m.seed, m.size, m.frames, m.kinds)
     return [Request("", (medium,)) for medium in made]
 
 

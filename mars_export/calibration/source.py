@@ -42,7 +42,9 @@ class StimulusSource(Record):
     """The neutral stimuli of one modality; the same values make the same ones again."""
 
     generator: str
-    """For example `uniform random color`."""
+    """Name and version of what draws them."""
+    kinds: tuple[str, ...]
+    """Stimulus i is of kind i modulo their number."""
     seed: int
     count: int
     width: int

@@ -16,7 +16,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition
 from mars_export.evaluation.report import REFERENCE, STEERED, FirstToken, SelfCheck
 from mars_export.inputs.requests import Request
-from mars_export.inputs.stimuli import STIMULI
+from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.methods.base import ArtefactRecord, CalibrationSource, Probe
 from mars_export.runtime.positions import header_ends
 
@@ -163,12 +163,14 @@ def probe_request(source: CalibrationSource, probe: Probe) -> Request:
     """The probe with the neutral stimulus that it was calibrated with."""
     if probe.modality == "text" or probe.stimulus is None:
         return Request(probe.prompt)
-    neutral, stimulus = source.stimuli[probe.modality], STIMULI[probe.modality]
-    if neutral.generator != stimulus.generator:
+    neutral = source.stimuli[probe.modality]
+    if neutral.generator != GENERATOR:
         raise _FailedError(f"The neutral stimuli {neutral.generator!r} cannot be made again.")
     size = (neutral.width, neutral.height)
-    media = stimulus.make(neutral.count, neutral.seed, size, neutral.frames)
-    return Request(probe.prompt, (media[probe.stimulus],))
+    medium = STIMULI[probe.modality].draw(
+        probe.stimulus, neutral.seed, size, neutral.frames, neutral.kinds
+    )
+    return Request(probe.prompt, (medium,))
 
 
 def _positions(record: ArtefactRecord, inputs: Mapping[str, torch.Tensor]) -> list[int]:

@@ -41,10 +41,12 @@ class Media:
     Attributes:
         modality: `image`, `video`, ...; never `text`.
         data: For an image an RGB picture, for a video the tuple of its RGB frames.
+        kind: Of a neutral stimulus, a name of `KINDS`; empty for anything else.
     """
 
     modality: Modality
     data: Any
+    kind: str = ""
 
 
 @dataclass(frozen=True)

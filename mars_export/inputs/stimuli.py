@@ -1,22 +1,34 @@
-"""Neutral stimuli of each modality beside text: they show nothing, and a seed makes them again."""
+"""Neutral stimuli of each modality beside text: nothing to refuse, and a seed makes them again."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from random import Random
+from typing import Any, Final
 
+from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
+from mars_export.inputs.drawings import KINDS, MIXTURE, PHOTO, Kind, photos_installed
 from mars_export.inputs.requests import Media
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+__all__ = [
+    "CLIP_FRAMES",
+    "GENERATOR",
+    "NEUTRAL",
+    "STIMULI",
+    "Stimulus",
+    "kinds_named",
+    "kinds_problem",
+    "require_kinds",
+]
 
-__all__ = ["CLIP_FRAMES", "GENERATOR", "STIMULI", "Stimulus", "clips", "images"]
-
-GENERATOR: Final = "uniform random color"
+GENERATOR: Final = "seeded drawings, version 1"
+"""Changes when the same seed no longer makes the same stimuli."""
 CLIP_FRAMES: Final = 4
+NEUTRAL: Final = "mixture"
+"""Stands for every kind of `MIXTURE`."""
 
 _Size = tuple[int, int]
 
@@ -27,75 +39,89 @@ class Stimulus:
 
     Attributes:
         modality: What they are.
-        generator: Name that records give it.
         frames: Whether they have frames; 1 is recorded for those that have none.
-        draw: Data of `count` stimuli from count, seed, size and frames; stimulus i does not depend
-            on `count`.
+        data: Of one stimulus, from its kind, a source of chance, size and frames.
     """
 
     modality: Modality
-    generator: str
     frames: bool
-    draw: Callable[[int, int, _Size, int], list[Any]]
+    data: Callable[[Kind, Random, _Size, int], Any]
 
-    def make(
-        self, count: int, seed: int, size: _Size = (224, 224), frames: int = CLIP_FRAMES
-    ) -> list[Media]:
-        """The first stimuli of a seed.
+    def draw(
+        self,
+        index: int,
+        seed: int,
+        size: _Size = (224, 224),
+        frames: int = CLIP_FRAMES,
+        kinds: Sequence[str] = MIXTURE,
+    ) -> Media:
+        """One stimulus of a seed, of the kind `kinds[index % len(kinds)]`.
 
         Args:
-            count: How many.
+            index: Which one.
             seed: The same seed gives the same stimuli.
             size: (width, height) in pixels.
-            frames: Of a stimulus that has frames.
+            frames: Of a stimulus that has frames; each is drawn by itself.
+            kinds: Names of `KINDS`, in turn.
+
+        Raises:
+            ExportError: A kind is unknown, or cannot be drawn here.
         """
-        return [Media(self.modality, data) for data in self.draw(count, seed, size, frames)]
+        require_kinds(kinds)
+        kind = kinds[index % len(kinds)]
+        source = Random(f"{self.modality} {kind} {seed} {index}")
+        return Media(self.modality, self.data(KINDS[kind], source, size, frames), kind)
 
-
-def images(count: int, seed: int, size: _Size = (224, 224)) -> list[Image]:
-    """Pictures of one random color each.
-
-    Args:
-        count: How many.
-        seed: The same seed gives the same pictures; picture i does not depend on `count`.
-        size: (width, height) in pixels.
-
-    Returns:
-        RGB pictures.
-    """
-    return [_picture(random.Random(f"image {seed} {i}"), size) for i in range(count)]
-
-
-def clips(
-    count: int, seed: int, frames: int = CLIP_FRAMES, size: _Size = (224, 224)
-) -> list[tuple[Image, ...]]:
-    """Clips whose frames are random colors, each frame of its own.
-
-    Args:
-        count: How many.
-        seed: The same seed gives the same clips; clip i does not depend on `count`.
-        frames: Frames of a clip.
-        size: (width, height) in pixels.
-
-    Returns:
-        Tuples of RGB frames.
-    """
-    sources = [random.Random(f"clip {seed} {i}") for i in range(count)]
-    return [tuple(_picture(source, size) for _ in range(frames)) for source in sources]
-
-
-def _picture(source: random.Random, size: _Size) -> Image:
-    from PIL import Image
-
-    color = (source.randrange(256), source.randrange(256), source.randrange(256))
-    return Image.new("RGB", size, color)
+    def make(
+        self,
+        count: int,
+        seed: int,
+        size: _Size = (224, 224),
+        frames: int = CLIP_FRAMES,
+        kinds: Sequence[str] = MIXTURE,
+    ) -> list[Media]:
+        """The first `count` stimuli of a seed; see `draw`. None of them depends on `count`."""
+        return [self.draw(i, seed, size, frames, kinds) for i in range(count)]
 
 
 STIMULI: Final[dict[Modality, Stimulus]] = {
     stimulus.modality: stimulus
     for stimulus in (
-        Stimulus("image", GENERATOR, False, lambda n, seed, size, _: images(n, seed, size)),
-        Stimulus("video", GENERATOR, True, lambda n, seed, size, f: clips(n, seed, f, size)),
+        Stimulus("image", False, lambda kind, source, size, _: kind(source, size)),
+        Stimulus("video", True, lambda kind, source, size, frames: tuple(
+            kind(source, size) for _ in range(frames)
+        )),
     )
-}
+}  # fmt: skip
 """By modality: a further modality is one more entry."""
+
+
+def kinds_named(text: str) -> tuple[str, ...]:
+    """The kinds that a text names: `mixture`, or kinds with commas between them.
+
+    Names are not checked; see `kinds_problem`.
+    """
+    names = [name.strip() for name in text.split(",")]
+    return tuple(dict.fromkeys(kind for n in names for kind in (MIXTURE if n == NEUTRAL else (n,))))
+
+
+def kinds_problem(kinds: Sequence[str]) -> str:
+    """What kinds of neutral stimuli should be instead; empty if they can be drawn."""
+    if PHOTO in kinds and not photos_installed():
+        return f"used with scikit-learn, whose photographs {PHOTO} shows: pip install scikit-learn"
+    unknown = next((kind for kind in kinds if kind not in KINDS), None)
+    if kinds and unknown is None:
+        return ""
+    near = difflib.get_close_matches(unknown or "", [NEUTRAL, *KINDS], 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{NEUTRAL}, or with commas any of {', '.join(KINDS)}{hint}"
+
+
+def require_kinds(kinds: Sequence[str]) -> None:
+    """Refuse kinds that cannot be drawn.
+
+    Raises:
+        ExportError: There is none, one is unknown, or needs a package that is absent.
+    """
+    if problem := kinds_problem(kinds):
+        raise ExportError(f"Kinds of neutral stimuli: {','.join(kinds)!r} should be {problem}")

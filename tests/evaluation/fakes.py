@@ -9,6 +9,7 @@ import torch
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.evaluation.generation import Answers
+from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.stimuli import GENERATOR
 from mars_export.methods.base import Decision, Probe, StimulusSource
 from support import tiny
@@ -38,7 +39,8 @@ SUITE = [
 
 
 def calibration(**changes):
-    made = {"generator": GENERATOR, "seed": 3, "count": 2, "width": 8, "height": 8}
+    made = {"generator": GENERATOR, "kinds": MIXTURE, "seed": 3, "count": 2}
+    made |= {"width": 8, "height": 8}
     image = StimulusSource(**made, frames=1)
     return tiny.calibration("gemma3", **{"probes": PROBES, "stimuli": {"image": image}, **changes})
 

@@ -74,7 +74,8 @@ def _exported(family, folder, method="mars"):
 
 
 def _record_probes(directory, loaded, family):
-    source = {"generator": GENERATOR, "seed": 0, "count": 1, "width": 8, "height": 8}
+    source = {"generator": GENERATOR, "kinds": ("color",), "seed": 0, "count": 1}
+    source |= {"width": 8, "height": 8}
     kinds = ["text", "image", *(["video"] if family == "qwen3_vl" else [])]
     frames = {"image": 1, "video": 4}
     stimuli = {kind: StimulusSource(**source, frames=frames[kind]) for kind in kinds[1:]}
@@ -90,7 +91,7 @@ def _record_probes(directory, loaded, family):
 
 
 def _probe(loaded, kind, prompt):
-    media = () if kind == "text" else tuple(STIMULI[kind].make(1, 0, (8, 8), 4))
+    media = () if kind == "text" else tuple(STIMULI[kind].make(1, 0, (8, 8), 4, ("color",)))
     request = Request(prompt, media)
     loaded.model(**loaded.inputs([request]))
     last = loaded.model.steering.last[0][-1]

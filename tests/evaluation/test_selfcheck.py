@@ -92,7 +92,8 @@ def test_the_gate_may_be_off_by_a_quarter_at_most(tmp_path):
 
 
 def test_other_stimuli_than_the_calibrated_ones(tmp_path):
-    other = StimulusSource(generator="photos", seed=0, count=2, width=8, height=8, frames=1)
+    made = {"kinds": ("color",), "seed": 0, "count": 2, "width": 8, "height": 8, "frames": 1}
+    other = StimulusSource(generator="photos", **made)
     found = check(tmp_path, stimuli={"image": other})
     assert not found.active
     assert "'photos' cannot be made again" in found.detail

@@ -24,6 +24,8 @@ from mars_export.evaluation.report import (
     SuiteSource,
 )
 from mars_export.evaluation.utility import Metric, TaskUtility, Utility
+from mars_export.inputs.drawings import MIXTURE
+from mars_export.inputs.stimuli import GENERATOR
 from mars_export.methods.base import Decision, Probe, PromptSource, StimulusSource
 from mars_export.methods.mars.record import Coordinates, LayerScore, Quantiles
 from support.artefacts import mars_artefact
@@ -123,7 +125,8 @@ def calibration(modalities=("text", "image", "video"), **changes):
         },
         "stimuli": {
             m: StimulusSource(
-                generator="uniform random color",
+                generator=GENERATOR,
+                kinds=MIXTURE,
                 seed=0,
                 count=24,
                 width=64,

@@ -248,7 +248,7 @@ def check_requests(directory: Path, modalities: list[Modality]) -> dict[Modality
 def _shown(modality: Modality, number: int, prompt: str) -> Request:
     if modality == "text":
         return Request(prompt)
-    return Request(prompt, (STIMULI[modality].make(number + 1, _SEED)[number],))
+    return Request(prompt, (STIMULI[modality].draw(number, _SEED),))
 
 
 def require_constants(path: Path, tensors: dict[str, Any]) -> None:
