@@ -50,18 +50,18 @@ class HostedRule(nn.Module):
 
     def steer(self, h: torch.Tensor, window: Window) -> torch.Tensor:
         """Return h (B, T, d), changed where the window says so; the rule computes in float32."""
-        steered, modality, position = (
-            part.to(h.device) for part in (window.steered, window.modality, window.position)
+        steered, context, position = (
+            part.to(h.device) for part in (window.steered, window.context, window.position)
         )
         if h.shape[1] == 1 or in_graph():  # every column: how many are steered stays unknown
-            changed, decision = self(h.float(), modality)
+            changed, decision = self(h.float(), context)
             out = torch.where(steered.unsqueeze(-1), changed.to(h.dtype), h)
         else:
             at = steered.nonzero(as_tuple=True)
-            changed, decision = self(h[at].float(), modality[at])
+            changed, decision = self(h[at].float(), context[at])
             out = h.index_put(at, changed.to(h.dtype))
         if window.trace is not None:
-            window.trace.add(TraceEntry(self.layer, steered, position, modality, decision))
+            window.trace.add(TraceEntry(self.layer, steered, position, context, decision))
         if window.unknown is not None:
             out = out.masked_fill(window.unknown.to(h.device).unsqueeze(-1), torch.nan)
         return out

@@ -229,12 +229,47 @@ def _stated_index(stated: Any, rows: int) -> torch.Tensor:
     )
 
 
+def contexts(
+    shown: torch.Tensor,
+    steered: torch.Tensor,
+    before: History | None = None,
+    request: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """(B, T, 3) what a request has come to at each column, for a rule: see `History`.
+
+    shown (B, T): index of the modality that a column shows, 0 for text. steered (B, T): bool.
+    before: what the cache holds, with which the first request of a row goes on. request (B, T):
+    number of the request in its row.
+    """
+    modality, visual = highest_modality(shown, request), _total((shown != 0).long(), request)
+    turn = _total(steered.long(), request) - steered.long()
+    if before is not None:
+        goes_on = True if request is None else request == request[:, :1]
+        last, steers = before.context[:, -1:], before.steered[:, -1:].long()
+        modality = torch.maximum(modality, last[..., 0] * goes_on)
+        visual = visual + last[..., 1] * goes_on
+        turn = turn + (last[..., 2] + steers) * goes_on
+    return torch.stack([modality, visual, turn], -1)
+
+
 def highest_modality(columns: torch.Tensor, request: torch.Tensor | None = None) -> torch.Tensor:
     """(B, T) the highest index of a modality that a request has shown up to each column."""
     if request is None:
         return columns.cummax(1).values
     apart = request * 1_000  # more than there are modalities: a later request begins above it
     return (columns + apart).cummax(1).values - apart
+
+
+def _total(counts: torch.Tensor, request: torch.Tensor | None) -> torch.Tensor:
+    """(B, T) sum of counts (B, T), none negative, of a request up to each column, which counts."""
+    total = counts.cumsum(1)
+    if request is None:
+        return total
+    # What stood before a request is the least of what stands before its columns.
+    start = torch.zeros_like(total).scatter_reduce(
+        1, request, total - counts, "amin", include_self=False
+    )
+    return total - start.gather(1, request)
 
 
 def recognized(

@@ -25,7 +25,7 @@ from mars_export.runtime.model_inputs import (
     tokens_or_embeds,
 )
 from mars_export.runtime.positions import (
-    highest_modality,
+    contexts,
     is_assistants_turn,
     recognized,
     requests,
@@ -238,7 +238,7 @@ class Steering:
         return Window(
             WINDOW_VERSION,
             columns.history.steered,
-            columns.history.modality,
+            columns.history.context,
             columns.position,
             self.trace,
             history,
@@ -328,11 +328,8 @@ class Steering:
             if policy != "all":
                 unknown = unknown_columns(steered, before, real, request)
         shown = modality_shown(inputs, ids, x, self._placeholders, self.rules["modalities"])
-        modality = highest_modality(shown, request)
-        if before is not None:
-            goes_on = True if request is None else request == request[:, :1]
-            modality = torch.maximum(modality, before.modality[:, -1:] * goes_on)
-        history = History(tokens, modality, steered, self.rules["sha256"])
+        context = contexts(shown, steered, before, request)
+        history = History(tokens, context, steered, self.rules["sha256"])
         return Columns(history, position[:, offset:], unknown, request)
 
     def _header_tokens(self) -> set[int]:

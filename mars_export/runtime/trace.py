@@ -13,7 +13,9 @@ class SteeredPosition:
 
     position: index of the token in its row, padding not counted. modality: whose calibration was
     used. gate, strength: what the rule decided; None where it has no such number. layer: decoder
-    layer.
+    layer. turn: how many positions of the request were steered before. visual: how many visual
+    tokens the request had shown. calibrated: whether the calibration covers such a request; None
+    where the rule does not say.
     """
 
     position: int
@@ -21,10 +23,13 @@ class SteeredPosition:
     gate: float | None
     strength: float | None
     layer: int
+    turn: int = 0
+    visual: int = 0
+    calibrated: bool | None = None
 
 
 class TraceEntry(NamedTuple):
-    """One forward of one steered layer: steered (B, T) bool, position and modality (B, T) long.
+    """One forward of one steered layer: steered (B, T), position (B, T), context (B, T, 3).
 
     decision: what the rule says, name to (B, T) float, or (k,) of the k steered columns alone.
     """
@@ -32,24 +37,34 @@ class TraceEntry(NamedTuple):
     layer: int
     steered: torch.Tensor
     position: torch.Tensor
-    modality: torch.Tensor
+    context: torch.Tensor
     decision: dict[str, torch.Tensor]
 
     def rows(self, modalities: Sequence[str]) -> list[list[SteeredPosition]]:
         """Steered positions of every row, from left to right."""
         rows: list[list[SteeredPosition]] = [[] for _ in range(self.steered.shape[0])]
-        position, modality = self.position.tolist(), self.modality.tolist()
+        position, context = self.position.tolist(), self.context.tolist()
         known = {
             name: (values[self.steered] if values.dim() > 1 else values).tolist()
             for name, values in self.decision.items()
         }
         for k, (row, column) in enumerate(self.steered.nonzero().tolist()):
-            gate, strength = (
-                known[name][k] if name in known else None for name in ("gate", "strength")
+            gate, strength, calibrated = (
+                known[name][k] if name in known else None
+                for name in ("gate", "strength", "calibrated")
             )
-            shown = modalities[modality[row][column]]
+            modality, visual, turn = context[row][column]
             rows[row].append(
-                SteeredPosition(position[row][column], shown, gate, strength, self.layer)
+                SteeredPosition(
+                    position[row][column],
+                    modalities[modality],
+                    gate,
+                    strength,
+                    self.layer,
+                    turn,
+                    visual,
+                    None if calibrated is None else bool(calibrated),
+                )
             )
         return rows
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from mars_export.runtime.trace import Trace
 
-WINDOW_VERSION = 2
+WINDOW_VERSION = 3
 
 # Instead of a token: a column whose token nobody has told, and one that is padding.
 UNKNOWN = -1
@@ -34,13 +34,15 @@ class NoWindow(Enum):
 class History(NamedTuple):
     """What a cache holds, column by column; it stays with the cache as `steering_history`.
 
-    tokens (B, n): ids, UNKNOWN or PADDING. modality (B, n): index into the checkpoint's modalities,
-    the highest that the row had shown up to there. steered (B, n): bool. sha256: digest of the
-    steering that filled the cache. keys: those of one layer, as they were when this was written.
+    tokens (B, n): ids, UNKNOWN or PADDING. context (B, n, 3): of the request up to a column, the
+    highest index of a modality that it has shown, in the checkpoint's order; how many visual tokens
+    it has shown; and how many columns before were steered: 0 where the first answer begins, 1 where
+    the second does. steered (B, n): bool. sha256: digest of the steering that filled the cache.
+    keys: those of one layer, as they were when this was written.
     """
 
     tokens: torch.Tensor
-    modality: torch.Tensor
+    context: torch.Tensor
     steered: torch.Tensor
     sha256: str
     keys: "Keys | None" = None
@@ -60,10 +62,10 @@ class History(NamedTuple):
     def joined(self, later: "History") -> "History":
         """This one with a later one after it."""
         first = self._each(lambda t: t.to(later.tokens.device))
-        tokens, modality, steered = (
+        tokens, context, steered = (
             torch.cat(pair, 1) for pair in zip(first[:3], later[:3], strict=True)
         )
-        return History(tokens, modality, steered, self.sha256)
+        return History(tokens, context, steered, self.sha256)
 
     def repeated(self, times: int) -> "History":
         """With each row `times` times, as beams and returned sequences have it."""
@@ -72,16 +74,20 @@ class History(NamedTuple):
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "History":
         return self._replace(
             tokens=change(self.tokens),
-            modality=change(self.modality),
+            context=change(self.context),
             steered=change(self.steered),
         )
 
     def with_unknown_text(self, more: int, steered: bool) -> "History":
         """With `more` columns of unknown text after it, all of them steered or none."""
         tokens = nn.functional.pad(self.tokens, (0, more), value=UNKNOWN)
-        modality = torch.cat([self.modality, self.modality[:, -1:].expand(-1, more)], 1)
+        after = self.context[:, -1:].repeat(1, more, 1)
+        after[..., 2] += self.steered[:, -1:]
+        if steered:
+            after[..., 2] += torch.arange(more, device=after.device)
+        context = torch.cat([self.context, after], 1)
         flags = nn.functional.pad(self.steered, (0, more), value=steered)
-        return History(tokens, modality, flags, self.sha256)
+        return History(tokens, context, flags, self.sha256)
 
     def agrees(self, whole: "History") -> bool:
         """Whether `whole` begins with these columns, as far as their tokens are known."""
@@ -134,16 +140,16 @@ _PLAIN = ("DynamicLayer", "StaticLayer")
 class Window(NamedTuple):
     """What a forward over T columns of B rows steers. Serving engines make their own.
 
-    version: WINDOW_VERSION of the code that made it. steered (B, T) bool. modality (B, T) long:
-    index into the checkpoint's modalities. position (B, T) long. trace: where the decisions are
-    recorded, if anywhere. history: what the cache is to remember of these columns, if anything.
-    unknown: (B, T) bool, columns that must not be used because nothing shows what to steer in their
-    request; in graphs only, which cannot raise.
+    version: WINDOW_VERSION of the code that made it. steered (B, T) bool. context (B, T, 3) long,
+    as in `History`. position (B, T) long. trace: where the decisions are recorded, if anywhere.
+    history: what the cache is to remember of these columns, if anything. unknown: (B, T) bool,
+    columns that must not be used because nothing shows what to steer in their request; in graphs
+    only, which cannot raise.
     """
 
     version: int
     steered: torch.Tensor
-    modality: torch.Tensor
+    context: torch.Tensor
     position: torch.Tensor
     trace: Trace | None = None
     history: History | None = None
@@ -151,14 +157,13 @@ class Window(NamedTuple):
 
     def with_columns_before(self, more: int) -> "Window":
         """With `more` columns before it, put in after it was made; none of them is steered."""
-        steered, modality, position = (
-            nn.functional.pad(t, (more, 0)) for t in (self.steered, self.modality, self.position)
-        )
+        steered, position = (nn.functional.pad(t, (more, 0)) for t in (self.steered, self.position))
+        context = nn.functional.pad(self.context, (0, 0, more, 0))
         history = self.history
         if history is not None:
             tokens = nn.functional.pad(history.tokens, (more, 0), value=UNKNOWN)
-            history = History(tokens, modality, steered, history.sha256)
-        return self._replace(steered=steered, modality=modality, position=position, history=history)
+            history = History(tokens, context, steered, history.sha256)
+        return self._replace(steered=steered, context=context, position=position, history=history)
 
 
 @dataclass
@@ -203,7 +208,7 @@ class Plan:
         return Window(
             WINDOW_VERSION,
             history.steered,
-            history.modality,
+            history.context,
             position.repeat_interleave(times, 0),
             trace=trace,
             # Step by step the cache would remember what is said at the end of generate().

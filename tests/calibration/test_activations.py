@@ -281,7 +281,7 @@ def test_calibration_and_checkpoint_steer_the_same_token(thinking, tmp_path):
     model = load(tmp_path / "steered", "AutoModelForImageTextToText")
     rule = Rule(tiny.HIDDEN, {"modalities": ["text", "image"]})
     rule.load_state_dict({name: artefact.tensors[name] for name in Rule.TENSORS})
-    edit = Edit(tiny.LAYER, lambda h: rule(h, torch.zeros(h.shape[:-1], dtype=torch.long))[0])
+    edit = Edit(tiny.LAYER, lambda h: rule(h, torch.zeros((*h.shape[:-1], 3), dtype=torch.long))[0])
     want = Reader(base, thinking, HEADERS, [7]).read(TEXTS, edit=edit).log_odds
     assert not torch.allclose(Reader(base, thinking, HEADERS, [7]).read(TEXTS).log_odds, want)
     torch.testing.assert_close(Reader(model, thinking, HEADERS, [7]).read(TEXTS).log_odds, want)

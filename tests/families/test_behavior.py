@@ -17,6 +17,7 @@ from mars_export.families import decoder_layers
 from mars_export.families.inspection import family_for
 from support import tiny, zoo
 from support.behavior import NO_MIXED_VISUALS, export, load, shifts
+from support.conversations import places
 from support.oracle import oracle_greedy, oracle_logits
 from support.recording import does_not_apply
 
@@ -314,7 +315,7 @@ def test_stated_positions_are_steered_and_no_others(pair):
     batch = pair.batch(visual)
     last = batch["input_ids"].shape[1] - 1
     got = pair.model(**batch, steering_positions=[[last - 3, last]]).logits
-    where = [(0, column, visual or "text") for column in (last - 3, last)]
+    where = places(batch["input_ids"], [[last - 3, last]])
     want = oracle_logits(pair.base, pair.record, pair.direction, batch, where)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     nowhere = pair.model(**batch, steering_positions=[[]]).logits

@@ -13,7 +13,7 @@ from mars_export.families import families
 from mars_export.families.inspection import family_for, inspect_family
 from support import tiny, zoo
 from support.behavior import export, load
-from support.oracle import oracle_logits
+from support.oracle import Shown, oracle_logits
 
 
 def raw_of(family, **changes):
@@ -99,7 +99,7 @@ def test_an_inspected_family_is_steered_as_any_other(tmp_path):
     ids = torch.tensor([tiny.prompt(tiny.random_ids(6, 1))])
     direction = torch.randn(tiny.HIDDEN, generator=torch.Generator().manual_seed(7))
     record = tiny.record("mistral", **changes)
-    where = [(0, ids.shape[1] - 1, "text")]
+    where = [(0, ids.shape[1] - 1, Shown())]
     want = oracle_logits(base, record, direction, {"input_ids": ids}, where)
     torch.testing.assert_close(model(input_ids=ids).logits, want, rtol=1e-5, atol=1e-5)
     assert (want - base(input_ids=ids).logits).abs().max() > 0.001

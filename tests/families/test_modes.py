@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from support import tiny
-from support.oracle import left_padding, oracle_generate, oracle_logits, same_told, told
+from support.conversations import places, shown
+from support.oracle import Shown, left_padding, oracle_generate, oracle_logits, same_told, told
 from support.recording import does_not_apply
 from support.tiny import HEADER, random_ids
 
@@ -222,16 +223,12 @@ def test_stated_positions_are_steered_instead_of_the_header(pair):
     n = batch["input_ids"].shape[1]
     padding = left_padding(batch)
     stated = [[2, 5], [0, n - padding[-1] - 3]][: len(rows)]
-    shown = [["text", "text"], ["text", rows[-1]]]
-    where = [
-        (row, padding[row] + index, modality)
-        for row in range(len(rows))
-        for index, modality in zip(stated[row], shown[row], strict=True)
-    ]
+    columns = [[by + index for index in row] for row, by in zip(stated, padding, strict=False)]
+    where = places(batch["input_ids"], columns)
     arguments = (pair.base, pair.record, pair.direction, batch, where)
-    want, places = oracle_generate(*arguments, **GREEDY)
+    want, steered = oracle_generate(*arguments, **GREEDY)
     assert pair.model.generate(**batch, **GREEDY, steering_positions=stated).equal(want)
-    assert same_told(told(pair.model), places)
+    assert same_told(told(pair.model), steered)
 
 
 @pytest.mark.mode("packed by position_ids")
@@ -244,11 +241,12 @@ def test_packed_requests_are_steered_each_with_its_own_modality(pair, refused_na
     batch |= {name: torch.cat([part[name] for part in parts], 1) for name in joined}
     batch["position_ids"] = torch.cat([torch.arange(n) for n in lengths])[None]
     if not refused_natively(lambda model: model(**batch)):
-        where = [(0, lengths[0] - 1, visual or "text"), (0, sum(lengths) - 1, "text")]
+        first = shown(batch["input_ids"][0, : lengths[0]].tolist(), 0)
+        where = [(0, lengths[0] - 1, first), (0, sum(lengths) - 1, Shown())]
         want = oracle_logits(pair.base, pair.record, pair.direction, batch, where)
         torch.testing.assert_close(pair.model(**batch).logits, want, rtol=1e-4, atol=1e-4)
-        places = [(position, modality) for position, modality, _ in told(pair.model)[0]]
-        assert places == [(column, modality) for _, column, modality in where]
+        steered = [place[:2] for place in told(pair.model)[0]]
+        assert steered == [place[1:] for place in where]
 
 
 @pytest.mark.mode("switched off for a while")

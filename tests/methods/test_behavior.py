@@ -134,8 +134,9 @@ def test_what_calibration_runs_is_what_ships(case, exported, loaded):
     assert theirs is not ours
     assert inspect.getsource(theirs) == inspect.getsource(ours)
     h = 20 * torch.randn(64, record.source.hidden_size, generator=torch.Generator().manual_seed(0))
-    modality = torch.arange(64) % len(record.source.modalities)
-    (pushed, decision), (pushed_there, there) = rule(h, modality), hosted(h, modality)
+    number = torch.arange(64)
+    context = torch.stack([number % len(record.source.modalities), number % 7, number % 3], -1)
+    (pushed, decision), (pushed_there, there) = rule(h, context), hosted(h, context)
     assert torch.equal(pushed, pushed_there)
     assert decision.keys() == there.keys()
     assert all(torch.equal(decision[name], there[name]) for name in decision)

@@ -10,6 +10,7 @@ from mars_export.checkpoint.derived import read_steering
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from support import tiny
+from support.conversations import places
 from support.oracle import oracle_generate, oracle_logits, same_told, told
 from support.quantized import USES, load, logged_outputs
 from support.tiny import random_ids
@@ -43,7 +44,7 @@ def batch_of(family):
     rows = [(random_ids(6, 1), None), (random_ids(9, 2), visual)]
     batch = tiny.inputs(family, rows)
     last = batch["input_ids"].shape[1] - 1
-    return batch, [(0, last, "text"), (1, last, visual)]
+    return batch, places(batch["input_ids"], [[last], [last]])
 
 
 def quantized_layers(model):

@@ -6,6 +6,7 @@ import transformers
 from transformers.utils.import_utils import is_accelerate_available
 
 from support import tiny
+from support.conversations import places
 from support.oracle import oracle_generate, same_told, told
 from support.tiny import random_ids
 
@@ -47,8 +48,8 @@ def test_a_placed_model_equals_the_oracle(pair, where, tmp_path):
     rows = [(random_ids(6, 1), None), (random_ids(9, 2), "image")]
     batch = tiny.inputs(pair.family, rows)
     last = batch["input_ids"].shape[1] - 1
-    places = [(0, last, "text"), (1, last, "image")]
-    want, oracle = oracle_generate(pair.base, pair.record, pair.direction, batch, places, **GREEDY)
+    where = places(batch["input_ids"], [[last], [last]])
+    want, oracle = oracle_generate(pair.base, pair.record, pair.direction, batch, where, **GREEDY)
     assert model.generate(**batch, **GREEDY).equal(want)
     assert same_told(told(model), oracle)
     model.steering.enabled = False

@@ -9,7 +9,7 @@ import transformers
 
 from mars_export.checkpoint.writer import write_checkpoint
 from support import tiny
-from support.oracle import oracle_generate, oracle_logits, told
+from support.oracle import Shown, oracle_generate, oracle_logits, told
 from support.tiny import HEADER, IMAGE, random_ids
 
 GREEDY = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
@@ -58,11 +58,11 @@ def everywhere(batch, more=0):
     for row, (ids, mask) in enumerate(
         zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True)
     ):
-        modality = "text"
-        for column, (token, real) in enumerate(zip(ids, mask, strict=True)):
-            modality = "image" if token == IMAGE else modality
-            where += [(row, column, modality)] * real
-        where += [(row, len(ids) + k, modality) for k in range(more)]
+        visual, columns = 0, [column for column, real in enumerate(mask) if real]
+        columns += [len(ids) + k for k in range(more)]
+        for turn, column in enumerate(columns):
+            visual += column < len(ids) and ids[column] == IMAGE
+            where += [(row, column, Shown("image" if visual else "text", visual, turn))]
     return where
 
 

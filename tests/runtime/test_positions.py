@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from support import tiny
+from support.conversations import places
 from support.oracle import oracle_greedy, oracle_logits
 from support.tiny import HEADER, random_ids
 
@@ -13,11 +14,10 @@ def rows(family):
     return mixed + ([(random_ids(4, 3), "video")] if family == "qwen3_vl" else [])
 
 
-def ends(batch, family):
-    """(row, last column, modality) of every row."""
-    last = batch["input_ids"].shape[1] - 1
-    kinds = ["text", "image", "video"]
-    return [(b, last, kinds[b]) for b in range(len(rows(family)))]
+def ends(batch):
+    """The last column of every row."""
+    ids = batch["input_ids"]
+    return places(ids, [[ids.shape[1] - 1]] * len(ids))
 
 
 def test_off_is_the_base_bit_for_bit(pair):
@@ -32,7 +32,7 @@ def test_off_is_the_base_bit_for_bit(pair):
 def test_mixed_batch_forward_equals_the_oracle(pair):
     batch = tiny.inputs(pair.family, rows(pair.family))
     got = pair.model(**batch).logits
-    want = oracle_logits(pair.base, pair.record, pair.direction, batch, ends(batch, pair.family))
+    want = oracle_logits(pair.base, pair.record, pair.direction, batch, ends(batch))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     unsteered = pair.base(**batch).logits
     assert torch.equal(got[:, :-1], unsteered[:, :-1])
@@ -68,8 +68,7 @@ def test_generation_equals_the_oracle(pair, mode):
     options = GENERATION[mode]
     which = rows(pair.family)[1:2] if mode == "prompt lookup decoding" else rows(pair.family)
     batch = tiny.inputs(pair.family, which)
-    where = ends(batch, pair.family)
-    where = [(0, where[0][1], "image")] if mode == "prompt lookup decoding" else where
+    where = ends(batch)
     want = oracle_greedy(pair.base, pair.record, pair.direction, batch, where, 8)
     got = pair.model.generate(**batch, max_new_tokens=8, do_sample=False, **options)
     got = getattr(got, "sequences", got)
@@ -129,7 +128,7 @@ def test_every_assistant_header_of_a_conversation_is_steered(pair):
     assert [s.position for s in pair.model.steering.last[0]] == columns
     pair.model.generate(**batch, max_new_tokens=2, do_sample=False)
     assert [s.position for s in pair.model.steering.last[0]] == columns
-    where = [(0, c, "text") for c in columns]
+    where = places(ids, [columns])
     torch.testing.assert_close(
         pair.model(**batch).logits,
         oracle_logits(pair.base, pair.record, pair.direction, batch, where),

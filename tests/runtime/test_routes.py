@@ -137,7 +137,7 @@ def test_packed_rows_are_steered_request_by_request(pair):
     row = Batch(batch.rows[:1], inputs, [0])
     check(pair, lambda side: side.forward(row, inputs, where))
     packed = told(pair.model)[0]
-    assert [modality for _, modality, _ in packed] == [last or "text", "text", last or "text"]
+    assert [shown.modality for _, shown, _ in packed] == [last or "text", "text", last or "text"]
 
 
 def test_transformers_flattening_collator_packs_requests_that_stay_apart(talkers):
@@ -237,7 +237,7 @@ def test_a_cached_picture_counts_in_a_later_turn(pair):
         side.forward(more, later, more.where, start=batch.ids.shape[1])
 
     check(pair, run)
-    assert [modality for _, modality, _ in told(pair.model)[0]] == [last or "text"] * 2
+    assert [shown.modality for _, shown, _ in told(pair.model)[0]] == [last or "text"] * 2
 
 
 def test_a_prefix_that_is_copied_goes_on_in_two_ways(pair):

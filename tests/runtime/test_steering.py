@@ -11,7 +11,7 @@ from mars_export.runtime.trace import Trace
 from mars_export.runtime.windows import WINDOW_VERSION, Window
 from support import tiny
 from support.artefacts import with_tensors
-from support.oracle import bounded_push
+from support.oracle import Shown, bounded_push
 
 
 class LayerRule(HostedRule, Rule):
@@ -28,7 +28,8 @@ def hosted(calibration, direction):
 
 def window(n, modality=0):
     ones = torch.ones(1, n, dtype=torch.long)
-    return Window(WINDOW_VERSION, ones.bool(), ones * modality, ones.cumsum(1) - 1, Trace())
+    context = torch.tensor([modality, 0, 0]).expand(1, n, -1)
+    return Window(WINDOW_VERSION, ones.bool(), context, ones.cumsum(1) - 1, Trace())
 
 
 def test_push_follows_the_method_on_a_dense_grid():
@@ -44,7 +45,7 @@ def test_push_follows_the_method_on_a_dense_grid():
     for index, modality in enumerate(calibration.source.modalities):
         out = module.steer(h[None], window(401, index))[0]
         pushed = (out - h) @ unit
-        want = torch.tensor([bounded_push(float(p), record, modality) for p in along])
+        want = torch.tensor([bounded_push(float(p), record, Shown(modality)) for p in along])
         torch.testing.assert_close(pushed, want, rtol=1e-4, atol=1e-4)
         centered = along - record.shift[modality]
         assert (pushed >= -1e-4).all()

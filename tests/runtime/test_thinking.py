@@ -7,6 +7,7 @@ from transformers import LogitsProcessor
 from mars_export.inputs.template import turn_tokens
 from support import tiny
 from support.behavior import Pair
+from support.conversations import places
 from support.oracle import oracle_generate, same_told, told
 from support.thinking import MODES, TEMPLATES, tokenizer
 
@@ -69,16 +70,16 @@ def test_every_turn_is_steered_once_where_it_begins(thinkers, model_type, mode):
     pair = thinkers(model_type)
     ids = prompt(model_type, TURNS, mode)
     columns = starts(model_type, ids)
-    where = [(0, column, "text") for column in columns]
+    where = places(ids, [columns])
     batch = pair.whole(ids)
-    want, places = oracle_generate(pair.base, pair.record, pair.direction, batch, where, **GREEDY)
-    assert [place[0] for place in places[0]] == columns
+    want, steered = oracle_generate(pair.base, pair.record, pair.direction, batch, where, **GREEDY)
+    assert [place[0] for place in steered[0]] == columns
     assert pair.model.generate(**batch, **GREEDY).equal(want)
-    assert same_told(told(pair.model), places)
+    assert same_told(told(pair.model), steered)
     scored = pair.model(**pair.whole(want)).logits
     scored[..., tiny.TEXT["eos_token_id"]] = -torch.inf  # as `min_new_tokens` has it
     assert scored[0, ids.shape[1] - 1 : -1].argmax(-1).equal(want[0, ids.shape[1] :])
-    assert same_told(told(pair.model), places)
+    assert same_told(told(pair.model), steered)
 
 
 @each_template

@@ -12,6 +12,8 @@ from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.families import Family, decoder_layers, families
 from mars_export.methods.mars.record import MarsRecord
 from support import tiny, zoo, zoo_inputs
+from support.conversations import places
+from support.oracle import Where
 from support.tiny import random_ids
 
 NO_MIXED_VISUALS = {
@@ -81,10 +83,10 @@ class Pair:
         types = set(self.batch(None)) - set(batch)
         return {**batch, **{name: torch.zeros_like(ids) for name in types}}
 
-    def ends(self, batch: dict, *visuals: str | None) -> list[tuple[int, int, str]]:
-        """(row, column, modality) of every header's end; the rows of `batch` end with theirs."""
+    def ends(self, batch: dict, *visuals: str | None) -> Where:
+        """(row, column, what was shown) of every header's end, with which rows of `batch` end."""
         last = batch["input_ids"].shape[1] - 1
-        return [(row, last, visual or "text") for row, visual in enumerate(visuals)]
+        return places(batch["input_ids"], [[last]] * len(visuals))
 
 
 def load(directory: Path, auto: str, **options: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from support import zoo_inputs
-from support.oracle import Where
+from support.oracle import Shown, Where
 from support.tiny import HEADER, IMAGE, TURN_STARTS, VIDEO, random_ids
 
 USER = TURN_STARTS[0]
@@ -38,10 +38,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Row:
-    """A conversation: its ids, and the index and the modality of each header's last token."""
+    """A conversation: its ids, and the index of each header's last token with what is shown."""
 
     ids: list[int]
-    ends: list[tuple[int, str]]
+    ends: list[tuple[int, Shown]]
 
     @classmethod
     def of(cls, turns: tuple[Turn, ...], seed: int = 0) -> "Row":
@@ -59,7 +59,7 @@ class Row:
         ids += header if turn.header is None else turn.header
         ends = list(self.ends)
         if turn.header is None:
-            ends.append((len(ids) - 1, modality(ids)))
+            ends.append((len(ids) - 1, shown(ids, len(ends))))
         return Row(ids + random_ids(turn.answer, seed + 50), ends)
 
     def visual_columns(self) -> int:
@@ -67,9 +67,19 @@ class Row:
         return max((k + 2 for k, t in enumerate(self.ids) if t in (IMAGE, VIDEO)), default=0)
 
 
-def modality(ids: list[int]) -> str:
-    """The last of the modalities that these tokens show."""
-    return _MODALITIES[max((token == IMAGE) + 2 * (token == VIDEO) for token in ids)]
+def shown(ids: list[int], turn: int) -> Shown:
+    """What these tokens show, in the answer after so many others."""
+    kinds = [(token == IMAGE) + 2 * (token == VIDEO) for token in ids]
+    return Shown(_MODALITIES[max(kinds)], sum(map(bool, kinds)), turn)
+
+
+def places(ids: torch.Tensor, columns: list[list[int]]) -> Where:
+    """Positions of ids (B, T) that are steered in each row, as the reference needs them."""
+    return [
+        (number, column, shown(row[: column + 1], turn))
+        for number, (row, steered) in enumerate(zip(ids.tolist(), columns, strict=True))
+        for turn, column in enumerate(sorted(steered))
+    ]
 
 
 @dataclass(frozen=True)
@@ -101,16 +111,13 @@ class Batch:
 
     @property
     def where(self) -> Where:
-        """(row, column, modality) of every header's end."""
+        """(row, column, what was shown) of every header's end."""
         return self.places([[index for index, _ in row.ends] for row in self.rows])
 
     def places(self, stated: list[list[int]]) -> Where:
-        """(row, column, modality) of positions that are stated for each row."""
-        return [
-            (number, index + self.padding[number], modality(row.ids[: index + 1]))
-            for number, (row, indices) in enumerate(zip(self.rows, stated, strict=True))
-            for index in indices
-        ]
+        """(row, column, what was shown) of positions that are stated for each row."""
+        columns = [[i + by for i in row] for row, by in zip(stated, self.padding, strict=True)]
+        return places(self.ids, columns)
 
     def typed(self) -> dict[str, Any]:
         """Token types (B, T), if the family has them."""

@@ -1,14 +1,28 @@
 """An independent account of what steering should do: the native model and a hook set by hand."""
 
+from typing import NamedTuple
+
 import torch
 
-Where = list[tuple[int, int, str]]
-"""(row, column, modality) of every position to steer."""
+
+class Shown(NamedTuple):
+    """What a request has come to where it is steered.
+
+    visual: visual tokens that it has shown. turn: answers begun before.
+    """
+
+    modality: str = "text"
+    visual: int = 0
+    turn: int = 0
 
 
-def bounded_push(p: float, record, modality: str) -> float:
+Where = list[tuple[int, int, Shown]]
+"""(row, column, what was shown) of every position to steer."""
+
+
+def bounded_push(p: float, record, shown: Shown) -> float:
     """Method A3.6 in plain floats, for one request."""
-    p = p - record.shift[modality]
+    p = p - record.shift[shown.modality]
     z = max(0.0, (p - record.origin) / (record.harmful - record.origin))
     r = record.separation
     return min(record.gain * r * z, max(0.0, record.cap - p), record.radius * r)
@@ -26,7 +40,7 @@ class Oracle:
         self.record, self.where, self.rows = record, where, rows
         self.start, self.times = 0, 1
         self.unit = direction / direction.norm()
-        self.pushes: dict[tuple[int, int], tuple[str, float]] = {}
+        self.pushes: dict[tuple[int, int], tuple[Shown, float]] = {}
         decoder = model.get_decoder()
         decoder = decoder if hasattr(decoder, "layers") else decoder.model
         layer = decoder.layers[record.layer]
@@ -50,27 +64,27 @@ class Oracle:
         out = out.clone()
         self.times = 1 if self.rows is None else out.shape[0] // self.rows
         places = [
-            (row * self.times + k, column, modality)
-            for row, column, modality in self.where
+            (row * self.times + k, column, shown)
+            for row, column, shown in self.where
             for k in range(self.times)
         ]
-        for row, column, modality in places:
+        for row, column, shown in places:
             here = column - self.start
             if 0 <= here < out.shape[1]:
                 h = out[row, here].float()
-                push = bounded_push(float(h @ self.unit), self.record, modality)
+                push = bounded_push(float(h @ self.unit), self.record, shown)
                 out[row, here] = (h + push * self.unit).to(out.dtype)
-                self.pushes[row, column] = modality, push
+                self.pushes[row, column] = shown, push
         return out
 
-    def told(self, padding: list[int]) -> list[list[tuple[int, str, float]]]:
-        """(position, modality, push) of every row, as `model.steering.last` should tell.
+    def told(self, padding: list[int]) -> list[list[tuple[int, Shown, float]]]:
+        """(position, what was shown, push) of every row, as `model.steering.last` should tell.
 
         padding: number of columns before each row's first token.
         """
         rows = [[] for _ in range(len(padding) * self.times)]
-        for (row, column), (modality, push) in sorted(self.pushes.items()):
-            rows[row].append((column - padding[row // self.times], modality, push))
+        for (row, column), (shown, push) in sorted(self.pushes.items()):
+            rows[row].append((column - padding[row // self.times], shown, push))
         return rows
 
 
@@ -79,9 +93,12 @@ def left_padding(batch) -> list[int]:
     return (batch["attention_mask"].cumsum(1) == 0).sum(1).tolist()
 
 
-def told(model) -> list[list[tuple[int, str, float]]]:
-    """(position, modality, push) of every row of the last request."""
-    return [[(s.position, s.modality, s.strength) for s in row] for row in model.steering.last]
+def told(model) -> list[list[tuple[int, Shown, float]]]:
+    """(position, what was shown, push) of every row of the last request."""
+    return [
+        [(s.position, Shown(s.modality, s.visual, s.turn), s.strength) for s in row]
+        for row in model.steering.last
+    ]
 
 
 def same_told(got, want, rel=1e-3) -> bool:

@@ -14,7 +14,7 @@ from mars_export.integrations.onnx.attention import (
     attention_windows,
     refuse_frozen_positions,
 )
-from mars_export.integrations.onnx.graph_positions import GraphColumns, modalities
+from mars_export.integrations.onnx.graph_positions import GraphColumns
 from mars_export.integrations.onnx.routes import Route
 from mars_export.runtime.positions import recognized
 from mars_export.runtime.trace import Trace, TraceEntry
@@ -91,8 +91,8 @@ class Decoder(nn.Module):
 
         Returns:
             `logits` (B, 1, V) of the last column; `answering` (B,) bool, whether it is in an
-            assistant turn; of the new columns `steered` bool, `modality`, `gate` and `strength`,
-            (B, n); and the cache with them.
+            assistant turn; of the new columns (B, n) `steered` bool, `modality`, `gate`,
+            `strength` and `calibrated`; and the cache with them.
         """
         past, new = past_key_values[0][0].shape[2], inputs_embeds.shape[1]
         columns = self._columns(input_ids, attention_mask, past + new)
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
         window = Window(
             WINDOW_VERSION,
             steered=columns.steered[:, past:],
-            modality=modalities(columns.ids, self.indices)[:, past:],
+            context=columns.context[:, past:],
             position=_positions(columns.mask)[:, past:],
             trace=trace,
         )
@@ -121,7 +121,7 @@ class Decoder(nn.Module):
             "logits": torch.where((valid & answering)[:, None, None], logits, torch.nan),
             "answering": answering,
             "steered": entry.steered,
-            "modality": entry.modality,
+            "modality": entry.context[..., 0],
             **entry.decision,
         }
         for i, layer in enumerate(out.past_key_values.layers):
@@ -136,7 +136,8 @@ class Decoder(nn.Module):
             x.gather(1, column.clamp(max=x.shape[1] - 1).expand(x.shape[0], -1))
             for x in (ids, mask)
         )
-        return GraphColumns(ids, mask, self.rules["headers"], self.rules["turn_starts"])
+        turns = self.rules["headers"], self.rules["turn_starts"]
+        return GraphColumns(ids, mask, *turns, self.indices)
 
     def _counts(
         self, ids: torch.Tensor, mask: torch.Tensor, embeds: torch.Tensor, count: int

@@ -11,7 +11,7 @@ import torch
 
 from mars_export.runtime.positions import Headers, header_ends, last_column
 
-__all__ = ["GraphColumns", "modalities"]
+__all__ = ["GraphColumns"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,15 @@ class GraphColumns:
     """What a caller says of a conversation, and how turns begin in it.
 
     ids (B, S): tokens of all columns, the cached ones first. mask (B, S): 0 where a column is
-    padding. headers: of assistant turns. turn_starts: of everybody else's.
+    padding. headers: of assistant turns. turn_starts: of everybody else's. placeholders: token to
+    the index of its modality, in the checkpoint's order.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     headers: Headers
     turn_starts: list[list[int]]
+    placeholders: Mapping[int, int]
 
     @property
     def steered(self) -> torch.Tensor:
@@ -44,14 +46,13 @@ class GraphColumns:
         """(B,) whether no answer ends in padding, whose logits nobody means."""
         return ~(self.answering & (self.mask[:, -1] == 0))
 
-
-def modalities(ids: torch.Tensor, placeholders: Mapping[int, int]) -> torch.Tensor:
-    """(B, S) index of a modality: the highest that the row has shown up to a column.
-
-    placeholders: token to the index of its modality, in the checkpoint's order.
-    """
-    highest = torch.zeros_like(ids)
-    for token, index in placeholders.items():
-        shown = (ids == token).long().cumsum(1) > 0
-        highest = torch.maximum(highest, shown.long() * index)
-    return highest
+    @property
+    def context(self) -> torch.Tensor:
+        """(B, S, 3): what a row has come to at each column, as the runtime's `contexts` gives."""
+        modality, visual = torch.zeros_like(self.ids), torch.zeros_like(self.ids)
+        for token, index in self.placeholders.items():
+            count = (self.ids == token).long().cumsum(1)
+            modality = torch.maximum(modality, (count > 0).long() * index)
+            visual = visual + count
+        steered = self.steered.long()
+        return torch.stack([modality, visual, steered.cumsum(1) - steered], -1)

@@ -24,7 +24,7 @@ _BOTH: Final = {0: _ANY, 1: _ANY}
 _COLUMNS: Final = ("batch", "new")
 _ALL: Final = ("batch", "past + new")
 _FEATURES: Final = {"features": ("placeholders",), "deepstack": ("", "placeholders")}
-_TOLD: Final = ("steered", "modality", "gate", "strength")
+_TOLD: Final = ("steered", "modality", "gate", "strength", "calibrated")
 
 
 class _Graph(NamedTuple):

@@ -178,10 +178,9 @@ def _check_steering(
 ) -> None:
     """One entry for each place that PyTorch steered, and the same gate and push."""
     places = np.flatnonzero(step.steered[row])
-    columns = (x[row, places] for x in (step.modality, step.gate, step.strength))
-    decisions = zip(*columns, strict=True)
-    seen = [(modalities[modality], gate, strength) for modality, gate, strength in decisions]
-    expected = [(p.modality, p.gate, p.strength) for p in wanted]
+    columns = (x[row, places] for x in (step.modality, step.gate, step.strength, step.calibrated))
+    seen = [(modalities[modality], *rest) for modality, *rest in zip(*columns, strict=True)]
+    expected = [(p.modality, p.gate, p.strength, p.calibrated) for p in wanted]
     same = len(seen) == len(expected) and all(
         a[0] == b[0] and all(_near(x, y) for x, y in zip(a[1:], b[1:], strict=True))
         for a, b in zip(seen, expected, strict=True)
@@ -221,8 +220,8 @@ def _near(a: float, b: float) -> bool:
     return abs(float(a) - b) <= TOLERANCE * _scale(abs(b)) * 10
 
 
-def _told(places: Sequence[tuple[str, float, float]]) -> str:
-    return "; ".join(f"{m}, gate {g:.4g}, push {s:.4g}" for m, g, s in places) or "nothing"
+def _told(places: Sequence[tuple[Any, ...]]) -> str:
+    return "; ".join(f"{m}, gate {g:.4g}, push {s:.4g}" for m, g, s, _ in places) or "nothing"
 
 
 def _name(case: Case, row: int) -> str:

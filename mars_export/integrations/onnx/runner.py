@@ -34,7 +34,8 @@ class Step:
 
     logits (B, V): of each row's last column. answering (B,) bool: whether that is in an assistant
     turn; logits are NaN where it is not. steered (B, n) bool, modality (B, n) index into
-    `about["modalities"]`, gate and strength (B, n): of the new columns.
+    `about["modalities"]`, gate, strength, and calibrated, 1 where the calibration covers such a
+    request, (B, n): of the new columns.
     """
 
     logits: np.ndarray
@@ -43,6 +44,7 @@ class Step:
     modality: np.ndarray
     gate: np.ndarray
     strength: np.ndarray
+    calibrated: np.ndarray
 
 
 @dataclass
@@ -201,7 +203,7 @@ class SteeredOnnx:
         names = (i.name for i in self._past)
         conversation.cache = {n: outputs[n.replace("past_key_values", "present")] for n in names}
         logits = outputs.pop("logits")[:, -1]
-        names_of_step = ("answering", "steered", "modality", "gate", "strength")
+        names_of_step = ("answering", "steered", "modality", "gate", "strength", "calibrated")
         return Step(logits, *(outputs[name] for name in names_of_step))
 
     def embed(

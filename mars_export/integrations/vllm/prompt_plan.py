@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mars_export.runtime.positions import header_ends, highest_modality, is_assistants_turn
+from mars_export.runtime.positions import contexts, header_ends, is_assistants_turn
 
 UNKNOWN = -1
 
@@ -24,13 +24,10 @@ class Placeholder(NamedTuple):
 
 
 class PromptPlan(NamedTuple):
-    """Of a prompt's n tokens: tokens (n,) ids, modality (n,) index, steered (n,) bool.
-
-    modality: the highest that the request has shown up to there, in the checkpoint's order.
-    """
+    """Of a prompt's n tokens: tokens (n,) ids, context (n, 3), steered (n,) bool; see `History`."""
 
     tokens: torch.Tensor
-    modality: torch.Tensor
+    context: torch.Tensor
     steered: torch.Tensor
 
 
@@ -43,13 +40,13 @@ class Piece(NamedTuple):
 
 
 class Pack(NamedTuple):
-    """A forward over T packed tokens: (T,) each.
+    """A forward over T packed tokens: context (T, 3), the others (T,).
 
     tokens: ids of prompts, UNKNOWN for what was generated. position: index in the request.
     """
 
     tokens: torch.Tensor
-    modality: torch.Tensor
+    context: torch.Tensor
     steered: torch.Tensor
     position: torch.Tensor
 
@@ -81,13 +78,13 @@ def prompt_plan(
             "chat template, so where its answer begins is unknown; use the chat API, or end the "
             "prompt with the template's generation prompt"
         )
-    modality = torch.zeros_like(ids)
+    columns = torch.zeros_like(ids)
     for token, index in placeholders.values():
-        modality = modality.maximum((ids == token) * index)
+        columns = columns.maximum((ids == token) * index)
     for name, start in shown:
         if name in placeholders:
-            modality[0, start] = max(int(modality[0, start]), placeholders[name].modality)
-    return PromptPlan(ids[0], highest_modality(modality)[0], steered[0])
+            columns[0, start] = max(int(columns[0, start]), placeholders[name].modality)
+    return PromptPlan(ids[0], contexts(columns, steered)[0], steered[0])
 
 
 class Plans:
@@ -123,9 +120,10 @@ class Plans:
             )
         known = [column[piece.start : piece.stop] for column in plan]
         more = piece.stop - piece.start - len(known[0])
-        generated: list[Any] = [UNKNOWN, int(plan.modality[-1]), False]
-        tokens, modality, steered = (
-            torch.cat([column, column.new_full((more,), value)])
-            for column, value in zip(known, generated, strict=True)
+        generated = PromptPlan(
+            torch.full((more,), UNKNOWN),
+            plan.context[-1:].expand(more, -1),
+            torch.zeros(more, dtype=torch.bool),
         )
-        return Pack(tokens, modality, steered, torch.arange(piece.start, piece.stop))
+        tokens, context, steered = (torch.cat(pair) for pair in zip(known, generated, strict=True))
+        return Pack(tokens, context, steered, torch.arange(piece.start, piece.stop))

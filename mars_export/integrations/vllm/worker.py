@@ -108,7 +108,7 @@ class SteeredWorker(PlatformWorker):
         # Compiled code and captured graphs read these addresses in every later step.
         self._columns = {
             "steered": torch.zeros((1, size), dtype=torch.bool, device=device),
-            "modality": torch.zeros((1, size), dtype=torch.long, device=device),
+            "context": torch.zeros((1, size, 3), dtype=torch.long, device=device),
             "position": torch.zeros((1, size), dtype=torch.long, device=device),
         }
         # Where the model is the decoder itself, vLLM compiles it and calls none of its hooks, but
@@ -159,7 +159,7 @@ class SteeredWorker(PlatformWorker):
         window = Window(
             WINDOW_VERSION,
             steered=columns["steered"],
-            modality=columns["modality"],
+            context=columns["context"],
             position=columns["position"],
             trace=trace,
         )

@@ -88,9 +88,9 @@ def _edit(rule: Rule, layer: int, positions: Positions) -> Edit:
     copy = deepcopy(rule)  # `to` moves a module in place, and the rule's tensors are shipped
 
     def change(h: torch.Tensor) -> torch.Tensor:
-        modality = torch.zeros(h.shape[:-1], dtype=torch.long, device=h.device)
+        context = torch.zeros((*h.shape[:-1], 3), dtype=torch.long, device=h.device)
         after: torch.Tensor
-        after, _ = copy.to(h.device)(h.float(), modality)
+        after, _ = copy.to(h.device)(h.float(), context)
         return after.to(h.dtype)
 
     return Edit(layer, change, positions)

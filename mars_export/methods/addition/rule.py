@@ -25,15 +25,15 @@ class Rule(nn.Module):
         return None if 0 < length < float("inf") else f"the push has length {length:.3g}"
 
     def forward(
-        self, h: torch.Tensor, modality: torch.Tensor
+        self, h: torch.Tensor, context: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Steer residual streams.
 
         Args:
             h: (..., d) float32.
-            modality: (...) long, index into `rules["modalities"]`; every one is pushed alike.
+            context: (..., 3) long, what a request has shown; every one is pushed alike.
 
         Returns:
             The new h, and `strength` (...), the length of the push.
         """
-        return h + self.push, {"strength": self.push.norm().expand(modality.shape)}
+        return h + self.push, {"strength": self.push.norm().expand(context.shape[:-1])}

@@ -125,7 +125,7 @@ class LayerView:
         def change(h: torch.Tensor) -> torch.Tensor:
             rule.to(h.device)
             after: torch.Tensor
-            after, _ = rule(h.float(), torch.full(h.shape[:-1], index, device=h.device))
+            after, _ = rule(h.float(), _context(h, index))
             return after.to(h.dtype)
 
         return Edit(self.layer, change)
@@ -137,7 +137,7 @@ class LayerView:
         def change(h: torch.Tensor) -> torch.Tensor:
             rule.to(h.device)
             x = h.float()
-            p = rule.coordinate(x, torch.full(h.shape[:-1], index, device=h.device))
+            p = rule.coordinate(x, _context(h, index))
             after: torch.Tensor = rule.push(x, rule.limit(p))
             return after.to(h.dtype)
 
@@ -293,3 +293,10 @@ def _quantiles(view: LayerView) -> list[Quantiles]:
 def _finite(x: float) -> float:
     """JSON has no infinities; a layer without finite scores is excluded anyway."""
     return x if math.isfinite(x) else 0.0
+
+
+def _context(h: torch.Tensor, modality: int) -> torch.Tensor:
+    """Contexts (..., 3) of states h (..., d) in first answers of one modality."""
+    context = torch.zeros((*h.shape[:-1], 3), dtype=torch.long, device=h.device)
+    context[..., 0] = modality
+    return context

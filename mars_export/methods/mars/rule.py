@@ -31,9 +31,9 @@ class Rule(nn.Module):
         for name, size in zip(self.TENSORS, sizes, strict=True):
             self.register_buffer(name, torch.zeros(size, dtype=torch.float32))
 
-    def coordinate(self, h: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """Return p = <h, r> - beta (A3.2), shape (...), for h (..., d) and modality (...)."""
-        return (h * self.direction).sum(-1) - self.shift[modality]
+    def coordinate(self, h: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Return p = <h, r> - beta (A3.2), shape (...), for h (..., d) and context (..., 3)."""
+        return (h * self.direction).sum(-1) - self.shift[context[..., 0]]
 
     def gate(self, p: torch.Tensor) -> torch.Tensor:
         """Return ReLU((p - o) / (p_u - o)) (A3.3): 0 if harmless, 1 at the harmful centroid."""
@@ -69,17 +69,20 @@ class Rule(nn.Module):
         return next((reason for reason, fails in failures.items() if fails), None)
 
     def forward(
-        self, h: torch.Tensor, modality: torch.Tensor
+        self, h: torch.Tensor, context: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Steer residual streams.
 
         Args:
             h: (..., d) float32.
-            modality: (...) long, index into `rules["modalities"]`.
+            context: (..., 3) long: index into `rules["modalities"]`, visual tokens shown, and
+                answers begun before.
 
         Returns:
-            The new h, and `gate` and `strength` (...) of each.
+            The new h; `gate` and `strength` (...) of each; and `calibrated` (...), 1 where the
+            calibration covers such a request.
         """
-        p = self.coordinate(h, modality)
+        p = self.coordinate(h, context)
         strength = self.strength(p)
-        return self.push(h, strength), {"gate": self.gate(p), "strength": strength}
+        decision = {"gate": self.gate(p), "strength": strength, "calibrated": torch.ones_like(p)}
+        return self.push(h, strength), decision

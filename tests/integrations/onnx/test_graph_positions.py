@@ -11,8 +11,9 @@ from torch import nn
 from torch.export import Dim
 
 from mars_export.integrations.onnx.attention import attention_masks
-from mars_export.integrations.onnx.graph_positions import GraphColumns, modalities
+from mars_export.integrations.onnx.graph_positions import GraphColumns
 from mars_export.integrations.onnx.graphs import write_graph
+from mars_export.runtime.positions import contexts
 
 PLAIN = [{"prefix": [1, 2], "ends": [3]}]
 MERGED = [{"prefix": [1, 2], "ends": [3, 4]}, {"prefix": [], "ends": [5]}]
@@ -25,7 +26,7 @@ headers = st.sampled_from([PLAIN, MERGED])
 def columns(ids, headers, mask=None):
     ids = torch.tensor([ids])
     mask = torch.ones_like(ids) if mask is None else torch.tensor([mask])
-    return GraphColumns(ids, mask, headers, TURNS)
+    return GraphColumns(ids, mask, headers, TURNS, {IMAGE: 1, VIDEO: 2})
 
 
 def ends(ids, headers):
@@ -62,11 +63,16 @@ def test_padding_is_neither_steered_nor_answered():
     assert columns([4, 4, 4, 4, 4], PLAIN, late).valid.all()  # not there yet
 
 
-def test_the_richest_modality_so_far():
-    ids = torch.tensor([[4, IMAGE, 4, VIDEO, 4, IMAGE], [4, 4, 4, 4, IMAGE, 4]])
-    found = modalities(ids, {IMAGE: 1, VIDEO: 2})
-    assert found.tolist() == [[0, 1, 1, 2, 2, 2], [0, 0, 0, 0, 1, 1]]
-    assert modalities(ids, {}).tolist() == [[0] * 6] * 2
+conversations = st.lists(st.sampled_from([1, 2, 3, 4, 5, IMAGE, VIDEO]), min_size=1, max_size=12)
+
+
+@given(conversations, headers)
+@settings(deadline=None)
+def test_contexts_are_those_of_the_runtime(ids, headers):
+    found = columns(ids, headers)
+    shown = (found.ids == IMAGE).long() + 2 * (found.ids == VIDEO).long()
+    assert found.context.equal(contexts(shown, found.steered))
+    assert not GraphColumns(found.ids, found.mask, headers, TURNS, {}).context[..., :2].any()
 
 
 def test_masks_are_causal_but_for_blocks_windows_and_padding():
@@ -87,9 +93,8 @@ class Rule(nn.Module):
         self.headers = headers
 
     def forward(self, ids, mask):
-        found = GraphColumns(ids, mask, self.headers, TURNS)
-        shown = modalities(ids, {IMAGE: 1, VIDEO: 2})
-        made = {"steered": found.steered, "modality": shown}
+        found = GraphColumns(ids, mask, self.headers, TURNS, {IMAGE: 1, VIDEO: 2})
+        made = {"steered": found.steered, "context": found.context}
         return made | {"answering": found.answering, "valid": found.valid}
 
 

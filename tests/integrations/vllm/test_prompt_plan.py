@@ -58,7 +58,7 @@ def test_a_prompt_is_steered_where_generate_steers_it(model, case):
     plan = prompt_plan(tokens, rules, visual)
     assert plan.tokens.tolist() == tokens
     assert plan.steered.equal(want.steered[0])
-    assert plan.modality.equal(want.modality[0])
+    assert plan.context.equal(want.context[0])
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,15 @@ def test_pieces_of_many_requests_make_up_their_plans(data):
         left = {name: (start, stop) for name, (start, stop) in left.items() if start < stop}
     for name, plan in wanted.items():
         whole = list(zip(*(part.tolist() for part in plan), strict=True))
-        richest = int(plan.modality[-1])
+        richest = plan.context[-1].tolist()
         assert seen[name] == whole[start_of[name] :] + [(UNKNOWN, richest, False)] * 3
 
 
 def test_what_the_engine_says_of_a_picture_counts_beside_the_tokens():
     tokens = [1, 5, 6, *HEADER]
-    assert prompt_plan(tokens, RULES, VISUAL, [("image", 1)]).modality.tolist() == [0, *[1] * 5]
-    assert not prompt_plan(tokens, RULES, {}, [("image", 1)]).modality.any()
+    plan = prompt_plan(tokens, RULES, VISUAL, [("image", 1)])
+    assert plan.context[:, 0].tolist() == [0, *[1] * 5]
+    assert not prompt_plan(tokens, RULES, {}, [("image", 1)]).context[:, :2].any()
 
 
 def test_what_was_not_announced_is_not_computed():

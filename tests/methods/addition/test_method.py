@@ -68,7 +68,7 @@ def test_the_rule_adds_one_vector_and_names_its_length():
     rule = Rule(3, {})
     rule.load_state_dict({"push": torch.tensor([3.0, 0.0, 4.0])})
     h = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
-    out, decision = rule(h, torch.zeros(2, 5, dtype=torch.long))
+    out, decision = rule(h, torch.zeros(2, 5, 3, dtype=torch.long))
     assert torch.equal(out, h + torch.tensor([3.0, 0.0, 4.0]))
     assert decision["strength"].shape == (2, 5)
     assert (decision["strength"] == 5).all()

@@ -39,7 +39,7 @@ def rule(b, direction=None, shift=0.0):
 
 
 def steered(made, h):
-    return made(h, torch.zeros(h.shape[:-1], dtype=torch.long))
+    return made(h, torch.zeros((*h.shape[:-1], 3), dtype=torch.long))
 
 
 GRID = torch.linspace(-200, 200, 4001, dtype=torch.float64)
