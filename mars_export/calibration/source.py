@@ -73,3 +73,8 @@ class CalibrationSource(Record):
     stimuli: dict[Modality, StimulusSource]
     seed: int
     seconds: float
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the neutral stimuli, the same in every modality; none where text alone is taken."""
+        return next((stimuli.kinds for stimuli in self.stimuli.values()), ())

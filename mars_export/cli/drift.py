@@ -12,6 +12,8 @@ from mars_export.families.quantization import NONE, SCHEMES, scheme_for
 from mars_export.pipeline.settings import PromptSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mars_export.calibration.source import CalibrationSource
     from mars_export.inputs.prompts import PromptSets
 
@@ -48,8 +50,8 @@ def drift(
     """Measure how far training moved the steered DIRECTORY from its calibration.
 
     Exits with 0 if the calibration still fits, 1 if it does not, 2 for bad input. Give the prompts
-    that were calibrated on; those of a suite.jsonl in DIRECTORY or in the base are taken. The seed
-    is that of the calibration unless you give one.
+    that were calibrated on; those of a suite.jsonl in DIRECTORY or in the base are taken. Seed
+    and kinds of the neutral pictures are those of the calibration unless you give others.
     """
     settings = read_settings(PromptSettings, ctx, values)
     from mars_export.cli.summary import print_drift
@@ -62,23 +64,28 @@ def drift(
         scheme_for(read_config(directory), quantization)
     folders = [directory] if base is None else [directory, base]
     sources = [source for folder in folders if (source := _source(folder))]
-    if sources and "seed" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"seed": sources[0].seed})
+    settings = _as_calibrated(settings, sources)
     sets = own_prompts(settings, folders)
     for source in sources:
         _check_prompts(directory, source, sets)
     progress = progress_for(settings.display)
-    if sources and settings.seed != sources[0].seed:
-        progress.note(
-            f"{directory} was calibrated with --seed {sources[0].seed}: with {settings.seed} the "
-            "prompts are split otherwise and the neutral stimuli are others, which also counts as "
-            "drift"
-        )
+    for source in sources[:1]:
+        if settings.seed != source.seed:
+            progress.note(
+                f"{directory} was calibrated with --seed {source.seed}: with {settings.seed} the "
+                "prompts are split otherwise and the neutral stimuli are others, which also counts "
+                "as drift"
+            )
+        if source.kinds and settings.kinds != source.kinds:
+            progress.note(
+                f"{directory} was calibrated with --neutral {','.join(source.kinds)}: what other "
+                "neutral stimuli do also counts as drift"
+            )
     if not sources:
         progress.note(
             f"no manifest says what {directory} was calibrated on: the result is right if it was "
-            f"{sets.harmful.name} and {sets.harmless.name} with --seed {settings.seed}; give "
-            "--base to be sure"
+            f"{sets.harmful.name} and {sets.harmless.name} with --seed {settings.seed} and "
+            f"--neutral {settings.neutral}; give --base to be sure"
         )
     quiet_libraries()
     with progress.stage("drift") as tick:
@@ -89,6 +96,7 @@ def drift(
             device=settings.device,
             batch_size=settings.batch_size,
             seed=settings.seed,
+            kinds=settings.kinds,
             progress=tick,
             quantization=quantization,
         )
@@ -104,6 +112,19 @@ def drift(
         f"mars-export: the calibration of {directory} no longer fits: {broken}: {advice}", err=True
     )
     return 1
+
+
+def _as_calibrated(
+    settings: PromptSettings, sources: "Sequence[CalibrationSource]"
+) -> PromptSettings:
+    """Seed and kinds of the first source, where the user gives none."""
+    if not sources:
+        return settings
+    values: dict[str, Any] = {"seed": sources[0].seed}
+    if sources[0].kinds:
+        values["neutral"] = ",".join(sources[0].kinds)
+    own = settings.model_fields_set
+    return settings.model_copy(update={n: v for n, v in values.items() if n not in own})
 
 
 def _source(directory: Path) -> "CalibrationSource | None":

@@ -23,6 +23,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mars_export.evaluation.options import EvaluationOptions
+from mars_export.inputs.drawings import KINDS
+from mars_export.inputs.stimuli import NEUTRAL, kinds_named, kinds_problem
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 
@@ -167,6 +169,24 @@ class PromptSettings(RunSettings):
         group="Calibration",
         metavar="N",
     )
+    neutral: str = _option(
+        NEUTRAL,
+        f"What neutral pictures show: {NEUTRAL}, or with commas any of {', '.join(KINDS)}.",
+        group="Calibration",
+        metavar="KIND,KIND",
+    )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the neutral stimuli, in turn."""
+        return kinds_named(self.neutral)
+
+    @field_validator("neutral")
+    @classmethod
+    def _kinds_can_be_drawn(cls, text: str) -> str:
+        if wanted := kinds_problem(kinds_named(text)):
+            raise PydanticCustomError("neutral", "{wanted}", {"wanted": wanted})
+        return text
 
     @model_validator(mode="after")
     def _prompts_come_in_pairs(self) -> "PromptSettings":

@@ -181,7 +181,9 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
             modalities=job.family.modalities,
             method=settings.method,
             options=settings.method_options,
-            measurement=MeasurementOptions(batch_size=settings.batch_size, seed=settings.seed),
+            measurement=MeasurementOptions(
+                batch_size=settings.batch_size, seed=settings.seed, kinds=settings.kinds
+            ),
             progress=tick,
             quantization=job.quantization,
         ).save(calibration)
@@ -227,6 +229,7 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
         "files": _fingerprint(job.base),
         "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
         "quantization": job.quantization,
+        "kinds": settings.kinds,
         **settings.model_dump(mode="json", include={"method", "method_options", "dtype", "seed"}),
     }
     chosen = {"max_new_tokens", "controls", "attacks"}

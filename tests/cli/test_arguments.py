@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from mars_export.cli.main import cli
 from mars_export.cli.options import read_settings
 from mars_export.families import families
+from mars_export.inputs.drawings import MIXTURE
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 from mars_export.pipeline import settings as settings_module
@@ -43,6 +44,9 @@ def settings_of(monkeypatch):
         (["--private"], "private", True),
         (["--allow-unknown-family"], "allow_unknown_family", True),
         (["--seed", "7"], "seed", 7),
+        ([], "kinds", MIXTURE),
+        (["--neutral", "color"], "kinds", ("color",)),
+        (["--neutral", "writing, scene"], "kinds", ("writing", "scene")),
         (["--display", "none"], "display", "none"),
         (["--dtype=bfloat16"], "dtype", "bfloat16"),
         (["--model", "later"], "model", "later"),
@@ -80,6 +84,8 @@ def test_every_field_is_an_option_an_environment_variable_and_a_key():
         ([], "--model is missing; see mars-export --help"),
         (["--model", ""], "--model: '' should be"),
         (["--seed", "-1"], "--seed: '-1' should be greater than or equal to 0"),
+        (["--neutral", "color,nois"], "--neutral: 'color,nois' should be mixture, or with"),
+        (["--neutral", "mixtur"], "did you mean mixture?"),
         (["--batch-size", "0"], "--batch-size: '0' should be greater than 0"),
         (["--batch-size", "many"], "--batch-size: 'many' should be a valid integer"),
         (["--device", "tpu"], "--device: 'tpu' should be 'auto', 'cpu' or 'cuda'"),

@@ -18,7 +18,11 @@ def steered(tmp_path):
         label: source.prompts[label].model_copy(update={"sha256": getattr(sets, label).sha256})
         for label in ("harmful", "harmless")
     }
-    source = source.model_copy(update={"seed": 5, "prompts": changed})
+    stimuli = {
+        modality: made.model_copy(update={"kinds": ("color", "noise")})
+        for modality, made in source.stimuli.items()
+    }
+    source = source.model_copy(update={"seed": 5, "prompts": changed, "stimuli": stimuli})
     calibration = records.calibration().model_copy(update={"source": source})
     folder = tmp_path / "steered"
     folder.mkdir()
@@ -42,12 +46,13 @@ def calls(monkeypatch):
     return made
 
 
-def test_the_seed_is_that_of_the_calibration(steered, calls, mars):
+def test_seed_and_kinds_are_those_of_the_calibration(steered, calls, mars):
     result = mars("drift", steered, "--display", "plain")
     assert result.code == 0, result.errors
     assert calls[0]["seed"] == 5
+    assert calls[0]["kinds"] == ("color", "noise")
     assert calls[0]["sets"] == prompts.packaged(5)
-    assert not any("--seed" in line for line in result.errors)
+    assert not any("--seed" in line or "--neutral" in line for line in result.errors)
 
 
 def test_another_seed_is_taken_and_named(steered, calls, mars):
@@ -56,3 +61,10 @@ def test_another_seed_is_taken_and_named(steered, calls, mars):
     assert calls[0]["sets"] == prompts.packaged(0)
     lines = result.errors + result.out.splitlines()
     assert any("was calibrated with --seed 5: with 0 the prompts are split" in x for x in lines)
+
+
+def test_other_kinds_are_taken_and_named(steered, calls, mars):
+    result = mars("drift", steered, "--neutral", "color", "--display", "plain")
+    assert (calls[0]["kinds"], calls[0]["seed"]) == (("color",), 5)
+    lines = result.errors + result.out.splitlines()
+    assert any("was calibrated with --neutral color,noise: what other" in line for line in lines)

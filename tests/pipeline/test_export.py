@@ -133,7 +133,9 @@ def test_repeating_the_command_does_nothing(base, steered, capsys):
     assert not hidden(steered).exists()
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"max_new_tokens": 5}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"neutral": "color"}, {"max_new_tokens": 5}, {"dtype": "bfloat16"}]
+)
 def test_other_settings_do_not_replace_it(base, steered, change):
     with pytest.raises(ExportError, match="holds another steered checkpoint; give --overwrite"):
         export(Settings(model=str(base), output=steered, display="none", **change))

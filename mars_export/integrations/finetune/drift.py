@@ -9,6 +9,7 @@ from mars_export.common.progress import Tick
 from mars_export.evaluation.generation import load
 from mars_export.families.loading import pick_device
 from mars_export.families.quantization import NONE
+from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
 from mars_export.integrations.finetune.record import Drift
 from mars_export.methods import method_named
@@ -25,6 +26,7 @@ def measure_drift(
     device: str = "auto",
     batch_size: int = 16,
     seed: int = 0,
+    kinds: tuple[str, ...] = MIXTURE,
     progress: Tick | None = None,
     quantization: str | None = None,
 ) -> Drift:
@@ -39,6 +41,7 @@ def measure_drift(
         device: Torch device; `auto` takes a GPU when there is one.
         batch_size: Requests per forward; halved by itself when memory runs out.
         seed: That of the calibration, for the same neutral stimuli.
+        kinds: Of the neutral stimuli of the calibration.
         progress: Called with (requests done, requests in all).
         quantization: Scheme to load in; None for the one that it was calibrated in.
 
@@ -65,7 +68,7 @@ def measure_drift(
             modalities=rules["modalities"],
             method=method.name,
             options=method.options_like(rules, same_layer=True),
-            measurement=MeasurementOptions(batch_size=batch_size, seed=seed),
+            measurement=MeasurementOptions(batch_size=batch_size, seed=seed, kinds=kinds),
             progress=progress,
             quantization=scheme,
         )
