@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import MODALITIES, Modality
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import BatchFeature
 
-__all__ = ["CLIP_FPS", "Media", "Request", "collate", "messages", "modality_of"]
+__all__ = ["CLIP_FPS", "Media", "Request", "Turn", "collate", "messages", "modality_of"]
 
 CLIP_FPS: Final = 2.0
 """Frames a second that a clip is taken to have; some families write time stamps from it."""
@@ -49,6 +49,18 @@ class Media:
     kind: str = ""
 
 
+class Turn(NamedTuple):
+    """An earlier turn of a conversation.
+
+    prompt: what the user wrote. answer: what the model answered. media: what was shown before the
+    prompt, in order.
+    """
+
+    prompt: str
+    answer: str
+    media: tuple[Media, ...] = ()
+
+
 @dataclass(frozen=True)
 class Request:
     """One user turn: a prompt, and what is shown before it.
@@ -57,24 +69,34 @@ class Request:
         prompt: What the user writes.
         media: What is shown, in order.
         system: System prompt; empty for none.
-        history: Earlier turns, each what the user wrote and what the model answered.
+        history: Earlier turns, each a `Turn`, or a pair of prompt and answer for one without media.
         prefill: Beginning of the answer, as if the model had written it.
     """
 
     prompt: str
     media: tuple[Media, ...] = ()
     system: str = ""
-    history: tuple[tuple[str, str], ...] = ()
+    history: tuple[Turn | tuple[str, str], ...] = ()
     prefill: str = ""
 
     @property
+    def turns(self) -> list[Turn]:
+        """Its earlier turns."""
+        return [Turn(*turn) for turn in self.history]
+
+    @property
+    def conversation_media(self) -> tuple[Media, ...]:
+        """What the whole conversation shows, in order: a model still sees that of earlier turns."""
+        return (*(medium for turn in self.turns for medium in turn.media), *self.media)
+
+    @property
     def modality(self) -> Modality:
-        """What it counts as, in the order of the package."""
-        return modality_of(medium.modality for medium in self.media)
+        """What the conversation counts as, in the order of the package."""
+        return modality_of(medium.modality for medium in self.conversation_media)
 
     def shown(self, modality: Modality) -> list[Any]:
-        """Data of all its media of one modality, in order."""
-        return [medium.data for medium in self.media if medium.modality == modality]
+        """Data of all media of one modality in the conversation, in order."""
+        return [medium.data for medium in self.conversation_media if medium.modality == modality]
 
     @property
     def pictures(self) -> tuple[Image, ...]:
@@ -85,18 +107,18 @@ class Request:
 
 def messages(request: Request) -> list[dict[str, Any]]:
     """The request as a conversation in the chat format of multimodal processors."""
-    content = [*map(_part, request.media), {"type": "text", "text": request.prompt}]
-    turns = [("system", request.system)] if request.system else []
-    for question, answer in request.history:
-        turns += [("user", question), ("assistant", answer)]
-    conversation = [
-        *({"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns),
-        {"role": "user", "content": content},
-    ]
+    conversation = [_message("system", request.system)] if request.system else []
+    for turn in request.turns:
+        conversation.append(_message("user", turn.prompt, turn.media))
+        conversation.append(_message("assistant", turn.answer))
+    conversation.append(_message("user", request.prompt, request.media))
     if request.prefill:
-        beginning = [{"type": "text", "text": request.prefill}]
-        conversation.append({"role": "assistant", "content": beginning})
+        conversation.append(_message("assistant", request.prefill))
     return conversation
+
+
+def _message(role: str, text: str, media: Sequence[Media] = ()) -> dict[str, Any]:
+    return {"role": role, "content": [*map(_part, media), {"type": "text", "text": text}]}
 
 
 def _part(medium: Media) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from mars_export.common.errors import ExportError
-from mars_export.inputs.requests import Media, Request, collate, modality_of
+from mars_export.inputs.requests import Media, Request, Turn, collate, messages, modality_of
 from mars_export.inputs.template import turn_tokens
 from support import planted
 
@@ -110,6 +110,44 @@ def test_earlier_turns_and_a_system_prompt_come_first():
     assert found[-len(plain) + 1 :] == plain[1:]
     rest = found[: -len(plain) + 1]
     assert [w for w in rest if w in ("please", "how", "sure")] == ["please", "how", "sure"]
+
+
+def test_a_picture_of_an_earlier_turn_stays_in_view():
+    processor = planted.processor()
+    blue = Media("image", Image.new("RGB", (40, 30), (10, 10, 200)))
+    earlier = Request("please", history=(Turn("show me", "sure", (PICTURE,)), ("how", "me")))
+    both = Request("please", (blue,), history=earlier.history)
+    assert earlier.modality == both.modality == "image"
+    assert (earlier.media, earlier.pictures) == ((), (RED,))
+    assert both.pictures == (RED, blue.data)
+    batch = collate(processor, [earlier, Request("show me", (PICTURE,))])
+    assert torch.equal(batch["pixel_values"][0], batch["pixel_values"][1])
+    row = words(batch, processor)
+    image = processor.tokenizer.convert_ids_to_tokens(processor.tokenizer.image_token_id)
+    assert row.count(image) == 4
+    ends = [index for index, word in enumerate(row) if word == image]
+    assert ends[-1] < row.index("show") < row.index("sure") < row.index("how")
+    one, two = collate(processor, [both])["pixel_values"]
+    assert torch.equal(one, batch["pixel_values"][0])
+    assert not torch.equal(one, two)
+
+
+def test_a_clip_of_an_earlier_turn_stays_in_view():
+    processor = planted.video_processor()
+    clip = Media("video", tuple(Image.new("RGB", (32, 32), (60 * i, 0, 0)) for i in range(4)))
+    earlier = Request("me", history=(Turn("show me", "sure", (clip,)),))
+    assert collate(processor, [earlier])["video_grid_thw"][:, 0].tolist() == [2]
+    with_picture = Request("me", (PICTURE,), history=earlier.history)
+    assert earlier.modality == with_picture.modality == "video"
+    parts = [[part["type"] for part in turn["content"]] for turn in messages(with_picture)]
+    assert parts == [["video", "text"], ["text"], ["image", "text"]]
+
+
+def test_a_text_only_model_is_shown_nothing_earlier_either():
+    tokenizer = planted.processor().tokenizer
+    tokenizer.chat_template = PLAIN
+    with pytest.raises(ExportError, match="takes text alone"):
+        collate(tokenizer, [Request("a", history=(Turn("b", "c", (PICTURE,)),))])
 
 
 def test_a_prefill_stands_after_the_open_header():
