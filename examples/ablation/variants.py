@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from mars_export.calibration.source import Group
+from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import Artefact, Probe
 from mars_export.methods.mars.layers import rule_tensors
 from mars_export.methods.mars.method import probe
-from mars_export.methods.mars.record import MarsRecord, mars_record
+from mars_export.methods.mars.record import MarsRecord, Shift, mars_record
 from mars_export.methods.mars.rule import Rule
 
 __all__ = ["VARIANTS", "Variant"]
@@ -37,8 +38,9 @@ class Variant:
         rule.load_state_dict(tensors)
         probes = []
         for old in artefact.record.probes:
-            p = _coordinate(old, before) + before.shift[old.modality] - after.shift[old.modality]
-            probes.append(probe(after, rule, old.modality, old.prompt, old.stimulus, p))
+            moved = before.shift[old.modality].at() - after.shift[old.modality].at()
+            p = _coordinate(old, before) + moved
+            probes.append(probe(after, rule, old.modality, old.prompt, old.stimuli, p))
         return Artefact.of(
             "mars", artefact.record.source, after, rules=artefact.record.rules,
             tensors={**artefact.tensors, **tensors}, probes=probes,
@@ -47,21 +49,27 @@ class Variant:
 
 def _coordinate(old: Probe, record: MarsRecord) -> float:
     """Where a probe lies: by its gate, or the harmless request nearest below where that opens."""
+    origin = record.origin[old.modality]
     if old.expected.gate:
-        return record.origin + old.expected.gate * (record.harmful - record.origin)
+        return origin + old.expected.gate * (record.harmful[old.modality] - origin)
     harmless = _coordinates(record, Group("harmless", old.modality))
-    return max(p for p in harmless if p <= record.origin)
+    return max(p for p in harmless if p <= origin)
 
 
 def _coordinates(record: MarsRecord, group: Group) -> list[float]:
     return next(line.values for line in record.projections if line.group == group)
 
 
+def _everywhere(record: MarsRecord, origin: float) -> dict[Modality, float]:
+    return dict.fromkeys(record.origin, origin)
+
+
 def _constant(record: MarsRecord) -> dict[str, object]:
     """R along the direction for every request: the difference in means itself."""
     far = _FAR * record.separation
     return {
-        "origin": record.harmless - far, "cap": record.harmful + far, "gain": 2.0, "radius": 1.0
+        "origin": _everywhere(record, record.harmless - far),
+        "cap": record.harmful["text"] + far, "gain": 2.0, "radius": 1.0,
     }  # fmt: skip
 
 
@@ -69,20 +77,24 @@ def _no_recentering(record: MarsRecord) -> dict[str, object]:
     """No modality shift is taken off; the gate opens where harmless text alone says."""
     text = torch.tensor(_coordinates(record, Group("harmless", "text"))).quantile(0.95)
     origin = max(record.harmless, float(text))
-    return {"origin": origin, "shift": dict.fromkeys(record.shift, 0.0)}
+    unmoved = Shift(tokens=[0], values=[0.0])
+    return {
+        "origin": _everywhere(record, origin), "shift": dict.fromkeys(record.shift, unmoved)
+    }  # fmt: skip
 
 
 def _no_gate(record: MarsRecord) -> dict[str, object]:
     """Every request is pushed as far as the trust region allows."""
-    return {"origin": record.harmless - _FAR * record.separation, "gain": 2.0}
+    shut = record.harmless - _FAR * record.separation
+    return {"origin": _everywhere(record, shut), "gain": 2.0}
 
 
 def _midpoint(record: MarsRecord) -> dict[str, object]:
-    return {"origin": (record.harmful + record.harmless) / 2}
+    return {"origin": _everywhere(record, (record.harmful["text"] + record.harmless) / 2)}
 
 
 def _safe_centroid(record: MarsRecord) -> dict[str, object]:
-    return {"origin": record.harmless}
+    return {"origin": _everywhere(record, record.harmless)}
 
 
 VARIANTS = (

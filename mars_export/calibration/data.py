@@ -13,10 +13,10 @@ from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.stimuli import require_kinds
 
-__all__ = ["LEAST_TRAIN", "LEAST_VALIDATION", "OPENERS", "CalibrationData", "MeasurementOptions"]
+__all__ = ["LEAST_DECISION", "LEAST_DIRECTION", "OPENERS", "CalibrationData", "MeasurementOptions"]
 
-LEAST_TRAIN: Final = 16
-LEAST_VALIDATION: Final = 5
+LEAST_DIRECTION: Final = 10
+LEAST_DECISION: Final = 5
 """Fewest prompts of one label, handled as it says, that a calibration is made from."""
 
 OPENERS: Final[tuple[str, ...]] = (
@@ -96,7 +96,7 @@ class CalibrationData:
     @property
     def validation_stimuli(self) -> int:
         """Stimuli of a modality that are kept for validation: each harmless prompt has one."""
-        return max(self.measurement.validation_pairs, len(self.prompts.harmless.validation))
+        return max(self.measurement.validation_pairs, len(self.prompts.harmless.decision))
 
     def require_layer(self, layer: int | None) -> None:
         """Refuse a layer that the model has not, before anything is run; None is any layer.

@@ -11,8 +11,8 @@ import torch
 
 from mars_export.calibration.activations import Reader, Readout
 from mars_export.calibration.data import (
-    LEAST_TRAIN,
-    LEAST_VALIDATION,
+    LEAST_DECISION,
+    LEAST_DIRECTION,
     CalibrationData,
     MeasurementOptions,
 )
@@ -43,12 +43,12 @@ class Reading:
     Attributes:
         requests: N requests of one modality.
         readout: Of those requests.
-        stimuli: Which neutral stimulus each shows; None for text.
+        stimuli: Indices of the neutral stimuli that each shows.
     """
 
     requests: tuple[Request, ...]
     readout: Readout
-    stimuli: tuple[int | None, ...]
+    stimuli: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class TextSet:
     """Text of one label that the model handles as the label says (A3.1).
 
     Attributes:
-        train: For directions.
-        validation: For choices; shares no prompt with `train`.
+        direction: For directions.
+        decision: For choices.
         source: Where the prompts came from, and how many were dropped.
     """
 
-    train: Reading
-    validation: Reading
+    direction: Reading
+    decision: Reading
     source: PromptSource
 
 
@@ -74,7 +74,7 @@ class Measurements:
         data: What was measured, and with what.
         reader: Runs further requests.
         turns: How turns begin in the chat template.
-        text: Training and validation text.
+        text: Text of both labels.
         validation: Validation requests of every label and modality; text first. Harmful ones beside
             a neutral stimulus are no harmful stimuli: what is harmful there is the text alone.
         began: Clock at the start, seconds.
@@ -93,13 +93,13 @@ class Measurements:
         return ("text", *self.data.beside)
 
     def text_statistics(self) -> TextStatistics:
-        """Difference in means of the training text, for every layer (A3.1)."""
-        harmful, harmless = self.text["harmful"].train, self.text["harmless"].train
+        """Difference in means of the direction prompts, for every layer (A3.1)."""
+        harmful, harmless = self.text["harmful"].direction, self.text["harmless"].direction
         return text_statistics(harmful.readout.states, harmless.readout.states)
 
     def source(self) -> CalibrationSource:
         """What the record of a method says of this; its clock stops now."""
-        layers, _, hidden_size = self.text["harmful"].train.readout.states.shape
+        layers, _, hidden_size = self.text["harmful"].direction.readout.states.shape
         return CalibrationSource(
             model_type=self.data.model.config.model_type,
             layers=layers,
@@ -145,7 +145,7 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
     tokens = refusal_tokens(tokenizer, data.measurement.openers)
     meter = Meter(data.progress)
-    held = len(data.prompts.harmful.validation) + data.validation_stimuli
+    held = len(data.prompts.harmful.decision) + data.validation_stimuli
     meter.plan(len(data.prompts.prompts) + len(data.beside) * held + further)
     reader = Reader(
         data.model.eval(),
@@ -156,7 +156,8 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
         meter,
     )
     harmful, harmless = (
-        _read(reader, prompts.train) for prompts in (data.prompts.harmful, data.prompts.harmless)
+        _read(reader, prompts.direction)
+        for prompts in (data.prompts.harmful, data.prompts.harmless)
     )
     probs = (harmful.readout.log_probs, harmless.readout.log_probs)
     reader.refusal_tokens = separating(tokens, *probs)
@@ -164,7 +165,7 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
         "harmful": _text(reader, data.prompts.harmful, harmful, harmful=True),
         "harmless": _text(reader, data.prompts.harmless, harmless, harmful=False),
     }
-    validation = {Group(label, "text"): both.validation for label, both in text.items()}
+    validation = {Group(label, "text"): both.decision for label, both in text.items()}
     for modality in data.beside:
         validation |= _neutral(reader, text, modality, data)
     return Measurements(data, reader, turns, text, validation, began)
@@ -196,38 +197,39 @@ def _neutral(
     neutral = neutral_requests(modality, first + checks, data.measurement)
     groups = {}
     for label, both in text.items():
-        requests = both.validation.requests
+        requests = both.decision.requests
         # A harmful prompt is run once, harmless ones in turn beside every stimulus.
         count = min(len(requests), checks) if label == "harmful" else checks
         indices = range(first, first + count)
         mixed = beside(requests, neutral, indices)
         readout = reader.read(mixed, states=True, log_probs=label == "harmless")
-        groups[Group(label, modality)] = Reading(mixed, readout, tuple(indices))
+        groups[Group(label, modality)] = Reading(mixed, readout, tuple((i,) for i in indices))
     return groups
 
 
-def _text(reader: Reader, prompts: PromptSet, train: Reading, *, harmful: bool) -> TextSet:
-    validation = _filtered(reader, _read(reader, prompts.validation), harmful, not harmful)
-    train = _filtered(reader, train, harmful)
-    counts = (len(train.requests), len(validation.requests))
-    total = len(prompts.train) + len(prompts.validation)
-    if counts[0] < LEAST_TRAIN or counts[1] < LEAST_VALIDATION:
+def _text(reader: Reader, prompts: PromptSet, direction: Reading, *, harmful: bool) -> TextSet:
+    decision = _filtered(reader, _read(reader, prompts.decision), harmful, not harmful)
+    direction = _filtered(reader, direction, harmful)
+    counts = (len(direction.requests), len(decision.requests))
+    total = len(prompts.direction) + len(prompts.decision)
+    if counts[0] < LEAST_DIRECTION or counts[1] < LEAST_DECISION:
         raise UnsteerableError(_shortage(prompts.name, counts, total, harmful))
     source = PromptSource(
         name=prompts.name,
         sha256=prompts.sha256,
         license=prompts.license,
-        train=counts[0],
-        validation=counts[1],
+        direction=counts[0],
+        decision=counts[1],
+        check=len(prompts.check),
         dropped=total - sum(counts),
     )
-    return TextSet(train, validation, source)
+    return TextSet(direction, decision, source)
 
 
 def _read(reader: Reader, prompts: Sequence[str]) -> Reading:
     requests = tuple(Request(prompt) for prompt in prompts)
     readout = reader.read(requests, states=True, log_probs=True)
-    return Reading(requests, readout, (None,) * len(requests))
+    return Reading(requests, readout, ((),) * len(requests))
 
 
 def _filtered(reader: Reader, reading: Reading, harmful: bool, log_probs: bool = False) -> Reading:
@@ -238,7 +240,7 @@ def _filtered(reader: Reader, reading: Reading, harmful: bool, log_probs: bool =
     chosen = tuple(r for r, fit in zip(reading.requests, fits.tolist(), strict=True) if fit)
     probs = full.log_probs if log_probs else torch.empty(len(odds), 0)
     readout = Readout(full.states[:, fits], odds[fits], probs[fits])
-    return Reading(chosen, readout, (None,) * len(chosen))
+    return Reading(chosen, readout, ((),) * len(chosen))
 
 
 def _shortage(name: str, counts: tuple[int, int], total: int, harmful: bool) -> str:
@@ -250,7 +252,7 @@ def _shortage(name: str, counts: tuple[int, int], total: int, harmful: bool) -> 
         else "give prompts that it answers"
     )
     return (
-        f"The model {handled} only {counts[0]} training and {counts[1]} validation prompts of the "
-        f"{total} in {name} (refusal log-odds {sign}; needed: {LEAST_TRAIN} and "
-        f"{LEAST_VALIDATION}); {advice}."
+        f"The model {handled} only {counts[0]} direction and {counts[1]} decision prompts of the "
+        f"{total} in {name} (refusal log-odds {sign}; needed: {LEAST_DIRECTION} and "
+        f"{LEAST_DECISION}); {advice}."
     )

@@ -30,10 +30,12 @@ class PromptSource(Record):
     sha256: str
     """Digest of the file's bytes."""
     license: str
-    train: int
-    """Prompts that directions are made from."""
-    validation: int
-    """Prompts that choices are made with; none of them is a training prompt."""
+    direction: int
+    """Prompts that directions and shifts are made from."""
+    decision: int
+    """Prompts that choices are made with: layer, origin, cap, strength."""
+    check: int
+    """Prompts that only check what was decided; the three parts share none."""
     dropped: int
     """Prompts that the model handled the other way (refused harmless, answered harmful)."""
 

@@ -34,9 +34,6 @@ TOLERANCE: Final = {
 }
 """Rounding of a coordinate that other batch shapes and kernels bring, relative to its size."""
 
-_GATE_ERROR: Final = 0.25
-"""Largest difference in the gate that rounding may explain: more would hide an inert gate."""
-
 _CANDIDATES: Final = 8
 """First tokens that the fingerprint keeps of each answer."""
 
@@ -160,17 +157,17 @@ def _probe(
 
 
 def probe_request(source: CalibrationSource, probe: Probe) -> Request:
-    """The probe with the neutral stimulus that it was calibrated with."""
-    if probe.modality == "text" or probe.stimulus is None:
-        return Request(probe.prompt)
-    neutral = source.stimuli[probe.modality]
+    """The probe with the neutral stimuli that it was calibrated with."""
+    if not probe.stimuli:
+        return Request(probe.prompt, history=probe.history)
+    neutral, stimulus = source.stimuli[probe.modality], STIMULI[probe.modality]
     if neutral.generator != GENERATOR:
         raise _FailedError(f"The neutral stimuli {neutral.generator!r} cannot be made again.")
     size = (neutral.width, neutral.height)
-    medium = STIMULI[probe.modality].draw(
-        probe.stimulus, neutral.seed, size, neutral.frames, neutral.kinds
+    shown = tuple(
+        stimulus.draw(i, neutral.seed, size, neutral.frames, neutral.kinds) for i in probe.stimuli
     )
-    return Request(probe.prompt, (medium,))
+    return Request(probe.prompt, shown, history=probe.history)
 
 
 def _positions(record: ArtefactRecord, inputs: Mapping[str, torch.Tensor]) -> list[int]:
@@ -217,7 +214,7 @@ def _distance(last: SteeredPosition, probe: Probe, tolerance: float, name: str) 
     )
     distance = _Distance(off.gate / probe.gate_scale, off.strength / probe.strength_scale)
     # Where coordinates are large, rounding of the dtype excuses much; never an open gate seen shut.
-    near = off.gate <= _GATE_ERROR
+    near = off.gate <= probe.gate_limit
     if not (near and all(part <= tolerance for part in distance)):  # NaN fails too
         expected = [f"{value:.4g}" for value in (gate, strength) if value is not None]
         raise _FailedError(

@@ -19,8 +19,9 @@ __all__ = ["MINIMUM", "PromptSet", "PromptSets", "from_files", "from_suite", "pa
 MINIMUM: Final = 24
 """Fewest distinct prompts of one label that a calibration is made from."""
 
-_TRAIN: Final = 128
-_VALIDATION: Final = 32
+_DIRECTION: Final = 128
+_DECISION: Final = 200
+"""Most prompts of those splits; all others check."""
 _UNSTATED: Final = "not stated"
 
 
@@ -32,15 +33,17 @@ class PromptSet:
         name: Packaged set or file name, without its directory.
         sha256: Digest of the file's bytes.
         license: SPDX identifier, or `not stated`.
-        train: For directions, centroids and shifts.
-        validation: For layer scores, gate and cap; shares no prompt with `train`.
+        direction: For directions, centroids and shifts.
+        decision: For choices: layer, gate origin, cap and strength.
+        check: For checking what was decided; the three share no prompt.
     """
 
     name: str
     sha256: str
     license: str
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
+    direction: tuple[str, ...]
+    decision: tuple[str, ...]
+    check: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class PromptSets:
     def prompts(self) -> tuple[str, ...]:
         """All prompts of both labels and splits."""
         sets = (self.harmful, self.harmless)
-        return tuple(p for s in sets for p in (*s.train, *s.validation))
+        return tuple(p for s in sets for p in (*s.direction, *s.decision, *s.check))
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def _distinct(source: _Source) -> list[str]:
     if len(kept) < MINIMUM:
         raise ExportError(
             f"{source.name} holds {len(kept)} distinct prompts; give at least {MINIMUM}, "
-            f"better {_TRAIN + _VALIDATION}."
+            f"better {_DIRECTION + 2 * _DECISION}."
         )
     return kept
 
@@ -138,15 +141,18 @@ def _key(prompt: str) -> str:
 
 
 def _split(source: _Source, prompts: Sequence[str], seed: int) -> PromptSet:
-    """128 + 32 where there are enough, else three quarters and one quarter; seeded."""
+    """Half for the direction, up to a number, and the rest in two equal parts; seeded.
+
+    Matched prompts stand at the same place of two files of one length: they stay in one split.
+    """
     shuffled = random.Random(f"{seed}").sample(prompts, len(prompts))
-    ample = len(shuffled) >= _TRAIN + _VALIDATION
-    train = _TRAIN if ample else len(shuffled) * 3 // 4
-    end = train + _VALIDATION if ample else len(shuffled)
+    first = min(_DIRECTION, len(shuffled) // 2)
+    second = first + min(_DECISION, (len(shuffled) - first) // 2)
     return PromptSet(
         source.name,
         source.sha256,
         source.license,
-        tuple(shuffled[:train]),
-        tuple(shuffled[train:end]),
+        tuple(shuffled[:first]),
+        tuple(shuffled[first:second]),
+        tuple(shuffled[second:]),
     )

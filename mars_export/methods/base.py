@@ -82,13 +82,17 @@ class Probe(Record):
 
     modality: Modality
     prompt: str
-    stimulus: int | None
-    """Index into the seeded neutral stimuli of the modality; None for text."""
+    stimuli: tuple[int, ...] = ()
+    """Indices into the seeded neutral stimuli of the modality, in order; none for text."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier turns, each what the user wrote and what the model answered."""
     expected: Decision
     gate_scale: float = 1.0
     """Change of the gate that a relative error of 1 in the activations brings."""
     strength_scale: float = 1.0
     """Change of the strength that a relative error of 1 in the activations brings."""
+    gate_limit: float = 0.25
+    """Largest difference in the gate that rounding may explain: more would hide an inert gate."""
     significant: bool = False
     """Whether the push matters: at least half of it must be seen, whatever the dtype."""
 
@@ -108,6 +112,12 @@ class Difference(Record):
 class MethodRecord(Record):
     """A method's own numbers; each method has a subclass."""
 
+    missed: list[str] = Field(default_factory=list)
+    """Goals that the calibration did not reach, one sentence each; the command prints them at its
+    end, and they stand at the top of the card."""
+    findings: list[str] = Field(default_factory=list)
+    """What a user has to know of this model beside that, one sentence each."""
+
 
 class MethodOptions(BaseModel):
     """A method's own options; each becomes a flag in a section of the command line's help."""
@@ -118,7 +128,7 @@ class MethodOptions(BaseModel):
 class ArtefactRecord(VersionedRecord):
     """An artefact without its tensors: `calibration.json`, and `calibration` in the manifest."""
 
-    schema_version: int = 3
+    schema_version: int = 4
     method: str
     source: CalibrationSource
     record: SerializeAsAny[MethodRecord]

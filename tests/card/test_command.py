@@ -75,7 +75,7 @@ def test_everything_of_ones_own():
 
 
 GIVEN = {
-    "mars": {"layer": 3, "finalists": 2, "gain": 0.125, "radius": 1.75},
+    "mars": {"layer": 3, "layer_rule": "lift", "finalists": 2, "gain": 0.125, "radius": 1.75},
     "addition": {"layer": 3, "coefficient": -0.3, "positions": "prompt"},
 }
 """Method -> a value for each of its options that is not the default."""
@@ -91,7 +91,8 @@ def test_every_option_of_the_method_is_given_again(name):
             update={"method": name, "options": {option: value}}
         )
         text = snippets.command(records.manifest(calibration=record), None, "out")
-        given = {flag[2:]: word for flag, word in options(text).items() if flag[2:] in GIVEN[name]}
+        words = {flag[2:].replace("-", "_"): word for flag, word in options(text).items()}
+        given = {key: word for key, word in words.items() if key in GIVEN[name]}
         assert Settings(model="x", method=name, **given).method_options == options_of(
             **{option: value}
         )

@@ -18,15 +18,15 @@ from support.tiny import HEADER, source
 SCALES = {"gate_scale": 4 / 3, "strength_scale": 3200 / 3}
 
 
-def probe(modality, prompt, gate, strength, stimulus=None, **changes):
+def probe(modality, prompt, gate, strength, stimuli=(), **changes):
     expected = Decision(active=strength > 0, gate=gate, strength=strength, modality=modality)
-    fields = {"modality": modality, "prompt": prompt, "stimulus": stimulus, "expected": expected}
+    fields = {"modality": modality, "prompt": prompt, "stimuli": stimuli, "expected": expected}
     return Probe(**fields, **{"significant": strength > 4, **SCALES, **changes})
 
 
 PROBES = [
     probe("text", "bad", 1.0, 12.0),
-    probe("image", "bad", 0.5, 6.0, stimulus=1),
+    probe("image", "bad", 0.5, 6.0, stimuli=(1,)),
     probe("text", "good", 0.0, 0.0),
 ]
 """The fake sees harm in the word `bad` and halves the gate beside a picture."""

@@ -97,9 +97,9 @@ def _probe(loaded, kind, prompt):
     last = loaded.model.steering.last[0][-1]
     strength = last.strength
     expected = Decision(active=strength > 0, gate=last.gate, strength=strength, modality=kind)
-    stimulus = None if kind == "text" else 0
+    stimuli = () if kind == "text" else (0,)
     # R is 40, kappa 20, and the gate opens over 30.
-    return Probe(modality=kind, prompt=prompt, stimulus=stimulus, expected=expected,
+    return Probe(modality=kind, prompt=prompt, stimuli=stimuli, expected=expected,
                  gate_scale=4 / 3, strength_scale=3200 / 3, significant=strength > 4)  # fmt: skip
 
 

@@ -218,7 +218,7 @@ def test_half_precision_is_gated_in_float32_and_changes_one_position(pair, dtype
     handle.remove()
     got = model(**batch).logits
     assert states[0].dtype == dtype
-    gate = (float(states[0].float() @ pair.unit) - pair.record.origin) / pair.opening
+    gate = (float(states[0].float() @ pair.unit) - pair.record.origin["text"]) / pair.opening
     assert model.steering.last[0][0].gate == pytest.approx(gate, rel=1e-5)
     check_others_untouched(pair, got, want)
     assert not got[:, -1].equal(want[:, -1])

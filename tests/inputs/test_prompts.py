@@ -21,6 +21,10 @@ def lines(path, prompts):
     return path
 
 
+def every(prompts):
+    return {*prompts.direction, *prompts.decision, *prompts.check}
+
+
 def test_the_packaged_sets_are_what_their_provenance_says():
     folder = files("mars_export.inputs.data")
     provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
@@ -35,17 +39,19 @@ def test_the_packaged_sets_are_what_their_provenance_says():
 def test_the_packaged_split_is_seeded_and_disjoint():
     sets = packaged(seed=3)
     for one in (sets.harmful, sets.harmless):
-        assert (len(one.train), len(one.validation)) == (128, 32)
-        assert not set(one.train) & set(one.validation)
+        parts = (one.direction, one.decision, one.check)
+        assert min(map(len, parts)) >= 40
+        assert len(set().union(*parts)) == sum(map(len, parts))
     assert sets == packaged(seed=3)
-    assert sets.harmful.train != packaged(seed=4).harmful.train
-    assert overlap(sets.harmful.train, sets.harmful.validation).near == 0
+    assert sets.harmful.direction != packaged(seed=4).harmful.direction
+    assert overlap(sets.harmful.direction, sets.harmful.decision + sets.harmful.check).near == 0
 
 
 def test_a_small_set_is_split_three_to_one(tmp_path):
     sets = from_files(lines(tmp_path / "bad.txt", BAD), lines(tmp_path / "good.txt", GOOD))
-    assert (len(sets.harmful.train), len(sets.harmful.validation)) == (30, 10)
-    assert set(sets.harmless.train + sets.harmless.validation) == set(GOOD)
+    parts = (sets.harmful.direction, sets.harmful.decision, sets.harmful.check)
+    assert [len(part) for part in parts] == [20, 10, 10]
+    assert every(sets.harmless) == set(GOOD)
     assert sets.harmful.sha256 == hashlib.sha256((tmp_path / "bad.txt").read_bytes()).hexdigest()
 
 
@@ -55,8 +61,8 @@ def test_files_of_the_same_name_are_two_files(tmp_path):
     sets = from_files(
         lines(tmp_path / "bad" / "prompts.txt", BAD), lines(tmp_path / "good" / "prompts.txt", GOOD)
     )
-    assert set(sets.harmful.train + sets.harmful.validation) == set(BAD)
-    assert set(sets.harmless.train + sets.harmless.validation) == set(GOOD)
+    assert every(sets.harmful) == set(BAD)
+    assert every(sets.harmless) == set(GOOD)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,7 @@ def test_formats(tmp_path, name, text):
     path = tmp_path / name
     path.write_text("\ufeff" + text, encoding="utf-8")
     sets = from_files(path, lines(tmp_path / "good.txt", GOOD))
-    assert set(sets.harmful.train + sets.harmful.validation) == set(BAD)
+    assert every(sets.harmful) == set(BAD)
 
 
 def test_separators_inside_a_json_string_end_no_line(tmp_path):
@@ -85,7 +91,7 @@ def test_separators_inside_a_json_string_end_no_line(tmp_path):
     rows = [json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts]
     path.write_text("\n".join(rows), encoding="utf-8")
     sets = from_files(path, lines(tmp_path / "good.txt", GOOD))
-    assert set(sets.harmful.train + sets.harmful.validation) == set(prompts)
+    assert every(sets.harmful) == set(prompts)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +141,8 @@ def test_a_suite_gives_the_text_of_its_calibration_split(tmp_path):
     rows += [("text", True, "evaluation", p) for p in BAD[30:]]
     rows += [("image", False, "calibration", p) for p in GOOD[30:]]
     sets = from_suite(suite(tmp_path / "suite.jsonl", rows))
-    assert set(sets.harmful.train + sets.harmful.validation) == set(BAD[:30])
-    assert set(sets.harmless.train + sets.harmless.validation) == set(GOOD[:30])
+    assert every(sets.harmful) == set(BAD[:30])
+    assert every(sets.harmless) == set(GOOD[:30])
 
 
 def test_a_suite_without_labels_is_refused(tmp_path):

@@ -74,7 +74,7 @@ def test_missing_and_malformed_records(tmp_path):
     for change, message in (
         ({"record": {**raw["record"], "layer": "third"}}, r"record: layer: Input should be"),
         ({"method": "nonsense"}, r"there is no steering method 'nonsense'; choose one of mars"),
-        ({"schema_version": 2}, "schema version 2 is not 3"),
+        ({"schema_version": 2}, "schema version 2 is not 4"),
     ):
         (tmp_path / RECORD_NAME).write_text(json.dumps({**raw, **change}))
         with pytest.raises(ExportError, match=message) as caught:
@@ -82,7 +82,7 @@ def test_missing_and_malformed_records(tmp_path):
         assert "\n" not in str(caught.value)
     raw.pop("schema_version")
     (tmp_path / RECORD_NAME).write_text(json.dumps(raw))
-    with pytest.raises(ExportError, match="schema version 'none' is not 3"):
+    with pytest.raises(ExportError, match="schema version 'none' is not 4"):
         Artefact.load(tmp_path)
     made().save(tmp_path)
     (tmp_path / TENSORS_NAME).write_bytes(b"not safetensors")

@@ -91,9 +91,9 @@ def test_another_schema_is_one_clear_line(exported, tmp_path):
     exported.artefact.save(tmp_path)
     path = tmp_path / RECORD_NAME
     raw = json.loads(path.read_text())
-    for version in (2, 4):
+    for version in (3, 5):
         path.write_text(json.dumps({**raw, "schema_version": version}))
-        with pytest.raises(ExportError, match=rf"schema version {version} is not 3") as caught:
+        with pytest.raises(ExportError, match=rf"schema version {version} is not 4") as caught:
             Artefact.load(tmp_path)
         assert "\n" not in str(caught.value)
 

@@ -47,9 +47,9 @@ def test_push_follows_the_method_on_a_dense_grid():
         pushed = (out - h) @ unit
         want = torch.tensor([bounded_push(float(p), record, Shown(modality)) for p in along])
         torch.testing.assert_close(pushed, want, rtol=1e-4, atol=1e-4)
-        centered = along - record.shift[modality]
+        centered, origin = along - record.shift[modality].at(), record.origin[modality]
         assert (pushed >= -1e-4).all()
-        assert (pushed[(centered <= record.origin) | (centered >= record.cap)].abs() < 1e-4).all()
+        assert (pushed[(centered <= origin) | (centered >= record.cap)].abs() < 1e-4).all()
         assert (centered + pushed <= torch.maximum(centered, torch.tensor(record.cap)) + 1e-3).all()
         assert ((out - h).norm(dim=1) <= record.radius * record.separation + 1e-3).all()
         torch.testing.assert_close(out - pushed[:, None] * unit, h, rtol=1e-4, atol=1e-3)

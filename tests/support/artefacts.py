@@ -10,18 +10,28 @@ from mars_export.methods.base import (
     Probe,
 )
 from mars_export.methods.mars.layers import rule_tensors
-from mars_export.methods.mars.record import MarsRecord
+from mars_export.methods.mars.record import MarsRecord, Shift
 
 
 def pushed_probes(modalities) -> list[Probe]:
     """One of every modality, which no model here can answer: nothing runs them."""
     return [
         Probe(
-            modality=modality, prompt="a probe", stimulus=None if modality == "text" else 0,
+            modality=modality, prompt="a probe", stimuli=() if modality == "text" else (0,),
             expected=Decision(active=True, gate=1.0, strength=1.0, modality=modality),
         )
         for modality in modalities
     ]  # fmt: skip
+
+
+def constant(beta: float | Shift) -> Shift:
+    """A shift that does not depend on what is shown."""
+    return beta if isinstance(beta, Shift) else Shift(tokens=[4], values=[beta], plain=4)
+
+
+def of_each(modalities, value) -> dict:
+    """The same number for every modality, unless each has its own."""
+    return value if isinstance(value, dict) else dict.fromkeys(modalities, value)
 
 
 def mars_artefact(fields: dict) -> ArtefactRecord:
@@ -30,6 +40,8 @@ def mars_artefact(fields: dict) -> ArtefactRecord:
     fields = {"modalities": modalities, "probes": pushed_probes(modalities), **fields}
     source = {k: v for k, v in fields.items() if k in CalibrationSource.model_fields}
     record = {k: v for k, v in fields.items() if k in MarsRecord.model_fields}
+    record |= {name: of_each(modalities, record[name]) for name in ("origin", "harmful")}
+    record["shift"] = {m: constant(beta) for m, beta in record["shift"].items()}
     options = fields.get("options", {})
     assert set(fields) - {"options"} == {*source, *record, "probes"}
     return ArtefactRecord(

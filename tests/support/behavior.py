@@ -64,7 +64,7 @@ class Pair:
     @property
     def opening(self) -> float:
         """Coordinates between a closed gate and gate 1."""
-        return self.record.harmful - self.record.origin
+        return self.record.harmful["text"] - self.record.origin["text"]
 
     def batches(self) -> dict[str, dict]:
         """One batch for each modality, with a text row beside the visual one."""

@@ -25,7 +25,9 @@ MEASUREMENT = MeasurementOptions(pairs=16, validation_pairs=16, batch_size=32)
 
 
 def few(some: prompts.PromptSet) -> prompts.PromptSet:
-    return replace(some, train=some.train[:32], validation=some.validation[:16])
+    return replace(
+        some, direction=some.direction[:32], decision=some.decision[:16], check=some.check[:16]
+    )
 
 
 @dataclass(frozen=True)

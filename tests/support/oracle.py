@@ -22,8 +22,9 @@ Where = list[tuple[int, int, Shown]]
 
 def bounded_push(p: float, record, shown: Shown) -> float:
     """Method A3.6 in plain floats, for one request."""
-    p = p - record.shift[shown.modality]
-    z = max(0.0, (p - record.origin) / (record.harmful - record.origin))
+    p = p - record.shift[shown.modality].at(shown.visual, shown.turn)
+    origin = record.origin[shown.modality]
+    z = max(0.0, (p - origin) / (record.harmful[shown.modality] - origin))
     r = record.separation
     return min(record.gain * r * z, max(0.0, record.cap - p), record.radius * r)
 

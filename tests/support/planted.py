@@ -127,12 +127,19 @@ class PlantedModel(nn.Module):
 
 
 def prompt_sets(count: int = 60) -> PromptSets:
-    """Harmful and harmless texts, three quarters for training."""
-    train = count * 3 // 4
+    """Harmful and harmless texts, half of them for the direction."""
+    direction, decision = count // 2, count * 3 // 4
 
     def of(name: str, words: list[str]) -> PromptSet:
         made = texts(words, count)
-        return PromptSet(name, "0" * 64, "Apache-2.0", tuple(made[:train]), tuple(made[train:]))
+        return PromptSet(
+            name,
+            "0" * 64,
+            "Apache-2.0",
+            tuple(made[:direction]),
+            tuple(made[direction:decision]),
+            tuple(made[decision:]),
+        )
 
     return PromptSets(of("bad", BAD), of("good", GOOD))
 

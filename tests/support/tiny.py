@@ -149,7 +149,13 @@ def calibration(family: str, **changes) -> ArtefactRecord:
         separation=40.0, shift={"image": 0.1},
     )  # fmt: skip
     prompts = PromptSource(
-        name="none", sha256="0" * 64, license="apache-2.0", train=1, validation=1, dropped=0
+        name="none",
+        sha256="0" * 64,
+        license="apache-2.0",
+        direction=1,
+        decision=1,
+        check=1,
+        dropped=0,
     )
     fields = {
         "model_type": family, "layer": LAYER, "layers": LAYERS, "hidden_size": HIDDEN,

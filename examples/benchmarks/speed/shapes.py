@@ -15,7 +15,7 @@ from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.header import Header
 from mars_export.methods.base import Artefact, CalibrationSource, Decision, Probe, PromptSource
 from mars_export.methods.mars.layers import rule_tensors
-from mars_export.methods.mars.record import MarsRecord
+from mars_export.methods.mars.record import MarsRecord, Shift
 
 __all__ = ["PUSH", "SHAPES", "Pair", "Shape", "make_base", "make_steered"]
 
@@ -158,7 +158,13 @@ def make_steered(shape: Shape, base: Path, directory: Path) -> Pair:
 
 def _artefact(shape: Shape, direction: torch.Tensor) -> Artefact:
     none = PromptSource(
-        name="none", sha256="0" * 64, license="apache-2.0", train=1, validation=1, dropped=0
+        name="none",
+        sha256="0" * 64,
+        license="apache-2.0",
+        direction=1,
+        decision=1,
+        check=1,
+        dropped=0,
     )
     source = CalibrationSource(
         model_type="qwen3_vl", layers=shape.text["num_hidden_layers"],
@@ -168,14 +174,17 @@ def _artefact(shape: Shape, direction: torch.Tensor) -> Artefact:
         prompts={"harmful": none, "harmless": none}, stimuli={}, seed=0, seconds=0.0,
     )  # fmt: skip
     record = MarsRecord(
-        layer=shape.layer, separation=2 * _OPEN, harmful=_OPEN, harmless=-_OPEN,
-        shift={"text": 0.0, "image": 0.0, "video": 0.0}, origin=-_OPEN, cap=2 * _OPEN, gain=1.0,
+        layer=shape.layer, separation=2 * _OPEN, harmless=-_OPEN,
+        harmful=dict.fromkeys(source.modalities, _OPEN),
+        origin=dict.fromkeys(source.modalities, -_OPEN),
+        shift=dict.fromkeys(source.modalities, Shift(tokens=[0], values=[0.0])),
+        cap=2 * _OPEN, gain=1.0,
         radius=PUSH / (2 * _OPEN), refusal_tokens=[5], scores=[],
     )  # fmt: skip
     probes = [
         Probe(
             modality=modality, prompt="not run",
-            stimulus=None if modality == "text" else 0,
+            stimuli=() if modality == "text" else (0,),
             expected=Decision(active=True, gate=0.5, strength=PUSH, modality=modality),
         )
         for modality in source.modalities

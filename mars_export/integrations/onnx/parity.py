@@ -240,7 +240,7 @@ def check_requests(directory: Path, modalities: list[Modality]) -> dict[Modality
         return {m: [probe_request(record.source, p) for p in probes] for m, probes in found.items()}
     sets = packaged()
     labels = (sets.harmful, sets.harmless)
-    prompts = [p for label in labels for p in label.validation[:_PROMPTS_OF_A_LABEL]]
+    prompts = [p for label in labels for p in label.decision[:_PROMPTS_OF_A_LABEL]]
     return {m: [_shown(m, i, prompt) for i, prompt in enumerate(prompts)] for m in modalities}
 
 

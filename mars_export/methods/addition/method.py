@@ -45,7 +45,7 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
     data.require_layer(options.layer)
     tried = 1 if options.layer is not None else _FINALISTS
     effects = 2 * (1 + len(data.beside)) * data.validation_stimuli
-    baseline = measure(data, tried * len(data.prompts.harmless.validation) + effects)
+    baseline = measure(data, tried * len(data.prompts.harmless.decision) + effects)
     text = baseline.text_statistics()
     trials = _trials(baseline, text, options)
     best = trials[0]
@@ -100,7 +100,7 @@ def _trials(
     baseline: Measurements, text: directions.TextStatistics, options: AdditionOptions
 ) -> list[Trial]:
     """The layers tried, the one that induces most refusal first."""
-    states = {label: both.validation.readout.states for label, both in baseline.text.items()}
+    states = {label: both.decision.readout.states for label, both in baseline.text.items()}
     u, s = (directions.coordinates(states[label], text.direction) for label in states)
     separability = directions.separability(u, s).nan_to_num(-torch.inf)
     layers = len(separability)
@@ -109,7 +109,7 @@ def _trials(
     chosen = [options.layer] if options.layer is not None else ranked[:_FINALISTS]
     if not chosen:
         raise ExportError("The model has too few decoder layers to choose one to steer.")
-    harmless = baseline.text["harmless"].validation.requests
+    harmless = baseline.text["harmless"].decision.requests
     trials = []
     for layer in chosen:
         edit = _edit(_rule(text, layer, options.coefficient), layer, options.positions)
@@ -134,12 +134,12 @@ def _probes(baseline: Measurements, strength: float) -> list[Probe]:
     probes = []
     for group, both in baseline.validation.items():
         expected = Decision(active=True, strength=strength, modality=group.modality)
-        for request, stimulus in list(zip(both.requests, both.stimuli, strict=True))[:_PROBES]:
+        for request, stimuli in list(zip(both.requests, both.stimuli, strict=True))[:_PROBES]:
             probes.append(
                 Probe(
                     modality=group.modality,
                     prompt=request.prompt,
-                    stimulus=stimulus,
+                    stimuli=stimuli,
                     expected=expected,
                     strength_scale=strength,
                     significant=True,

@@ -25,7 +25,7 @@ _COLORS: Final = {"harmful": ORANGE, "harmless": BLUE}
 
 
 def scores(artefact: ArtefactRecord) -> Figure:
-    """Small multiples of the scores by layer; below them the validation requests, if recorded."""
+    """Small multiples of the scores by layer; below them the decision requests, if recorded."""
     record, layers = mars_record(artefact), artefact.source.layers
     groups = [line for line in record.projections if line.values]
     below = 1.0 + 0.38 * len(groups) if groups else 0.0
@@ -35,7 +35,7 @@ def scores(artefact: ArtefactRecord) -> Figure:
         drawing,
         "Text-only scores by layer",
         f"layers 0 to {layers - 1}; hollow = excluded, band = chosen (layer {record.layer})"
-        + ("; below, validation requests along the direction" if groups else ""),
+        + ("; below, decision requests along the direction" if groups else ""),
     )
     panels = drawing.subfigures(2 if groups else 1, 1, squeeze=False, height_ratios=ratios)[:, 0]
     for axes, field in zip(panels[0].subplots(1, len(_SCORES)), _SCORES, strict=True):
@@ -53,7 +53,7 @@ def separation(artefact: ArtefactRecord) -> Figure:
     titled(
         drawing,
         "Harmful and harmless requests along the refusal direction, by layer",
-        "validation requests, re-centered; lines are medians, areas the middle 80 %; "
+        "decision requests, re-centered; lines are medians, areas the middle 80 %; "
         f"chosen: layer {record.layer}",
     )
     panels = drawing.subplots(1, len(modalities), sharey=True, squeeze=False)[0]
@@ -96,7 +96,7 @@ def _projections(axes: Axes, record: MarsRecord, groups: Sequence[Coordinates]) 
     labels = [f"{line.group} ({len(line.values)})" for line in groups]
     axes.set_yticks(range(len(groups)), labels=labels)
     axes.set_ylim(len(groups) - 0.45, -0.55)
-    for x, name in ((record.origin, "gate opens (o)"), (record.cap, "no push beyond (c)")):
+    for x, name in ((record.origin["text"], "gate opens (o)"), (record.cap, "no push beyond (c)")):
         axes.axvline(x, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.annotate(
             name, (x, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),

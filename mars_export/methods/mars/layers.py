@@ -15,7 +15,7 @@ from mars_export.calibration.measurements import Measurements
 from mars_export.calibration.source import Group
 from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
-from mars_export.methods.mars.record import LayerScore, Quantiles
+from mars_export.methods.mars.record import LayerScore, Quantiles, Shift
 from mars_export.methods.mars.rule import Rule
 from mars_export.methods.mars.shift import gate_origin, measure_shift
 
@@ -41,19 +41,19 @@ class Numbers(Protocol):
         """The distance R of the text centroids, residual-stream units, as all that follow."""
 
     @property
-    def harmful(self) -> float:
-        """The coordinate p_u of the harmful text centroid."""
+    def harmful(self) -> dict[Modality, float]:
+        """The coordinate p_u at which the gate is 1, of every modality."""
 
     @property
-    def origin(self) -> float:
-        """The coordinate o at which the gate opens."""
+    def origin(self) -> dict[Modality, float]:
+        """The coordinate o at which the gate opens, of every modality."""
 
     @property
     def cap(self) -> float:
         """The coordinate c beyond which nothing is pushed."""
 
     @property
-    def shift(self) -> dict[Modality, float]:
+    def shift(self) -> dict[Modality, Shift]:
         """The shift beta of every modality, in the order of the steering tensors."""
 
 
@@ -72,8 +72,10 @@ def rule_tensors(
     slope, longest = gain * numbers.separation, radius * numbers.separation
     return {
         "direction": unit.float(),
-        "shift": torch.tensor(list(numbers.shift.values()), dtype=torch.float32),
-        "bounds": torch.tensor([numbers.origin, numbers.harmful, numbers.cap, slope, longest]),
+        "shift": torch.tensor([s.at() for s in numbers.shift.values()], dtype=torch.float32),
+        "bounds": torch.tensor(
+            [numbers.origin["text"], numbers.harmful["text"], numbers.cap, slope, longest]
+        ),
     }
 
 
@@ -87,10 +89,10 @@ class LayerView:
         centroids: Label -> (d,) mean state of training text.
         vectors: Modality -> (d,) paired shift b.
         separation: R.
-        harmful: p_u.
+        harmful: p_u of every modality.
         harmless: p_s.
         shift: beta of every modality; 0 for text.
-        origin: o.
+        origin: o of every modality.
         cap: c.
         coordinates: (N,) float64, re-centered, of every validation group.
     """
@@ -100,10 +102,10 @@ class LayerView:
     centroids: dict[str, torch.Tensor]
     vectors: dict[Modality, torch.Tensor]
     separation: float
-    harmful: float
+    harmful: dict[Modality, float]
     harmless: float
-    shift: dict[Modality, float]
-    origin: float
+    shift: dict[Modality, Shift]
+    origin: dict[Modality, float]
     cap: float
     coordinates: dict[Group, torch.Tensor]
 
@@ -185,10 +187,10 @@ class Layers:
             },
             {m: vector[layer].float() for m, vector in self.vectors.items()},
             float(text.separation[layer]),
-            float(text.harmful[layer]),
+            dict.fromkeys(self.shift, float(text.harmful[layer])),
             float(text.harmless[layer]),
-            {m: float(beta[layer]) for m, beta in self.shift.items()},
-            float(self.origin[layer]),
+            {m: Shift(tokens=[0], values=[float(b[layer])]) for m, b in self.shift.items()},
+            dict.fromkeys(self.shift, float(self.origin[layer])),
             float(self.cap[layer]),
             {group: p[layer] for group, p in self.groups.items()},
         )
@@ -218,7 +220,7 @@ class Layers:
             combined=None if math.isnan(combined) else combined,
             excluded=self.excluded[layer],
             separation=size,
-            shift={m: _finite(beta / size) if size else 0.0 for m, beta in view.shift.items()},
+            shift={m: _finite(s.at() / size) if size else 0.0 for m, s in view.shift.items()},
             groups=_quantiles(view) if size else [],
         )
 
@@ -246,7 +248,7 @@ def score_layers(baseline: Measurements) -> Layers:
         for group, both in baseline.validation.items()
     }
     u, s = groups[Group("harmful", "text")], groups[Group("harmless", "text")]
-    unseen = baseline.text["harmful"].validation.readout.states
+    unseen = baseline.text["harmful"].decision.readout.states
     scores = torch.stack(
         [
             directions.consistency(unseen, text),

@@ -69,7 +69,12 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
 
 
 def probe(
-    record: MarsRecord, rule: Rule, modality: Modality, prompt: str, stimulus: int | None, p: float
+    record: MarsRecord,
+    rule: Rule,
+    modality: Modality,
+    prompt: str,
+    stimuli: tuple[int, ...],
+    p: float,
 ) -> Probe:
     """A request at coordinate p with the decision that the rule takes there.
 
@@ -78,18 +83,18 @@ def probe(
         rule: With the tensors that are shipped.
         modality: Of the request.
         prompt: Its text.
-        stimulus: The neutral stimulus that it shows.
+        stimuli: The neutral stimuli that it shows.
         p: Re-centered coordinate along the direction, residual-stream units.
     """
     at = torch.tensor(p)
     gate, strength = float(rule.gate(at)), float(rule.strength(at))
     # What the gate would be if the coordinate were off by its own size.
-    size = max(record.separation, abs(p) + abs(record.shift[modality]))
-    scale = max(1.0, size / (record.harmful - record.origin))
+    size = max(record.separation, abs(p) + abs(record.shift[modality].at()))
+    scale = max(1.0, size / (record.harmful[modality] - record.origin[modality]))
     return Probe(
         modality=modality,
         prompt=prompt,
-        stimulus=stimulus,
+        stimuli=stimuli,
         expected=Decision(active=strength > 0, gate=gate, strength=strength, modality=modality),
         gate_scale=scale,
         strength_scale=record.separation * max(1.0, record.gain * scale),
@@ -99,9 +104,9 @@ def probe(
 
 def _further(data: CalibrationData, options: MarsOptions) -> int:
     """About how many requests follow the measurements."""
-    others, text = len(data.beside), len(data.prompts.harmless.validation)
+    others, text = len(data.beside), len(data.prompts.harmless.decision)
     neutral = others * data.validation_stimuli
-    harmful = others * len(data.prompts.harmful.validation)
+    harmful = others * len(data.prompts.harmful.decision)
     return others * data.measurement.pairs + forecast((text, neutral, harmful), options)
 
 

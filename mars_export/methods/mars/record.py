@@ -3,7 +3,8 @@
 A3.n are sections of docs/method.md.
 """
 
-from typing import Annotated, Final
+import math
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -14,16 +15,31 @@ from mars_export.methods.base import ArtefactRecord, MethodOptions, MethodRecord
 
 __all__ = [
     "KL_LIMIT",
+    "OPEN_LIMIT",
+    "Check",
+    "Condition",
     "Coordinates",
+    "LayerRule",
     "LayerScore",
+    "Margin",
     "MarsOptions",
     "MarsRecord",
     "Quantiles",
+    "Shift",
+    "Treatment",
     "mars_record",
 ]
 
 KL_LIMIT: Final = 0.1
 """Largest first-token KL on harmless inputs, nats (arXiv 2406.11717; A3.5)."""
+
+OPEN_LIMIT: Final = 0.05
+"""Largest share of harmless requests whose gate may be open (A3.3)."""
+
+LayerRule = Literal["scores", "lift"]
+Treatment = Literal["shift", "origin", "none", "left out"]
+"""What was done about a condition: calibrated as a shift, taken into the origin, nothing as it
+moves the coordinate little, or left out of the origin as it would shut the gate of the rest."""
 
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -35,8 +51,13 @@ class MarsOptions(MethodOptions):
     layer: NonNegativeInt | None = Field(
         None, description="Expert: decoder layer to steer, from 0, instead of the chosen one."
     )
+    layer_rule: LayerRule = Field(
+        "scores",
+        description="Choose the layer by its text-only scores, or by its lift beside neutral "
+        "stimuli.",
+    )
     finalists: PositiveInt = Field(
-        5, description="Expert: layers with the best text scores that are tried at a time."
+        5, description="Expert: layers with the best text scores that are tried for their lift."
     )
     gain: _Positive | None = Field(
         None, description="Expert: kappa, growth of the push with the gate, instead of a tuned one."
@@ -47,7 +68,7 @@ class MarsOptions(MethodOptions):
 
 
 class _OfGroup(Record):
-    """Something about the validation requests of one label and modality."""
+    """Something about plain decision requests of one label and modality."""
 
     label: Label
     modality: Modality
@@ -101,6 +122,97 @@ class LayerScore(Record):
     """Refusal log-odds that the bounded push adds beside a neutral stimulus; finalists."""
 
 
+class Shift(Record):
+    """How far a modality moves the coordinate, by what it shows; residual-stream units (A3.2)."""
+
+    tokens: list[int]
+    """Visual tokens of a request at which the shift was measured, ascending; 0 for text."""
+    values: list[float]
+    """beta at each of them, in a first turn; between them linear in log2(tokens), flat beyond."""
+    turns: list[float] = Field(default_factory=lambda: [0.0])
+    """Added in the first, second, ... turn; the last one holds for all later turns."""
+    plain: int = 0
+    """Visual tokens of a request that shows one stimulus of the standard size."""
+
+    def at(self, tokens: int | None = None, turn: int = 0) -> float:
+        """The shift of a request.
+
+        Args:
+            tokens: Its visual tokens; None for those of a plain request.
+            turn: Assistant turns before the answer.
+        """
+        count = self.plain if tokens is None else tokens
+        knots = [math.log2(max(t, 1)) for t in self.tokens]
+        x = min(max(math.log2(max(count, 1)), knots[0]), knots[-1])
+        beta = self.values[0]
+        for i in range(1, len(knots)):
+            if knots[i - 1] < x:
+                part = min((x - knots[i - 1]) / (knots[i] - knots[i - 1]), 1.0)
+                beta += part * (self.values[i] - self.values[i - 1])
+        return beta + self.turns[min(turn, len(self.turns) - 1)]
+
+
+class Condition(Record):
+    """Harmless requests of one kind of one modality, on the decision prompts (A3.8).
+
+    Movements are along the direction over R, away from the same prompts in plain requests.
+    """
+
+    name: str
+    """`plain`, `second turn`, `two stimuli`, `writing`, ..."""
+    modality: Modality
+    n: int
+    """Requests that the unsteered model answers; those that it refuses itself do not count."""
+    refused: int = 0
+    """Requests that the unsteered model refuses itself."""
+    moved: float
+    """Mean movement before anything is calibrated for it."""
+    spread: float
+    """Standard deviation of the movement."""
+    rest: float
+    """Mean movement that is left after the calibrated shift."""
+    share: float | None
+    """|moved| over the median margin of the modality; None where there is no margin."""
+    bound: float
+    """Coordinate below which the gate would have to open for this condition alone, from the
+    harmless text centroid at 0, over R."""
+    treatment: Treatment
+
+
+class Check(Record):
+    """Harmless requests of one kind of one modality, on prompts that decided nothing (A3.3)."""
+
+    name: str
+    """Of the condition; `all` for the requests of all that were taken into the origin."""
+    modality: Modality
+    n: int
+    """Requests that the unsteered model answers; of `all`, their distinct prompts."""
+    open: int
+    """Those whose gate is open; of `all`, prompts of which any request has an open gate."""
+    bound: float
+    """Upper bound of the share of open gates, one-sided, 95 % confidence."""
+    kl: float
+    """Mean first-token KL(base || steered), nats; 0 where the gate is shut."""
+    refusals: int
+    """Requests whose likeliest first token turns to refusal."""
+
+
+class Margin(Record):
+    """How far harmful text beside neutral stimuli lies above the origin, on check prompts.
+
+    A shift error of this size would shut the gate: of a tenth of the requests, of half of them.
+    """
+
+    modality: Modality
+    n: int
+    open: int
+    """Requests whose gate is open."""
+    low: float
+    """10 % quantile of (p - o) / R."""
+    median: float
+    """Median of (p - o) / R."""
+
+
 class MarsRecord(MethodRecord):
     """Where and how MARS steers; coordinates are along the direction, residual-stream units."""
 
@@ -108,13 +220,14 @@ class MarsRecord(MethodRecord):
     """Chosen decoder layer, 0-based; the edit is made to its output."""
     separation: float
     """R = |mean harmful - mean harmless|."""
-    harmful: float
-    """p_u, coordinate of the harmful text centroid, where the gate is 1."""
+    harmful: dict[Modality, float]
+    """p_u, where the gate is 1: the coordinate of the harmful text centroid, corrected where
+    `compression` says that a modality needs it."""
     harmless: float
     """p_s, coordinate of the harmless text centroid."""
-    shift: dict[Modality, float]
-    """beta, subtracted from the coordinate of a request of that modality; 0 for text."""
-    origin: float
+    shift: dict[Modality, Shift]
+    """beta, subtracted from the coordinate of a request of that modality."""
+    origin: dict[Modality, float]
     """o, re-centered coordinate at which the gate opens."""
     cap: float
     """c, edge of the harmful text data; no push goes beyond it."""
@@ -122,6 +235,8 @@ class MarsRecord(MethodRecord):
     """kappa: the push grows by kappa * R * gate."""
     radius: float
     """rho: no push is longer than rho * R."""
+    layer_rule: LayerRule = "scores"
+    """How the layer was chosen, unless the user named it."""
     layer_forced: bool = False
     """Whether the user named the layer."""
     layer_failures: list[str] = Field(default_factory=list)
@@ -132,11 +247,24 @@ class MarsRecord(MethodRecord):
     modalities. None without such modalities."""
     goal: float | None = None
     """What `reached` should be at least: that of harmful text alone, less a tolerance."""
+    confidence: dict[Modality, float] = Field(default_factory=dict)
+    """Confidence in the promise that at most 5 % of harmless requests open the gate; 0.95 from 59
+    decision prompts on."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """What moves the coordinate, and what was done about it."""
+    checks: list[Check] = Field(default_factory=list)
+    """What harmless requests do on the check prompts: of every modality `all`, then each
+    condition."""
+    margins: list[Margin] = Field(default_factory=list)
+    """One of every modality."""
+    compression: dict[Modality, float] = Field(default_factory=dict)
+    """(harmful - harmless text beside neutral stimuli) over R; 1 where a modality keeps the
+    separation. Text is left out."""
     refusal_tokens: list[int]
     """First tokens of refusal openers that separate the training prompts; for the log-odds."""
     scores: list[LayerScore]
     projections: list[Coordinates] = Field(default_factory=list)
-    """Validation requests at the chosen layer, for plots."""
+    """Plain decision requests at the chosen layer, for plots."""
 
 
 def mars_record(artefact: ArtefactRecord) -> MarsRecord:

@@ -23,7 +23,7 @@ def measure_shift(baseline: Measurements, modality: Modality) -> torch.Tensor:
     Returns:
         (L, d) float64, the shift of the modality (A3.2).
     """
-    measurement, train = baseline.data.measurement, baseline.text["harmless"].train
+    measurement, train = baseline.data.measurement, baseline.text["harmless"].direction
     neutral = neutral_requests(modality, measurement.pairs, measurement)
     pairs = range(measurement.pairs)
     readout = baseline.reader.read(beside(train.requests, neutral, pairs), states=True)

@@ -128,7 +128,7 @@ def try_layer(baseline: Measurements, view: LayerView) -> Trial:
         strength = torch.full(h.shape[:-1], whole, device=h.device)
         return rule.to(h.device).push(h.float(), strength).to(h.dtype)
 
-    text = baseline.text["harmless"].validation.requests
+    text = baseline.text["harmless"].decision.requests
     induced = baseline.reader.read(text, edit=Edit(view.layer, added)).log_odds
     beside_text = _harmless(baseline)[1:] or _harmless(baseline)
     lifts = []
@@ -185,10 +185,11 @@ def forecast(counts: Sequence[int], options: MarsOptions) -> int:
 
 def _named(layers: Layers, layer: int) -> LayerView:
     view = layers.at(layer)
-    if not view.harmful > view.origin:
+    over = max(view.origin[m] - view.harmful[m] for m in view.origin)
+    if not over < 0:
         raise UnsteerableError(
-            f"Layer {layer} cannot be steered: its gate origin lies "
-            f"{view.origin - view.harmful:.3g} above the harmful centroid; take another layer."
+            f"Layer {layer} cannot be steered: its gate origin lies {over:.3g} above the harmful "
+            "centroid; take another layer."
         )
     return view
 

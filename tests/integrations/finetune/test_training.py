@@ -25,9 +25,10 @@ def differentiable_hook(model, record, unit, end):
     """Method A3.6, written in torch on its own, at the header of both rows."""
 
     def change(_module, _args, out):
-        shift = torch.tensor([record.shift[m] for m in MODALITIES])
+        shift = torch.tensor([record.shift[m].at() for m in MODALITIES])
+        origin = record.origin["text"]
         p = out[:, end] @ unit - shift
-        z = torch.clamp((p - record.origin) / (record.harmful - record.origin), min=0)
+        z = torch.clamp((p - origin) / (record.harmful["text"] - origin), min=0)
         grown = record.gain * record.separation * z
         room = torch.clamp(record.cap - p, min=0)
         s = torch.minimum(grown, room).clamp(max=record.radius * record.separation)

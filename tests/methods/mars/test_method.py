@@ -38,11 +38,11 @@ def test_direction_and_shift_are_the_planted_ones(found):
     assert float(found.tensors["direction"].norm()) == pytest.approx(1, abs=1e-6)
     record, vectors = found.record.record, found.tensors
     assert record.separation == pytest.approx(4, abs=0.2)
-    assert record.shift["text"] == 0
-    assert record.shift["image"] == pytest.approx(1, abs=0.05)
+    assert record.shift["text"].at() == 0
+    assert record.shift["image"].at() == pytest.approx(1, abs=0.05)
     assert float(vectors["shift_vector.image"][planted.SIGHT]) == pytest.approx(3, abs=1e-5)
     beta = float(vectors["shift_vector.image"] @ vectors["direction"])
-    assert record.shift["image"] == pytest.approx(beta, abs=1e-5)
+    assert record.shift["image"].at() == pytest.approx(beta, abs=1e-5)
     gap = vectors["centroid_harmful"] - vectors["centroid_harmless"]
     torch.testing.assert_close(gap / gap.norm(), vectors["direction"], atol=1e-5, rtol=0)
 
@@ -83,13 +83,13 @@ def test_probes_show_both_sides_of_the_gate(found):
     for modality, probes in by_modality.items():
         assert [p.expected.active for p in probes] == [True, True, True, False], modality
         assert probes[-1].expected.gate == 0
-        assert all((p.stimulus is None) == (modality == "text") for p in probes)
+        assert all((p.stimuli == ()) == (modality == "text") for p in probes)
     assert not [p for p in found.record.probes if p.modality == "video"]
 
 
 def test_the_calm_probe_is_the_harmless_request_nearest_below_the_gate(monkeypatch):
-    def named_by_coordinate(record, rule, modality, _, stimulus, p):
-        return probe(record, rule, modality, str(p), stimulus, p)
+    def named_by_coordinate(record, rule, modality, _, stimuli, p):
+        return probe(record, rule, modality, str(p), stimuli, p)
 
     monkeypatch.setattr("mars_export.methods.mars.method.probe", named_by_coordinate)
     found = run().record
@@ -98,12 +98,13 @@ def test_the_calm_probe_is_the_harmless_request_nearest_below_the_gate(monkeypat
             of_modality = [p for p in found.probes if p.modality == line.modality]
             (calm,) = [p for p in of_modality if not p.expected.active]
             assert calm.expected.gate == 0
-            assert calm.prompt == str(max(x for x in line.values if x <= found.record.origin))
+            origin = found.record.origin[line.modality]
+            assert calm.prompt == str(max(x for x in line.values if x <= origin))
 
 
 def test_a_modality_that_is_never_pushed_is_refused(monkeypatch):
-    def never_beside_pictures(record, rule, modality, prompt, stimulus, p):
-        return probe(record, rule, modality, prompt, stimulus, -1e6 if modality == "image" else p)
+    def never_beside_pictures(record, rule, modality, prompt, stimuli, p):
+        return probe(record, rule, modality, prompt, stimuli, -1e6 if modality == "image" else p)
 
     monkeypatch.setattr("mars_export.methods.mars.method.probe", never_beside_pictures)
     with pytest.raises(ExportError, match=r"Of harmful text \+ neutral image no validation prompt"):
@@ -112,7 +113,7 @@ def test_a_modality_that_is_never_pushed_is_refused(monkeypatch):
 
 def test_provenance(found):
     record = found.record.source
-    assert record.prompts["harmful"].train == 45
+    assert record.prompts["harmful"].direction == 30
     assert record.prompts["harmful"].dropped == 0
     assert record.stimuli["image"].count == 48
     assert (record.layers, record.hidden_size, record.dtype) == (10, planted.WIDTH, "float32")
@@ -141,19 +142,19 @@ def test_progress_ends_at_the_total():
 
 def test_prompts_that_the_model_handles_the_other_way_are_dropped():
     sets = planted.prompt_sets()
-    mixed = (*sets.harmful.train[:-2], "show me the good199", "please explain good198")
-    sets = replace(sets, harmful=replace(sets.harmful, train=mixed))
+    mixed = (*sets.harmful.direction[:-2], "show me the good199", "please explain good198")
+    sets = replace(sets, harmful=replace(sets.harmful, direction=mixed))
     source = run(prompts=sets).record.source.prompts["harmful"]
-    assert (source.train, source.dropped) == (43, 2)
+    assert (source.direction, source.dropped) == (28, 2)
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"threshold": 9.0}, r"refuses only 0 training and 0 validation prompts of the 60 in bad"),
+        ({"threshold": 9.0}, r"refuses only 0 direction and 0 decision prompts of the 45 in bad"),
         (
             {"threshold": -9.0},
-            r"answers only 0 training and 0 validation prompts of the 60 in good",
+            r"answers only 0 direction and 0 decision prompts of the 45 in good",
         ),
         ({"commit": 0}, r"induced refusal log-odds are -\d+\.\d+, not above 0"),
         ({"layers": 1, "commit": 0}, r"too few decoder layers"),
@@ -177,14 +178,14 @@ def test_a_narrow_gate_is_refused(monkeypatch):
 
 
 def test_a_gate_that_disturbs_harmless_inputs_is_refused(monkeypatch):
-    monkeypatch.setattr("mars_export.methods.mars.strength.KL_LIMIT", 1e-9)
-    with pytest.raises(ExportError, match=r"KL on harmless inputs is 0\.\d+ nats, above 1e-09"):
+    monkeypatch.setattr("mars_export.methods.mars.strength.KL_LIMIT", -1.0)
+    with pytest.raises(ExportError, match=r"KL on harmless inputs is 0\.\d+ nats, above -1"):
         run()
 
 
 def test_a_named_layer_is_taken_and_its_checks_recorded():
     artefact = run(layer=8).record
-    assert artefact.options == {"layer": 8, "finalists": 5}
+    assert artefact.options == {"layer": 8, "layer_rule": "scores", "finalists": 5}
     record = artefact.record
     assert record.layer == 8
     assert record.scores[8].induced < 0
