@@ -109,7 +109,9 @@ def check_forward(pair, batch, *rows):
     native = pair.base(**batch).logits
     check_others_untouched(pair, got, native)
     assert (got[:, -1] - native[:, -1]).abs().amax(-1).min() > 0.01
-    assert [row[0].modality for row in pair.model.steering.last] == [m for _, _, m in where]
+    assert [row[0].modality for row in pair.model.steering.last] == [
+        shown.modality for _, _, shown in where
+    ]
     lengths = batch["attention_mask"].sum(1).tolist()
     assert [[s.position for s in row] for row in pair.model.steering.last] == [
         [n - 1] for n in lengths
