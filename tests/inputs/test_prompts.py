@@ -33,7 +33,7 @@ def test_the_packaged_sets_are_what_their_provenance_says():
         raw = (folder / name).read_bytes()
         assert hashlib.sha256(raw).hexdigest() == entry["sha256"]
         prompts = [line for line in raw.decode().splitlines() if not line.startswith("#")]
-        assert len(set(prompts)) == len(prompts) == entry["prompts"] >= 160
+        assert len(set(prompts)) == len(prompts) == entry["prompts"] >= 500
 
 
 def test_the_packaged_split_is_seeded_and_disjoint():
