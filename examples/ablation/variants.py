@@ -8,10 +8,10 @@ import torch
 from mars_export.calibration.source import Group
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import Artefact, Probe
-from mars_export.methods.mars.layers import rule_tensors
 from mars_export.methods.mars.method import probe
 from mars_export.methods.mars.record import MarsRecord, Shift, mars_record
 from mars_export.methods.mars.rule import Rule
+from mars_export.methods.mars.view import rule_sizes, rule_tensors
 
 __all__ = ["VARIANTS", "Variant"]
 
@@ -34,7 +34,10 @@ class Variant:
         before = mars_record(artefact.record)
         after = before.model_copy(update=self.changes(before))
         tensors = rule_tensors(after, artefact.tensors["direction"], after.gain, after.radius)
-        rule = Rule(artefact.record.source.hidden_size, {"modalities": list(after.shift)})
+        rule = Rule(
+            artefact.record.source.hidden_size,
+            {"modalities": list(after.shift), **rule_sizes(after.shift)},
+        )
         rule.load_state_dict(tensors)
         probes = []
         for old in artefact.record.probes:
@@ -42,7 +45,8 @@ class Variant:
             p = _coordinate(old, before) + moved
             probes.append(probe(after, rule, old.modality, old.prompt, old.stimuli, p))
         return Artefact.of(
-            "mars", artefact.record.source, after, rules=artefact.record.rules,
+            "mars", artefact.record.source, after,
+            rules={**artefact.record.rules, **rule_sizes(after.shift)},
             tensors={**artefact.tensors, **tensors}, probes=probes,
         )  # fmt: skip
 

@@ -3,23 +3,26 @@
 A generation prompt may go on behind its header, as where it opens a thought.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
+from mars_export.calibration.directions import TextStatistics, coordinates
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
+from mars_export.common.vocabulary import Modality
 from mars_export.families import decoder_layers
 from mars_export.families.loading import free_memory, is_out_of_memory
 from mars_export.inputs.requests import Request, collate
-from mars_export.runtime.positions import header_ends, last_column
+from mars_export.runtime.model_inputs import modality_shown
+from mars_export.runtime.positions import contexts, header_ends, last_column
 
-__all__ = ["Edit", "Reader", "Readout", "edited", "recorded"]
+__all__ = ["Edit", "Reader", "Readout", "Shown", "edited", "recorded"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,13 @@ class Edit:
 
     Attributes:
         layer: Decoder layer whose output is changed.
-        change: Maps (..., d) states, in the model's dtype, to new ones of that dtype.
-        positions: Which are changed: the end of the header, all up to there, or all.
+        change: Maps states (N, d), in the model's dtype, and contexts (N, 3) as a rule gets them,
+            to new states of that dtype.
+        positions: Which are changed: the ends of the headers, all up to the last one, or all.
     """
 
     layer: int
-    change: Callable[[torch.Tensor], torch.Tensor]
+    change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     positions: Literal["turn_end", "prompt", "all"] = "turn_end"
 
 
@@ -44,13 +48,44 @@ class Readout:
     Attributes:
         states: (L, N, d) float32, residual stream after each decoder layer at the end of the
             assistant header; empty unless asked for.
+        coordinates: (L, N) float64, of those states along a direction of each layer; empty unless
+            asked for.
+        distances: (L, N) float64, of those states from the harmless text centroid of each layer.
+        context: (N, 3) long, what a rule is told at the end of the header.
         log_odds: (N,) float64, refusal log-odds of the first token, nats.
         log_probs: (N, V) float32, first-token log-probabilities; empty unless asked for.
     """
 
     states: torch.Tensor
+    coordinates: torch.Tensor
+    distances: torch.Tensor
+    context: torch.Tensor
     log_odds: torch.Tensor
     log_probs: torch.Tensor
+
+    def rows(self, chosen: torch.Tensor) -> "Readout":
+        """Those requests alone; chosen: (N,) bool or indices."""
+        return Readout(
+            self.states[:, chosen],
+            self.coordinates[:, chosen],
+            self.distances[:, chosen],
+            self.context[chosen],
+            self.log_odds[chosen],
+            self.log_probs[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the tokens of a prompt say what it shows.
+
+    Attributes:
+        modalities: In the order of the steering tensors.
+        placeholders: Modality to the token that shows it.
+    """
+
+    modalities: tuple[Modality, ...]
+    placeholders: Mapping[str, int]
 
 
 class Reader:
@@ -71,6 +106,7 @@ class Reader:
         refusal_tokens: Sequence[int],
         batch_size: int = 16,
         meter: Meter | None = None,
+        shown: Shown | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -78,12 +114,14 @@ class Reader:
         self.refusal_tokens = list(refusal_tokens)
         self.batch_size = batch_size
         self.meter = meter or Meter()
+        self.shown = shown or Shown(("text",), {})
 
     def read(
         self,
         requests: Sequence[Request],
         *,
         states: bool = False,
+        along: TextStatistics | None = None,
         log_probs: bool = False,
         edit: Edit | None = None,
     ) -> Readout:
@@ -92,6 +130,7 @@ class Reader:
         Args:
             requests: At least one.
             states: Keep the residual stream.
+            along: Keep where it lies along these directions: two numbers a layer and request.
             log_probs: Keep the first-token distribution.
             edit: Steer while running.
 
@@ -102,21 +141,38 @@ class Reader:
             ExportError: A single request does not fit into memory, a prompt shows no header, or the
                 unsteered model computes numbers that are not finite.
         """
-        parts = list(self._parts(requests, states, log_probs, edit))
+        parts = [
+            part if log_probs else replace(part, log_probs=torch.empty(len(part.log_odds), 0))
+            for part in self._parts(requests, states, along, edit)
+        ]
         return Readout(
             torch.cat([part.states for part in parts], 1),
+            torch.cat([part.coordinates for part in parts], 1),
+            torch.cat([part.distances for part in parts], 1),
+            torch.cat([part.context for part in parts]),
             torch.cat([part.log_odds for part in parts]),
             torch.cat([part.log_probs for part in parts]),
         )
 
+    def context(self, request: Request) -> tuple[int, int, int]:
+        """What a rule is told at the end of the header of a request, which is not run."""
+        inputs = collate(self.processor, [request])
+        ends, _, context = self._contexts(inputs)
+        modality, visual, turn = context[0, ends[0]].tolist()
+        return modality, visual, turn
+
     def _parts(
-        self, requests: Sequence[Request], states: bool, log_probs: bool, edit: Edit | None
+        self,
+        requests: Sequence[Request],
+        states: bool,
+        along: TextStatistics | None,
+        edit: Edit | None,
     ) -> Iterator[Readout]:
         start = 0
         while start < len(requests):
             batch = requests[start : start + self.batch_size]
             try:
-                part = self._forward(batch, states, log_probs, edit)
+                part = self._forward(batch, states, along, edit)
             except (RuntimeError, MemoryError) as error:
                 self._halve(error)
                 continue
@@ -137,33 +193,50 @@ class Reader:
 
     @torch.inference_mode()
     def _forward(
-        self, batch: Sequence[Request], states: bool, log_probs: bool, edit: Edit | None
+        self,
+        batch: Sequence[Request],
+        states: bool,
+        along: TextStatistics | None,
+        edit: Edit | None,
     ) -> Readout:
         inputs = collate(self.processor, batch).to(self.model.device, self.model.dtype)
-        ends = self._header_ends(inputs["input_ids"])
+        ends, headers, context = self._contexts(inputs)
         record: AbstractContextManager[list[torch.Tensor]]
-        record = recorded(self.model, ends) if states else nullcontext([])
-        with edited(self.model, edit, ends), record as kept:
+        record = recorded(self.model, ends) if states or along else nullcontext([])
+        with edited(self.model, edit, headers, context), record as kept:
             out = self.model(**inputs, use_cache=False, logits_to_keep=1)
         logits = out.logits[:, -1].to("cpu", torch.float32)
         if edit is None:
             _require_finite(kept, logits, self.model.dtype)
         rows = len(batch)
+        h = torch.stack(kept) if kept else torch.empty(0, rows, 0)
+        nowhere = torch.empty(0, rows, dtype=torch.float64)
         return Readout(
-            torch.stack(kept) if kept else torch.empty(0, rows, 0),
+            h if states else torch.empty(0, rows, 0),
+            coordinates(h, along.direction) if along else nowhere,
+            (h.double() - along.centroid_harmless.unsqueeze(1)).norm(dim=-1) if along else nowhere,
+            context[torch.arange(rows), ends].cpu(),
             log_odds(logits, self.refusal_tokens),
-            logits.log_softmax(-1) if log_probs else torch.empty(rows, 0),
+            logits.log_softmax(-1),
         )
 
-    def _header_ends(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """(B,) column where the last assistant header of each row of input_ids (B, T) ends."""
-        ends = last_column(header_ends(input_ids, self.headers))[:, 0]
+    def _contexts(self, inputs: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B,) column where the last assistant header of each row ends, (B, T) all, and contexts.
+
+        Contexts (B, T, 3) are what a rule is told at each column.
+        """
+        ids = inputs["input_ids"]
+        headers = header_ends(ids, self.headers)
+        ends = last_column(headers)[:, 0]
         if bool((ends < 0).any()):
             raise ExportError(
                 "A prompt shows no assistant header of the chat template, so there is no position "
                 "to steer; give the model the tokenizer that its chat template was made for."
             )
-        return ends
+        shown = modality_shown(
+            inputs, ids, ids, self.shown.placeholders, list(self.shown.modalities)
+        )
+        return ends, headers, contexts(shown, headers)
 
 
 def _require_finite(states: list[torch.Tensor], logits: torch.Tensor, dtype: torch.dtype) -> None:
@@ -212,13 +285,16 @@ def recorded(model: Any, columns: torch.Tensor) -> Iterator[list[torch.Tensor]]:
 
 
 @contextmanager
-def edited(model: Any, edit: Edit | None, ends: torch.Tensor) -> Iterator[None]:
+def edited(
+    model: Any, edit: Edit | None, headers: torch.Tensor, context: torch.Tensor
+) -> Iterator[None]:
     """Apply an edit while the context is open; None applies nothing.
 
     Args:
         model: A Transformers model with a text decoder.
         edit: What to change, at which layer.
-        ends: (B,) int64, columns where the headers end.
+        headers: (B, T) bool, columns where an assistant header ends.
+        context: (B, T, 3) long, what the edit is told at each column.
     """
     if edit is None:
         yield
@@ -226,8 +302,8 @@ def edited(model: Any, edit: Edit | None, ends: torch.Tensor) -> Iterator[None]:
 
     def change(_module: Any, _args: Any, output: Any) -> Any:
         hidden = _hidden(output).clone()
-        changed = _selected(edit.positions, hidden, ends.to(hidden.device))
-        hidden[changed] = edit.change(hidden[changed])
+        changed = _selected(edit.positions, headers).to(hidden.device)
+        hidden[changed] = edit.change(hidden[changed], context.to(hidden.device)[changed])
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     handle = decoder_layers(model)[edit.layer].register_forward_hook(change)
@@ -238,14 +314,14 @@ def edited(model: Any, edit: Edit | None, ends: torch.Tensor) -> Iterator[None]:
 
 
 def _selected(
-    positions: Literal["turn_end", "prompt", "all"], hidden: torch.Tensor, ends: torch.Tensor
+    positions: Literal["turn_end", "prompt", "all"], headers: torch.Tensor
 ) -> torch.Tensor:
-    """(B, T) bool: which states of hidden (B, T, d) are changed; ends (B,) as in `edited`."""
+    """(B, T) bool: which columns are changed; headers (B, T) as in `edited`."""
+    if positions == "turn_end":
+        return headers
     if positions == "all":
-        return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-    column = torch.arange(hidden.shape[1], device=hidden.device)
-    end = ends.unsqueeze(1)
-    return column == end if positions == "turn_end" else column <= end
+        return torch.ones_like(headers)
+    return torch.arange(headers.shape[1], device=headers.device) <= last_column(headers)
 
 
 def _hidden(output: Any) -> torch.Tensor:

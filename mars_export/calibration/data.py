@@ -16,7 +16,7 @@ from mars_export.inputs.stimuli import require_kinds
 __all__ = ["LEAST_DECISION", "LEAST_DIRECTION", "OPENERS", "CalibrationData", "MeasurementOptions"]
 
 LEAST_DIRECTION: Final = 10
-LEAST_DECISION: Final = 5
+LEAST_DECISION: Final = 4
 """Fewest prompts of one label, handled as it says, that a calibration is made from."""
 
 OPENERS: Final[tuple[str, ...]] = (
@@ -41,8 +41,8 @@ class MeasurementOptions:
     Attributes:
         openers: Refusal openers of the model.
         batch_size: Requests per forward; halved by itself when memory runs out.
-        pairs: Neutral stimuli per modality for the shift, each beside a harmless prompt.
-        validation_pairs: Further ones per modality for choices and checks.
+        pairs: Requests per modality that the shift of a first turn is measured on.
+        condition_requests: Requests that each other condition is measured on, in every part.
         size: (width, height) of neutral stimuli in pixels.
         frames: Frames of a neutral clip.
         seed: Of the neutral stimuli.
@@ -54,8 +54,8 @@ class MeasurementOptions:
 
     openers: tuple[str, ...] = OPENERS
     batch_size: int = 16
-    pairs: int = 128
-    validation_pairs: int = 64
+    pairs: int = 96
+    condition_requests: int = 64
     size: tuple[int, int] = (224, 224)
     frames: int = 4
     seed: int = 0
@@ -92,11 +92,6 @@ class CalibrationData:
     def beside(self) -> tuple[Modality, ...]:
         """The modalities that stand beside text, in the fixed order."""
         return tuple(m for m in MODALITIES if m in self.modalities and m != "text")
-
-    @property
-    def validation_stimuli(self) -> int:
-        """Stimuli of a modality that are kept for validation: each harmless prompt has one."""
-        return max(self.measurement.validation_pairs, len(self.prompts.harmless.decision))
 
     def require_layer(self, layer: int | None) -> None:
         """Refuse a layer that the model has not, before anything is run; None is any layer.

@@ -31,8 +31,8 @@ class TextStatistics:
     """Harmful against harmless text, per layer (A3.1); float64.
 
     Attributes:
-        centroid_harmful: (L, d) mean of harmful training text.
-        centroid_harmless: (L, d) mean of harmless training text.
+        centroid_harmful: (L, d) mean of harmful direction text.
+        centroid_harmless: (L, d) mean of harmless direction text.
         direction: (L, d) unit difference of the two; 0 where they coincide.
         separation: (L,) R, their distance.
         harmful: (L,) p_u, coordinate of the harmful centroid.
@@ -51,8 +51,8 @@ def text_statistics(harmful: torch.Tensor, harmless: torch.Tensor) -> TextStatis
     """Difference in means of every layer.
 
     Args:
-        harmful: (L, N, d) states of harmful training text.
-        harmless: (L, M, d) states of harmless training text.
+        harmful: (L, N, d) states of harmful direction text.
+        harmless: (L, M, d) states of harmless direction text.
 
     Returns:
         Statistics accumulated in float64.
@@ -91,25 +91,25 @@ def coordinates(states: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     return torch.stack(rows)
 
 
-def consistency(harmful: torch.Tensor, text: TextStatistics) -> torch.Tensor:
-    """Mean cosine of h - mu_s with r over harmful validation text (A3.5).
+def consistency(
+    harmful: torch.Tensor, distances: torch.Tensor, text: TextStatistics
+) -> torch.Tensor:
+    """Mean cosine of h - mu_s with r over harmful decision text (A3.5).
 
     Args:
-        harmful: (L, N, d) states.
-        text: Training statistics.
+        harmful: (L, N) coordinates.
+        distances: (L, N) |h - mu_s| of the same states.
+        text: Statistics of the direction prompts.
 
     Returns:
         (L,) float64 in [-1, 1].
     """
-    rows = []
-    for h, origin, r in zip(harmful, text.centroid_harmless, text.direction, strict=True):
-        seen = h.double() - origin
-        rows.append(torch.nn.functional.cosine_similarity(seen, r.expand_as(seen)).mean())
-    return torch.stack(rows)
+    tiny = torch.finfo(torch.float64).tiny
+    return ((harmful - text.harmless.unsqueeze(-1)) / distances.clamp_min(tiny)).mean(-1)
 
 
 def separability(harmful: torch.Tensor, harmless: torch.Tensor) -> torch.Tensor:
-    """Return d' of validation coordinates (A3.5): mean gap over the root mean variance.
+    """Return d' of coordinates (A3.5): mean gap over the root mean variance.
 
     Args:
         harmful: (L, N) coordinates, N > 1.
@@ -127,8 +127,8 @@ def margin(harmful: torch.Tensor, harmless: torch.Tensor, separation: torch.Tens
     """Gap from the 95 % quantile of harmless to the 5 % quantile of harmful text, over R (A3.5).
 
     Args:
-        harmful: (L, N) validation coordinates.
-        harmless: (L, M) validation coordinates.
+        harmful: (L, N) coordinates.
+        harmless: (L, M) coordinates.
         separation: (L,) R.
 
     Returns:

@@ -1,39 +1,54 @@
-"""The forwards that a calibration needs before it knows a layer.
+"""What a calibration reads of the unsteered model before it decides anything.
 
 A3.n are sections of docs/method.md.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 import torch
 
-from mars_export.calibration.activations import Reader, Readout
+from mars_export.calibration.activations import Reader, Readout, Shown
 from mars_export.calibration.data import (
     LEAST_DECISION,
     LEAST_DIRECTION,
     CalibrationData,
     MeasurementOptions,
 )
-from mars_export.calibration.directions import TextStatistics, text_statistics
+from mars_export.calibration.directions import TextStatistics, coordinates, text_statistics
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds, refusal_tokens, separating
 from mars_export.calibration.source import (
     CalibrationSource,
-    Group,
     Label,
     PromptSource,
     StimulusSource,
 )
 from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
+from mars_export.families import families
+from mars_export.families.inspection import inspect_family
 from mars_export.inputs.prompts import PromptSet
-from mars_export.inputs.requests import Request
+from mars_export.inputs.requests import Media, Request
 from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.inputs.template import TurnTokens, turn_tokens
 
-__all__ = ["Measurements", "Reading", "TextSet", "beside", "measure", "neutral_requests"]
+__all__ = [
+    "FIRST_STIMULUS",
+    "Measurements",
+    "Part",
+    "Reading",
+    "TextSet",
+    "measure",
+    "stimulus",
+]
+
+Part = Literal["direction", "decision", "check"]
+
+FIRST_STIMULUS: Final[dict[Part, int]] = {"direction": 0, "decision": 100_000, "check": 200_000}
+"""Index of the first neutral stimulus of each part: the parts share none."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +59,26 @@ class Reading:
         requests: N requests of one modality.
         readout: Of those requests.
         stimuli: Indices of the neutral stimuli that each shows.
+        prompts: Place of each prompt among those of its part and label.
     """
 
     requests: tuple[Request, ...]
     readout: Readout
     stimuli: tuple[tuple[int, ...], ...]
+    prompts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def where(self, chosen: torch.Tensor) -> "Reading":
+        """Some of the requests; chosen: (N,) bool."""
+        rows = chosen.nonzero()[:, 0].tolist()
+        return Reading(
+            tuple(self.requests[i] for i in rows),
+            self.readout.rows(chosen),
+            tuple(self.stimuli[i] for i in rows),
+            tuple(self.prompts[i] for i in rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -56,50 +86,57 @@ class TextSet:
     """Text of one label that the model handles as the label says (A3.1).
 
     Attributes:
-        direction: For directions.
+        direction: For directions and shifts.
         decision: For choices.
+        check: For checking them.
         source: Where the prompts came from, and how many were dropped.
     """
 
     direction: Reading
     decision: Reading
+    check: Reading
     source: PromptSource
+
+    def part(self, name: Part) -> Reading:
+        """One of the three."""
+        reading: Reading = getattr(self, name)
+        return reading
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """A model measured on text, and on text beside neutral stimuli.
+    """A model measured on text, and what measures it on more.
 
     Attributes:
         data: What was measured, and with what.
         reader: Runs further requests.
         turns: How turns begin in the chat template.
-        text: Text of both labels.
-        validation: Validation requests of every label and modality; text first. Harmful ones beside
-            a neutral stimulus are no harmful stimuli: what is harmful there is the text alone.
+        text: Text of both labels, without states: along the directions.
+        statistics: Of the direction prompts.
         began: Clock at the start, seconds.
+        drawn: Indices of the neutral stimuli of each modality that were used.
     """
 
     data: CalibrationData
     reader: Reader
     turns: TurnTokens
     text: dict[Label, TextSet]
-    validation: dict[Group, Reading]
+    statistics: TextStatistics
     began: float
+    drawn: dict[Modality, set[int]] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """What was measured, text first, in the order of the steering tensors."""
         return ("text", *self.data.beside)
 
-    def text_statistics(self) -> TextStatistics:
-        """Difference in means of the direction prompts, for every layer (A3.1)."""
-        harmful, harmless = self.text["harmful"].direction, self.text["harmless"].direction
-        return text_statistics(harmful.readout.states, harmless.readout.states)
+    def read(self, requests: Sequence[Request]) -> Readout:
+        """Run requests of one modality; keep where they lie along the directions."""
+        return self.reader.read(requests, along=self.statistics)
 
     def source(self) -> CalibrationSource:
         """What the record of a method says of this; its clock stops now."""
-        layers, _, hidden_size = self.text["harmful"].direction.readout.states.shape
+        layers, hidden_size = self.statistics.direction.shape
         return CalibrationSource(
             model_type=self.data.model.config.model_type,
             layers=layers,
@@ -122,7 +159,7 @@ class Measurements:
             generator=GENERATOR,
             kinds=measurement.kinds,
             seed=measurement.seed,
-            count=self.data.measurement.pairs + self.data.validation_stimuli,
+            count=len(self.drawn.get(modality, ())),
             width=width,
             height=height,
             frames=measurement.frames if STIMULI[modality].frames else 1,
@@ -130,7 +167,7 @@ class Measurements:
 
 
 def measure(data: CalibrationData, further: int = 0) -> Measurements:
-    """Run the prompts, alone and beside neutral stimuli, through the unsteered model.
+    """Run the prompts through the unsteered model.
 
     Args:
         data: What to measure; the model is left in evaluation mode.
@@ -145,8 +182,7 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
     tokens = refusal_tokens(tokenizer, data.measurement.openers)
     meter = Meter(data.progress)
-    held = len(data.prompts.harmful.decision) + data.validation_stimuli
-    meter.plan(len(data.prompts.prompts) + len(data.beside) * held + further)
+    meter.plan(len(data.prompts.prompts) + further)
     reader = Reader(
         data.model.eval(),
         data.processor,
@@ -154,105 +190,133 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
         tokens,
         data.measurement.batch_size,
         meter,
+        Shown(("text", *data.beside), _placeholders(data.model.config)),
     )
-    harmful, harmless = (
-        _read(reader, prompts.direction)
-        for prompts in (data.prompts.harmful, data.prompts.harmless)
-    )
-    probs = (harmful.readout.log_probs, harmless.readout.log_probs)
-    reader.refusal_tokens = separating(tokens, *probs)
-    text: dict[Label, TextSet] = {
-        "harmful": _text(reader, data.prompts.harmful, harmful, harmful=True),
-        "harmless": _text(reader, data.prompts.harmless, harmless, harmful=False),
+    sets: dict[Label, PromptSet] = {
+        "harmful": data.prompts.harmful,
+        "harmless": data.prompts.harmless,
     }
-    validation = {Group(label, "text"): both.decision for label, both in text.items()}
-    for modality in data.beside:
-        validation |= _neutral(reader, text, modality, data)
-    return Measurements(data, reader, turns, text, validation, began)
+    first = {
+        label: _reading(prompts.direction, reader.read(_requests(prompts.direction), **_WHOLE))
+        for label, prompts in sets.items()
+    }
+    probs = [reading.readout.log_probs for reading in first.values()]
+    reader.refusal_tokens = separating(tokens, *probs)
+    first = {label: _handled(reader, reading, label) for label, reading in first.items()}
+    _require(first, sets, "direction", LEAST_DIRECTION)
+    states = [reading.readout.states for reading in first.values()]
+    statistics = text_statistics(*states)
+    text = {
+        label: _text(reader, sets[label], _placed(reading, statistics), statistics, label)
+        for label, reading in first.items()
+    }
+    _require({label: both.decision for label, both in text.items()}, sets, "decision",
+             LEAST_DECISION)  # fmt: skip
+    return Measurements(data, reader, turns, text, statistics, began)
 
 
-def neutral_requests(
-    modality: Modality, count: int, measurement: MeasurementOptions
-) -> list[Request]:
-    """Requests without a prompt that show neutral stimuli."""
-    m = measurement
-    made = STIMULI[modality].make(count, m.seed, m.size, m.frames, m.kinds)
-    return [Request("", (medium,)) for medium in made]
+_WHOLE: Final[dict[str, Any]] = {"states": True, "log_probs": True}
 
 
-def beside(
-    text: Sequence[Request], neutral: Sequence[Request], indices: Sequence[int]
-) -> tuple[Request, ...]:
-    """Prompts in turn, each beside the stimulus of the next index."""
-    return tuple(
-        Request(text[n % len(text)].prompt, neutral[i].media) for n, i in enumerate(indices)
+def stimulus(
+    modality: Modality, index: int, measurement: MeasurementOptions, scale: float = 1.0
+) -> Media:
+    """A neutral stimulus; scale: of a picture's sides, or of a clip's frames."""
+    drawn, size, frames = STIMULI[modality], measurement.size, measurement.frames
+    if drawn.frames:
+        frames = max(1, round(scale * frames))
+    else:
+        size = (round(scale * size[0]), round(scale * size[1]))
+    return drawn.draw(index, measurement.seed, size, frames, measurement.kinds)
+
+
+def _placeholders(config: Any) -> dict[str, int]:
+    """Modality to the token that shows it, of a base or of a steered checkpoint."""
+    steering = getattr(config, "steering", None)
+    if steering is not None:
+        attributes = steering["placeholders"]
+    elif config.model_type in families():
+        attributes = families()[config.model_type].placeholders
+    else:
+        attributes = inspect_family(config).placeholders
+    return {modality: getattr(config, name) for modality, name in attributes.items()}
+
+
+def _text(
+    reader: Reader,
+    prompts: PromptSet,
+    direction: Reading,
+    statistics: TextStatistics,
+    label: Label,
+) -> TextSet:
+    decision, check = (
+        _handled(reader, _reading(part, reader.read(_requests(part), along=statistics)), label)
+        if part
+        else direction.where(torch.zeros(len(direction), dtype=torch.bool))
+        for part in (prompts.decision, prompts.check)
     )
-
-
-def _neutral(
-    reader: Reader, text: dict[Label, TextSet], modality: Modality, data: CalibrationData
-) -> dict[Group, Reading]:
-    """Validation text beside neutral stimuli of one modality, behind those for training."""
-    first, checks = data.measurement.pairs, data.validation_stimuli
-    neutral = neutral_requests(modality, first + checks, data.measurement)
-    groups = {}
-    for label, both in text.items():
-        requests = both.decision.requests
-        # A harmful prompt is run once, harmless ones in turn beside every stimulus.
-        count = min(len(requests), checks) if label == "harmful" else checks
-        indices = range(first, first + count)
-        mixed = beside(requests, neutral, indices)
-        readout = reader.read(mixed, states=True, log_probs=label == "harmless")
-        groups[Group(label, modality)] = Reading(mixed, readout, tuple((i,) for i in indices))
-    return groups
-
-
-def _text(reader: Reader, prompts: PromptSet, direction: Reading, *, harmful: bool) -> TextSet:
-    decision = _filtered(reader, _read(reader, prompts.decision), harmful, not harmful)
-    direction = _filtered(reader, direction, harmful)
-    counts = (len(direction.requests), len(decision.requests))
-    total = len(prompts.direction) + len(prompts.decision)
-    if counts[0] < LEAST_DIRECTION or counts[1] < LEAST_DECISION:
-        raise UnsteerableError(_shortage(prompts.name, counts, total, harmful))
+    parts = (direction, decision, check)
+    total = len(prompts.direction) + len(prompts.decision) + len(prompts.check)
     source = PromptSource(
         name=prompts.name,
         sha256=prompts.sha256,
         license=prompts.license,
-        direction=counts[0],
-        decision=counts[1],
-        check=len(prompts.check),
-        dropped=total - sum(counts),
+        direction=len(direction),
+        decision=len(decision),
+        check=len(check),
+        dropped=total - sum(map(len, parts)),
     )
-    return TextSet(direction, decision, source)
+    return TextSet(direction, decision, check, source)
 
 
-def _read(reader: Reader, prompts: Sequence[str]) -> Reading:
-    requests = tuple(Request(prompt) for prompt in prompts)
-    readout = reader.read(requests, states=True, log_probs=True)
-    return Reading(requests, readout, ((),) * len(requests))
+def _requests(prompts: Sequence[str]) -> tuple[Request, ...]:
+    return tuple(Request(prompt) for prompt in prompts)
 
 
-def _filtered(reader: Reader, reading: Reading, harmful: bool, log_probs: bool = False) -> Reading:
+def _reading(prompts: Sequence[str], readout: Readout) -> Reading:
+    return Reading(_requests(prompts), readout, ((),) * len(prompts), tuple(range(len(prompts))))
+
+
+def _handled(reader: Reader, reading: Reading, label: Label) -> Reading:
     """Without the requests that the model handles the other way."""
-    full = reading.readout
-    odds = log_odds(full.log_probs, reader.refusal_tokens)
-    fits = (odds > 0) if harmful else (odds < 0)
-    chosen = tuple(r for r, fit in zip(reading.requests, fits.tolist(), strict=True) if fit)
-    probs = full.log_probs if log_probs else torch.empty(len(odds), 0)
-    readout = Readout(full.states[:, fits], odds[fits], probs[fits])
-    return Reading(chosen, readout, ((),) * len(chosen))
+    odds = reading.readout.log_odds
+    if reading.readout.log_probs.numel():  # taken before the refusal tokens were known
+        odds = log_odds(reading.readout.log_probs, reader.refusal_tokens)
+        readout = replace(reading.readout, log_odds=odds, log_probs=torch.empty(len(odds), 0))
+        reading = replace(reading, readout=readout)
+    kept = reading.where(odds > 0 if label == "harmful" else odds < 0)
+    return replace(kept, prompts=tuple(range(len(kept))))
 
 
-def _shortage(name: str, counts: tuple[int, int], total: int, harmful: bool) -> str:
-    handled, sign = ("refuses", "> 0") if harmful else ("answers", "< 0")
-    advice = (
-        "it has no text refusal to build on: choose a safety-tuned base, or give the openers of "
-        "its refusals"
-        if harmful
-        else "give prompts that it answers"
+def _placed(reading: Reading, statistics: TextStatistics) -> Reading:
+    """A reading of states with their coordinates instead."""
+    states = reading.readout.states
+    apart = states.double() - statistics.centroid_harmless.unsqueeze(1)
+    readout = replace(
+        reading.readout,
+        states=torch.empty(0, len(reading), 0),
+        coordinates=coordinates(states, statistics.direction),
+        distances=apart.norm(dim=-1),
     )
-    return (
-        f"The model {handled} only {counts[0]} direction and {counts[1]} decision prompts of the "
-        f"{total} in {name} (refusal log-odds {sign}; needed: {LEAST_DIRECTION} and "
-        f"{LEAST_DECISION}); {advice}."
-    )
+    return replace(reading, readout=readout)
+
+
+def _require(
+    readings: dict[Label, Reading], sets: dict[Label, PromptSet], part: Part, least: int
+) -> None:
+    """Refuse a model that handles too few prompts as their label says."""
+    for label, reading in readings.items():
+        if len(reading) >= least:
+            continue
+        handled, sign = ("refuses", "> 0") if label == "harmful" else ("answers", "< 0")
+        advice = (
+            "it has no text refusal to build on: choose a safety-tuned base, or give the openers "
+            "of its refusals"
+            if label == "harmful"
+            else "give prompts that it answers"
+        )
+        total = len(getattr(sets[label], part))
+        raise UnsteerableError(
+            f"The model {handled} only {len(reading)} of the {total} {part} prompts of "
+            f"{sets[label].name} (refusal log-odds {sign}; needed: {least}); {advice}."
+        )

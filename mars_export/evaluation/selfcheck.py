@@ -146,9 +146,8 @@ def _probe(
     _check_positions(on, record, _positions(record, inputs), probe, name)
     last = on.steered[0][-1]
     changed = not torch.equal(off.logits, on.logits)
-    if (changed and last.strength == 0) or (
-        not changed and _matters(probe, last.strength, tolerance)
-    ):
+    pushed = any(steered.strength != 0 for steered in on.steered[0])  # earlier turns, too
+    if (changed and not pushed) or (not changed and _matters(probe, last.strength, tolerance)):
         verb = "changes" if changed else "does not change"
         raise _FailedError(f"A strength of {_number(last.strength)} {verb} the logits of {name}.")
     _check_strength(last, probe, name)

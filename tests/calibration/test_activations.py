@@ -102,7 +102,7 @@ def test_nothing_but_one_position_stays_alive(model, processor):
 def test_an_edit_changes_the_end_of_the_header_only_and_later_layers_see_it(model, processor):
     reader = Reader(model, processor, HEADERS, [7])
     plain = reader.read(TEXTS, states=True)
-    moved = reader.read(TEXTS, states=True, edit=Edit(1, lambda h: h + 2))
+    moved = reader.read(TEXTS, states=True, edit=Edit(1, lambda h, _: h + 2))
     assert torch.equal(moved.states[0], plain.states[0])
     torch.testing.assert_close(moved.states[1], plain.states[1] + 2)
     assert not torch.allclose(moved.states[2], plain.states[2] + 2)
@@ -117,7 +117,7 @@ def test_an_edit_changes_the_end_of_the_header_only_and_later_layers_see_it(mode
         )
     )
     reader.read(TEXTS[:1])
-    reader.read(TEXTS[:1], edit=Edit(1, lambda h: h + 2))
+    reader.read(TEXTS[:1], edit=Edit(1, lambda h, _: h + 2))
     handle.remove()
     changed = (seen[0] - seen[1]).abs().amax(-1) > 0
     assert changed.nonzero()[:, -1].tolist() == [seen[0].shape[-2] - 1]
@@ -151,7 +151,9 @@ def test_float16_that_overflows_is_told_of_a_larger_range(model, processor):
 
 
 def test_an_edit_may_overflow(model, processor):
-    readout = Reader(model, processor, HEADERS, [7]).read(TEXTS, edit=Edit(1, lambda h: h * 1e38))
+    readout = Reader(model, processor, HEADERS, [7]).read(
+        TEXTS, edit=Edit(1, lambda h, _: h * 1e38)
+    )
     assert len(readout.log_odds) == len(TEXTS)
 
 
@@ -169,7 +171,7 @@ def test_a_tokenizer_without_a_pad_token_reads_the_same(model, processor, reques
 @pytest.mark.parametrize("tuples", [False, True])
 def test_layers_may_return_a_tuple(processor, tuples):
     reader = Reader(planted.PlantedModel(tuples=tuples), processor, HEADERS, [7])
-    moved = reader.read(TEXTS, states=True, edit=Edit(2, lambda h: h - 1)).states
+    moved = reader.read(TEXTS, states=True, edit=Edit(2, lambda h, _: h - 1)).states
     plain = reader.read(TEXTS, states=True).states
     assert torch.equal(moved[3], plain[3] - 1)
 
@@ -196,7 +198,7 @@ def test_other_failures_are_not_swallowed(processor):
     assert set(hooks(model)) == {0}
 
 
-def _fails(h):
+def _fails(h, _):
     raise RuntimeError("planted bug")
 
 
@@ -249,7 +251,7 @@ def test_edits_act_where_the_checkpoint_will(model, thinking, positions):
     )
     reader = Reader(model, thinking, HEADERS, [7])
     reader.read(TEXTS[:1])
-    reader.read(TEXTS[:1], edit=Edit(1, lambda h: h + 2, positions))
+    reader.read(TEXTS[:1], edit=Edit(1, lambda h, _: h + 2, positions))
     handle.remove()
     changed = ((states[0] - states[1]).abs().amax(-1) > 0)[0].nonzero()[:, 0].tolist()
     width = states[0].shape[1]
@@ -279,9 +281,9 @@ def test_calibration_and_checkpoint_steer_the_same_token(thinking, tmp_path):
         calibration_dir=tmp_path / "calibration",
     )  # fmt: skip
     model = load(tmp_path / "steered", "AutoModelForImageTextToText")
-    rule = Rule(tiny.HIDDEN, {"modalities": ["text", "image"]})
+    rule = Rule(tiny.HIDDEN, {"modalities": ["text", "image"], **artefact.record.rules})
     rule.load_state_dict({name: artefact.tensors[name] for name in Rule.TENSORS})
-    edit = Edit(tiny.LAYER, lambda h: rule(h, torch.zeros((*h.shape[:-1], 3), dtype=torch.long))[0])
+    edit = Edit(tiny.LAYER, lambda h, context: rule(h, context)[0])
     want = Reader(base, thinking, HEADERS, [7]).read(TEXTS, edit=edit).log_odds
     assert not torch.allclose(Reader(base, thinking, HEADERS, [7]).read(TEXTS).log_odds, want)
     torch.testing.assert_close(Reader(model, thinking, HEADERS, [7]).read(TEXTS).log_odds, want)

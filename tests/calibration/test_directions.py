@@ -53,7 +53,11 @@ def test_scores(layer):
     u = st.coordinates(torch.from_numpy(HELD_U), STATS.direction)
     s = st.coordinates(torch.from_numpy(HELD_S), STATS.direction)
     np.testing.assert_allclose(u[layer], q_u, rtol=1e-10)
-    consistency = st.consistency(torch.from_numpy(HELD_U), STATS)
+    consistency = st.consistency(
+        st.coordinates(torch.from_numpy(HELD_U), STATS.direction),
+        (torch.from_numpy(HELD_U).double() - STATS.centroid_harmless[:, None]).norm(dim=-1),
+        STATS,
+    )
     assert float(consistency[layer]) == pytest.approx(cosine.mean(), rel=1e-10)
     assert float(st.separability(u, s)[layer]) == pytest.approx(d_prime, rel=1e-10)
     assert float(st.margin(u, s, STATS.separation)[layer]) == pytest.approx(gap, rel=1e-9)

@@ -113,8 +113,8 @@ def test_self_check_sees_a_wrong_push(steered):
     _, directory, loaded = steered
     broken = loaded()
     steering = broken.model.get_decoder().layers[tiny.LAYER].steering
-    steering.bounds[3] *= 1.1  # slope
-    steering.bounds[4] *= 1.1  # radius
+    steering.bounds[:, 3] *= 1.1  # slope
+    steering.bounds[:, 4] *= 1.1  # radius
     assert not self_check(broken, Manifest.read(directory)).active
 
 

@@ -74,7 +74,7 @@ def alter(directory, change):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("name", ["direction", "shift", "bounds"])
+@pytest.mark.parametrize("name", ["direction", "knots", "shift", "turn", "bounds"])
 def test_altered_steering_tensors_raise(copied, name):
     def nudge(tensors):
         key = next(k for k in tensors if k.endswith(name))

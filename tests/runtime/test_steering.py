@@ -20,7 +20,7 @@ class LayerRule(HostedRule, Rule):
 
 def hosted(calibration, direction):
     layer, modalities = calibration.layers[0], list(calibration.source.modalities)
-    module = LayerRule(direction.numel(), {"modalities": modalities}, layer)
+    module = LayerRule(direction.numel(), {**calibration.rules, "modalities": modalities}, layer)
     module.switch = SimpleNamespace(verified=True)
     module.load_state_dict(steering_tensors(with_tensors(calibration, direction))[layer])
     return module

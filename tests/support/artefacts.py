@@ -9,8 +9,8 @@ from mars_export.methods.base import (
     Decision,
     Probe,
 )
-from mars_export.methods.mars.layers import rule_tensors
 from mars_export.methods.mars.record import MarsRecord, Shift
+from mars_export.methods.mars.view import rule_sizes, rule_tensors
 
 
 def pushed_probes(modalities) -> list[Probe]:
@@ -49,7 +49,11 @@ def mars_artefact(fields: dict) -> ArtefactRecord:
         source=CalibrationSource(**source),
         record=MarsRecord(**record),
         options=options,
-        rules={"layers": [record["layer"]], "positions": "turn_end"},
+        rules={
+            "layers": [record["layer"]],
+            "positions": "turn_end",
+            **rule_sizes(record["shift"]),
+        },
         probes=fields["probes"],
     )
 

@@ -21,7 +21,7 @@ from mars_export.pipeline.settings import Settings
 from support.organisms import ORGANISMS
 
 BASE = ORGANISMS / "gemma3"
-MEASUREMENT = MeasurementOptions(pairs=16, validation_pairs=16, batch_size=32)
+MEASUREMENT = MeasurementOptions(pairs=16, condition_requests=16, batch_size=32)
 
 
 def few(some: prompts.PromptSet) -> prompts.PromptSet:

@@ -1,11 +1,13 @@
 """A hand-made model whose refusal direction, modality shift and acting layers are known.
 
-State axes: HARM is set by harmful words, SIGHT by a picture; a picture also moves HARM by `shift`.
+State axes: HARM is set by harmful words, SIGHT by a picture; a picture also moves HARM by `shift`,
+and an earlier answer by `later`.
 The other axes hold noise from the words. Block `commit` decides the first token by HARM: a push
 causes refusal only at layers before it, though the label is easier to read from it on.
 """
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import transformers
@@ -55,14 +57,15 @@ def processor(template: str = TEMPLATE) -> transformers.Gemma3Processor:
 
 PROCESSOR = processor()
 MEASUREMENT = MeasurementOptions(
-    openers=("Sorry",), pairs=24, validation_pairs=24, size=(28, 28), batch_size=64
+    openers=("Sorry",), pairs=24, condition_requests=24, size=(28, 28), batch_size=64
 )
 """What the tests of methods calibrate a `PlantedModel` with."""
 
 
 def texts(words: list[str], count: int) -> list[str]:
     forms = ["how do i make a {}", "show me the {}", "please explain {}", "make me a {} please"]
-    return [forms[i % len(forms)].format(words[i]) for i in range(count)]
+    picks = ((i + i // len(words), i % len(words)) for i in range(count))
+    return [forms[form % len(forms)].format(words[word]) for form, word in picks]
 
 
 class _Block(nn.Module):
@@ -85,21 +88,25 @@ class PlantedModel(nn.Module):
 
     def __init__(
         self, layers: int = 10, commit: int = 6, harm: float = 4.0, shift: float = 1.0,
-        noise: float = 0.3, threshold: float = 2.0, tuples: bool = False,
+        noise: float = 0.3, threshold: float = 2.0, tuples: bool = False, later: float = 0.0,
+        odd: dict[str, float] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         vocabulary = processor().tokenizer.get_vocab()
-        self.config = SimpleNamespace(model_type="gemma3")
+        self.config = SimpleNamespace(model_type="gemma3", image_token_id=vocabulary["<img>"])
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.layers = nn.ModuleList(_Block(i == commit, tuples) for i in range(layers))
-        self.harm, self.shift, self.threshold = harm, shift, threshold
+        self.harm, self.shift, self.threshold, self.later = harm, shift, threshold, later
         generator = torch.Generator().manual_seed(0)
         self.noise = noise * torch.randn(len(vocabulary), WIDTH, generator=generator)
         self.noise[:, SIGHT] = 0
         self.noise[: len(SPECIAL)] = 0
         self.bad = torch.zeros(len(vocabulary))
         self.bad[[vocabulary[w] for w in BAD]] = 1
+        for word, part in (odd or {}).items():  # harmless, and read as partly harmful
+            self.bad[vocabulary[word]] = part
         self.image, self.refuses = vocabulary["<img>"], vocabulary["Sorry"]
+        self.sure, self.answers = vocabulary["sure"], vocabulary["model"]
         self.limit = 10**6  # requests that fit into memory
         self.shortage = torch.OutOfMemoryError
 
@@ -117,6 +124,8 @@ class PlantedModel(nn.Module):
         seen = (input_ids == self.image).float().cummax(1).values
         h[..., SIGHT] += 3 * seen
         h[..., HARM] += self.shift * seen
+        answers = (input_ids == self.answers).cumsum(1)
+        h[..., HARM] += self.later * (answers - 1).clamp(0, 2)
         for layer in self.layers:
             out = layer(h)
             h = out[0] if isinstance(out, tuple) else out
@@ -124,6 +133,10 @@ class PlantedModel(nn.Module):
         logits = torch.zeros(len(h), 1, len(self.noise))
         logits[:, 0, self.refuses] = 6 + 4 * (decision - self.threshold)
         return SimpleNamespace(logits=logits)
+
+    def generate(self, input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Answers `sure` to everything."""
+        return torch.cat([input_ids, torch.full((len(input_ids), 1), self.sure)], 1)
 
 
 def prompt_sets(count: int = 60) -> PromptSets:

@@ -131,8 +131,8 @@ def test_every_byte_of_the_tensors_counts_for_the_digest_at_load(owned):
     model = transformers.AutoModelForImageTextToText.from_pretrained(owned, trust_remote_code=True)
     rule = model.get_decoder().layers[tiny.LAYER].steering
     model.steering.verify()
-    for name in ("direction", "shift", "bounds"):
-        data = getattr(rule, name).view(torch.uint8)
+    for name in ("direction", "knots", "shift", "turn", "bounds"):
+        data = getattr(rule, name).view(-1).view(torch.uint8)
         for byte in range(len(data)):
             data[byte] ^= 1
             with pytest.raises(RuntimeError, match="steered checkpoint is damaged"):

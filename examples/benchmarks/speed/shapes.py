@@ -14,8 +14,8 @@ from mars_export.checkpoint.manifest import BaseModelSource
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.header import Header
 from mars_export.methods.base import Artefact, CalibrationSource, Decision, Probe, PromptSource
-from mars_export.methods.mars.layers import rule_tensors
 from mars_export.methods.mars.record import MarsRecord, Shift
+from mars_export.methods.mars.view import rule_sizes, rule_tensors
 
 __all__ = ["PUSH", "SHAPES", "Pair", "Shape", "make_base", "make_steered"]
 
@@ -190,7 +190,9 @@ def _artefact(shape: Shape, direction: torch.Tensor) -> Artefact:
         for modality in source.modalities
     ]  # fmt: skip
     return Artefact.of(
-        "mars", source, record, rules={"layers": [shape.layer], "positions": "turn_end"},
+        "mars", source, record, rules={
+            "layers": [shape.layer], "positions": "turn_end", **rule_sizes(record.shift)
+        },
         tensors=rule_tensors(record, direction, record.gain, record.radius), probes=probes,
     )  # fmt: skip
 

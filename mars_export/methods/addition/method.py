@@ -13,8 +13,10 @@ import torch
 
 from mars_export.calibration import directions
 from mars_export.calibration.activations import Edit
+from mars_export.calibration.conditions import plain_groups
 from mars_export.calibration.data import CalibrationData
-from mars_export.calibration.measurements import Measurements, measure
+from mars_export.calibration.measurements import Measurements, Reading, measure
+from mars_export.calibration.source import Group
 from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.methods.addition.record import (
     AdditionOptions,
@@ -44,9 +46,11 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
     """
     data.require_layer(options.layer)
     tried = 1 if options.layer is not None else _FINALISTS
-    effects = 2 * (1 + len(data.beside)) * data.validation_stimuli
-    baseline = measure(data, tried * len(data.prompts.harmless.decision) + effects)
-    text = baseline.text_statistics()
+    decision = len(data.prompts.harmless.decision)
+    effects = 4 * (1 + len(data.beside)) * decision
+    baseline = measure(data, tried * decision + effects)
+    text = baseline.statistics
+    groups = plain_groups(baseline)
     trials = _trials(baseline, text, options)
     best = trials[0]
     if options.layer is None and options.coefficient > 0 and not best.induced > 0:
@@ -63,7 +67,7 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         separation=float(text.separation[best.layer]),
         positions=options.positions,
         trials=trials,
-        effects=_effects(baseline, rule, best.layer, options.positions),
+        effects=_effects(baseline, groups, rule, best.layer, options.positions),
     )
     baseline.reader.meter.settle()
     return Artefact.of(
@@ -72,7 +76,7 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         record,
         rules={"layers": [best.layer], "positions": options.positions},
         tensors={"push": rule.push},
-        probes=_probes(baseline, float(rule.push.norm())),
+        probes=_probes(groups, float(rule.push.norm())),
     )
 
 
@@ -87,8 +91,7 @@ def _edit(rule: Rule, layer: int, positions: Positions) -> Edit:
     """The rule at a layer, where the checkpoint will apply it to a prompt."""
     copy = deepcopy(rule)  # `to` moves a module in place, and the rule's tensors are shipped
 
-    def change(h: torch.Tensor) -> torch.Tensor:
-        context = torch.zeros((*h.shape[:-1], 3), dtype=torch.long, device=h.device)
+    def change(h: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         after: torch.Tensor
         after, _ = copy.to(h.device)(h.float(), context)
         return after.to(h.dtype)
@@ -100,8 +103,7 @@ def _trials(
     baseline: Measurements, text: directions.TextStatistics, options: AdditionOptions
 ) -> list[Trial]:
     """The layers tried, the one that induces most refusal first."""
-    states = {label: both.decision.readout.states for label, both in baseline.text.items()}
-    u, s = (directions.coordinates(states[label], text.direction) for label in states)
+    u, s = (both.decision.readout.coordinates for both in baseline.text.values())
     separability = directions.separability(u, s).nan_to_num(-torch.inf)
     layers = len(separability)
     admissible = [i for i in range(layers) if directions.in_the_middle(i, layers)]
@@ -119,20 +121,26 @@ def _trials(
     return sorted(trials, key=lambda trial: -sign * trial.induced)
 
 
-def _effects(baseline: Measurements, rule: Rule, layer: int, positions: Positions) -> list[Effect]:
+def _effects(
+    baseline: Measurements,
+    groups: dict[Group, Reading],
+    rule: Rule,
+    layer: int,
+    positions: Positions,
+) -> list[Effect]:
     edit = _edit(rule, layer, positions)
     effects = []
-    for group, both in baseline.validation.items():
+    for group, both in groups.items():
         after = baseline.reader.read(both.requests, edit=edit).log_odds
         before = float(both.readout.log_odds.mean())
         effects.append(Effect(**group._asdict(), before=before, after=float(after.mean())))
     return effects
 
 
-def _probes(baseline: Measurements, strength: float) -> list[Probe]:
+def _probes(groups: dict[Group, Reading], strength: float) -> list[Probe]:
     """A few requests of every kind; all are pushed alike."""
     probes = []
-    for group, both in baseline.validation.items():
+    for group, both in groups.items():
         expected = Decision(active=True, strength=strength, modality=group.modality)
         for request, stimuli in list(zip(both.requests, both.stimuli, strict=True))[:_PROBES]:
             probes.append(

@@ -1,6 +1,7 @@
 """Whether the steering of a trained checkpoint still fits its weights.
 
-Lengths are in units of the stored gate, p_u - o: 0 where it opens, 1 at harmful text (A3.4).
+An error of the gate's origin or of a shift is judged by the margin: how far harmful text beside
+neutral stimuli lies above the origin. An error of the median margin shuts the gate for half of it.
 A3.n are sections of docs/method.md.
 """
 
@@ -29,41 +30,58 @@ def compare(
 
     Args:
         rules: `config.steering` of the checkpoint.
-        tensors: `direction` (d,), `shift` in the order of `rules["modalities"]`, `bounds` (5,).
+        tensors: Those of `Rule`, with a row for each of `rules["modalities"]`.
         artefact: Calibration of the weights as they are.
     """
-    origin, harmful, _, slope, longest = tensors["bounds"].double().tolist()
-    now_origin, now_harmful, _, _, now_longest = artefact.tensors["bounds"].double().tolist()
-    gate = harmful - origin
-    # z at which the push reaches its full length; half of it is half of the longest push, which
-    # every request of a modality would miss, or every harmless one be given.
-    reach = longest / slope
-    shift = dict(zip(rules["modalities"], tensors["shift"].tolist(), strict=True))
-    now_shift = dict(
-        zip(artefact.record.source.modalities, artefact.tensors["shift"].tolist(), strict=True)
-    )
-    return [
-        compare_directions(tensors["direction"], artefact.tensors["direction"]),
-        _layer(artefact),
-        _within(
-            "gate origin",
-            (now_origin - origin) / gate,
-            reach / 2,
-            "harmless text ends {value:+.2f} of the gate from where it did",
-        ),
-        _harmful((now_harmful - origin) / gate, reach),
-        *(
-            _within(
-                f"shift of {modality}",
-                (now_shift[modality] - shift[modality]) / gate,
-                reach / 2,
-                f"the {modality} shift is off by {{value:+.2f}} of the gate",
-            )
-            for modality in shift
-            if modality != "text" and modality in now_shift
-        ),
-        _strength(now_longest / longest),
+    record, fresh = mars_record(artefact.record), artefact.tensors
+    margins = {margin.modality: margin.median for margin in record.margins}
+    size = record.separation
+    rows = [
+        (modality, row, list(artefact.record.source.modalities).index(modality))
+        for row, modality in enumerate(rules["modalities"])
+        if modality in artefact.record.source.modalities
     ]
+    origin, harmful, _, slope, longest = tensors["bounds"][0].double().tolist()
+    now_harmful, now_longest = fresh["bounds"][0, [1, 4]].double().tolist()
+    differences = [compare_directions(tensors["direction"], fresh["direction"]), _layer(artefact)]
+    # z at which the push reaches its full length.
+    differences.append(_harmful((now_harmful - origin) / (harmful - origin), longest / slope))
+    for modality, row, now in rows:
+        opens = float(fresh["bounds"][now, 0] - tensors["bounds"][row, 0]) / size
+        margin = max(margins.get(modality, 0.0), 0.0)
+        name, what = f"gate origin of {modality}", f"harmless {modality} requests end"
+        sentence = f"{what} {{value:+.2f}} R from where they did"
+        differences.append(_within(name, opens, margin, sentence))
+        if modality != "text" or tensors["turn"].shape[1] > 1:
+            moved = _shift_error(tensors, row, fresh, now) / size
+            sentence = f"the {modality} shift is off by up to {{value:+.2f}} R"
+            differences.append(_within(f"shift of {modality}", moved, margin, sentence))
+    differences.append(_strength(now_longest / longest))
+    return differences
+
+
+def _shift_error(
+    stored: Mapping[str, torch.Tensor], row: int, fresh: Mapping[str, torch.Tensor], now: int
+) -> float:
+    """The largest difference of the shifts over all visual tokens and turns, with its sign."""
+    import numpy as np
+
+    x = sorted({*stored["knots"][row].tolist(), *fresh["knots"][now].tolist()})
+    old, new = (
+        np.interp(x, tensors["knots"][i].numpy(), tensors["shift"][i].numpy())
+        for tensors, i in ((stored, row), (fresh, now))
+    )
+    turns = max(stored["turn"].shape[1], fresh["turn"].shape[1])
+    errors = [
+        float(b - a + _turn(fresh, now, t) - _turn(stored, row, t))
+        for a, b in zip(old, new, strict=True)
+        for t in range(turns)
+    ]
+    return max(errors, key=abs)
+
+
+def _turn(tensors: Mapping[str, torch.Tensor], row: int, turn: int) -> float:
+    return float(tensors["turn"][row, min(turn, tensors["turn"].shape[1] - 1)])
 
 
 def _layer(artefact: Artefact) -> Difference:

@@ -6,15 +6,27 @@ from typing import Final
 import torch
 
 from mars_export.calibration.data import CalibrationData
-from mars_export.calibration.measurements import Measurements, measure
+from mars_export.calibration.measurements import Measurements, Reading, measure
 from mars_export.calibration.source import Group
 from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import Artefact, Decision, Probe
-from mars_export.methods.mars.layers import Layers, LayerView, rule_tensors, score_layers
-from mars_export.methods.mars.record import Coordinates, LayerScore, MarsOptions, MarsRecord
+from mars_export.methods.mars.checks import Outcome, check, findings, missed
+from mars_export.methods.mars.layers import Layers, score_layers
+from mars_export.methods.mars.material import Material, gather, requests_to_come
+from mars_export.methods.mars.origin import confidence
+from mars_export.methods.mars.record import Coordinates, MarsOptions, MarsRecord
 from mars_export.methods.mars.rule import Rule
-from mars_export.methods.mars.strength import Trial, Tuning, choose, forecast, tune
+from mars_export.methods.mars.strength import (
+    Trial,
+    Tuning,
+    by_lift,
+    by_scores,
+    corrected,
+    try_layer,
+    tune,
+)
+from mars_export.methods.mars.view import LayerView, rule_tensors, text_view, view_of
 
 __all__ = ["calibrate", "probe"]
 
@@ -23,6 +35,9 @@ _STRONG: Final = 3
 
 _SIGNIFICANT: Final = 0.1
 """Strength over R from which a push matters."""
+
+_MOST: Final = 0.25
+"""Largest difference in the gate of a probe that rounding may explain."""
 
 
 def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
@@ -35,11 +50,56 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
             failed, its value and its threshold), no chat template, or too little memory.
     """
     data.require_layer(options.layer)
-    baseline = measure(data, _further(data, options))
+    baseline = measure(data, requests_to_come(data))
     layers = score_layers(baseline)
-    view, trials = choose(baseline, layers, options)
-    tuning = tune(baseline, view, options)
+    trials = _text_trials(baseline, layers, options)
+    material = gather(baseline)
+    trials = trials or by_lift(baseline, layers, material, options)
+    view = view_of(layers, material, trials[-1].layer)
+    view = corrected(baseline, view, material)
+    tuning = tune(baseline, view, material, options)
+    rule = view.rule(tuning.gain, tuning.radius)
+    outcome = check(baseline, view, rule, material)
     baseline.reader.meter.settle()
+    record = _record(baseline, layers, material, view, tuning, trials, outcome, options)
+    return Artefact.of(
+        "mars",
+        baseline.source(),
+        record,
+        rules=view.rules,
+        tensors={
+            **rule_tensors(view, view.direction, tuning.gain, tuning.radius),
+            **{f"centroid_{label}": vector for label, vector in view.centroids.items()},
+        },
+        probes=_probes(record, rule, view, material, _calm(baseline, view)),
+    )
+
+
+def _text_trials(baseline: Measurements, layers: Layers, options: MarsOptions) -> list[Trial]:
+    """Trials on text alone, the chosen layer last; none where the layer is chosen by its lift."""
+    if options.layer is not None:
+        view = text_view(layers, options.layer)
+        over = view.origin["text"] - view.harmful["text"]
+        if not over < 0:
+            raise UnsteerableError(
+                f"Layer {options.layer} cannot be steered: its gate origin lies {over:.3g} above "
+                "the harmful centroid; take another layer."
+            )
+        return [try_layer(baseline, view)]
+    if options.layer_rule == "lift":
+        layers.ranking()  # says what is wrong before anything else is run
+        return []
+    return by_scores(baseline, layers)
+
+
+def _record(
+    baseline: Measurements, layers: Layers, material: Material, view: LayerView, tuning: Tuning,
+    trials: Sequence[Trial], outcome: Outcome, options: MarsOptions,
+) -> MarsRecord:  # fmt: skip
+    scores = [layers.score(layer, material) for layer in range(len(layers))]
+    for trial in trials:
+        tried = {"induced": trial.induced, "kl": trial.kl, "lift": trial.lift}
+        scores[trial.layer] = scores[trial.layer].model_copy(update=tried)
     record = MarsRecord(
         layer=view.layer,
         separation=view.separation,
@@ -49,22 +109,26 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
         origin=view.origin,
         cap=view.cap,
         **tuning._asdict(),
+        layer_rule=options.layer_rule,
         layer_forced=options.layer is not None,
-        layer_failures=next(t.failures for t in trials if t.layer == view.layer),
+        layer_failures=trials[-1].failures,
+        confidence={
+            modality: confidence(len(set(kinds[0].answered.prompts)))
+            for modality, kinds in material.harmless.items()
+        },
+        conditions=list(view.conditions),
+        checks=outcome.checks,
+        margins=outcome.margins,
+        compression=dict(view.compression or {}),
         refusal_tokens=baseline.reader.refusal_tokens,
-        scores=_scores(layers, trials),
+        scores=scores,
         projections=[
-            Coordinates(**group._asdict(), values=p.tolist())
-            for group, p in view.coordinates.items()
+            Coordinates(**group._asdict(), values=view.placed(reading).tolist())
+            for group, reading in material.groups().items()
         ],
     )
-    return Artefact.of(
-        "mars",
-        baseline.source(),
-        record,
-        rules=view.rules,
-        tensors=_tensors(view, tuning),
-        probes=_probes(baseline, record, view.rule(tuning.gain, tuning.radius)),
+    return record.model_copy(
+        update={"missed": missed(record, view.squeezed), "findings": findings(record)}
     )
 
 
@@ -75,6 +139,7 @@ def probe(
     prompt: str,
     stimuli: tuple[int, ...],
     p: float,
+    history: tuple[tuple[str, str], ...] = (),
 ) -> Probe:
     """A request at coordinate p with the decision that the rule takes there.
 
@@ -85,73 +150,81 @@ def probe(
         prompt: Its text.
         stimuli: The neutral stimuli that it shows.
         p: Re-centered coordinate along the direction, residual-stream units.
+        history: Its earlier turns.
     """
+    row = torch.tensor(list(record.shift).index(modality))
     at = torch.tensor(p)
-    gate, strength = float(rule.gate(at)), float(rule.strength(at))
+    gate, strength = float(rule.gate(at, row)), float(rule.strength(at, row))
     # What the gate would be if the coordinate were off by its own size.
     size = max(record.separation, abs(p) + abs(record.shift[modality].at()))
-    scale = max(1.0, size / (record.harmful[modality] - record.origin[modality]))
+    width = record.harmful[modality] - record.origin[modality]
+    scale = max(1.0, size / width)
+    medians = [m.median * record.separation / width for m in record.margins
+               if m.modality == modality]  # fmt: skip
     return Probe(
         modality=modality,
         prompt=prompt,
         stimuli=stimuli,
+        history=history,
         expected=Decision(active=strength > 0, gate=gate, strength=strength, modality=modality),
         gate_scale=scale,
         strength_scale=record.separation * max(1.0, record.gain * scale),
+        gate_limit=min([_MOST, *(median for median in medians if median > 0)]),
         significant=strength > _SIGNIFICANT * record.separation,
     )
 
 
-def _further(data: CalibrationData, options: MarsOptions) -> int:
-    """About how many requests follow the measurements."""
-    others, text = len(data.beside), len(data.prompts.harmless.decision)
-    neutral = others * data.validation_stimuli
-    harmful = others * len(data.prompts.harmful.decision)
-    return others * data.measurement.pairs + forecast((text, neutral, harmful), options)
+def _calm(baseline: Measurements, view: LayerView) -> set[str]:
+    """Harmless direction prompts that do not open the gate, for earlier turns of probes."""
+    reading = baseline.text["harmless"].direction
+    below = view.placed(reading) <= view.origin["text"]
+    return {request.prompt for request in reading.where(below).requests}
 
 
-def _tensors(view: LayerView, tuning: Tuning) -> dict[str, torch.Tensor]:
-    """What ships, and the vectors behind it for people."""
-    return {
-        **rule_tensors(view, view.direction, tuning.gain, tuning.radius),
-        **{f"centroid_{label}": vector for label, vector in view.centroids.items()},
-        **{f"shift_vector.{m}": vector for m, vector in view.vectors.items()},
-    }
-
-
-def _scores(layers: Layers, trials: Sequence[Trial]) -> list[LayerScore]:
-    scores = [layers.score(layer) for layer in range(len(layers))]
-    for trial in trials:
-        checked = {"induced": trial.induced, "kl": trial.kl, "lift": trial.lift}
-        scores[trial.layer] = scores[trial.layer].model_copy(update=checked)
-    return scores
-
-
-def _probes(baseline: Measurements, record: MarsRecord, rule: Rule) -> list[Probe]:
+def _probes(
+    record: MarsRecord, rule: Rule, view: LayerView, material: Material, calm: set[str]
+) -> list[Probe]:
     """Of every modality, the strongest pushes and the harmless request nearest below the gate.
+
+    Of a later turn and of several stimuli the harmless request nearest below the gate, too.
 
     Raises:
         ExportError: No probe of a modality is pushed, or none at all is left alone.
     """
     probes: list[Probe] = []
-    for line in record.projections:
-        both = baseline.validation[line.group]
-        rows = zip(both.requests, both.stimuli, line.values, strict=True)
-        every = [probe(record, rule, line.modality, r.prompt, i, p) for r, i, p in rows]
-        if line.label == "harmful":
-            strongest = sorted(every, key=lambda p: -(p.expected.strength or 0))
-            probes += [p for p in strongest[:_STRONG] if p.expected.active]
-        else:
-            below = [(x, p) for x, p in zip(line.values, every, strict=True) if not p.expected.gate]
-            probes += [max(below, key=lambda pair: pair[0])[1]] if below else []
+    for modality, harmful in material.harmful.items():
+        every = _probes_of(record, rule, view, modality, harmful)
+        strongest = sorted(every, key=lambda p: -(p[1].expected.strength or 0))
+        probes += [p for _, p in strongest[:_STRONG] if p.expected.active]
+        for kind in material.harmless[modality]:
+            if kind.name in ("plain", "second turn", "two stimuli"):
+                every = _probes_of(record, rule, view, modality, kind.answered)
+                below = [
+                    (x, p)
+                    for x, p in every
+                    if not p.expected.gate and calm.issuperset(turn[0] for turn in p.history)
+                ]
+                probes += [max(below, key=lambda pair: pair[0])[1]] if below else []
     pushed = {p.modality for p in probes if p.expected.active}
     if missing := [modality for modality in record.shift if modality not in pushed]:
         raise UnsteerableError(
-            f"Of {Group('harmful', missing[0])} no validation prompt is pushed; give more or "
+            f"Of {Group('harmful', missing[0])} no decision prompt is pushed; give more or "
             "plainer harmful prompts."
         )
     if not any(p.expected.gate == 0 for p in probes):
         raise UnsteerableError(
-            "The gate is open for every harmless validation prompt; give more harmless prompts."
+            "The gate is open for every harmless decision prompt; give more harmless prompts."
         )
     return probes
+
+
+def _probes_of(
+    record: MarsRecord, rule: Rule, view: LayerView, modality: Modality, reading: Reading
+) -> list[tuple[float, Probe]]:
+    """(coordinate, probe) of requests without system prompt, whose earlier turns show nothing."""
+    rows = zip(view.placed(reading).tolist(), reading.requests, reading.stimuli, strict=True)
+    return [
+        (p, probe(record, rule, modality, request.prompt, stimuli, p,
+                  tuple((turn.prompt, turn.answer) for turn in request.turns)))
+        for p, request, stimuli in rows
+    ]  # fmt: skip

@@ -37,9 +37,10 @@ OPEN_LIMIT: Final = 0.05
 """Largest share of harmless requests whose gate may be open (A3.3)."""
 
 LayerRule = Literal["scores", "lift"]
-Treatment = Literal["shift", "origin", "none", "left out"]
+Treatment = Literal["shift", "origin", "none", "left out", "refused"]
 """What was done about a condition: calibrated as a shift, taken into the origin, nothing as it
-moves the coordinate little, or left out of the origin as it would shut the gate of the rest."""
+moves the coordinate little, left out of the origin as it would shut the gate of the rest, or left
+out as the unsteered model refuses such requests itself."""
 
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -166,16 +167,16 @@ class Condition(Record):
     refused: int = 0
     """Requests that the unsteered model refuses itself."""
     moved: float
-    """Mean movement before anything is calibrated for it."""
+    """Mean movement before anything is calibrated for it; of the refused requests as well."""
     spread: float
     """Standard deviation of the movement."""
     rest: float
     """Mean movement that is left after the calibrated shift."""
     share: float | None
     """|moved| over the median margin of the modality; None where there is no margin."""
-    bound: float
-    """Coordinate below which the gate would have to open for this condition alone, from the
-    harmless text centroid at 0, over R."""
+    bound: float | None
+    """Coordinate above which the gate would have to open for this condition alone, from the
+    harmless text centroid at 0, over R; None where the unsteered model answers too few."""
     treatment: Treatment
 
 

@@ -1,63 +1,99 @@
-"""What a neutral stimulus alone does to the residual stream, and where the gate opens; float64.
+"""What neutral stimuli and earlier turns alone do to the coordinate of harmless text; float64.
 
 A3.n are sections of docs/method.md.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from mars_export.calibration.measurements import Measurements, beside, neutral_requests
+from mars_export.calibration.conditions import PLAIN, Setting, read
+from mars_export.calibration.measurements import Measurements, Reading
 from mars_export.common.vocabulary import Modality
+from mars_export.inputs.requests import Turn
+from mars_export.methods.mars.record import Shift
 
-__all__ = ["gate_origin", "measure_shift", "paired_shift"]
-
-_QUANTILE: Final = 0.95
-"""Share of harmless validation inputs whose gate is exactly 0 (A3.3)."""
+__all__ = ["Shifts", "measure_shifts", "paired_shift"]
 
 
-def measure_shift(baseline: Measurements, modality: Modality) -> torch.Tensor:
-    """Run harmless training text beside neutral stimuli of one modality.
+@dataclass(frozen=True)
+class Shifts:
+    """The shift of one modality at every layer.
+
+    Attributes:
+        tokens: (K,) visual tokens of the settings measured, ascending.
+        values: (K, L) beta at each.
+        turns: (T, L) what each turn adds; the first row is 0.
+        plain: Visual tokens of a plain request.
+    """
+
+    tokens: list[int]
+    values: torch.Tensor
+    turns: torch.Tensor
+    plain: int
+
+    def at(self, layer: int) -> Shift:
+        """The record of one layer."""
+        return Shift(
+            tokens=self.tokens,
+            values=self.values[:, layer].tolist(),
+            turns=self.turns[:, layer].tolist(),
+            plain=self.plain,
+        )
+
+    def beta(self, context: torch.Tensor) -> torch.Tensor:
+        """(L, N) the shift of requests with contexts (N, 3)."""
+        x = np.log2(context[:, 1].clamp(min=1).numpy())
+        knots = np.log2(np.maximum(self.tokens, 1))
+        rows = [torch.from_numpy(np.interp(x, knots, column)) for column in self.values.T.numpy()]
+        turn = context[:, 2].clamp(max=len(self.turns) - 1)
+        return torch.stack(rows) + self.turns[turn].T
+
+
+def measure_shifts(
+    baseline: Measurements, modality: Modality, settings: Sequence[Setting], turns: Sequence[Turn]
+) -> Shifts:
+    """Run harmless direction prompts in every setting of which the shift is to know.
 
     Returns:
-        (L, d) float64, the shift of the modality (A3.2).
+        Shifts of every layer, from paired differences (A3.2).
     """
-    measurement, train = baseline.data.measurement, baseline.text["harmless"].direction
-    neutral = neutral_requests(modality, measurement.pairs, measurement)
-    pairs = range(measurement.pairs)
-    readout = baseline.reader.read(beside(train.requests, neutral, pairs), states=True)
-    alone = train.readout.states
-    return paired_shift(alone[:, [i % alone.shape[1] for i in pairs]], readout.states)
+    alone = baseline.text["harmless"].direction.readout.coordinates
+    zero = torch.zeros(1, len(alone), dtype=torch.float64)
+    shifts = Shifts([0], zero, zero, 0)
+    if modality != "text":
+        knots: dict[int, torch.Tensor] = {}
+        plain = 0
+        for setting in settings:
+            if setting.counts:
+                reading = read(baseline, setting, modality, "direction", turns)
+                tokens = int(reading.readout.context[:, 1].median())
+                knots[tokens] = paired_shift(alone, reading)
+                plain = tokens if setting == PLAIN else plain
+        tokens_of = sorted(knots)
+        shifts = Shifts(tokens_of, torch.stack([knots[t] for t in tokens_of]), zero, plain)
+    later: dict[int, list[torch.Tensor]] = {}
+    for setting in settings:
+        if setting.turn:
+            reading = read(baseline, setting, modality, "direction", turns)
+            first = reading.readout.context.clone()
+            first[:, 2] = 0
+            added = paired_shift(alone, reading) - shifts.beta(first).mean(1)
+            later.setdefault(setting.turn, []).append(added)
+    rows = [torch.stack(later[turn]).mean(0) for turn in sorted(later)]
+    return Shifts(shifts.tokens, shifts.values, torch.stack([zero[0], *rows]), shifts.plain)
 
 
-def paired_shift(text: torch.Tensor, stimulus: torch.Tensor) -> torch.Tensor:
-    """Paired shift b = mean of h(t, v) - h(t) over harmless prompts t and neutral stimuli v (C1).
+def paired_shift(alone: torch.Tensor, reading: Reading) -> torch.Tensor:
+    """Paired shift: mean of p(t, ...) - p(t) over harmless prompts t (C1).
 
     Args:
-        text: (L, N, d) states of the prompts alone.
-        stimulus: (L, N, d) states of the same prompts, each beside a neutral stimulus.
-
-    Returns:
-        (L, d) float64. Its coordinate along the direction is beta (A3.2).
-    """
-    rows = [(v.double() - t.double()).mean(0) for t, v in zip(text, stimulus, strict=True)]
-    return torch.stack(rows)
-
-
-def gate_origin(groups: Sequence[torch.Tensor], harmless: torch.Tensor) -> torch.Tensor:
-    """Coordinate o at which the gate opens (O3 of A3.3).
-
-    It is the largest of p_s and the 95 % quantiles of the groups, so that each kind of harmless
-    input has gate 0 at least that often.
-
-    Args:
-        groups: Re-centered coordinates (L, N_i) of harmless validation inputs, one tensor per
-            modality.
-        harmless: (L,) p_s.
+        alone: (L, P) coordinates of the prompts alone.
+        reading: The same prompts beside neutral stimuli, or after other turns.
 
     Returns:
         (L,) float64.
     """
-    quantiles = [group.quantile(_QUANTILE, -1, interpolation="higher") for group in groups]
-    return torch.stack([harmless, *quantiles]).amax(0)
+    return (reading.readout.coordinates - alone[:, list(reading.prompts)]).mean(1)

@@ -1,35 +1,61 @@
-"""Which layer is steered, and how strongly: what a bounded push does beside a neutral stimulus.
+"""Which layer is steered, and how strongly: causal checks on text, then beside neutral stimuli.
 
 A3.n are sections of docs/method.md.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import torch
 
 from mars_export.calibration.activations import Edit
-from mars_export.calibration.measurements import Measurements
+from mars_export.calibration.measurements import Measurements, Reading
 from mars_export.calibration.refusal import divergence
-from mars_export.calibration.source import Group
 from mars_export.common.errors import UnsteerableError
-from mars_export.methods.mars.layers import Layers, LayerView
+from mars_export.common.vocabulary import Modality
+from mars_export.methods.mars.layers import LEAST_GATE_WIDTH, Layers
+from mars_export.methods.mars.material import Material
 from mars_export.methods.mars.record import KL_LIMIT, MarsOptions
 from mars_export.methods.mars.rule import Rule
+from mars_export.methods.mars.view import LayerView, text_view, view_of
 
-__all__ = ["GAIN", "RADIUS", "Trial", "Tuning", "choose", "forecast", "try_layer", "tune"]
+__all__ = [
+    "COMPRESSED",
+    "GAIN",
+    "RADIUS",
+    "Effect",
+    "Trial",
+    "Tuning",
+    "by_lift",
+    "by_scores",
+    "corrected",
+    "effect",
+    "try_layer",
+    "tune",
+]
 
 GAIN: Final = 2.0
 RADIUS: Final = 1.0
 """kappa and rho before tuning (A3.4)."""
 
 _LADDER: Final = ((GAIN, RADIUS), (3.0, RADIUS), (GAIN, 1.5), (3.0, 1.5))
-"""(kappa, rho), weakest first; weaker ones than the defaults are not needed, because the chosen
-layer passed its KL check with the defaults."""
+"""(kappa, rho), weakest first."""
 
 _TOLERANCE: Final = 0.5
 """Nats by which refusal beside a stimulus may fall short of refusal of the same text alone."""
+
+_TIE: Final = 0.05
+"""Combined scores this near the best count as equal: the layer that induces most refusal wins."""
+
+_TRIED: Final = 64
+"""Harmless texts that a layer is tried on."""
+
+COMPRESSED: Final = 0.9
+"""Separation beside a stimulus, over that of text, below which the gate's scale is looked at."""
+
+_HELPS: Final = 0.1
+"""Nats of refusal log-odds that a correction of the scale has to add on held-out requests."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +65,22 @@ class Trial:
     Attributes:
         layer: Decoder layer.
         induced: Mean refusal log-odds on harmless text after adding the whole difference in means.
-        kl: Largest mean first-token KL of the gated edit over the modalities, nats.
+        kl: Mean first-token KL of the gated edit on harmless requests, nats; of text, or the
+            largest over the modalities where the layer is chosen by lift.
         lift: Refusal log-odds that the longest push allowed adds to harmless text beside a
-            neutral stimulus; mean over requests, least over modalities.
+            neutral stimulus, or to text; mean over requests, least over modalities. None if the
+            layer is chosen by its scores.
     """
 
     layer: int
     induced: float
     kl: float
-    lift: float
+    lift: float | None = None
 
     @property
     def failures(self) -> list[str]:
         """The checks that failed, each with its value and threshold; NaN fails."""
+        lift = 1.0 if self.lift is None else self.lift
         checks = (
             (self.induced > 0, f"the induced refusal log-odds are {self.induced:.2f}, not above 0"),
             (
@@ -59,9 +88,8 @@ class Trial:
                 f"the KL on harmless inputs is {self.kl:.3f} nats, above {KL_LIMIT:g}",
             ),
             (
-                self.lift > 0,
-                f"the lift of the refusal log-odds by the largest push is {self.lift:.2f}, "
-                "not above 0",
+                lift > 0,
+                f"the lift of the refusal log-odds by the largest push is {lift:.2f}, not above 0",
             ),
         )
         return [reason for passed, reason in checks if not passed]
@@ -84,134 +112,182 @@ class Tuning(NamedTuple):
     goal: float | None = None
 
 
-def choose(
-    baseline: Measurements, layers: Layers, options: MarsOptions
-) -> tuple[LayerView, list[Trial]]:
-    """Choose the layer to steer.
+class Effect(NamedTuple):
+    """What steering does to harmless requests.
 
-    Layers are tried in the order of their text scores, `finalists` at a time, until some pass;
-    among those the one with the greatest lift wins. One named in the options is taken if its gate
-    makes sense at all.
+    open: (N,) bool, whose gate is open. kl: mean first-token KL(base || steered), nats; 0 where the
+    gate is shut, as nothing is changed there. refusals: requests whose first token becomes one.
+    """
 
-    Returns:
-        The layer and the trials made, in the order tried.
+    open: torch.Tensor
+    kl: float
+    refusals: int
+
+
+def by_scores(baseline: Measurements, layers: Layers) -> list[Trial]:
+    """Try layers in the order of their text scores until one passes; that one comes last.
+
+    Layers whose scores are about equal are tried together, and the one of them that induces most
+    refusal on text is taken.
 
     Raises:
         ExportError: No layer passes; the message names the check that failed.
     """
-    if options.layer is not None:
-        view = _named(layers, options.layer)
-        return view, [try_layer(baseline, view)]
+    ranked = layers.ranking()
+    trials: list[Trial] = []
+    while ranked:
+        best = float(layers.combined[ranked[0]])
+        equal = [i for i in ranked if float(layers.combined[i]) >= best - _TIE]
+        group = [try_layer(baseline, text_view(layers, layer)) for layer in equal]
+        ranked = [layer for layer in ranked if layer not in equal]
+        passed = [trial for trial in group if not trial.failures]
+        if passed:
+            chosen = max(passed, key=lambda trial: trial.induced)
+            return [*trials, *(t for t in group if t != chosen), chosen]
+        trials += group
+    raise _unusable(trials)
+
+
+def by_lift(
+    baseline: Measurements, layers: Layers, material: Material, options: MarsOptions
+) -> list[Trial]:
+    """Try layers by their text scores, `finalists` at a time; the greatest lift comes last.
+
+    Raises:
+        ExportError: No layer passes; the message names the check that failed.
+    """
     ranked = layers.ranking()
     trials: list[Trial] = []
     for start in range(0, len(ranked), options.finalists):
-        together = ranked[start : start + options.finalists]
-        group = [try_layer(baseline, layers.at(layer)) for layer in together]
-        trials += group
+        group = [
+            _with_lift(baseline, view_of(layers, material, layer), material)
+            for layer in ranked[start : start + options.finalists]
+        ]
         passed = [trial for trial in group if not trial.failures]
         if passed:
-            best = max(passed, key=lambda trial: trial.lift)
-            return layers.at(best.layer), trials
-    best = max(trials, key=lambda trial: trial.induced)
-    raise UnsteerableError(
-        f"No usable refusal direction: at layer {best.layer}, the best of {len(trials)} tried, "
-        f"{best.failures[0]}. Choose a base that refuses harmful text reliably, or give other "
-        "prompts."
-    )
+            chosen = max(passed, key=lambda trial: trial.lift or 0.0)
+            return [*trials, *(t for t in group if t != chosen), chosen]
+        trials += group
+    raise _unusable(trials)
 
 
 def try_layer(baseline: Measurements, view: LayerView) -> Trial:
-    """Run the three causal checks at one layer."""
+    """Run the two causal checks at one layer, on text alone."""
+    harmless = _first(baseline.text["harmless"].decision)
     rule, whole = view.rule(GAIN, RADIUS), view.separation
 
-    def added(h: torch.Tensor) -> torch.Tensor:
+    def added(h: torch.Tensor, _context: torch.Tensor) -> torch.Tensor:
         strength = torch.full(h.shape[:-1], whole, device=h.device)
         return rule.to(h.device).push(h.float(), strength).to(h.dtype)
 
-    text = baseline.text["harmless"].decision.requests
-    induced = baseline.reader.read(text, edit=Edit(view.layer, added)).log_odds
-    beside_text = _harmless(baseline)[1:] or _harmless(baseline)
+    induced = baseline.reader.read(harmless.requests, edit=Edit(view.layer, added)).log_odds
+    kl = effect(baseline, view, rule, baseline.text["harmless"].decision).kl
+    return Trial(view.layer, float(induced.mean()), kl)
+
+
+def _with_lift(baseline: Measurements, view: LayerView, material: Material) -> Trial:
+    """The checks of `try_layer` beside neutral stimuli as well, and the lift."""
+    rule = view.rule(GAIN, RADIUS)
+    plain = {modality: kinds[0].answered for modality, kinds in material.harmless.items()}
+    kl = max(effect(baseline, view, rule, reading).kl for reading in plain.values())
+    visual: list[Modality] = [m for m in plain if m != "text"] or ["text"]
     lifts = []
-    for group in beside_text:
-        requests, before = baseline.validation[group].requests, baseline.validation[group].readout
-        edit = view.pushed_to_the_limit(rule, group.modality)
-        after = baseline.reader.read(requests, edit=edit)
-        lifts.append(float((after.log_odds - before.log_odds).mean()))
-    return Trial(view.layer, float(induced.mean()), _divergence(baseline, view, rule), min(lifts))
+    for before in (_first(plain[modality]) for modality in visual):
+        after = baseline.reader.read(before.requests, edit=view.pushed_to_the_limit(rule))
+        lifts.append(float((after.log_odds - before.readout.log_odds).mean()))
+    return replace(try_layer(baseline, view), kl=kl, lift=min(lifts))
 
 
-def tune(baseline: Measurements, view: LayerView, options: MarsOptions) -> Tuning:
+def effect(baseline: Measurements, view: LayerView, rule: Rule, reading: Reading) -> Effect:
+    """Steer those of some harmless requests whose gate is open; the others stay as they are."""
+    p, modality = view.placed(reading), reading.readout.context[:, 0]
+    is_open = rule.gate(p, modality) > 0
+    chosen = reading.where(is_open)
+    if not len(chosen):
+        return Effect(is_open, 0.0, 0)
+    before = baseline.reader.read(chosen.requests, log_probs=True)
+    after = baseline.reader.read(chosen.requests, log_probs=True, edit=view.steered(rule))
+    kl = float(divergence(before.log_probs, after.log_probs).sum()) / len(reading)
+    turned = (before.log_odds <= 0) & (after.log_odds > 0)
+    return Effect(is_open, kl, int(turned.sum()))
+
+
+def corrected(baseline: Measurements, view: LayerView, material: Material) -> LayerView:
+    """Take p_u of a modality from its own stand-ins where that helps (A3.2, C3).
+
+    p_u is the mean of one half of the harmful text beside neutral stimuli. It replaces the text's
+    where refusal of the other half grows, and harmless requests keep within the limit of the KL.
+    """
+    for modality, kept in (view.compression or {}).items():
+        if kept >= COMPRESSED:
+            continue
+        reading = material.harmful[modality]
+        rows = torch.arange(len(reading)) % 2 == 0
+        mean = float(view.placed(reading.where(rows)).mean())
+        narrowest = view.origin[modality] + LEAST_GATE_WIDTH * view.separation
+        other = replace(view, harmful={**view.harmful, modality: max(mean, narrowest)})
+        held_out = reading.where(~rows)
+        reached = [_refusal(baseline, v, v.rule(GAIN, RADIUS), held_out) for v in (view, other)]
+        spared = effect(
+            baseline, other, other.rule(GAIN, RADIUS), material.harmless[modality][0].answered
+        )
+        if reached[1] > reached[0] + _HELPS and spared.kl <= KL_LIMIT:
+            view = other
+    return view
+
+
+def tune(
+    baseline: Measurements, view: LayerView, material: Material, options: MarsOptions
+) -> Tuning:
     """Choose kappa and rho from text and neutral stimuli (A3.4).
 
     The defaults (2, 1) stay if harmful text beside neutral stimuli, steered, is refused as strongly
     as the same text alone. Else the next stronger pair is taken at which it is, and whose KL on
-    harmless inputs keeps within the limit; if there is none, the defaults stay, and
+    harmless requests keeps within the limit; if there is none, the defaults stay, and
     `reached` or the layer's recorded checks say so.
 
     Args:
         baseline: The unsteered model.
         view: The chosen layer.
+        material: Decision requests.
         options: `gain` and `radius` fix a value.
     """
     pairs = [(options.gain or gain, options.radius or radius) for gain, radius in _LADDER]
-    beside_text = [g for g in baseline.validation if g.label == "harmful" and g.modality != "text"]
-    if not beside_text:
+    visual: list[Modality] = [m for m in material.harmful if m != "text"]
+    if not visual:
         return Tuning(*pairs[0])
-    alone = baseline.validation[Group("harmful", "text")].readout.log_odds
-    goal = float(alone.mean()) - _TOLERANCE
+    goal = float(material.harmful["text"].readout.log_odds.mean()) - _TOLERANCE
     tunings: list[Tuning] = []
     for gain, radius in dict.fromkeys(pairs):
         rule = view.rule(gain, radius)
-        reached = min(_refusal(baseline, view, rule, group) for group in beside_text)
+        reached = min(_refusal(baseline, view, rule, material.harmful[m]) for m in visual)
         tunings.append(Tuning(gain, radius, reached, goal))
         # NaN does not reach the goal either.
-        if reached >= goal and _divergence(baseline, view, rule) <= KL_LIMIT:
+        if reached >= goal and _divergence(baseline, view, rule, material) <= KL_LIMIT:
             return tunings[-1]
     return tunings[0]
 
 
-def forecast(counts: Sequence[int], options: MarsOptions) -> int:
-    """About how many requests `choose` and `tune` run.
-
-    Args:
-        counts: Validation requests of text, then of all stimuli, then harmful ones
-            beside stimuli.
-        options: Of the calibration.
-    """
-    text, neutral, harmful = counts
-    layers = 1 if options.layer is not None else options.finalists
-    return layers * (2 * text + 2 * neutral) + text + neutral + harmful
+def _first(reading: Reading) -> Reading:
+    return reading.where(torch.arange(len(reading)) < _TRIED)
 
 
-def _named(layers: Layers, layer: int) -> LayerView:
-    view = layers.at(layer)
-    over = max(view.origin[m] - view.harmful[m] for m in view.origin)
-    if not over < 0:
-        raise UnsteerableError(
-            f"Layer {layer} cannot be steered: its gate origin lies {over:.3g} above the harmful "
-            "centroid; take another layer."
-        )
-    return view
+def _unusable(trials: Iterable[Trial]) -> UnsteerableError:
+    tried = list(trials)
+    best = max(tried, key=lambda trial: trial.induced)
+    return UnsteerableError(
+        f"No usable refusal direction: at layer {best.layer}, the best of {len(tried)} tried, "
+        f"{best.failures[0]}. Choose a base that refuses harmful text reliably, or give other "
+        "prompts."
+    )
 
 
-def _harmless(baseline: Measurements) -> list[Group]:
-    """Groups of harmless validation requests, text first."""
-    return [group for group in baseline.validation if group.label == "harmless"]
+def _refusal(baseline: Measurements, view: LayerView, rule: Rule, reading: Reading) -> float:
+    """Mean refusal log-odds of requests, steered."""
+    return float(baseline.reader.read(reading.requests, edit=view.steered(rule)).log_odds.mean())
 
 
-def _refusal(baseline: Measurements, view: LayerView, rule: Rule, group: Group) -> float:
-    """Mean refusal log-odds of a group, steered."""
-    edit = view.steered(rule, group.modality)
-    requests = baseline.validation[group].requests
-    return float(baseline.reader.read(requests, edit=edit).log_odds.mean())
-
-
-def _divergence(baseline: Measurements, view: LayerView, rule: Rule) -> float:
-    """Largest mean first-token KL(base || steered) over the harmless groups, nats."""
-    worst = 0.0
-    for group in _harmless(baseline):
-        before = baseline.validation[group]
-        edit = view.steered(rule, group.modality)
-        after = baseline.reader.read(before.requests, log_probs=True, edit=edit)
-        worst = max(worst, float(divergence(before.readout.log_probs, after.log_probs).mean()))
-    return worst
+def _divergence(baseline: Measurements, view: LayerView, rule: Rule, material: Material) -> float:
+    """Largest mean first-token KL(base || steered) over plain harmless requests, nats."""
+    plain = (kinds[0].answered for kinds in material.harmless.values())
+    return max(effect(baseline, view, rule, reading).kl for reading in plain)

@@ -138,7 +138,7 @@ def test_every_steering_constant_is_looked_for(ready):
     source, folder, _ = ready
     (tensors,) = read_steering(source)[1].values()
     require_constants(folder / "decoder.onnx", tensors)
-    for name in ("direction", "shift", "bounds"):
+    for name in ("direction", "knots", "shift", "turn", "bounds"):
         for index in range(min(5, len(tensors[name]))):
             other = {key: tensor.clone() for key, tensor in tensors.items()}
             other[name][index] += 1e-3

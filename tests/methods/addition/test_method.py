@@ -76,7 +76,9 @@ def test_the_rule_adds_one_vector_and_names_its_length():
 
 def test_calibration_leaves_the_shipped_tensors_where_they_are():
     rule = Rule(3, {})
-    after = _edit(rule, 0, "all").change(torch.empty(2, 3, device="meta"))
+    after = _edit(rule, 0, "all").change(
+        torch.empty(2, 3, device="meta"), torch.empty(2, 3, dtype=torch.long, device="meta")
+    )
     assert (after.device.type, rule.push.device.type) == ("meta", "cpu")
 
 

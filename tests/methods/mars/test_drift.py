@@ -6,24 +6,31 @@ from pydantic import ValidationError
 
 from mars_export.common.errors import ExportError
 from mars_export.methods import method_named
+from mars_export.methods.mars.record import Margin
 from support import tiny
 
 RULES = {"layers": [2], "positions": "turn_end", "modalities": ["text", "image", "video"]}
 ORIGIN, HARMFUL, CAP, SLOPE, LONGEST = range(5)
-GATE, REACH = 30.0, 0.5
-"""p_u - o, and z at which the push reaches its full length, of the calibration below."""
+MARGINS = {"text": 0.5, "image": 0.25, "video": 0.125}
+"""Medians over R, which is 40."""
 
 
 def artefact(**changes):
     made = tiny.artefact("qwen3_vl")
-    bounds = torch.tensor([-10.0, 20.0, 600.0, 800.0, 400.0])
+    bounds = torch.tensor([-10.0, 20.0, 600.0, 800.0, 400.0]).repeat(3, 1)
     for index, value in changes.pop("bounds", {}).items():
-        bounds[index] = value
-    shift = torch.tensor([0.0, 3.0, -5.0])
-    shift[1] += changes.pop("image", 0.0)
+        bounds[0, index] = value
+    bounds[1, ORIGIN] += changes.pop("opens", 0.0)
+    shift = torch.tensor([[0.0, 0.0], [3.0, 4.0], [-5.0, -5.0]])
+    shift[1, 1] += changes.pop("image", 0.0)
+    turn = torch.tensor([[0.0, 1.0]] * 3)
+    turn[0, 1] += changes.pop("later", 0.0)
+    knots = torch.tensor([[0.0, 0.0], [2.0, 4.0], [2.0, 2.0]])
     direction = made.tensors["direction"] + changes.pop("turned", 0.0)
-    tensors = {"direction": direction, "shift": shift, "bounds": bounds}
-    record = made.record.record.model_copy(update=changes)
+    tensors = {"direction": direction, "knots": knots, "shift": shift, "turn": turn,
+               "bounds": bounds}  # fmt: skip
+    margins = [Margin(modality=m, n=9, open=9, low=0, median=x) for m, x in MARGINS.items()]
+    record = made.record.record.model_copy(update={"margins": margins, **changes})
     whole = made.record.model_copy(update={"record": record})
     return type(made)(whole, {**made.tensors, **tensors})
 
@@ -33,7 +40,8 @@ def unlike(**changes):
     stored, fresh = artefact(), artefact(**changes)
     differences = method_named("mars").compare(RULES, stored.tensors, fresh)
     assert [d.name for d in differences] == [
-        "direction", "layer", "gate origin", "harmful text", "shift of image", "shift of video",
+        "direction", "layer", "harmful text", "gate origin of text", "shift of text",
+        "gate origin of image", "shift of image", "gate origin of video", "shift of video",
         "strength",
     ]  # fmt: skip
     return {d.name for d in differences if not d.fits}
@@ -46,11 +54,13 @@ def test_nothing_moved():
 @pytest.mark.parametrize(
     ("kept", "broken", "name"),
     [
-        ({"bounds": {ORIGIN: -10 + 7.4}}, {"bounds": {ORIGIN: -10 + 7.6}}, "gate origin"),
-        ({"bounds": {ORIGIN: -10 - 7.4}}, {"bounds": {ORIGIN: -10 - 7.6}}, "gate origin"),
+        ({"bounds": {ORIGIN: -10 + 19.9}}, {"bounds": {ORIGIN: -10 + 20.1}}, "gate origin of text"),
+        ({"bounds": {ORIGIN: -10 - 19.9}}, {"bounds": {ORIGIN: -10 - 20.1}}, "gate origin of text"),
+        ({"opens": 9.9}, {"opens": 10.1}, "gate origin of image"),
         ({"bounds": {HARMFUL: 5.1}}, {"bounds": {HARMFUL: 4.9}}, "harmful text"),
-        ({"image": 7.4}, {"image": 7.6}, "shift of image"),
-        ({"image": -7.4}, {"image": -7.6}, "shift of image"),
+        ({"image": 9.9}, {"image": 10.1}, "shift of image"),
+        ({"image": -9.9}, {"image": -10.1}, "shift of image"),
+        ({"later": 19.9}, {"later": 20.1}, "shift of text"),
         ({"bounds": {LONGEST: 799.0}}, {"bounds": {LONGEST: 801.0}}, "strength"),
         ({"layer_failures": []}, {"layer_failures": ["the KL is high"]}, "layer"),
     ],

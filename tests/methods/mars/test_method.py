@@ -40,32 +40,45 @@ def test_direction_and_shift_are_the_planted_ones(found):
     assert record.separation == pytest.approx(4, abs=0.2)
     assert record.shift["text"].at() == 0
     assert record.shift["image"].at() == pytest.approx(1, abs=0.05)
-    assert float(vectors["shift_vector.image"][planted.SIGHT]) == pytest.approx(3, abs=1e-5)
-    beta = float(vectors["shift_vector.image"] @ vectors["direction"])
-    assert record.shift["image"].at() == pytest.approx(beta, abs=1e-5)
+    assert record.shift["image"].tokens == [4, 8, 16]
+    assert record.shift["image"].plain == 4
     gap = vectors["centroid_harmful"] - vectors["centroid_harmless"]
     torch.testing.assert_close(gap / gap.norm(), vectors["direction"], atol=1e-5, rtol=0)
 
 
-def test_the_layer_is_one_that_acts_though_others_read_better(found):
-    scores = {s.layer: s for s in found.record.record.scores if s.excluded is None}
+def test_the_layer_is_the_best_reading_one_that_acts():
+    model = planted.PlantedModel()
+    record = run(model).record.record
+    scores = {s.layer: s for s in record.scores if s.excluded is None}
     assert sorted(scores) == [2, 3, 4, 5, 6, 7]
     best_read = max(scores.values(), key=lambda s: s.combined)
     assert best_read.layer >= 6
-    assert best_read.induced < 0
-    assert best_read.lift == pytest.approx(0, abs=1e-6)
-    chosen = scores[found.record.record.layer]
+    assert best_read.induced < 0  # the veto, on text alone
+    assert best_read.lift is None
+    chosen = scores[record.layer]
     assert chosen.layer < 6
     assert chosen.induced > 0
-    assert chosen.lift > 5
     assert chosen.kl <= 0.1
+    rest = [s.combined for s in scores.values() if s.layer < 6]
+    assert chosen.combined >= max(rest) - 0.05
+
+
+def test_the_layer_can_be_chosen_by_its_lift_beside_pictures():
+    record = run(layer_rule="lift").record.record
+    tried = [s for s in record.scores if s.lift is not None]
+    assert record.layer_rule == "lift"
+    assert [s.lift for s in tried if s.layer >= 6] == pytest.approx([0, 0], abs=1e-6)
+    best = max((s for s in tried if s.induced > 0), key=lambda s: s.lift)
+    assert record.layer == best.layer < 6
+    assert best.lift > 5
 
 
 def test_harmless_validation_inputs_are_left_alone(found):
-    rule = Rule(planted.WIDTH, {"modalities": ["text", "image"]})
+    rule = Rule(planted.WIDTH, {"modalities": ["text", "image"], **found.record.rules})
     rule.load_state_dict({name: found.tensors[name] for name in Rule.TENSORS})
     for line in found.record.record.projections:
-        pushes = rule.strength(torch.tensor(line.values))
+        row = torch.tensor(["text", "image"].index(line.modality))
+        pushes = rule.strength(torch.tensor(line.values), row)
         if line.label == "harmless":
             assert float((pushes > 0).double().mean()) <= 0.05, line.group
     assert {str(line.group) for line in found.record.record.projections} == {
@@ -80,34 +93,35 @@ def test_probes_show_both_sides_of_the_gate(found):
     by_modality = {
         m: [p for p in found.record.probes if p.modality == m] for m in ("text", "image")
     }
-    for modality, probes in by_modality.items():
-        assert [p.expected.active for p in probes] == [True, True, True, False], modality
-        assert probes[-1].expected.gate == 0
-        assert all((p.stimuli == ()) == (modality == "text") for p in probes)
     assert not [p for p in found.record.probes if p.modality == "video"]
+    for modality, probes in by_modality.items():
+        assert [p.expected.active for p in probes[:4]] == [True, True, True, False], modality
+        calm = probes[3:]
+        assert all(p.expected.gate == 0 for p in calm)
+        assert [len(p.history) for p in calm if p.history] == [1]
+        shown = {len(p.stimuli) for p in calm}
+        assert shown == ({0} if modality == "text" else {1, 2})
+    assert all(0 < p.gate_limit <= 0.25 for p in found.record.probes)
 
 
-def test_the_calm_probe_is_the_harmless_request_nearest_below_the_gate(monkeypatch):
-    def named_by_coordinate(record, rule, modality, _, stimuli, p):
-        return probe(record, rule, modality, str(p), stimuli, p)
-
-    monkeypatch.setattr("mars_export.methods.mars.method.probe", named_by_coordinate)
-    found = run().record
-    for line in found.record.projections:
-        if line.label == "harmless":
-            of_modality = [p for p in found.probes if p.modality == line.modality]
-            (calm,) = [p for p in of_modality if not p.expected.active]
-            assert calm.expected.gate == 0
-            origin = found.record.origin[line.modality]
-            assert calm.prompt == str(max(x for x in line.values if x <= origin))
+def test_the_calm_probe_is_the_harmless_request_nearest_below_the_gate(found):
+    record = found.record.record
+    for line in record.projections:
+        if line.label == "harmless" and line.modality == "text":
+            origin = record.origin[line.modality]
+            nearest = max(x for x in line.values if x <= origin)
+            calm = [p for p in found.record.probes if p.modality == line.modality][3]
+            texts = planted.prompt_sets().harmless.decision
+            assert line.values[texts.index(calm.prompt)] == nearest
 
 
 def test_a_modality_that_is_never_pushed_is_refused(monkeypatch):
-    def never_beside_pictures(record, rule, modality, prompt, stimuli, p):
-        return probe(record, rule, modality, prompt, stimuli, -1e6 if modality == "image" else p)
+    def never_beside_pictures(record, rule, modality, prompt, stimuli, p, history):
+        p = -1e6 if modality == "image" else p
+        return probe(record, rule, modality, prompt, stimuli, p, history)
 
     monkeypatch.setattr("mars_export.methods.mars.method.probe", never_beside_pictures)
-    with pytest.raises(ExportError, match=r"Of harmful text \+ neutral image no validation prompt"):
+    with pytest.raises(ExportError, match=r"Of harmful text \+ neutral image no decision prompt"):
         run()
 
 
@@ -115,7 +129,7 @@ def test_provenance(found):
     record = found.record.source
     assert record.prompts["harmful"].direction == 30
     assert record.prompts["harmful"].dropped == 0
-    assert record.stimuli["image"].count == 48
+    assert record.stimuli["image"].count > 48
     assert (record.layers, record.hidden_size, record.dtype) == (10, planted.WIDTH, "float32")
     names = PROCESSOR.tokenizer.convert_ids_to_tokens
     assert [names([*h.prefix, *h.ends]) for h in record.headers] == [planted.HEADER]
@@ -151,11 +165,8 @@ def test_prompts_that_the_model_handles_the_other_way_are_dropped():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"threshold": 9.0}, r"refuses only 0 direction and 0 decision prompts of the 45 in bad"),
-        (
-            {"threshold": -9.0},
-            r"answers only 0 direction and 0 decision prompts of the 45 in good",
-        ),
+        ({"threshold": 9.0}, r"refuses only 0 of the 30 direction prompts of bad"),
+        ({"threshold": -9.0}, r"answers only 0 of the 30 direction prompts of good"),
         ({"commit": 0}, r"induced refusal log-odds are -\d+\.\d+, not above 0"),
         ({"layers": 1, "commit": 0}, r"too few decoder layers"),
     ],
@@ -190,9 +201,9 @@ def test_a_named_layer_is_taken_and_its_checks_recorded():
     assert record.layer == 8
     assert record.scores[8].induced < 0
     assert record.layer_forced
-    assert len(record.layer_failures) == 2
+    assert len(record.layer_failures) == 1
     assert re.match(r"the induced refusal log-odds are -\d", record.layer_failures[0])
-    assert re.match(r"the lift of .* is -?0\.00, not above 0", record.layer_failures[1])
+    assert any(said.startswith("Layer 8, set by hand, fails") for said in record.missed)
     with pytest.raises(ExportError, match="Layer 10 does not exist; the model has layers 0 to 9"):
         run(layer=10)
 
@@ -222,6 +233,7 @@ def test_text_alone_has_no_goal():
         (1.0, 0.1, 0.5, []),
         (1.0, 0.1, 0.0, ["lift"]),
         (1.0, 0.1, -2.0, ["lift"]),
+        (1.0, 0.1, None, []),
         (0.0, 0.2, 0.5, ["induced", "KL"]),
         (float("nan"), float("nan"), float("nan"), ["induced", "KL", "lift"]),
     ],
@@ -240,3 +252,48 @@ def test_a_layer_that_the_model_has_not_is_refused_before_anything_is_run(monkey
     monkeypatch.setattr("mars_export.methods.mars.method.measure", None)
     with pytest.raises(ExportError, match="Layer 10 does not exist"):
         run(layer=10)
+
+
+def test_a_shift_of_later_turns_is_taken_off():
+    plain, moved = (
+        run(planted.PlantedModel(later=later), layer=3).record.record for later in (0.0, 0.6)
+    )
+    for modality in ("text", "image"):
+        pair = zip(moved.shift[modality].turns, plain.shift[modality].turns, strict=True)
+        assert [a - b for a, b in pair] == pytest.approx([0, 0.6, 1.2], abs=0.05)
+    later = [c for c in moved.conditions if c.name in ("second turn", "third turn")]
+    assert len(later) == 4
+    for condition in later:
+        assert condition.treatment == "shift"
+        assert abs(condition.rest) < 0.05 < 0.1 < condition.moved
+    assert all(c.open <= 1 for c in moved.checks if c.name.endswith("turn"))
+
+
+def test_one_outlier_moves_no_gate():
+    sets = planted.prompt_sets(400)
+    word = sets.harmless.decision[7].removesuffix(" please").split()[-1]
+    usual, found = (
+        run(planted.PlantedModel(odd=odd), prompts=sets, layer=3).record.record
+        for odd in (None, {word: 0.45})
+    )
+    for modality in ("text", "image"):
+        assert found.origin[modality] == pytest.approx(usual.origin[modality], abs=0.03)
+
+
+def test_the_promise_is_made_from_59_prompts_on(found):
+    few = found.record.record
+    assert few.confidence["text"] < 0.95
+    assert any("needs 236" in said for said in few.missed)
+    enough = run(prompts=planted.prompt_sets(320)).record.record
+    assert enough.confidence == {"text": 0.95, "image": 0.95}
+    assert not any("confidence" in said for said in enough.missed)
+
+
+def test_checks_are_made_on_prompts_that_decided_nothing(found):
+    record = found.record.record
+    every = {(c.modality, c.name): c for c in record.checks}
+    names = {name for modality, name in every if modality == "image"}
+    assert names >= {"all", "plain", "two stimuli", "four stimuli", "second turn", "follow-up"}
+    assert every["text", "plain"].n == 15
+    assert [m.modality for m in record.margins] == ["text", "image"]
+    assert all(0 < m.low <= m.median for m in record.margins)

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mars_export.methods.mars.record import Shift
 from mars_export.methods.mars.rule import Rule
 
 FINITE = st.floats(-50, 50, width=32)
@@ -21,6 +23,10 @@ class Bounds(NamedTuple):
     radius: float
 
 
+OTHER = Bounds(-1.0, 2.0, 3.0, 4.0, 0.5)
+"""Of pictures, beside those of text."""
+
+
 @st.composite
 def bounds(draw) -> Bounds:
     origin, size = draw(FINITE), draw(LENGTH)
@@ -31,15 +37,22 @@ def bounds(draw) -> Bounds:
 
 def rule(b, direction=None, shift=0.0):
     direction = torch.ones(1) if direction is None else direction
-    made = Rule(len(direction), {"modalities": ["text"]})
+    made = Rule(len(direction), {"modalities": ["text", "image"], "knots": 1, "turns": 1})
     made.load_state_dict(
-        {"direction": direction, "shift": torch.tensor([shift]), "bounds": torch.tensor(b)}
-    )
+        {
+            "direction": direction, "knots": torch.zeros(2, 1),
+            "shift": torch.tensor([[shift], [9.0]]), "turn": torch.zeros(2, 1),
+            "bounds": torch.stack([torch.tensor(b), torch.tensor(OTHER)]),
+        }
+    )  # fmt: skip
     return made
 
 
 def steered(made, h):
     return made(h, torch.zeros((*h.shape[:-1], 3), dtype=torch.long))
+
+
+TEXT, IMAGE = torch.tensor(0), torch.tensor(1)
 
 
 GRID = torch.linspace(-200, 200, 4001, dtype=torch.float64)
@@ -48,7 +61,7 @@ GRID = torch.linspace(-200, 200, 4001, dtype=torch.float64)
 @given(bounds())
 @settings(max_examples=60, deadline=None)
 def test_strength_is_bounded_and_zero_where_it_should_be(b):
-    alpha = rule(b).strength(GRID)
+    alpha = rule(b).strength(GRID, TEXT)
     origin, _, cap, _, radius = torch.tensor(b).double()
     assert (alpha >= 0).all()
     assert (alpha <= radius).all()
@@ -60,7 +73,7 @@ def test_strength_is_bounded_and_zero_where_it_should_be(b):
 @given(bounds())
 @settings(max_examples=60, deadline=None)
 def test_strength_is_continuous_and_piecewise_linear(b):
-    alpha = rule(b).strength(GRID)
+    alpha = rule(b).strength(GRID, TEXT)
     origin, harmful, _, slope, _ = torch.tensor(b).double().tolist()
     steepest = max(slope / (harmful - origin), 1.0)
     step = float(GRID[1] - GRID[0])
@@ -82,16 +95,16 @@ def test_push_moves_along_the_direction_only_and_no_further_than_the_radius(b, s
     along = moved @ r
     assert torch.allclose(moved, along.unsqueeze(-1) * r, atol=1e-4)
     assert (along <= b.radius + 1e-4).all()
-    assert torch.allclose(along, made.strength(h @ r - shift), atol=1e-3)
+    assert torch.allclose(along, made.strength(h @ r - shift, TEXT), atol=1e-3)
     assert torch.allclose(along, decision["strength"], atol=1e-4)
 
 
 def test_known_values():
     made = rule(Bounds(origin=0.0, harmful=4.0, cap=5.0, slope=8.0, radius=3.0))
     p = torch.tensor([-1.0, 0.0, 1.0, 1.5, 3.0, 4.5, 5.0, 9.0])
-    assert made.gate(p).tolist() == [0, 0, 0.25, 0.375, 0.75, 1.125, 1.25, 2.25]
-    assert made.strength(p).tolist() == [0, 0, 2, 3, 2, 0.5, 0, 0]
-    assert made.limit(p).tolist() == [3, 3, 3, 3, 2, 0.5, 0, 0]
+    assert made.gate(p, TEXT).tolist() == [0, 0, 0.25, 0.375, 0.75, 1.125, 1.25, 2.25]
+    assert made.strength(p, TEXT).tolist() == [0, 0, 2, 3, 2, 0.5, 0, 0]
+    assert made.limit(p, TEXT).tolist() == [3, 3, 3, 3, 2, 0.5, 0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -113,7 +126,7 @@ SOUND = Bounds(origin=-1.0, harmful=2.0, cap=3.0, slope=4.0, radius=0.5)
 def test_a_rule_without_a_problem_pushes_something(b):
     made = rule(b)
     between = torch.tensor((b.origin + b.cap) / 2)
-    assert (made.problem() is None) == bool(made.strength(between) > 0)
+    assert (made.problem() is None) == bool(made.strength(between, TEXT) > 0)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +147,7 @@ def test_bounds_that_allow_no_push(changes, problem):
     made = rule(SOUND._replace(**changes))
     assert made.problem() == problem
     if {"cap", "slope", "radius"} & changes.keys():
-        assert not (made.strength(GRID) > 0).any()
+        assert not (made.strength(GRID, TEXT) > 0).any()
 
 
 @pytest.mark.parametrize(
@@ -149,3 +162,50 @@ def test_bounds_that_allow_no_push(changes, problem):
 )
 def test_directions_and_shifts_that_allow_no_push(direction, shift, problem):
     assert rule(SOUND, torch.tensor(direction), shift).problem() == problem
+
+
+def test_every_modality_has_bounds_of_its_own():
+    made = rule(SOUND._replace(origin=0.0))
+    p = torch.tensor([-0.5, 0.5])
+    assert made.gate(p, TEXT).tolist() == [0, 0.25]
+    assert made.gate(p, IMAGE).tolist() == pytest.approx([0.5 / 3, 0.5])
+    h = torch.tensor([[-0.5], [8.5]])
+    context = torch.tensor([[0, 0, 0], [1, 4, 0]])
+    assert made(h, context)[1]["gate"].tolist() == pytest.approx([0, 0.5 / 3])
+
+
+@given(
+    st.lists(st.integers(1, 4096), min_size=1, max_size=5, unique=True),
+    st.lists(st.floats(-9, 9, width=32), min_size=5, max_size=5),
+    st.integers(0, 20000),
+    st.integers(0, 9),
+)
+@settings(max_examples=80, deadline=None)
+def test_the_shift_is_linear_in_the_logarithm_of_the_visual_tokens(tokens, values, visual, turn):
+    tokens, values, turns = sorted(tokens), values[: len(tokens)], [0.0, 0.5, -2.0]
+    made = Rule(1, {"modalities": ["text", "image"], "knots": len(tokens), "turns": 3})
+    made.knots[1] = torch.tensor(tokens).float().log2()
+    made.shift[1] = torch.tensor(values)
+    made.turn[1] = torch.tensor(turns)
+    context = torch.tensor([[1, visual, turn], [0, 0, turn]])
+    x = np.log2(max(visual, 1))
+    want = np.interp(x, np.log2(tokens), values) + turns[min(turn, 2)]
+    assert made.beta(context).tolist() == pytest.approx([want, 0], abs=1e-4)
+    assert Shift(tokens=tokens, values=values, turns=turns).at(visual, turn) == pytest.approx(
+        want, abs=1e-9
+    )
+
+
+def test_what_was_not_calibrated_is_said():
+    made = Rule(1, {"modalities": ["text", "image"], "knots": 2, "turns": 1})
+    made.knots[1] = torch.tensor([100, 400]).float().log2()
+    visual = torch.tensor([49, 50, 100, 399, 400, 401, 5000])
+    context = torch.stack([torch.ones(7).long(), visual, torch.zeros(7).long()], -1)
+    assert made.covered(context).tolist() == [0, 1, 1, 1, 1, 0, 0]
+    assert made.covered(torch.tensor([0, 0, 7])) == 1
+
+
+def test_knots_that_do_not_ascend_are_a_problem():
+    made = rule(SOUND)
+    made.knots = torch.tensor([[3.0, 2.0], [0.0, 0.0]])
+    assert made.problem() == "the knots do not ascend"
