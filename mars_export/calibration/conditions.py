@@ -77,11 +77,11 @@ SETTINGS: Final = (
 every prompt of a part, or with as many as the shift takes; any other with `condition_requests`."""
 
 
-def forecast(baseline_parts: Sequence[int], beside: int, pairs: int, each: int) -> int:
+def forecast(parts: Sequence[int], beside: int, pairs: int, each: int) -> int:
     """About how many requests the conditions of one layer choice take.
 
     Args:
-        baseline_parts: Harmless prompts of the parts that decide and check.
+        parts: Harmless prompts of the parts that decide and check.
         beside: Modalities beside text.
         pairs: Of the shift of a first turn.
         each: `condition_requests`.
@@ -89,8 +89,8 @@ def forecast(baseline_parts: Sequence[int], beside: int, pairs: int, each: int) 
     text = sum(setting.fits("text") for setting in SETTINGS) - 1
     visual = len(SETTINGS) - 1
     shift = beside * (pairs + visual * each) + 2 * each
-    parts = len(baseline_parts) * (text * each + beside * (visual + 1) * each)
-    return shift + parts + beside * sum(baseline_parts) + _TURNS
+    rest = sum(min(each, part) for part in parts) * (text + beside * (visual + 1))
+    return shift + rest + beside * sum(parts) + _TURNS
 
 
 def available(baseline: Measurements, modality: Modality) -> tuple[Setting, ...]:

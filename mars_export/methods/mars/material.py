@@ -29,6 +29,9 @@ __all__ = ["Kind", "Material", "check_readings", "gather", "requests_to_come"]
 _LEAST: Final = 4
 """Answered requests of a kind from which a bound is made."""
 
+_DIVIDED: Final = 6
+"""Requests of each kind of stimulus from which the kinds are looked at one by one."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -140,8 +143,9 @@ def _kinds(
     for setting in settings:
         reading = read(baseline, setting, modality, part, turns)
         several = _kinds_of(reading) if setting == PLAIN else {}
-        kinds.append(_kind(setting.name, setting, reading, len(several) > 1))
-        if len(several) > 1:
+        divided = len(several) > 1 and min(int(r.sum()) for r in several.values()) >= _DIVIDED
+        kinds.append(_kind(setting.name, setting, reading, divided))
+        if divided:
             kinds += [_kind(n, setting, reading.where(rows)) for n, rows in several.items()]
     return kinds
 

@@ -255,7 +255,7 @@ def _condition(
         n=len(kind.answered),
         refused=len(kind.every) - len(kind.answered),
         moved=float(moved.mean()),
-        spread=float(moved.std()),
+        spread=float(moved.std(correction=0)),
         rest=float(rest.mean()),
         share=share,
         bound=None if bound is None else (bound - plain.harmless) / size,
