@@ -152,12 +152,7 @@ def read(
     text = baseline.text[label].part(part)
     if setting == PLAIN and modality == "text":
         return text
-    measurement = baseline.data.measurement
-    count = measurement.condition_requests
-    if setting == PLAIN and label == "harmless":
-        count = measurement.pairs if part == "direction" else len(text)
-    elif part != "direction":
-        count = min(count, len(text))
+    count = _count(baseline, setting, part, label)
     place = SETTINGS.index(setting)
     rows = [(place * count + i) % len(text) for i in range(count)]
     first = FIRST_STIMULUS[part] + place * 10_000
@@ -175,6 +170,15 @@ def read(
         for i, (row, shown) in enumerate(zip(rows, stimuli, strict=True))
     )
     return Reading(requests, baseline.read(requests), tuple(stimuli), tuple(rows))
+
+
+def _count(baseline: Measurements, setting: Setting, part: Part, label: Label) -> int:
+    """How many requests of a setting are run."""
+    measurement, prompts = baseline.data.measurement, len(baseline.text[label].part(part))
+    if setting == PLAIN and label == "harmless":
+        return measurement.pairs if part == "direction" else prompts
+    each = measurement.condition_requests
+    return each if part == "direction" else min(each, prompts)
 
 
 def plain_groups(baseline: Measurements) -> dict[Group, Reading]:

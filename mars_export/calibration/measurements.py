@@ -183,15 +183,9 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     tokens = refusal_tokens(tokenizer, data.measurement.openers)
     meter = Meter(data.progress)
     meter.plan(len(data.prompts.prompts) + further)
-    reader = Reader(
-        data.model.eval(),
-        data.processor,
-        turns.headers,
-        tokens,
-        data.measurement.batch_size,
-        meter,
-        Shown(("text", *data.beside), _placeholders(data.model.config)),
-    )
+    shown = Shown(("text", *data.beside), _placeholders(data.model.config))
+    size = data.measurement.batch_size
+    reader = Reader(data.model.eval(), data.processor, turns.headers, tokens, size, meter, shown)
     sets: dict[Label, PromptSet] = {
         "harmful": data.prompts.harmful,
         "harmless": data.prompts.harmless,

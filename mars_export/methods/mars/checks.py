@@ -113,6 +113,20 @@ def missed(record: MarsRecord, squeezed: Sequence[Modality]) -> list[str]:
         for margin in record.margins
         if margin.median <= 0
     ]
+    sentences += _disturbed(record)
+    few = min(record.confidence.values(), default=CONFIDENCE)
+    if few < CONFIDENCE:
+        sentences.append(
+            f"That at most {OPEN_LIMIT:.0%} of harmless requests open the gate is known with "
+            f"confidence {few:.0%} only, as there are few harmless prompts; {CONFIDENCE:.0%} needs "
+            f"{4 * fewest_prompts()} that the model answers."
+        )
+    return sentences
+
+
+def _disturbed(record: MarsRecord) -> list[str]:
+    """Harmless check requests that open the gate too often, or change too much."""
+    sentences = []
     reported = {(c.modality, c.name) for c in record.conditions
                 if c.treatment in ("left out", "refused")}  # fmt: skip
     for line in record.checks:
@@ -129,13 +143,6 @@ def missed(record: MarsRecord, squeezed: Sequence[Modality]) -> list[str]:
             sentences.append(
                 f"{what} change by {line.kl:.2f} nats in the first token; the goal is {KL_LIMIT:g}."
             )
-    few = min(record.confidence.values(), default=CONFIDENCE)
-    if few < CONFIDENCE:
-        sentences.append(
-            f"That at most {OPEN_LIMIT:.0%} of harmless requests open the gate is known with "
-            f"confidence {few:.0%} only, as there are few harmless prompts; {CONFIDENCE:.0%} needs "
-            f"{4 * fewest_prompts()} that the model answers."
-        )
     return sentences
 
 

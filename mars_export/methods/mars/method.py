@@ -159,8 +159,6 @@ def probe(
     size = max(record.separation, abs(p) + abs(record.shift[modality].at()))
     width = record.harmful[modality] - record.origin[modality]
     scale = max(1.0, size / width)
-    medians = [m.median * record.separation / width for m in record.margins
-               if m.modality == modality]  # fmt: skip
     return Probe(
         modality=modality,
         prompt=prompt,
@@ -169,9 +167,19 @@ def probe(
         expected=Decision(active=strength > 0, gate=gate, strength=strength, modality=modality),
         gate_scale=scale,
         strength_scale=record.separation * max(1.0, record.gain * scale),
-        gate_limit=min([_MOST, *(median for median in medians if median > 0)]),
+        gate_limit=_gate_limit(record, modality, width),
         significant=strength > _SIGNIFICANT * record.separation,
     )
+
+
+def _gate_limit(record: MarsRecord, modality: Modality, width: float) -> float:
+    """Difference in the gate that rounding may explain: none that shuts it for half of the harm.
+
+    width: p_u - o of the modality.
+    """
+    medians = [m.median * record.separation / width for m in record.margins
+               if m.modality == modality]  # fmt: skip
+    return min([_MOST, *(median for median in medians if median > 0)])
 
 
 def _calm(baseline: Measurements, view: LayerView) -> set[str]:

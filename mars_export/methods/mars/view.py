@@ -3,7 +3,7 @@
 A3.n are sections of docs/method.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -196,15 +196,8 @@ def view_of(layers: Layers, material: Material, layer: int) -> LayerView:
         ]
         widest = harmful - LEAST_GATE_WIDTH * size
         fits = [bound is not None and bound <= widest for bound in bounds]
-        counted = [i for i, kind in enumerate(kinds) if fits[i] and not kind.divided]
-        opens = widest
-        if counted:
-            pooled = largest_of_prompts(
-                [values[i] for i in counted], [kinds[i].answered.prompts for i in counted]
-            )
-            most = [bounds[i] or 0.0 for i in counted]
-            opens = max(plain.harmless, *most, float(tolerance_bound(pooled, strict=True)))
-        if not counted or opens > widest:
+        opens = _origin(kinds, values, bounds, fits, plain.harmless)
+        if opens is None or opens > widest:
             squeezed.append(modality)
             opens = widest
         origin[modality] = opens
@@ -220,6 +213,28 @@ def view_of(layers: Layers, material: Material, layer: int) -> LayerView:
         plain.layer, plain.direction, plain.centroids, size, dict.fromkeys(origin, harmful),
         plain.harmless, shift, origin, plain.cap, tuple(conditions), compression, tuple(squeezed),
     )  # fmt: skip
+
+
+def _origin(
+    kinds: Sequence[Kind],
+    values: Sequence[torch.Tensor],
+    bounds: Sequence[float | None],
+    fits: Sequence[bool],
+    harmless: float,
+) -> float | None:
+    """Where the gate of a modality opens (O3 of A3.3); None if it cannot allow for any condition.
+
+    It is the largest of p_s, the bound of every condition, and the tolerance bound of what a
+    prompt gives at most.
+    """
+    counted = [i for i, kind in enumerate(kinds) if fits[i] and not kind.divided]
+    if not counted:
+        return None
+    pooled = largest_of_prompts(
+        [values[i] for i in counted], [kinds[i].answered.prompts for i in counted]
+    )
+    most = [bound for i, bound in enumerate(bounds) if i in counted and bound is not None]
+    return max(harmless, *most, float(tolerance_bound(pooled, strict=True)))
 
 
 def _condition(
@@ -240,14 +255,10 @@ def _condition(
     beta = material.shifts[modality].beta(context)[plain.layer]
     moved = rest + (beta - usual) / size
     share = abs(float(moved.mean())) / margin if margin > 0 else None
-    treatment: Treatment = "origin"
-    if bound is None:
-        treatment = "refused"
-    elif not fits:
-        treatment = "left out"
-    elif share is not None and share < _MATTERS:
+    treatment: Treatment = "refused" if bound is None else "origin" if fits else "left out"
+    if treatment == "origin" and share is not None and share < _MATTERS:
         treatment = "none"
-    elif bool((beta != usual).any()):
+    elif treatment == "origin" and bool((beta != usual).any()):
         treatment = "shift"
     return Condition(
         name=kind.name,
