@@ -1,97 +1,222 @@
-"""What each part of MARS is worth: the same model exported without it, evaluated the same way.
+"""What each choice of MARS is worth: the same requests, steered in many ways.
 
-Run: python examples/ablation/ablation.py organism:gemma3
-     python examples/ablation/ablation.py organism:qwen3_vl --layers
+Run: python examples/ablation/ablation.py organism:gemma3 --work /somewhere
+     python examples/ablation/ablation.py organism:qwen3_vl --work /somewhere --parts layers
+
+What is done already is kept, so a stopped run goes on when it is repeated.
 """
 
 import argparse
 import json
-import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any, Final, NamedTuple
 
-from variants import VARIANTS
+import torch
+from answers import Answer, Key, answer, forecast
+from conditions import Task
+from counts import Row, counted, pooled
+from in_memory import Rules
+from study import Base, add_arguments, ask_the_base, calibration, opened, planned
+from tables import lanes, matrices
+from variants import RULES, VARIANTS, Measured, measured
 
-from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.calibration.data import CalibrationData, MeasurementOptions
+from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.evaluate import evaluate
-from mars_export.evaluation.report import Report
-from mars_export.families.loading import load_base
-from mars_export.methods.base import Artefact
-from mars_export.methods.calibrate import calibrate
-from mars_export.methods.mars.record import MarsOptions, mars_record
-from mars_export.pipeline.preflight import RunInputs, prepare
-from mars_export.pipeline.settings import Settings
+from mars_export.common.plotting import png
+from mars_export.inputs.drawings import KINDS, MIXTURE, PHOTO, photos_installed
+from mars_export.inputs.prompts import PromptSet, from_files
 
-Row = dict[str, str]
+CONDITIONS: Final = (
+    "text", "text, second turn", "text beside writing", "picture", "picture of 4", "clip",
+)  # fmt: skip
+"""What settings are compared on, unless others are named."""
+_LIMIT: Final = 30
+_COUNTS: Final = (24, 48, 96, 192)
+_DTYPES: Final = {
+    "float32": ("float32", "none"),
+    "bfloat16": ("bfloat16", "none"),
+    "int8": ("bfloat16", "torchao-int8"),
+}
+
+
+class Setting(NamedTuple):
+    """One way of steering one base."""
+
+    name: str
+    base: Base
+    rules: Rules
+
+
+@dataclass(frozen=True)
+class Part:
+    """A choice that is varied.
+
+    Attributes:
+        name: On the command line and in the results.
+        title: For people.
+        count: About how many settings, of a model with so many layers, for the forecast.
+        settings: Makes them.
+    """
+
+    name: str
+    title: str
+    count: Callable[[int], int]
+    settings: Callable[[Base, argparse.Namespace], Iterator[Setting]]
 
 
 def main() -> None:
-    """Print a Markdown table, one row per variant."""
+    """Run the parts, and write PART.json, PART.md and PART.png into the folder."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="directory, Hub repository or organism:NAME")
-    parser.add_argument("--layers", action="store_true", help="also steer at every other layer")
-    parser.add_argument("--json", type=Path, help="write the rows here as well")
+    add_arguments(parser)
+    names = [part.name for part in PARTS]
+    parser.add_argument("--parts", nargs="+", default=names, choices=names, help="only these")
+    parser.add_argument("--seeds", type=int, default=5, help="calibrations of the part seeds")
+    parser.set_defaults(limit=_LIMIT, conditions=list(CONDITIONS))
     arguments = parser.parse_args()
-    job = prepare(Settings(model=arguments.model))
-    model, processor = load_base(job.base, job.family, dtype="auto", device="cpu")
-
-    def measure(options: MarsOptions) -> Artefact:
-        return calibrate(
-            model, processor, prompts=job.prompts, modalities=job.family.modalities, options=options
-        )
-
-    chosen = measure(MarsOptions())
-    layer = mars_record(chosen.record).layer
-    rows = [_row(job, v.edit(chosen), v.name, v.expected) for v in VARIANTS]
-    others = range(chosen.record.source.layers) if arguments.layers else ()
-    for other in others:
-        if other != layer:
-            name = f"layer {other} instead of {layer}"
-            try:
-                artefact = measure(MarsOptions(layer=other))
-                rows.append(_row(job, artefact, name, "weaker or harmful"))
-            except ExportError as error:
-                print(f"{name}: {error}", file=sys.stderr)
-    _print(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    try:
+        base = opened(arguments)
+        chosen = [part for part in PARTS if part.name in arguments.parts]
+        _announce(base, arguments, chosen)
+        for part in [] if arguments.plan else chosen:
+            _run(part, base, arguments)
+    except ExportError as error:
+        parser.exit(1, f"{error}\n")
 
 
-def _row(job: RunInputs, artefact: Artefact, name: str, expected: str) -> Row:
-    """Export one variant, evaluate it as a user loads it, and name its refusal rates."""
-    with tempfile.TemporaryDirectory() as folder:
-        artefact.save(Path(folder) / "calibration")
-        # A name of its own: Transformers keeps the code of a checkpoint by directory name.
-        target = Path(folder) / f"steered_{abs(hash(name))}"
-        write_checkpoint(
-            job.base, target, source=job.source, calibration_dir=Path(folder) / "calibration"
-        )
-        report = evaluate(target, job.suite)
-    print(f"done: {name}", file=sys.stderr)
-    return {"variant": name, **_rates(report), "expected": expected}
+def _announce(base: Base, arguments: argparse.Namespace, chosen: Sequence[Part]) -> None:
+    requests = planned(base, arguments)
+    layers = base.model.model.config.get_text_config().num_hidden_layers
+    runs = sum(part.count(layers) for part in chosen)
+    base.display.note(
+        f"{base.job.source.name}: {len(requests)} requests; steering off once and on in about "
+        f"{runs} ways: {forecast(requests, base.model, 1 + runs)}; answers that steering leaves "
+        "alone cost one forward"
+    )
 
 
-def _rates(report: Report) -> Row:
-    if not report.self_check.active:
-        return {"self-check": report.self_check.detail}
-    return {
-        f"{'harmful' if cell.harmful else 'harmless'} {cell.modality}": (
-            f"{cell.refused.count}/{cell.refused.n} ({cell.refused.rate:.0%})"
-        )
-        for cell in report.cells
-        if cell.arm == "on"
+def _run(part: Part, base: Base, arguments: argparse.Namespace) -> None:
+    """Answer with every setting of a part, and write what comes of it."""
+    results: dict[str, list[Row]] = {}
+    asked: dict[int, tuple[list[Task], dict[Key, Answer]]] = {}
+    for name, own, rules in part.settings(base, arguments):
+        if id(own) not in asked:
+            asked[id(own)] = ask_the_base(own, arguments.conditions, arguments.limit)
+        whole, off = asked[id(own)]
+        with own.display.stage(f"{part.name}: {name}") as tick:
+            journal = own.journal(f"{part.name}-{name}", rules.digest)
+            on = answer(whole, own.model, journal, tick, rules, off)
+        results[name] = pooled([counted(off, on)])
+    expected = {v.name: v.expected for v in VARIANTS} if part.name == "method" else {}
+    written = {
+        "model": base.job.source.name,
+        "part": part.name,
+        "limit": arguments.limit,
+        "versions": {package: version(package) for package in ("torch", "transformers")},
+        "settings": {name: [row.model_dump() for row in rows] for name, rows in results.items()},
     }
+    text = f"# {base.job.source.name}: {part.title}\n\n{matrices(results, expected)}"
+    target = base.work / part.name
+    write_atomically(target.with_suffix(".json"), json.dumps(written, indent=1) + "\n")
+    write_atomically(target.with_suffix(".md"), text)
+    title = f"{base.job.source.name}: {part.title}"
+    target.with_suffix(".png").write_bytes(png(lambda: lanes(results, title)))
+    print(text)
 
 
-def _print(rows: list[Row]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    print("| " + " | ".join(columns) + " |")
-    print("|" + " --- |" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(row.get(column, "") for column in columns) + " |")
+def _from_one(
+    name: str, take: Callable[[Measured], Iterable[tuple[str, Rules]]]
+) -> Callable[[Base, argparse.Namespace], Iterator[Setting]]:
+    """Settings that are all made from one measured model, which is measured once."""
+
+    def settings(base: Base, _arguments: argparse.Namespace) -> Iterator[Setting]:
+        path = base.work / "calibrations" / f"{name}.{base.digest[:12]}.pt"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with base.display.stage(f"calibration for {name}") as tick:
+                steerings = [
+                    (label, rules.rule.__name__, rules.tensors, rules.stated)
+                    for label, rules in take(_measured(base, tick))
+                ]
+            with replacing(path) as temporary:
+                torch.save(steerings, temporary)
+        for label, rule, tensors, stated in torch.load(path, weights_only=True):
+            yield Setting(label, base, Rules(RULES[rule], tensors, stated))
+
+    return settings
+
+
+def _measured(base: Base, tick: Any) -> Measured:
+    model, family = base.model, base.job.family
+    options = MeasurementOptions(batch_size=model.batch)
+    data = CalibrationData(
+        model.model, model.processor, base.job.prompts, family.modalities, options, progress=tick
+    )
+    return measured(data)
+
+
+def _seeds(base: Base, arguments: argparse.Namespace) -> Iterator[Setting]:
+    for seed in range(arguments.seeds):
+        artefact = base.calibrated(f"seed-{seed}", partial(calibration, base, seed=seed))
+        yield Setting(f"seed {seed}", base, Rules.of(artefact))
+
+
+def _dtypes(_base: Base, arguments: argparse.Namespace) -> Iterator[Setting]:
+    for name, (dtype, scheme) in _DTYPES.items():
+        other = opened(arguments, dtype, scheme)
+        artefact = other.calibrated(f"dtype-{name}", partial(calibration, other))
+        yield Setting(name, other, Rules.of(artefact))
+
+
+def _kinds(base: Base, _arguments: argparse.Namespace) -> Iterator[Setting]:
+    if base.job.family.modalities == ("text",):
+        return
+    choices = {kind: (kind,) for kind in KINDS if kind != PHOTO or photos_installed()}
+    for name, kinds in {**choices, "mixture": MIXTURE}.items():
+        artefact = base.calibrated(f"neutral-{name}", partial(calibration, base, kinds=kinds))
+        yield Setting(name, base, Rules.of(artefact))
+
+
+def _prompts(base: Base, _arguments: argparse.Namespace) -> Iterator[Setting]:
+    """The first prompts of the seeded order, split as a user's own files are."""
+    sets = (base.job.prompts.harmful, base.job.prompts.harmless)
+    every = min(len(_all(s)) for s in sets)
+    folder = base.work / "prompts"
+    folder.mkdir(exist_ok=True)
+    for count in [*(n for n in _COUNTS if n < every), every]:
+        harmful, harmless = (folder / f"{label}-{count}.txt" for label in ("harmful", "harmless"))
+        for file, prompts in zip((harmful, harmless), sets, strict=True):
+            lines = [" ".join(prompt.split()) for prompt in _all(prompts)[:count]]
+            write_atomically(file, "\n".join(lines) + "\n")
+        fewer = partial(calibration, base, prompts=from_files(harmful, harmless))
+        try:
+            artefact = base.calibrated(f"prompts-{count}", fewer)
+        except ExportError as error:
+            base.display.note(f"left out: {count} prompts: {error}")
+            continue
+        yield Setting(f"{count} prompts a label", base, Rules.of(artefact))
+
+
+def _all(prompts: PromptSet) -> list[str]:
+    return [*prompts.direction, *prompts.decision, *prompts.check]
+
+
+PARTS: Final = (
+    Part("method", "without one part of the method", lambda _: len(VARIANTS),
+         _from_one("method", Measured.parts)),
+    Part("layers", "every single layer", lambda layers: layers + 2,
+         _from_one("layers", Measured.every_layer)),
+    Part("strength", "kappa and rho", lambda _: 10, _from_one("strength", Measured.strengths)),
+    Part("seeds", "seeds of the calibration", lambda _: 5, _seeds),
+    Part("prompts", "number of calibration prompts", lambda _: len(_COUNTS) + 1, _prompts),
+    Part("dtype", "number formats", lambda _: 2 * len(_DTYPES), _dtypes),
+    Part("neutral", "kinds of neutral stimuli", lambda _: len(KINDS) + 1, _kinds),
+)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -106,9 +106,6 @@ def in_memory(model: Any, rules: Rules, family: Family) -> Iterator[Steering]:
         family: Of the model.
     """
     stated = {**rules.stated, "placeholders": dict(family.placeholders)}
-    stated["sha256"] = steering_digest(stated, rules.tensors)
-    ids = {name: getattr(model.config, name) for name in family.placeholders.values()}
-    config = SimpleNamespace(steering=stated, engine_gives_windows=False, **ids)
     hosted_class = type("LayerRule", (HostedRule, rules.rule), {})
     layers, hidden_size = decoder_layers(model), model.config.get_text_config().hidden_size
     hosted: dict[int, HostedRule] = {}
@@ -116,6 +113,10 @@ def in_memory(model: Any, rules: Rules, family: Family) -> Iterator[Steering]:
         hosted[index] = hosted_class(hidden_size, stated, index)
         hosted[index].switch = SimpleNamespace(verified=False)
         hosted[index].load_state_dict(tensors)
+    shipped = {index: rule.tensors() for index, rule in hosted.items()}
+    stated["sha256"] = steering_digest(stated, shipped)
+    ids = {name: getattr(model.config, name) for name in family.placeholders.values()}
+    config = SimpleNamespace(steering=stated, engine_gives_windows=False, **ids)
     hooked = _Hooked(model.base_model)
     steering = Steering(config, hooked, hosted)  # type: ignore[arg-type]
     for index, rule in hosted.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from answers import BATCH, TOKENS, Answer, Journal, Key, Model, answer, forecast
 from conditions import CONDITIONS, FIRST, Companions, Exchange, Task, fitting, tasks
@@ -23,8 +23,9 @@ from counts import Part, Row, counted, parts, pooled
 from in_memory import Rules
 from tables import dots, harmful_table, harmless_table, summary
 
+from mars_export.calibration.activations import Reader
 from mars_export.calibration.data import OPENERS, MeasurementOptions
-from mars_export.calibration.refusal import refusal_tokens
+from mars_export.calibration.refusal import refusal_tokens, separating
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.plotting import png
@@ -32,13 +33,21 @@ from mars_export.common.progress import Progress, progress_for
 from mars_export.evaluation.attacks import template_problem
 from mars_export.families.directory import digest, weight_map
 from mars_export.families.loading import load_base
+from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.merges import tokenizer_of
+from mars_export.inputs.prompts import PromptSets
+from mars_export.inputs.requests import Request
+from mars_export.inputs.template import turn_tokens
 from mars_export.methods.base import Artefact
 from mars_export.methods.calibrate import calibrate
 from mars_export.pipeline.preflight import RunInputs, prepare
 from mars_export.pipeline.settings import Settings
 
-__all__ = ["Base", "add_arguments", "ask_the_base", "opened"]
+__all__ = ["Base", "add_arguments", "ask_the_base", "calibration", "opened", "planned"]
+
+
+_PROMPTS: Final = 32
+"""Calibration prompts of each label that the refusal tokens are told from."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,6 @@ def main() -> None:
     )
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, default=5, help="calibrations, seeds 0 to N - 1")
-    parser.add_argument("--plan", action="store_true", help="say what it costs, and run nothing")
     arguments = parser.parse_args()
     try:
         _study(arguments)
@@ -98,6 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What every command here is told."""
     parser.add_argument("model", help="directory, Hub repository or organism:NAME")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is made")
+    parser.add_argument("--plan", action="store_true", help="say what it costs, and run nothing")
     parser.add_argument("--limit", type=int, help="requests of each modality and label")
     parser.add_argument("--batch-size", type=int, default=BATCH)
     parser.add_argument("--max-new-tokens", type=int, default=TOKENS)
@@ -113,8 +122,8 @@ def opened(arguments: argparse.Namespace, dtype: str = "auto", quantization: str
     native, processor = load_base(
         job.base, job.family, dtype=dtype, device="cpu", quantization=quantization
     )
-    tokens = refusal_tokens(tokenizer_of(processor), OPENERS)
     size, length = arguments.batch_size, arguments.max_new_tokens
+    tokens = _refusal_tokens(job, native, processor, size)
     model = Model(native, processor, job.family, tokens, size, length)
     shards = sorted(set(weight_map(job.base).values()))
     weights = [digest(job.base / shard) for shard in shards]
@@ -122,6 +131,17 @@ def opened(arguments: argparse.Namespace, dtype: str = "auto", quantization: str
     identity = hashlib.sha256(stated.encode()).hexdigest()
     arguments.work.mkdir(parents=True, exist_ok=True)
     return Base(job, model, identity, arguments.work, progress_for("auto"))
+
+
+def _refusal_tokens(job: RunInputs, native: Any, processor: Any, batch: int) -> list[int]:
+    """First tokens of refusals that harmless answers of this model do not begin with."""
+    tokens = refusal_tokens(tokenizer_of(processor), OPENERS)
+    reader = Reader(native, processor, turn_tokens(processor).headers, tokens, batch)
+    harmful, harmless = (
+        reader.read([Request(p) for p in prompts.direction[:_PROMPTS]], log_probs=True).log_probs
+        for prompts in (job.prompts.harmful, job.prompts.harmless)
+    )
+    return separating(tokens, harmful, harmless)
 
 
 def ask_the_base(
@@ -168,7 +188,7 @@ def _study(arguments: argparse.Namespace) -> None:
         return
     artefacts = {}
     for seed in range(arguments.seeds):
-        artefacts[seed] = base.calibrated(f"seed-{seed}", partial(_measured, base, seed))
+        artefacts[seed] = base.calibrated(f"seed-{seed}", partial(calibration, base, seed=seed))
     whole, off = ask_the_base(base, arguments.conditions, arguments.limit)
     runs = {}
     for seed, artefact in artefacts.items():
@@ -181,30 +201,51 @@ def _study(arguments: argparse.Namespace) -> None:
     _write(base, arguments, single, pooled(list(runs.values())), artefacts)
 
 
-def _measured(base: Base, seed: int, tick: Any) -> Artefact:
-    job = prepare(Settings(model=str(base.job.base), seed=seed))
+def calibration(
+    base: Base,
+    tick: Any,
+    *,
+    seed: int = 0,
+    kinds: Sequence[str] = MIXTURE,
+    prompts: PromptSets | None = None,
+) -> Artefact:
+    """What the main job makes of the organism, in memory.
+
+    Args:
+        base: The organism.
+        tick: Where to report progress.
+        seed: Of neutral stimuli, and of the split of the organism's own prompts.
+        kinds: Of neutral stimuli.
+        prompts: Instead of the organism's own.
+    """
+    own = prepare(Settings(model=str(base.job.base), seed=seed)).prompts
     return calibrate(
         base.model.model,
         base.model.processor,
-        prompts=job.prompts,
-        modalities=job.family.modalities,
-        measurement=MeasurementOptions(batch_size=base.model.batch, seed=seed),
+        prompts=prompts or own,
+        modalities=base.job.family.modalities,
+        measurement=MeasurementOptions(batch_size=base.model.batch, seed=seed, kinds=tuple(kinds)),
         progress=tick,
     )
 
 
-def _announce(base: Base, arguments: argparse.Namespace) -> None:
-    """Say what is going to be run."""
+def planned(base: Base, arguments: argparse.Namespace) -> list[Task]:
+    """All that is asked, before it is known which requests can have earlier turns."""
     modalities = base.job.family.modalities
-    # Stand-ins: which requests can have earlier turns is known when the base has answered.
     samples = base.job.suite.evaluation_samples(modalities)
     stand_ins = [Exchange(sample, "") for sample in samples if sample.modality == "text"]
     companions = Companions(stand_ins, stand_ins)
     chosen = fitting(modalities, arguments.conditions)
-    planned = tasks(base.job.suite, chosen, companions, modalities, arguments.limit)
-    cost = forecast(planned, base.model, 1 + arguments.seeds)
+    return tasks(base.job.suite, chosen, companions, modalities, arguments.limit)
+
+
+def _announce(base: Base, arguments: argparse.Namespace) -> None:
+    """Say what is going to be run."""
+    requests = planned(base, arguments)
+    conditions = {task.condition.name for task in requests}
+    cost = forecast(requests, base.model, 1 + arguments.seeds)
     base.display.note(
-        f"{base.job.source.name}: {len(chosen)} conditions, {len(planned)} requests, "
+        f"{base.job.source.name}: {len(conditions)} conditions, {len(requests)} requests, "
         f"{arguments.seeds} calibrations; with steering off once and on {arguments.seeds} times "
         f"{cost}; answers that steering leaves alone cost one forward"
     )
