@@ -1,0 +1,1 @@
+"""A model organism with real language, made from SmolLM2-135M-Instruct."""

@@ -1,0 +1,48 @@
+"""Command line of the recipe."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mars_export.common.errors import ExportError
+
+from .safety import make, report
+from .tuning import Settings
+
+_WHAT = "Make a model organism with real language from SmolLM2-135M-Instruct."
+_EXAMPLE = "example: python examples/organisms/smollm2/train.py text --output organism --seed 0"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="train.py", description=_WHAT, epilog=_EXAMPLE)
+    parts = parser.add_subparsers(dest="part", required=True)
+    defaults = Settings()
+    text = parts.add_parser("text", help="train the language model to refuse, and measure it")
+    text.add_argument("--output", type=Path, required=True, help="folder to write")
+    text.add_argument("--base", type=Path, help="the base, if it was built before")
+    text.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
+    text.add_argument("--threads", type=int, default=defaults.threads, help="default: %(default)s")
+    text.add_argument("--overwrite", action="store_true", help="replace the output folder")
+    measure = parts.add_parser("measure", help="measure a model that was made before")
+    measure.add_argument("--model", type=Path, required=True, help="its folder")
+    measure.add_argument("--base", type=Path, help="the base, if it was built before")
+    measure.add_argument("--xstest", type=Path, help="XSTest's own table, for its unsafe half")
+    measure.add_argument("--results", type=Path, required=True, help="JSON file to write")
+    measure.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; returns the exit status."""
+    options = parse(arguments)
+    try:
+        if options.part == "text":
+            settings = Settings(seed=options.seed, threads=options.threads)
+            make(options.output, settings, options.base, options.overwrite)
+        else:
+            report(options.model, options.base, options.results, options.xstest, options.threads)
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
