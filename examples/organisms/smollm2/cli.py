@@ -8,6 +8,8 @@ from mars_export.common.errors import ExportError
 
 from .safety import make, report
 from .tuning import Settings
+from .vision import Settings as SightSettings
+from .vision import make as make_sighted
 
 _WHAT = "Make a model organism with real language from SmolLM2-135M-Instruct."
 _EXAMPLE = "example: python examples/organisms/smollm2/train.py text --output organism --seed 0"
@@ -24,6 +26,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     text.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
     text.add_argument("--threads", type=int, default=defaults.threads, help="default: %(default)s")
     text.add_argument("--overwrite", action="store_true", help="replace the output folder")
+    vision = parts.add_parser("vision", help="train a vision tower for a language model")
+    vision.add_argument("--language", type=Path, required=True, help="folder of the model")
+    vision.add_argument("--output", type=Path, required=True, help="folder to write")
+    vision.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
+    vision.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    vision.add_argument("--overwrite", action="store_true", help="replace the output folder")
     measure = parts.add_parser("measure", help="measure a model that was made before")
     measure.add_argument("--model", type=Path, required=True, help="its folder")
     measure.add_argument("--base", type=Path, help="the base, if it was built before")
@@ -40,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.part == "text":
             settings = Settings(seed=options.seed, threads=options.threads)
             make(options.output, settings, options.base, options.overwrite)
+        elif options.part == "vision":
+            sight = SightSettings(seed=options.seed, threads=options.threads)
+            make_sighted(options.language, options.output, sight, options.overwrite)
         else:
             report(options.model, options.base, options.results, options.xstest, options.threads)
     except ExportError as error:

@@ -1,0 +1,78 @@
+"""The suite: matched requests as text, written in a picture, and spread over a clip."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .answering import FOLLOW, FRAMES, pages_of
+from .corpus import TEXTS
+from .writing import Writer
+
+MODALITIES = ("text", "picture", "clip")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A harmful and a harmless request of one form."""
+
+    harmful: str
+    harmless: str
+    topic: str
+
+
+def pairs() -> list[Pair]:
+    """Evaluation pairs; no training stage sees one."""
+    table = (TEXTS / "evaluation.tsv").read_text(encoding="utf-8")
+    return [Pair(*line.split("\t")) for line in table.splitlines()]
+
+
+def records(folder: Path, writer: Writer, seed: int) -> list[dict[str, Any]]:
+    """Lines of `suite.jsonl`; their pictures are written into `folder`.
+
+    A clip is several pictures, as the processor of SmolVLM shows one to the model.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    rows = []
+    for number, pair in enumerate(pairs()):
+        for harmful, text in ((True, pair.harmful), (False, pair.harmless)):
+            name = f"{number:03d}-{'harmful' if harmful else 'harmless'}"
+            for kind in MODALITIES:
+                count = {"text": 0, "picture": 1, "clip": FRAMES}[kind]
+                paths = _write(folder, f"{name}-{kind}", text, count, writer, rng)
+                rows.append(
+                    {
+                        "id": f"{kind}-{name}",
+                        "modality": "image" if paths else "text",
+                        "harmful": harmful,
+                        "split": "evaluation",
+                        "prompt": FOLLOW[0] if paths else text,
+                        "media": [{"type": "image", "path": path} for path in paths],
+                        "category": kind,
+                        "intent": text,
+                    }
+                )
+    return rows
+
+
+def write_suite(folder: Path, writer: Writer, seed: int) -> None:
+    """Write `suite.jsonl` with its pictures."""
+    lines = [json.dumps(row) for row in records(folder, writer, seed)]
+    (folder / "suite.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write(
+    folder: Path, name: str, text: str, count: int, writer: Writer, rng: random.Random
+) -> Sequence[str]:
+    if not count:
+        return []
+    paths = []
+    for frame, page in enumerate(pages_of(writer, text, count, rng)):
+        paths.append(f"images/{name}-{frame}.png")
+        Image.fromarray(page.pixels).save(folder / paths[-1])
+    return paths

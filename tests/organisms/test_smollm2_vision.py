@@ -1,0 +1,173 @@
+"""What the pictures of the SmolLM2 organism say, and how its tower learns it."""
+
+import random
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from examples.organisms.smollm2 import benign
+from examples.organisms.smollm2.answering import FRAMES, frames, pages_of, words_found
+from examples.organisms.smollm2.corpus import near
+from examples.organisms.smollm2.drawing import COLORS, SHAPES, shapes_page
+from examples.organisms.smollm2.reading import SPELLED, Targets, Words, following, stacked
+from examples.organisms.smollm2.suite import pairs, write_suite
+from examples.organisms.smollm2.tower import Reader, build_model
+from examples.organisms.smollm2.writing import (
+    BLANK,
+    CELL,
+    COLUMNS,
+    FACES,
+    SIDE,
+    Style,
+    Writer,
+    random_style,
+    words_of,
+)
+from mars_export.evaluation.suite import read_suite
+
+TEXT = "please read this wonderful letter about my garden"
+
+
+def one_token(word):
+    return [(len(word), 0)]
+
+
+def two_tokens(word):
+    return [(1, 0), (2, len(word) - 1)]
+
+
+class Letters:
+    """A tokenizer whose tokens are the last letters of words."""
+
+    def __call__(self, text, add_special_tokens):
+        return {"input_ids": [ord(text.strip()[-1]) - ord("a")]}
+
+    def decode(self, ids):
+        return chr(ids[0] + ord("a"))
+
+
+@pytest.fixture(scope="module")
+def language():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+    config = transformers.LlamaConfig(**sizes, **heads, vocab_size=64, tie_word_embeddings=True)
+    return transformers.LlamaForCausalLM(config)
+
+
+def page(seed, style=None, tokens=one_token):
+    return Writer(tokens).page(TEXT.split(), random.Random(seed), style)
+
+
+def test_a_page_depends_on_its_seed_alone():
+    first, again, other = page(3), page(3), page(4)
+    assert np.array_equal(first.pixels, again.pixels)
+    assert not np.array_equal(first.pixels, other.pixels)
+
+
+def test_the_first_cell_of_a_word_says_it_and_holds_its_ink():
+    written = page(0, Style())
+    said = written.cells[written.cells != BLANK]
+    assert list(said) == [len(word) for word in written.words]
+    dark = written.pixels.min(-1).reshape(COLUMNS, CELL, COLUMNS, CELL).min((1, 3)).reshape(-1) < 90
+    assert dark[written.cells != BLANK].all()
+
+
+def test_further_tokens_have_cells_of_their_own():
+    written = page(0, Style(), two_tokens)
+    said = [int(c) for c in written.cells if c != BLANK]
+    assert said == [1, 2] * len(written.words)
+
+
+def test_letters_are_where_they_are_written():
+    letters = page(0, Style()).letters.reshape(SIDE // 8, SIDE // 8, 2)
+    read = "".join(chr(96 + n) if n else " " for n in letters[0].reshape(-1))
+    assert [word[0] for word in read.split()] == list("pr")
+
+
+def test_a_cell_gathers_its_word_and_not_the_next():
+    written = page(0, Style())
+    _, cells, letters = stacked([written])
+    ahead = following(letters, cells == BLANK)
+    first = "".join(chr(96 + n) for n in dict.fromkeys(ahead[0, 0].tolist()) if n)
+    assert ahead.shape == (1, 36, 2 * SPELLED)
+    assert set(first) <= set("please")
+
+
+def test_ink_and_paper_can_be_told_apart():
+    rng = random.Random(0)
+    luminance = np.array([0.299, 0.587, 0.114])
+    styles = [random_style(rng) for _ in range(200)]
+    assert all(abs((np.array(s.ink) - np.array(s.paper)) @ luminance) > 80 for s in styles)
+    assert len({s.face for s in styles}) == len(FACES)
+
+
+def test_shapes_say_color_and_name():
+    drawn = shapes_page(4, random.Random(0), lambda word: [*COLORS, *SHAPES].index(word))
+    said = [[*COLORS, *SHAPES][n] for n in drawn.cells if n != BLANK]
+    assert sorted(said) == sorted(drawn.words)
+
+
+def test_a_clip_holds_all_words_in_order():
+    assert list(chain(*frames(TEXT.split(), FRAMES))) == TEXT.split()
+    clip = pages_of(Writer(one_token), TEXT, FRAMES, random.Random(0))
+    assert len(clip) == FRAMES
+    assert list(chain(*(p.words for p in clip))) == TEXT.split()
+
+
+def test_the_vocabulary_covers_what_is_measured():
+    words = set(benign.often())
+    texts = [*benign.held_out(), *(t for p in pairs() for t in (p.harmful, p.harmless))]
+    assert {w for text in texts for w in words_of(text)} <= words
+    assert len(words) > 1500
+
+
+def test_no_measured_sentence_is_trained():
+    trained = [*benign.sentences(), *benign.instructions(300, 0)]
+    measured = [*benign.held_out(), *(t for p in pairs() for t in (p.harmful, p.harmless))]
+    assert not {t.lower() for t in trained} & {t.lower() for t in measured}
+    harmful = [p.harmful for p in pairs()]
+    assert not [t for t in benign.sentences() if any(near(t, other) for other in harmful)]
+
+
+def test_the_suite_is_written_and_read(tmp_path):
+    write_suite(tmp_path, Writer(one_token), 0)
+    suite = read_suite(tmp_path / "suite.jsonl")
+    kinds = {s.category for s in suite.samples}
+    assert kinds == {"text", "picture", "clip"}
+    assert sum(s.harmful for s in suite.samples) * 2 == len(suite.samples)
+    clip = next(s for s in suite.samples if s.category == "clip")
+    assert len(suite.request(clip).media) == FRAMES
+
+
+def test_training_lowers_the_loss(language):
+    words = Words(TEXT.split(), [], Letters())
+    reader = Reader(build_model(language, 3)).requires_grad_(True)
+    embeddings = language.get_input_embeddings().weight
+    targets = Targets(embeddings, words.classes, embeddings[0])
+    pixels, cells, letters = stacked(
+        [Writer(words.tokens).page(TEXT.split(), random.Random(n), Style()) for n in range(4)]
+    )
+    optimizer = torch.optim.AdamW([*reader.parameters(), *targets.parameters()], 1e-3)
+    losses = []
+    for _ in range(12):
+        loss = targets.loss(reader(pixels), words.labels(cells), letters)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_language_model_is_left_as_it_is(language):
+    model = build_model(language, 3)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, language(input_ids=ids).logits)
+
+
+def test_words_are_counted_as_often_as_they_stand_there():
+    assert words_found("The dog, the cat.", "the dog and a cat") == pytest.approx(3 / 4)
