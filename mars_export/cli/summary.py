@@ -16,26 +16,46 @@ from mars_export.families.quantization import SCHEMES
 if TYPE_CHECKING:
     from mars_export.evaluation.utility import Utility
     from mars_export.integrations.finetune.record import Drift
+    from mars_export.methods.base import MethodRecord
 
-__all__ = ["print_drift", "print_results", "print_summary", "print_utility"]
+__all__ = [
+    "print_drift",
+    "print_results",
+    "print_shortfalls",
+    "print_summary",
+    "print_utility",
+]
 
 
 def print_summary(output: Path) -> None:
-    """Print the results of a steered directory, its path and lines that load it."""
+    """Print the results of a steered directory, its path, lines that load it, and what it lacks."""
     print_results(Report.model_validate_json((output / REPORT_NAME).read_bytes()))
     print(f"\n{output}\n")
     auto_map = read_json(output / "config.json")["auto_map"]
     auto = next(name for name in auto_map if name.startswith("AutoModelFor"))
-    record = Manifest.read(output).calibration.source
-    scheme = SCHEMES.get(record.quantization)
+    calibration = Manifest.read(output).calibration
+    source = calibration.source
+    scheme = SCHEMES.get(source.quantization)
     imports, quantized = f"from transformers import {auto}, AutoProcessor", ""
     if scheme is not None:
         imports = f"{scheme.imports}{imports}, {scheme.config}"
-        code = scheme.code(record.dtype)
-        quantized = f', dtype="{record.dtype}",\n    quantization_config={code}'
+        code = scheme.code(source.dtype)
+        quantized = f', dtype="{source.dtype}",\n    quantization_config={code}'
     print(imports)
     for name, loader, more in (("model", auto, quantized), ("processor", "AutoProcessor", "")):
         print(f"{name} = {loader}.from_pretrained({str(output)!r}, trust_remote_code=True{more})")
+    print_shortfalls(calibration.record)
+
+
+def print_shortfalls(record: MethodRecord) -> None:
+    """Print the goals that a calibration missed and what it found, a sentence a line."""
+    headed = (
+        (f"The calibration missed {len(record.missed)} of its goals:", record.missed),
+        ("What the calibration found:", record.findings),
+    )
+    for heading, sentences in headed:
+        if sentences:
+            print("", heading, *(f"- {text}" for text in sentences), sep="\n")
 
 
 def print_results(report: Report) -> None:

@@ -93,6 +93,8 @@ def _print(found: "Verification") -> None:
         table.add_row(Text(mark, style), Text(check.name, style), Text(printable(detail)))
     console = Console(highlight=False, soft_wrap=False)
     console.print(table)
+    for note in found.notes:
+        console.print(Text(printable(f"note: {note}")), soft_wrap=True)
     commit = f" at commit {found.commit}" if found.commit else ""
     verdict = f"{found.target}{commit}: "
     failed = [check.name for check in found.checks if check.status == "failed"]

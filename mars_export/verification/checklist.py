@@ -72,6 +72,7 @@ def verify(
         base_commit=manifest.base.revision,
         steering_sha256=manifest.steering_sha256,
         checks=checks,
+        notes=[*manifest.calibration.record.missed, *manifest.calibration.record.findings],
     )
 
 

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from mars_export.common.record import Record, VersionedRecord
 
 __all__ = ["Check", "CheckFailedError", "CheckSkippedError", "Verification"]
@@ -42,6 +44,8 @@ class Verification(VersionedRecord):
     base_commit: str | None
     steering_sha256: str
     checks: list[Check]
+    notes: list[str] = Field(default_factory=list)
+    """What the calibration missed and found, as its record says; no check fails by it."""
 
     @property
     def passed(self) -> bool:

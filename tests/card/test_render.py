@@ -233,6 +233,22 @@ def test_a_missed_goal_is_said_plainly(reached, goal, shown, missed):
     assert ("**The calibration missed its goal.**" in text) == missed
 
 
+def test_missed_goals_and_findings_come_before_all_else():
+    missed = [f"Of text condition {i} the gate is open for {i} of 40 requests" for i in range(7)]
+    found = ["Harmless pictures of kind writing open the gate: 12 of 40."]
+    record = records.calibration(missed=missed, findings=found)
+    text = body(render(records.manifest(calibration=record), records.report()))
+    top = text[: text.index("## At a glance")]
+    assert "**The calibration missed 7 of its goals.**" in top
+    assert "**What the calibration found:**" in top
+    lines = top.splitlines()
+    assert [line for line in lines if line.startswith("> - Of")] == [f"> - {s}." for s in missed]
+    assert f"> - {found[0]}" in lines
+    assert lines.index("> <details><summary>2 more</summary>") < lines.index(f"> - {missed[5]}.")
+    assert "calibration missed" not in render(records.manifest(), records.report())
+    assert "calibration found" not in render(records.manifest(), records.report())
+
+
 def test_positions_and_routes_are_those_of_the_runtime():
     text = render(records.manifest(), records.report())
     position = dict(row[:2] for row in table(text, "quantity"))["position"]

@@ -1,8 +1,34 @@
 """What a run prints at its end."""
 
-from mars_export.cli.summary import print_results
+import json
+
+from mars_export.cli.summary import print_results, print_summary
 from mars_export.evaluation.report import undecided
 from support import records
+
+
+def test_a_run_ends_with_the_goals_that_it_missed(capsys, tmp_path):
+    config = {"auto_map": {"AutoModelForImageTextToText": "modeling_steered.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/report.json").write_text(records.report().model_dump_json())
+
+    def ending(**changes):
+        manifest = records.manifest(calibration=records.calibration(**changes))
+        (tmp_path / "steering_manifest.json").write_text(manifest.model_dump_json())
+        print_summary(tmp_path)
+        return capsys.readouterr().out.rpartition("trust_remote_code=True)\n")[2].splitlines()
+
+    assert ending() == []
+    assert ending(missed=["Too much KL.", "Open gates."], findings=["Writing opens the gate."]) == [
+        "",
+        "The calibration missed 2 of its goals:",
+        "- Too much KL.",
+        "- Open gates.",
+        "",
+        "What the calibration found:",
+        "- Writing opens the gate.",
+    ]
 
 
 def test_rates_with_their_intervals(capsys):

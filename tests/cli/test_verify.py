@@ -63,6 +63,18 @@ def test_json(mars, steered):
     ]
 
 
+def test_goals_that_the_calibration_missed_are_noted(mars, tmp_path, capsys):
+    record = {"missed": ["Too much KL."], "findings": ["Writing opens the gate."]}
+    steered = tiny.export("gemma3", tmp_path / "made", **record)[1]
+    capsys.readouterr()
+    result = mars("verify", steered)
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert lines[-3:-1] == ["note: Too much KL.", "note: Writing opens the gate."]
+    notes = json.loads(mars("verify", steered, "--json").out)["notes"]
+    assert notes == [*record["missed"], *record["findings"]]
+
+
 @pytest.mark.parametrize("arguments", [["nowhere/at/all"], ["."], []])
 def test_bad_input(mars, arguments):
     result = mars("verify", *arguments)
