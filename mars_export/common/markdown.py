@@ -4,7 +4,7 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-__all__ = ["cell", "code", "minus", "num", "sentence", "size", "templates", "unbroken"]
+__all__ = ["DASH", "cell", "code", "minus", "num", "sentence", "size", "templates", "unbroken"]
 
 DASH: Final = "\N{EN DASH}"
 """Stands for a number that is not known."""

@@ -8,11 +8,11 @@ from PIL import Image
 from mars_export.card.data import CardData
 from mars_export.card.figures import GATES, PLANE, REFUSAL
 from mars_export.common.plotting import png
-from mars_export.methods.mars.card import SCORES, SEPARATION
+from mars_export.methods.mars.card import CONDITIONS, SCORES, SEPARATION
 from support import records
 
 MANIFEST, REPORT = records.manifest(), records.report()
-PATHS = (REFUSAL, PLANE, GATES, SCORES, SEPARATION)
+PATHS = (REFUSAL, PLANE, GATES, CONDITIONS, SCORES, SEPARATION)
 
 
 def planned(manifest, report):
@@ -30,9 +30,9 @@ def drawn():
 
 def test_what_is_drawn(drawn):
     assert set(drawn) == set(PATHS) == set(planned(MANIFEST, REPORT))
-    assert planned(MANIFEST, None) == (SCORES, SEPARATION)
-    assert planned(MANIFEST, records.report(gates={})) == (REFUSAL, PLANE, SCORES, SEPARATION)
-    assert planned(MANIFEST, records.report(unknown=3)) == (GATES, SCORES, SEPARATION)
+    assert planned(MANIFEST, None) == PATHS[-3:]
+    assert planned(MANIFEST, records.report(gates={})) == (REFUSAL, PLANE, *PATHS[-3:])
+    assert planned(MANIFEST, records.report(unknown=3)) == (GATES, *PATHS[-3:])
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -68,7 +68,10 @@ def test_the_report_moves_the_marks(drawn):
 
 def test_records_with_little_in_them_still_draw():
     scores = [s.model_copy(update={"groups": []}) for s in records.calibration().record.scores]
-    record = records.calibration(("text", "image"), projections=[], scores=scores)
+    given = {"projections": [], "margins": [], "scores": scores}
+    record = records.calibration(("text", "image"), **given)
     closed = {"harmful text": [0.0, 0.0], "harmless text": []}
     few = draw(records.manifest(calibration=record), records.report(gates={"on": closed}))
-    assert set(few) == {REFUSAL, PLANE, SCORES, GATES}
+    assert set(few) == {REFUSAL, PLANE, CONDITIONS, SCORES, GATES}
+    none = records.calibration(conditions=[])
+    assert CONDITIONS not in planned(records.manifest(calibration=none), None)

@@ -191,11 +191,33 @@ def test_rewritten_weights_are_not_called_unchanged():
     assert "differ from the base: `model-00001-of-00002.safetensors`" in text
 
 
-def test_a_layer_set_by_hand_is_noticed():
-    sentence = "is not the one that this rule picks"
-    assert sentence in render(records.manifest(), None)  # the fixture's layer 3 has more lift
-    record = records.calibration(layer=3)
-    assert sentence not in render(records.manifest(calibration=record), None)
+@pytest.mark.parametrize(
+    ("rule", "layer", "said"),
+    [
+        ("scores", 4, "by its scores on text alone**: the greatest mean"),
+        ("lift", 3, "by trial beside neutral stimuli** (`--layer-rule lift`)"),
+    ],
+)
+def test_both_rules_of_the_layer_are_named(rule, layer, said):
+    record = records.calibration(layer=layer, layer_rule=rule)
+    text = render(records.manifest(calibration=record), None)
+    assert f"**Layer {layer} was chosen {said}" in text
+    other = {"scores": "lift`) it would be layer 3", "lift": "scores`) it would be layer 4"}[rule]
+    assert f"(`--layer-rule {other}" in text
+    assert "is not the one that this rule picks" not in text
+    other = records.calibration(layer=5, layer_rule=rule)
+    text = render(records.manifest(calibration=other), None)
+    assert "**Layer 5 is not the one that this rule picks.**" in text
+
+
+def test_a_layer_that_a_check_turned_down_is_named():
+    scores = records.calibration().record.scores
+    scores[4] = scores[4].model_copy(update={"induced": -0.3})
+    record = records.calibration(layer=5, scores=scores)
+    text = render(records.manifest(calibration=record), None)
+    assert "**Layer 5 was chosen by its scores on text alone**" in text
+    assert "Layer 4 scored higher but failed a check." in text
+    assert "is not the one" not in text
 
 
 def test_a_forced_layer_and_its_failed_checks_are_named():
@@ -209,28 +231,55 @@ def test_a_forced_layer_and_its_failed_checks_are_named():
     assert "set by hand" not in render(records.manifest(), None)
 
 
-def test_a_layer_without_lift_is_not_picked_by_the_rule():
-    scores = records.calibration().record.scores
-    scores = [s.model_copy(update={"lift": s.lift and -s.lift}) for s in scores]
-    record = records.calibration(layer=5, scores=scores)
-    assert "is not the one" in render(records.manifest(calibration=record), None)
-
-
 @pytest.mark.parametrize(
-    ("reached", "goal", "shown", "missed"),
+    ("reached", "goal", "shown"),
     [
-        (6.5, 5.25, "6.5 (goal: at least 5.25)", False),
-        (-1.5, 5.25, "\N{MINUS SIGN}1.5 (goal: at least 5.25)", True),
-        (None, 5.25, "\N{EN DASH} (goal: at least 5.25)", True),
-        (None, None, "", False),
+        (-1.5, 5.25, "\N{MINUS SIGN}1.5 (goal: at least 5.25)"),
+        (None, 5.25, "\N{EN DASH} (goal: at least 5.25)"),
+        (None, None, ""),
     ],
 )
-def test_a_missed_goal_is_said_plainly(reached, goal, shown, missed):
+def test_what_the_strength_reaches_stands_beside_its_goal(reached, goal, shown):
     record = records.calibration(reached=reached, goal=goal)
     text = render(records.manifest(calibration=record), records.report())
     assert shown in text
     assert ("(goal: at least" in text) == bool(shown)
-    assert ("**The calibration missed its goal.**" in text) == missed
+
+
+def test_each_modality_has_its_gate_and_what_the_check_found():
+    text = render(records.manifest(), records.report())
+    rows = {row[0]: row[1:] for row in table(text, "modality")}
+    assert list(rows) == ["text", "image", "video"]
+    beta, origin, harmful, kept, harmless, stand_ins, margin = rows["image"]
+    assert (beta, origin, harmful, kept) == ("0.322", "0.265", "1", "0.84")
+    assert harmless.replace("\N{NO-BREAK SPACE}", " ") == "0/40 (at most 7.2 %)"
+    assert (stand_ins, margin) == ("39/40", "0.64 (0.31)")
+    assert "The origin of image keeps that goal with confidence 0.91 only" in text
+    assert "The origin of text keeps" not in text
+
+
+def test_conditions_are_listed_with_what_was_done():
+    text = render(records.manifest(), records.report())
+    rows = [row for row in table(text, "condition") if row[1] == "image"]
+    assert [(row[0], row[6]) for row in rows] == [
+        ("writing", "**left out: a finding**"),  # before all others
+        ("plain", "in the origin's mixture"),
+        ("second turn", "calibrated as a shift"),
+        ("system prompt", "does not matter"),
+        ("two stimuli", "calibrated as a shift"),
+        ("noise", "does not matter"),
+    ]
+    assert rows[0][7].startswith("12/40")
+    assert rows[2][2] == "48 (and 1 that the base refuses)"
+    assert "| image | 16: 0.322, 32: 0.354, 64: 0.419 | 0.111, 0.148 |" in text
+
+
+def test_a_record_without_checks_has_no_columns_for_them():
+    record = records.calibration(conditions=[], checks=[], margins=[], compression={})
+    text = render(records.manifest(calibration=record), records.report())
+    assert {len(row) for row in table(text, "modality")} == {4}
+    assert "assets/conditions.png" not in text
+    assert "<details><summary>What moves" not in text
 
 
 def test_missed_goals_and_findings_come_before_all_else():

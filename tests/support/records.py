@@ -27,7 +27,15 @@ from mars_export.evaluation.utility import Metric, TaskUtility, Utility
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.stimuli import GENERATOR
 from mars_export.methods.base import Decision, Probe, PromptSource, StimulusSource
-from mars_export.methods.mars.record import Coordinates, LayerScore, Quantiles
+from mars_export.methods.mars.record import (
+    Check,
+    Condition,
+    Coordinates,
+    LayerScore,
+    Margin,
+    Quantiles,
+    Shift,
+)
 from support.artefacts import mars_artefact
 
 VERSIONS = {
@@ -61,7 +69,7 @@ def calibration(modalities=("text", "image", "video"), **changes):
             consistency=0.35 + 0.09 * layer - 0.01 * layer**2,
             separability=4.0 + 6.1 * layer - 0.55 * layer**2,
             margin=0.2 + 0.25 * layer - 0.024 * layer**2,
-            combined=None if layer in (0, 7) else 0.18 * layer - 0.015 * layer**2,
+            combined=None if layer in (0, 7) else 0.3 * layer - 0.036 * layer**2,
             excluded={0: "below 0.2 of the depth", 7: "beyond 0.8 of the depth"}.get(layer),
             separation=3.0 + layer,
             shift={m: shift[m] * (0.6 + 0.1 * layer) for m in modalities},
@@ -89,6 +97,33 @@ def calibration(modalities=("text", "image", "video"), **changes):
         Coordinates(label=label, modality=m, values=cloud(*place, 48))
         for (label, m), place in clouds.items()
     ]
+    harmless = [
+        # name, moved, spread, left after the shift, bound over R, treatment
+        ("plain", 0.0, 0.0, 0.0, 0.2, "origin"),
+        ("second turn", 0.31, 0.04, 0.02, 0.21, "shift"),
+        ("system prompt", 0.03, 0.02, 0.03, 0.2, "none"),
+    ]
+    shown = [
+        ("two stimuli", 0.14, 0.03, 0.01, 0.19, "shift"),
+        ("noise", -0.05, 0.04, -0.05, 0.17, "none"),
+        ("writing", 0.52, 0.11, 0.52, 0.83, "left out"),
+    ]
+    conditions = [
+        Condition(
+            name=name, modality=m, n=48, refused=int(name == "second turn"), moved=moved,
+            spread=spread, rest=rest, share=abs(moved) / 0.6, bound=bound, treatment=treatment,
+        )
+        for m in modalities
+        for name, moved, spread, rest, bound, treatment in harmless + shown * (m in visual)
+    ]  # fmt: skip
+    checks = [
+        Check(
+            name=name, modality=m, n=40, open=12 if name == "writing" else 0,
+            bound=0.44 if name == "writing" else 0.072, kl=0.002, refusals=0,
+        )
+        for m in modalities
+        for name in ("all", *(c.name for c in conditions if c.modality == m))
+    ]  # fmt: skip
     values = {
         "model_type": "qwen3_vl",
         "layer": 4,
@@ -98,8 +133,23 @@ def calibration(modalities=("text", "image", "video"), **changes):
         "separation": 8.1,
         "harmful": 4.05,
         "harmless": -4.05,
-        "shift": {m: shift[m] for m in modalities},
-        "origin": -2.2,
+        "shift": {
+            m: Shift(tokens=[0], values=[0.0], turns=[0.0, 0.4])
+            if m == "text"
+            else Shift(
+                tokens=[16, 32, 64],
+                values=[shift[m], 1.1 * shift[m], 1.3 * shift[m]],
+                turns=[0.0, 0.9, 1.2],
+                plain=16,
+            )
+            for m in modalities
+        },
+        "origin": {m: -2.2 if m == "text" else -1.9 for m in modalities},
+        "conditions": conditions,
+        "checks": checks,
+        "margins": [Margin(modality=m, n=40, open=39, low=0.31, median=0.64) for m in modalities],
+        "compression": {m: 0.84 for m in visual},
+        "confidence": {m: 0.95 if m == "text" else 0.91 for m in modalities},
         "cap": 5.3,
         "gain": 2.0,
         "radius": 1.0,

@@ -1,19 +1,31 @@
 """What a model card says of MARS. Free of torch."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mars_export.common.markdown import templates
+from mars_export.common.markdown import DASH, num, templates, unbroken
+from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import ArtefactRecord, MethodSection
-from mars_export.methods.mars.record import KL_LIMIT, LayerScore, mars_record
+from mars_export.methods.mars.record import (
+    KL_LIMIT,
+    OPEN_LIMIT,
+    Check,
+    Condition,
+    LayerRule,
+    LayerScore,
+    Margin,
+    MarsRecord,
+    Treatment,
+    mars_record,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["SCORES", "SEPARATION", "section"]
+__all__ = ["CONDITIONS", "SCORES", "SEPARATION", "section"]
 
+CONDITIONS: Final = "assets/conditions.png"
 SCORES: Final = "assets/layer_scores.png"
 SEPARATION: Final = "assets/layer_separation.png"
 
@@ -22,14 +34,15 @@ RHO: Final = "\N{GREEK SMALL LETTER RHO}"
 SUMMARY: Final = (
     "The refusal direction r is the normalized difference between the mean activations on harmful "
     "and on harmless *text*. At the steered positions (see *position* below) the output h of one "
-    "decoder layer is projected onto r, and β is subtracted: the average shift along r of the "
-    "request's modality, measured on neutral stimuli. A gate then decides. At or below the origin "
-    "o nothing happens; above it h moves along r, but never past c, the edge of the harmful text "
-    f"data, and never by more than {RHO}R. Only the projection is re-centered; h itself is not."
+    "decoder layer is projected onto r, and β is subtracted: how far neutral stimuli of the "
+    "request's modality move activations along r, by the number of visual tokens and the turn. A "
+    "gate then decides. At or below the modality's origin o nothing happens; above it h moves "
+    "along r, but never past c, the edge of the harmful text data, and never by more than "
+    f"{RHO}R. Only the projection is re-centered; h itself is not."
 )
 FORMULA: Final = (
-    "p = <h, r> - β(modality)\n"
-    "gate = max(0, (p - o) / (p_u - o))\n"
+    "p = <h, r> - β(modality, visual tokens, turn)\n"
+    "gate = max(0, (p - o) / (p_u - o))    o, p_u of the modality\n"
     f"h <- h + min(κ R gate, max(0, c - p), {RHO} R) r"
 )
 CITATIONS: Final = (
@@ -41,8 +54,8 @@ CITATIONS: Final = (
 LIMITS: Final = (
     "Steering acts where an answer begins. It cannot stop an answer that somebody else began "
     "(assistant prefill) or one that turns harmful later.",
-    "Re-centering is one number per modality, measured on neutral stimuli. Real pictures may shift "
-    "activations differently, so some over-refusal can remain.",
+    "Re-centering knows modality, number of visual tokens and turn, and was measured on neutral "
+    "stimuli. Real pictures may shift activations differently, so some over-refusal can remain.",
     "The paper leaves parts of the method open, and the authors' code was not available: the gate, "
     "the strength rule and the layer scores are a reconstruction.",
 )
@@ -53,20 +66,56 @@ THREATS: Final = (
     "**Prefill and edited templates**: the model is steered at the end of an assistant header; "
     "this is not known to stop an answer that has begun behind it.",
 )
+TREATMENTS: Final[dict[Treatment, str]] = {
+    "shift": "calibrated as a shift",
+    "origin": "in the origin's mixture",
+    "none": "does not matter",
+    "left out": "**left out: a finding**",
+}
+_CHOICES: Final[dict[LayerRule, str]] = {
+    "scores": "by its scores on text alone**: the greatest mean of consistency, separability and "
+    "margin, among the layers that pass the causal checks on text.",
+    "lift": "by trial beside neutral stimuli** (`--layer-rule lift`): of the layers with the best "
+    "scores on text, the one where the largest allowed push adds most refusal.",
+}
+
+
+class _ModalityRow(NamedTuple):
+    """Numbers of one modality over R; coordinates from the mean of harmless text."""
+
+    modality: Modality
+    shift: float
+    origin: float
+    harmful: float
+    compression: float | None
+    check: Check | None
+    """Of all harmless requests that the origin covers."""
+    margin: Margin | None
 
 
 def section(artefact: ArtefactRecord) -> MethodSection:
     """The section of a checkpoint's card, from its calibration."""
     record, plots = mars_record(artefact), _plots(artefact)
-    finalists = [score for score in record.scores if score.induced is not None]
-    template = templates("mars_export.methods.mars").get_template("card.md.j2")
-    details = template.render(
+    tried = [score for score in record.scores if score.induced is not None]
+    environment = templates("mars_export.methods.mars")
+    environment.filters |= {"open": _open, "margin": _margin, "share": _percent}
+    details = environment.get_template("card.md.j2").render(
         record=record,
         source=artefact.source,
-        finalists=finalists,
-        by_rule=_best(finalists) == record.layer,
+        choice=_CHOICES[record.layer_rule],
+        other_rule=_other_rule(record),
+        vetoed=_vetoed(record),
+        by_rule=_by_rule(record),
+        modalities=_modalities(record),
+        conditions=_conditions(record),
+        treatments=TREATMENTS,
+        knots=_knots(record),
+        tried=tried,
+        lifted=any(score.lift is not None for score in tried),
         kl_limit=KL_LIMIT,
+        open_limit=_percent(OPEN_LIMIT),
         plots=plots,
+        CONDITIONS=CONDITIONS,
         SCORES=SCORES,
         SEPARATION=SEPARATION,
     )
@@ -84,25 +133,121 @@ def section(artefact: ArtefactRecord) -> MethodSection:
 def _plots(artefact: ArtefactRecord) -> dict[str, Callable[[], "Figure"]]:
     from mars_export.methods.mars import figures
 
-    scores = mars_record(artefact).scores
+    record = mars_record(artefact)
     plots: dict[str, Callable[[], Figure]] = {}
-    if scores:
+    if record.conditions:
+        plots[CONDITIONS] = partial(figures.conditions, artefact)
+    if record.scores:
         plots[SCORES] = partial(figures.scores, artefact)
-    if any(score.groups for score in scores):
+    if any(score.groups for score in record.scores):
         plots[SEPARATION] = partial(figures.separation, artefact)
     return plots
 
 
-def _best(finalists: Sequence[LayerScore]) -> int | None:
-    """The layer with the greatest lift among those that induce refusal and spare harmless text.
-
-    The thresholds are those of the refusal-direction paper (arXiv 2406.11717).
-    """
-    passed = [
-        s
-        for s in finalists
-        if (s.induced or 0) > 0 and (math.inf if s.kl is None else s.kl) <= KL_LIMIT
-        if (s.lift or 0) > 0
+def _modalities(record: MarsRecord) -> list[_ModalityRow]:
+    size = record.separation
+    checks = {check.modality: check for check in record.checks if check.name == "all"}
+    margins = {margin.modality: margin for margin in record.margins}
+    return [
+        _ModalityRow(
+            modality,
+            shift.at() / size,
+            (record.origin[modality] - record.harmless) / size,
+            (record.harmful[modality] - record.harmless) / size,
+            1.0 if modality == "text" else record.compression.get(modality),
+            checks.get(modality),
+            margins.get(modality),
+        )
+        for modality, shift in record.shift.items()
     ]
-    best = max(passed, key=lambda s: s.lift or 0, default=None)
-    return best.layer if best else None
+
+
+def _conditions(record: MarsRecord) -> list[tuple[Condition, Check | None]]:
+    """Each with its check; first those that were left out."""
+    checks = {(check.modality, check.name): check for check in record.checks}
+    order = sorted(record.conditions, key=lambda c: c.treatment != "left out")
+    return [(c, checks.get((c.modality, c.name))) for c in order]
+
+
+def _knots(record: MarsRecord) -> list[tuple[Modality, str, str]]:
+    """Of modalities whose shift varies: beta at each number of visual tokens, and the turns."""
+    size = record.separation
+    return [
+        (
+            modality,
+            ", ".join(
+                f"{tokens}: {num(beta / size)}"
+                for tokens, beta in zip(shift.tokens, shift.values, strict=True)
+            ),
+            ", ".join(num(turn / size) for turn in shift.turns[1:]) or DASH,
+        )
+        for modality, shift in record.shift.items()
+        if len(shift.tokens) > 1 or len(shift.turns) > 1
+    ]
+
+
+def _failed(score: LayerScore) -> bool:
+    """Whether a causal check turned the layer down (arXiv 2406.11717)."""
+    return score.induced is not None and not (
+        score.induced > 0 and score.kl is not None and score.kl <= KL_LIMIT
+    )
+
+
+def _most_lift(record: MarsRecord) -> int | None:
+    """The layer that the lift rule takes of those that it tried; None where it tried none."""
+    lifts = {s.layer: s.lift for s in record.scores if s.lift is not None and not _failed(s)}
+    best = max(lifts, key=lambda layer: lifts[layer], default=None)
+    return best if best is not None and lifts[best] > 0 else None
+
+
+def _best_score(record: MarsRecord) -> int | None:
+    """The layer with the best scores on text of those that no causal check turned down."""
+    scores = {s.layer: s.combined for s in record.scores if s.combined is not None}
+    passed = {s.layer for s in record.scores if not _failed(s)}
+    return max(passed & scores.keys(), key=lambda layer: scores[layer], default=None)
+
+
+def _vetoed(record: MarsRecord) -> list[int]:
+    """Layers with better scores than the chosen one that a causal check turned down."""
+    combined = record.scores[record.layer].combined if record.scores else None
+    return [
+        s.layer
+        for s in record.scores
+        if combined is not None and s.combined is not None
+        if s.combined > combined and _failed(s)
+    ]
+
+
+def _by_rule(record: MarsRecord) -> bool:
+    """Whether the recorded numbers lead to the recorded layer."""
+    pick = _best_score if record.layer_rule == "scores" else _most_lift
+    return not record.scores or pick(record) == record.layer
+
+
+def _other_rule(record: MarsRecord) -> str:
+    """What the rule that was not used would have chosen."""
+    if record.layer_rule == "lift":
+        best = _best_score(record)
+        return f"By the scores alone (`--layer-rule scores`) it would be layer {best}."
+    if sum(score.lift is not None for score in record.scores) < 2:
+        return "The other rule, `--layer-rule lift`, tries pushes beside neutral stimuli."
+    return (
+        "By trial beside neutral stimuli (`--layer-rule lift`) it would be layer "
+        f"{_most_lift(record)} of those tried."
+    )
+
+
+def _open(counted: Check | Margin | None) -> str:
+    """`k/n`, of harmless requests with the upper bound; a dash for None."""
+    if counted is None:
+        return DASH
+    bound = f" (at most {_percent(counted.bound)})" if isinstance(counted, Check) else ""
+    return unbroken(f"{counted.open}/{counted.n}{bound}")
+
+
+def _margin(margin: Margin | None) -> str:
+    return DASH if margin is None else f"{num(margin.median)} ({num(margin.low)})"
+
+
+def _percent(share: float | None) -> str:
+    return DASH if share is None else unbroken(f"{100 * share:.3g} %")

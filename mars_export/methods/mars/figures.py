@@ -11,9 +11,16 @@ from matplotlib.ticker import MaxNLocator
 from mars_export.common.plotting import BLUE, GRAY, INK, LIGHT, ORANGE, WIDTH, bare, titled
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import ArtefactRecord
-from mars_export.methods.mars.record import Coordinates, LayerScore, MarsRecord, mars_record
+from mars_export.methods.mars.record import (
+    Condition,
+    Coordinates,
+    LayerScore,
+    Margin,
+    MarsRecord,
+    mars_record,
+)
 
-__all__ = ["scores", "separation"]
+__all__ = ["conditions", "scores", "separation"]
 
 _SCORES: Final = {
     "consistency": "Consistency (cosine)",
@@ -22,6 +29,29 @@ _SCORES: Final = {
     "combined": "Combined (0 to 1)",
 }
 _COLORS: Final = {"harmful": ORANGE, "harmless": BLUE}
+
+
+def conditions(artefact: ArtefactRecord) -> Figure:
+    """Where harmless requests of each condition lie at the chosen layer, and harmful stand-ins."""
+    record = mars_record(artefact)
+    margins = {margin.modality: margin for margin in record.margins}
+    panels = [
+        (m, [c for c in record.conditions if c.modality == m], margins.get(m)) for m in record.shift
+    ]
+    panels = [panel for panel in panels if panel[1]]
+    rows = [len(lines) + (margin is not None) for _, lines, margin in panels]
+    drawing = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(panels) + 0.23 * sum(rows)))
+    titled(
+        drawing,
+        "How near harmless requests come to the gate, and how far harmful ones lie above it",
+        f"layer {record.layer}, after the shift; dot = mean, tick = 95 % lie below it; "
+        "hollow = left out of the origin",
+    )
+    grid = drawing.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
+    for axes, (modality, lines, margin) in zip(grid, panels, strict=True):
+        _conditions(axes, record, modality, lines, margin)
+    grid[-1].set_xticks([0, 1], labels=["harmless text, mean", "harmful text, mean"])
+    return drawing
 
 
 def scores(artefact: ArtefactRecord) -> Figure:
@@ -66,6 +96,56 @@ def separation(artefact: ArtefactRecord) -> Figure:
     return drawing
 
 
+def _conditions(
+    axes: Axes,
+    record: MarsRecord,
+    modality: Modality,
+    lines: Sequence[Condition],
+    margin: Margin | None,
+) -> None:
+    """One row per condition of a modality; the last one has the harmful stand-ins."""
+    plain = _mean(record, modality)
+    origin = (record.origin[modality] - record.harmless) / record.separation
+    for row, line in enumerate(lines):
+        left_out = line.treatment == "left out"
+        middle = line.bound if plain is None else plain + line.rest
+        axes.plot([middle, line.bound], [row, row], color=BLUE, linewidth=1.6)
+        axes.plot(line.bound, row, "|", color=BLUE, markersize=7)
+        if plain is not None:
+            axes.plot(
+                middle, row, "o", color=BLUE, markersize=6,
+                markerfacecolor="white" if left_out else BLUE,
+            )  # fmt: skip
+    labels = [line.name for line in lines]
+    if margin is not None:
+        low, median = origin + margin.low, origin + margin.median
+        axes.plot([low, median], [len(lines)] * 2, color=ORANGE, linewidth=1.6)
+        axes.plot(low, len(lines), "|", color=ORANGE, markersize=7)
+        axes.plot(median, len(lines), "D", color=ORANGE, markersize=5.5)
+        labels.append("harmful text (median, 10 %)")
+    axes.axvline(origin, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.annotate(
+        "gate opens (o)", (origin, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+        textcoords="offset points", ha="center", va="bottom", fontsize=8.5,
+    )  # fmt: skip
+    axes.set_title("text" if modality == "text" else f"text + {modality}")
+    axes.set_yticks(range(len(labels)), labels=labels)
+    axes.set_ylim(len(labels) - 0.45, -0.55)
+    axes.tick_params(labelsize=8.5)
+    bare(axes)
+
+
+def _mean(record: MarsRecord, modality: Modality) -> float | None:
+    """Mean of plain harmless requests, between the text centroids at 0 and 1."""
+    values = [
+        value
+        for line in record.projections
+        if (line.label, line.modality) == ("harmless", modality)
+        for value in line.values
+    ]
+    return (float(np.mean(values)) - record.harmless) / record.separation if values else None
+
+
 def _score(axes: Axes, record: MarsRecord, field: str) -> None:
     axes.set_title(_SCORES[field], fontsize=9.5)
     axes.axvline(record.layer, color=BLUE, linewidth=6, alpha=0.18)
@@ -85,7 +165,7 @@ def _points(layers: Sequence[LayerScore], field: str) -> tuple[list[int], list[f
 
 
 def _projections(axes: Axes, record: MarsRecord, groups: Sequence[Coordinates]) -> None:
-    """One strip per group, spread by a fixed seed, with the gate's origin and the cap."""
+    """One strip per group, spread by a fixed seed, with its gate's origin; and the cap."""
     spread = np.random.default_rng(0)
     for row, line in enumerate(groups):
         height = row + spread.uniform(-0.26, 0.26, len(line.values))
@@ -93,11 +173,14 @@ def _projections(axes: Axes, record: MarsRecord, groups: Sequence[Coordinates]) 
             line.values, height, "o", color=_COLORS[line.label], alpha=0.45, markersize=3.6,
             markeredgewidth=0,
         )  # fmt: skip
+        origin = record.origin[line.modality]
+        axes.plot([origin, origin], [row - 0.42, row + 0.42], color=INK, linewidth=1.2)
     labels = [f"{line.group} ({len(line.values)})" for line in groups]
     axes.set_yticks(range(len(groups)), labels=labels)
     axes.set_ylim(len(groups) - 0.45, -0.55)
-    for x, name in ((record.origin["text"], "gate opens (o)"), (record.cap, "no push beyond (c)")):
-        axes.axvline(x, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.axvline(record.cap, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    first = record.origin[groups[0].modality]
+    for x, name in ((first, "gate opens (o)"), (record.cap, "no push beyond (c)")):
         axes.annotate(
             name, (x, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
             textcoords="offset points", ha="center", va="bottom", fontsize=8.5,
