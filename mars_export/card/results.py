@@ -84,6 +84,8 @@ class ArmResult:
     better: tuple[str, ...]
     unclear: tuple[str, ...]
     externalities: Externalities | None
+    uncalibrated: int
+    """Requests that lie outside what was calibrated."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,7 @@ def _arm(
         newly_refused=_tally(report.newly_refused.get(name, []), harmless, share),
         degenerate=_degenerate(report, name, share),
         externalities=report.externalities.get(name),
+        uncalibrated=report.uncalibrated.get(name, 0),
         **{effect: tuple(names) for effect, names in labels.items()},
     )
 

@@ -53,6 +53,7 @@ __all__ = [
     "regressions",
     "sources",
     "suites",
+    "uncalibrated",
 ]
 
 PLAIN: Final = "plain"
@@ -178,6 +179,15 @@ def gates(results: Iterable[SampleResult]) -> dict[str, dict[str, list[float]]]:
             if result.decision is not None and result.decision.gate is not None:
                 values.setdefault(result.arm, {}).setdefault(name, []).append(result.decision.gate)
     return values
+
+
+def uncalibrated(results: Iterable[SampleResult]) -> dict[str, int]:
+    """By arm, requests that lie outside what was calibrated; of methods that say so."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        if result.decision is not None and result.decision.calibrated is not None:
+            counts[result.arm] += not result.decision.calibrated
+    return dict(counts)
 
 
 def sources(suite: Suite, results: Iterable[SampleResult]) -> list[SuiteSource]:

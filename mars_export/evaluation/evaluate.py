@@ -220,6 +220,7 @@ def _write(
         attack_regressions=aggregate.attack_regressions(attacks),
         externalities=aggregate.externalities(results),
         newly_refused=aggregate.newly_refused(plain),
+        uncalibrated=aggregate.uncalibrated(plain),
         suites=aggregate.suites(sources, results, error),
         controls=aggregate.controls(results),
         attacks=attacks,

@@ -49,6 +49,7 @@ class SteeredPosition(Protocol):
     modality: Modality
     gate: float | None
     strength: float | None
+    calibrated: bool | None
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,18 @@ class Answers:
 
 
 def _decision(positions: Sequence[SteeredPosition]) -> Decision | None:
-    """That of the last position, where the answer begins."""
+    """That of the last position, where the answer begins; calibrated are all or none."""
     if not positions:
         return None
     last = positions[-1]
+    covered = [p.calibrated for p in positions if p.calibrated is not None]
     return Decision(
         active=any(position.strength != 0 for position in positions),
         gate=last.gate,
         strength=last.strength,
         position=last.position,
         modality=last.modality,
+        calibrated=all(covered) if covered else None,
     )
 
 

@@ -313,6 +313,8 @@ class Report(VersionedRecord):
     """By arm."""
     newly_refused: dict[str, list[str]]
     """By arm: ids of harmless requests that the reference does not refuse and the arm does."""
+    uncalibrated: dict[str, int] = Field(default_factory=dict)
+    """By arm: requests that lie outside what was calibrated, of methods that say so."""
     suite: SuiteSource
     judge: str
     """Name and version of the judge."""

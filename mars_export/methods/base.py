@@ -75,6 +75,8 @@ class Decision(Record):
     """Index of the last steered token in its row, padding not counted."""
     modality: Modality | None = None
     """The modality whose calibration was used."""
+    calibrated: bool | None = None
+    """Whether the calibration covers such a request; None where the method does not say."""
 
 
 class Probe(Record):

@@ -104,6 +104,14 @@ def test_regressions_stand_before_the_table_and_are_named():
     assert "`gained-image-000`, `gained-image-001`" in text
 
 
+def test_requests_outside_the_calibration_are_counted():
+    text = render(records.manifest(), records.report(uncalibrated={"on": 12}))
+    top = text[: text.index("| requests |")]
+    assert "- **Not calibrated for**: 12 of 720 requests of the evaluation lay outside" in top
+    text = render(records.manifest(), records.report(uncalibrated={"on": 0}))
+    assert "Not calibrated for" not in text
+
+
 def test_only_supported_changes_are_called_better_or_worse():
     worse = {**records.OUTCOMES, (False, "image"): (0, 30, 0, 90)}
     text = render(records.manifest(), records.report(worse))
@@ -371,7 +379,7 @@ def test_plots_of_an_earlier_report_go(directory):
     (directory / "evaluation/report.json").unlink()
     write_card(directory)
     left = sorted(p.name for p in (directory / "assets").iterdir())
-    assert left == ["layer_scores.png", "layer_separation.png"]
+    assert left == ["conditions.png", "layer_scores.png", "layer_separation.png"]
 
 
 def test_a_broken_report_is_not_a_missing_one(directory):

@@ -139,6 +139,7 @@ class FakeLoaded:
             modality="video" if self.broken == "modality" else "image" if image else "text",
             gate=float("nan") if self.broken == "nan" else gate,
             strength=strength,
+            calibrated=not image,
         )
         steered = [] if arm == "off" or self.broken == "silent" else [said]
         steered = steered * (2 if self.broken == "twice" else 1)

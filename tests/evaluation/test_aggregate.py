@@ -133,3 +133,17 @@ def test_errors_that_contradict_what_was_seen_correct_nothing(refused):
     error = JudgeError(sensitivity=wilson(90, 100), specificity=wilson(95, 100), source="labels")
     results = [result(str(i), "off", "refusal" if i < refused else "answer") for i in range(100)]
     assert aggregate.cells(results, error)[0].corrected is None
+
+
+def test_requests_outside_the_calibration_are_counted_where_the_method_says():
+    def covered(arm, calibrated):
+        decision = Decision(active=True, calibrated=calibrated)
+        return result("a", arm, "answer").model_copy(update={"decision": decision})
+
+    results = [
+        result("a", "off", "answer"),
+        *(covered("on", flag) for flag in (True, False, False)),
+        covered("clean", True),
+        covered("silent", None),
+    ]
+    assert aggregate.uncalibrated(results) == {"on": 2, "clean": 0}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoModelForImageTextToText, BatchFeature
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import evaluate as runner
-from mars_export.evaluation.generation import Loaded, load
+from mars_export.evaluation.generation import Answers, Loaded, load
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SAMPLES_NAME
 from mars_export.evaluation.selfcheck import self_check
@@ -203,3 +204,15 @@ def test_only_memory_errors_are_memory_errors():
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert not is_out_of_memory(ValueError("x"))
+
+
+def test_a_request_is_calibrated_for_where_all_its_positions_are():
+    def row(*flags):
+        return [
+            SimpleNamespace(position=i, modality="text", gate=0.0, strength=0.0, calibrated=flag)
+            for i, flag in enumerate(flags)
+        ]
+
+    rows = [row(True, True), row(False, True), row(None), []]
+    decisions = Answers([""] * 4, rows, torch.zeros(4, 1)).decisions
+    assert [decision and decision.calibrated for decision in decisions] == [True, False, None, None]

@@ -62,6 +62,7 @@ def test_report_and_samples(run, tmp_path, suite):
     gained = {(p.modality, p.harmful): (p.newly_refused, p.newly_answered) for p in report.pairs}
     assert gained[("image", True)] == (5, 0)
     assert report.gates["on"]["harmful image"] == [0.5] * 5
+    assert report.uncalibrated == {"on": 10}  # the pictures
     assert report.regressions == report.newly_refused == {"on": []}
     assert [(arm.name, arm.steered) for arm in report.arms] == [("off", False), ("on", True)]
     for result in results:

@@ -148,7 +148,7 @@ def calibration(modalities=("text", "image", "video"), **changes):
         "conditions": conditions,
         "checks": checks,
         "margins": [Margin(modality=m, n=40, open=39, low=0.31, median=0.64) for m in modalities],
-        "compression": {m: 0.84 for m in visual},
+        "compression": dict.fromkeys(visual, 0.84),
         "confidence": {m: 0.95 if m == "text" else 0.91 for m in modalities},
         "cap": 5.3,
         "gain": 2.0,

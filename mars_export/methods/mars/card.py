@@ -209,13 +209,10 @@ def _best_score(record: MarsRecord) -> int | None:
 
 def _vetoed(record: MarsRecord) -> list[int]:
     """Layers with better scores than the chosen one that a causal check turned down."""
-    combined = record.scores[record.layer].combined if record.scores else None
-    return [
-        s.layer
-        for s in record.scores
-        if combined is not None and s.combined is not None
-        if s.combined > combined and _failed(s)
-    ]
+    combined = {s.layer: s.combined for s in record.scores if s.combined is not None}
+    failed = {s.layer for s in record.scores if _failed(s)}
+    chosen = combined.get(record.layer, 1.0)
+    return [layer for layer in combined if layer in failed and combined[layer] > chosen]
 
 
 def _by_rule(record: MarsRecord) -> bool:

@@ -43,7 +43,7 @@ def conditions(artefact: ArtefactRecord) -> Figure:
     drawing = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(panels) + 0.23 * sum(rows)))
     titled(
         drawing,
-        "How near harmless requests come to the gate, and how far harmful ones lie above it",
+        "Where harmless and harmful requests of each kind lie",
         f"layer {record.layer}, after the shift; dot = mean, tick = 95 % lie below it; "
         "hollow = left out of the origin",
     )
