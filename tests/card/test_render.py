@@ -221,6 +221,7 @@ def test_both_rules_of_the_layer_are_named(rule, layer, said):
 def test_a_layer_that_a_check_turned_down_is_named():
     scores = records.calibration().record.scores
     scores[4] = scores[4].model_copy(update={"induced": -0.3})
+    scores[3] = scores[3].model_copy(update={"combined": 0.5})
     record = records.calibration(layer=5, scores=scores)
     text = render(records.manifest(calibration=record), None)
     assert "**Layer 5 was chosen by its scores on text alone**" in text

@@ -80,7 +80,7 @@ def calibration(modalities=("text", "image", "video"), **changes):
                 for label, middle in (("harmful", 0.4 + 0.08 * layer), ("harmless", 0.0))
                 for m in modalities
             ],
-            induced=4.2 - 0.4 * layer if layer in (3, 4, 5) else None,
+            induced=4.2 - 0.4 * abs(layer - 4) if layer in (3, 4, 5) else None,
             kl=0.012 * layer if layer in (3, 4, 5) else None,
             lift=9.1 - 0.8 * layer if layer in (3, 4, 5) else None,
         )

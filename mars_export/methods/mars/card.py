@@ -16,7 +16,6 @@ from mars_export.methods.mars.record import (
     LayerScore,
     Margin,
     MarsRecord,
-    Treatment,
     mars_record,
 )
 
@@ -66,15 +65,20 @@ THREATS: Final = (
     "**Prefill and edited templates**: the model is steered at the end of an assistant header; "
     "this is not known to stop an answer that has begun behind it.",
 )
-TREATMENTS: Final[dict[Treatment, str]] = {
+TREATMENTS: Final[dict[str, str]] = {
     "shift": "calibrated as a shift",
     "origin": "in the origin's mixture",
     "none": "does not matter",
     "left out": "**left out: a finding**",
+    "refused": "left out: the base refuses them itself",
 }
+_TIE: Final = 0.05
+"""Combined scores this near the best count as equal (A3.5)."""
+
 _CHOICES: Final[dict[LayerRule, str]] = {
     "scores": "by its scores on text alone**: the greatest mean of consistency, separability and "
-    "margin, among the layers that pass the causal checks on text.",
+    "margin among the layers that pass two causal checks on text; of layers within "
+    f"{_TIE:g} of the best, the one where adding the direction makes harmless text refused most.",
     "lift": "by trial beside neutral stimuli** (`--layer-rule lift`): of the layers with the best "
     "scores on text, the one where the largest allowed push adds most refusal.",
 }
@@ -201,10 +205,18 @@ def _most_lift(record: MarsRecord) -> int | None:
 
 
 def _best_score(record: MarsRecord) -> int | None:
-    """The layer with the best scores on text of those that no causal check turned down."""
-    scores = {s.layer: s.combined for s in record.scores if s.combined is not None}
-    passed = {s.layer for s in record.scores if not _failed(s)}
-    return max(passed & scores.keys(), key=lambda layer: scores[layer], default=None)
+    """The layer that the scores on text choose; None where it was not tried."""
+    ranked = sorted(
+        (s for s in record.scores if s.combined is not None), key=lambda s: -(s.combined or 0.0)
+    )
+    while ranked:
+        least = (ranked[0].combined or 0.0) - _TIE
+        equal = [s for s in ranked if (s.combined or 0.0) >= least]
+        ranked = ranked[len(equal) :]
+        passed = [s for s in equal if s.induced is not None and not _failed(s)]
+        if passed:
+            return max(passed, key=lambda s: s.induced or 0.0).layer
+    return None
 
 
 def _vetoed(record: MarsRecord) -> list[int]:
@@ -216,22 +228,20 @@ def _vetoed(record: MarsRecord) -> list[int]:
 
 
 def _by_rule(record: MarsRecord) -> bool:
-    """Whether the recorded numbers lead to the recorded layer."""
+    """Whether the recorded trials, if there are any, lead to the recorded layer."""
     pick = _best_score if record.layer_rule == "scores" else _most_lift
-    return not record.scores or pick(record) == record.layer
+    return pick(record) in (None, record.layer)
 
 
 def _other_rule(record: MarsRecord) -> str:
     """What the rule that was not used would have chosen."""
     if record.layer_rule == "lift":
-        best = _best_score(record)
-        return f"By the scores alone (`--layer-rule scores`) it would be layer {best}."
-    if sum(score.lift is not None for score in record.scores) < 2:
-        return "The other rule, `--layer-rule lift`, tries pushes beside neutral stimuli."
-    return (
-        "By trial beside neutral stimuli (`--layer-rule lift`) it would be layer "
-        f"{_most_lift(record)} of those tried."
-    )
+        best, rule = _best_score(record), "By scores on text alone (`--layer-rule scores`)"
+    else:
+        best, rule = _most_lift(record), "By trial beside neutral stimuli (`--layer-rule lift`)"
+        if sum(score.lift is not None for score in record.scores) < 2:
+            return "The other rule, `--layer-rule lift`, tries pushes beside neutral stimuli."
+    return "" if best is None else f"{rule} it would be layer {best} of those tried."
 
 
 def _open(counted: Check | Margin | None) -> str:

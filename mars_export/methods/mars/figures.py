@@ -107,15 +107,14 @@ def _conditions(
     plain = _mean(record, modality)
     origin = (record.origin[modality] - record.harmless) / record.separation
     for row, line in enumerate(lines):
-        left_out = line.treatment == "left out"
-        middle = line.bound if plain is None else plain + line.rest
-        axes.plot([middle, line.bound], [row, row], color=BLUE, linewidth=1.6)
-        axes.plot(line.bound, row, "|", color=BLUE, markersize=7)
-        if plain is not None:
-            axes.plot(
-                middle, row, "o", color=BLUE, markersize=6,
-                markerfacecolor="white" if left_out else BLUE,
-            )  # fmt: skip
+        fill = BLUE if line.treatment in ("origin", "shift", "none") else "white"
+        middle = None if plain is None else plain + line.rest
+        ends = [x for x in (middle, line.bound) if x is not None]
+        axes.plot(ends, [row] * len(ends), color=BLUE, linewidth=1.6)
+        if line.bound is not None:
+            axes.plot(line.bound, row, "|", color=BLUE, markersize=7)
+        if middle is not None:
+            axes.plot(middle, row, "o", color=BLUE, markersize=6, markerfacecolor=fill)
     labels = [line.name for line in lines]
     if margin is not None:
         low, median = origin + margin.low, origin + margin.median
