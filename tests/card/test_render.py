@@ -263,8 +263,6 @@ def test_each_modality_has_its_gate_and_what_the_check_found():
     assert (beta, origin, harmful, kept) == ("0.322", "0.265", "1", "0.84")
     assert harmless.replace("\N{NO-BREAK SPACE}", " ") == "0/40 (at most 7.2 %)"
     assert (stand_ins, margin) == ("39/40", "0.64 (0.31)")
-    assert "The origin of image keeps that goal with confidence 0.91 only" in text
-    assert "The origin of text keeps" not in text
 
 
 def test_conditions_are_listed_with_what_was_done():
@@ -278,7 +276,16 @@ def test_conditions_are_listed_with_what_was_done():
         ("two stimuli", "calibrated as a shift"),
         ("noise", "does not matter"),
     ]
-    assert rows[0][7].startswith("12/40")
+    assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in rows[4][3:6]] == [
+        "+0.14 ± 0.03",
+        "+0.01",
+        "23 %",
+    ]
+    assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in rows[0][7:]] == [
+        "12/40 (at most 44.0 %)",
+        "0.002",
+        "0",
+    ]
     assert rows[2][2] == "48 (and 1 that the base refuses)"
     assert "| image | 16: 0.322, 32: 0.354, 64: 0.419 | 0.111, 0.148 |" in text
 

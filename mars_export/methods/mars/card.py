@@ -1,10 +1,13 @@
-"""What a model card says of MARS. Free of torch."""
+"""What a model card says of MARS. Free of torch.
+
+A3.n are sections of docs/method.md.
+"""
 
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mars_export.common.markdown import DASH, num, templates, unbroken
+from mars_export.common.markdown import DASH, minus, num, templates, unbroken
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import ArtefactRecord, MethodSection
 from mars_export.methods.mars.record import (
@@ -102,7 +105,13 @@ def section(artefact: ArtefactRecord) -> MethodSection:
     record, plots = mars_record(artefact), _plots(artefact)
     tried = [score for score in record.scores if score.induced is not None]
     environment = templates("mars_export.methods.mars")
-    environment.filters |= {"open": _open, "margin": _margin, "share": _percent}
+    environment.filters |= {
+        "open": _open,
+        "margin": _margin,
+        "share": _percent,
+        "movement": _movement,
+        "nats": _nats,
+    }
     details = environment.get_template("card.md.j2").render(
         record=record,
         source=artefact.source,
@@ -248,7 +257,7 @@ def _open(counted: Check | Margin | None) -> str:
     """`k/n`, of harmless requests with the upper bound; a dash for None."""
     if counted is None:
         return DASH
-    bound = f" (at most {_percent(counted.bound)})" if isinstance(counted, Check) else ""
+    bound = f" (at most {100 * counted.bound:.1f} %)" if isinstance(counted, Check) else ""
     return unbroken(f"{counted.open}/{counted.n}{bound}")
 
 
@@ -257,4 +266,13 @@ def _margin(margin: Margin | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return DASH if share is None else unbroken(f"{100 * share:.3g} %")
+    return DASH if share is None else unbroken(f"{100 * share:.0f} %")
+
+
+def _movement(value: float) -> str:
+    rounded = round(value, 2)
+    return minus(f"{rounded:+.2f}") if rounded else "0"
+
+
+def _nats(value: float | None) -> str:
+    return unbroken("< 0.001") if value is not None and 0 < value < 0.001 else num(value)

@@ -127,7 +127,8 @@ def _conditions(
         "gate opens (o)", (origin, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
         textcoords="offset points", ha="center", va="bottom", fontsize=8.5,
     )  # fmt: skip
-    axes.set_title("text" if modality == "text" else f"text + {modality}")
+    title = "text" if modality == "text" else f"text + {modality}"
+    axes.set_title(title, x=-0.012, ha="right", fontweight="bold")  # over the names of the rows
     axes.set_yticks(range(len(labels)), labels=labels)
     axes.set_ylim(len(labels) - 0.45, -0.55)
     axes.tick_params(labelsize=8.5)
