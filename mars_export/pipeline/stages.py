@@ -150,18 +150,6 @@ def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Pr
     progress.note(describe(job))
     workspace.run(stages, progress)
     workspace.publish(_CHECKPOINT, digest, overwrite=settings.overwrite, finish=_seal_run)
-    _tell(workspace.output, progress)
-
-
-def _tell(output: Path, progress: Progress) -> None:
-    """Print what the calibration found of the model, and the goals that it missed."""
-    from mars_export.checkpoint.manifest import Manifest
-
-    record = Manifest.read(output).calibration.record
-    for sentence in record.findings:
-        progress.note(f"note: {sentence}")
-    for sentence in record.missed:
-        progress.note(f"goal missed: {sentence}")
 
 
 def _seal_run(directory: Path) -> None:
