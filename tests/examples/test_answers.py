@@ -1,5 +1,7 @@
 """Answers off and on: the base is left as it was, and a journal is gone on with."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from answers import Journal, answer, forecast
@@ -8,11 +10,16 @@ from counts import counted, parts
 from in_memory import Rules, in_memory
 from torch import nn
 
+from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.evaluation.generation import load
 from mars_export.evaluation.judges.base import Judgment
 from mars_export.inputs.requests import collate
 from mars_export.inputs.template import turn_tokens
+from support import tiny
+from support.artefacts import with_tensors
 
 LAYER = 5
+ORGANISM = Path(__file__).parents[2] / "examples" / "organisms" / "gemma3"
 
 
 class PushesPictures(nn.Module):
@@ -99,6 +106,33 @@ def test_only_what_is_pushed_gets_another_answer(organism, some, off, rules, tmp
         assert (on[task.key].text == off[task.key].text) or pushed
     assert any(on[task.key].text != off[task.key].text for task in some)
     assert sum(part.active for part in parts("0", counted(off, on))) == 12
+
+
+def test_in_memory_is_as_in_a_checkpoint(organism, some, off, tmp_path):
+    turns = turn_tokens(organism.processor)
+    config = organism.model.config.get_text_config()
+    record = tiny.calibration(
+        "gemma3", hidden_size=config.hidden_size, layers=config.num_hidden_layers, layer=LAYER,
+        headers=turns.headers, turn_starts=turns.turn_starts, origin=-1.0, harmful=1.0, cap=1e5,
+        separation=1e3, gain=2.0, radius=1.0, shift={"text": 0.0, "image": 0.5},
+    )  # fmt: skip
+    direction = torch.randn(config.hidden_size, generator=torch.Generator().manual_seed(1))
+    artefact = with_tensors(record, direction)
+    artefact.save(tmp_path / "calibration")
+    write_checkpoint(
+        ORGANISM, tmp_path / "steered", source=tiny.source("gemma3"),
+        calibration_dir=tmp_path / "calibration",
+    )  # fmt: skip
+    loaded = load(tmp_path / "steered", ("text", "image"), "cpu", None)
+    on = answer(some, organism, Journal(tmp_path / "on.jsonl"), quiet, Rules.of(artefact), off)
+    gates = set()
+    for task in some:
+        exported = loaded.answer(loaded.inputs([task.request()]), organism.tokens, steered=True)
+        assert on[task.key].text == exported.texts[0]
+        assert on[task.key].gate == pytest.approx(exported.decisions[0].gate, abs=1e-3)
+        gates.add(exported.decisions[0].active)
+    assert any(on[task.key].text != off[task.key].text for task in some)
+    assert gates == {True, False}
 
 
 def test_a_finished_journal_is_not_run_again(organism, some, off, tmp_path, monkeypatch):
