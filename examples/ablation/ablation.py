@@ -19,7 +19,7 @@ from answers import Answer, Key, answer, forecast
 from conditions import Task
 from counts import Row, counted, pooled
 from in_memory import Rules
-from study import Base, add_arguments, ask_the_base, calibration, opened, planned
+from study import Base, add_arguments, ask_the_base, calibration, calibration_cost, opened, planned
 from tables import lanes, matrices
 from variants import RULES, VARIANTS, Measured, measured
 
@@ -96,7 +96,7 @@ def _announce(base: Base, arguments: argparse.Namespace, chosen: Sequence[Part])
     base.display.note(
         f"{base.job.source.name}: {len(requests)} requests; steering off once and on in about "
         f"{runs} ways: {forecast(requests, base.model, 1 + runs)}; answers that steering leaves "
-        "alone cost one forward"
+        f"alone cost one forward; {calibration_cost(base)}"
     )
 
 

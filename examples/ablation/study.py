@@ -24,7 +24,7 @@ from in_memory import Rules
 from tables import dots, harmful_table, harmless_table, summary
 
 from mars_export.calibration.activations import Reader
-from mars_export.calibration.data import OPENERS, MeasurementOptions
+from mars_export.calibration.data import OPENERS, CalibrationData, MeasurementOptions
 from mars_export.calibration.refusal import refusal_tokens, separating
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
@@ -40,10 +40,19 @@ from mars_export.inputs.requests import Request
 from mars_export.inputs.template import turn_tokens
 from mars_export.methods.base import Artefact
 from mars_export.methods.calibrate import calibrate
+from mars_export.methods.mars.material import requests_to_come
 from mars_export.pipeline.preflight import RunInputs, prepare
 from mars_export.pipeline.settings import Settings
 
-__all__ = ["Base", "add_arguments", "ask_the_base", "calibration", "opened", "planned"]
+__all__ = [
+    "Base",
+    "add_arguments",
+    "ask_the_base",
+    "calibration",
+    "calibration_cost",
+    "opened",
+    "planned",
+]
 
 
 _PROMPTS: Final = 32
@@ -239,6 +248,16 @@ def planned(base: Base, arguments: argparse.Namespace) -> list[Task]:
     return tasks(base.job.suite, chosen, companions, modalities, arguments.limit)
 
 
+def calibration_cost(base: Base) -> str:
+    """About what one calibration takes, for people."""
+    job = base.job
+    data = CalibrationData(
+        base.model.model, base.model.processor, job.prompts, job.family.modalities
+    )
+    requests = len(job.prompts.prompts) + requests_to_come(data)
+    return f"one calibration reads about {requests} prompts"
+
+
 def _announce(base: Base, arguments: argparse.Namespace) -> None:
     """Say what is going to be run."""
     requests = planned(base, arguments)
@@ -247,7 +266,7 @@ def _announce(base: Base, arguments: argparse.Namespace) -> None:
     base.display.note(
         f"{base.job.source.name}: {len(conditions)} conditions, {len(requests)} requests, "
         f"{arguments.seeds} calibrations; with steering off once and on {arguments.seeds} times "
-        f"{cost}; answers that steering leaves alone cost one forward"
+        f"{cost}; answers that steering leaves alone cost one forward; {calibration_cost(base)}"
     )
 
 
