@@ -44,9 +44,10 @@ class Rule(nn.Module):
         return first + self.turn[modality, turn.clamp(max=self.turn.shape[1] - 1)]
 
     def covered(self, context: torch.Tensor) -> torch.Tensor:
-        """Return 1 (...) where the calibration covers the visual tokens, or half as few, else 0."""
+        """Return 1 (...) where visual tokens, or twice as many, and turn were measured, else 0."""
         knots, x = self.knots[context[..., 0]], context[..., 1].clamp(min=1).float().log2()
-        return ((knots[..., 0] <= x + 1) & (x <= knots[..., -1] + _UNIT)).float()
+        turn = (context[..., 2] == 0) | (self.turn.shape[1] > 1)
+        return ((knots[..., 0] <= x + 1) & (x <= knots[..., -1] + _UNIT) & turn).float()
 
     def coordinate(self, h: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Return p = <h, r> - beta (A3.2), shape (...), for h (..., d) and context (..., 3)."""
@@ -95,6 +96,5 @@ class Rule(nn.Module):
         context: (..., 3) long: index of the modality, visual tokens shown, answers begun before.
         """
         p, modality = self.coordinate(h, context), context[..., 0]
-        gate, strength = self.gate(p, modality), self.strength(p, modality)
-        decision = {"gate": gate, "strength": strength, "calibrated": self.covered(context)}
-        return self.push(h, strength), decision
+        decision = {"gate": self.gate(p, modality), "strength": self.strength(p, modality)}
+        return self.push(h, decision["strength"]), decision | {"calibrated": self.covered(context)}

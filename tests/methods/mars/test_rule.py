@@ -202,7 +202,9 @@ def test_what_was_not_calibrated_is_said():
     visual = torch.tensor([49, 50, 100, 399, 400, 401, 5000])
     context = torch.stack([torch.ones(7).long(), visual, torch.zeros(7).long()], -1)
     assert made.covered(context).tolist() == [0, 1, 1, 1, 1, 0, 0]
-    assert made.covered(torch.tensor([0, 0, 7])) == 1
+    later = torch.tensor([0, 0, 7])
+    assert made.covered(later) == 0
+    assert Rule(1, {"modalities": ["text", "image"], "turns": 2}).covered(later) == 1
 
 
 def test_knots_that_do_not_ascend_are_a_problem():
