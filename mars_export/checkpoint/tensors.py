@@ -64,8 +64,11 @@ def push_problem(
         return "no layer is steered"
     problems: list[str | None] = []
     for part in tensors.values():
-        rule = method_named(record.method).rule_class()(record.source.hidden_size, dict(rules))
-        rule.load_state_dict(part)
+        try:
+            rule = method_named(record.method).rule_class()(record.source.hidden_size, dict(rules))
+            rule.load_state_dict(part)
+        except (TypeError, RuntimeError):  # sizes in the rules, which each method has of its own
+            return "its rules and its tensors do not fit each other"
         problems.append(rule.problem())
     if all(problems):
         return problems[0]

@@ -32,7 +32,7 @@ def test_shards_are_the_bases_own_bytes(made):
     assert filecmp.cmp(base / "model.safetensors", shard, shallow=False)
     assert (base / "model.safetensors").samefile(shard)
     new = sum(p.stat().st_size for p in target.rglob("*") if p.is_file() and p != shard)
-    assert new < 100_000
+    assert new < 120_000
     assert (target / "steering.safetensors").stat().st_mode & 0o777 == 0o644
 
 
@@ -77,7 +77,7 @@ def test_manifest_lists_every_file_and_verifies(made):
     assert manifest.calibration == tiny.artefact(family).record
     modalities = len(manifest.calibration.source.modalities)
     shapes = [t.shape for t in manifest.tensors]
-    assert shapes == [[tiny.HIDDEN], [modalities], [5]]
+    assert shapes == [[tiny.HIDDEN], *([modalities, n] for n in (2, 2, 1, 5))]
     assert manifest.tensors[0].norm == pytest.approx(1)
     assert verify_files(target) == []
 

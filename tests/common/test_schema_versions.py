@@ -57,7 +57,7 @@ def test_the_current_version_is_read_for_what_it_holds(record):
 
 @pytest.mark.parametrize(
     ("name", "read", "version"),
-    [(MANIFEST_NAME, Manifest.read, 2), (RECORD_NAME, Artefact.load, 3)],
+    [(MANIFEST_NAME, Manifest.read, 2), (RECORD_NAME, Artefact.load, 4)],
 )
 def test_the_line_that_a_user_reads(tmp_path, name, read, version):
     (tmp_path / name).write_text('{"schema_version": 99}')

@@ -83,7 +83,7 @@ def test_a_long_prompt_needs_the_memory_of_the_base(pairs, model_type, way):
         runs.append(lambda model: model.generate(**batch, max_new_tokens=1, do_sample=False))
     for run in runs:
         base, steered = (cost(partial(run, model)).peak for model in (pair.base, pair.model))
-        assert steered <= base + 64 * ids.numel()
+        assert steered <= base + 96 * ids.numel()
 
 
 def test_many_known_tokens_are_recognized_in_less_memory_than_the_embeddings():

@@ -82,9 +82,11 @@ def test_it_equals_a_hook_set_by_hand(both, family, scheme):
     got = model(**batch).logits
     want = oracle_logits(native, pair.record, pair.direction, batch, where)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
-    for row, column, modality in where:  # the gate, from the activations of this very model
-        p = float(states[0][row, column].float() @ pair.unit) - pair.record.shift[modality].at()
-        gate = max(0.0, (p - pair.record.origin["text"]) / pair.opening)
+    for row, column, shown in where:  # the gate, from the activations of this very model
+        p = float(states[0][row, column].float() @ pair.unit)
+        p -= pair.record.shift[shown.modality].at(shown.visual)
+        origin = pair.record.origin[shown.modality]
+        gate = max(0.0, (p - origin) / (pair.record.harmful[shown.modality] - origin))
         assert model.steering.last[row][0].gate == pytest.approx(gate, rel=1e-5, abs=1e-5)
     tokens, oracle = oracle_generate(native, pair.record, pair.direction, batch, where, **GREEDY)
     assert model.generate(**batch, **GREEDY).equal(tokens)

@@ -52,7 +52,7 @@ def test_a_packed_row_is_steered_where_the_engine_says(exported, engine, monkeyp
     with pytest.raises(RuntimeError, match="the engine did not say what to steer"):
         model(**asked)
     none = torch.zeros_like(ids, dtype=torch.bool)
-    window = Window(WINDOW_VERSION, none, torch.zeros_like(ids), torch.zeros_like(ids))
+    window = Window(WINDOW_VERSION, none, torch.zeros(*ids.shape, 3).long(), torch.zeros_like(ids))
     plain = model(**asked, steering_window=window)[0]
     one = (torch.arange(ids.shape[1]) == 7).expand_as(ids)
     steered = model(**asked, steering_window=window._replace(steered=one))[0]

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from mars_export.methods import method_named
+from mars_export.runtime.positions import contexts
 from support import tiny
 
 CASES = {
@@ -63,13 +64,15 @@ def steered_columns(case):
 def rule_in_a_hook(case):
     """The base with the rule at the steered columns; forwards follow one another in a cache."""
     columns, starts = steered_columns(case), dict.fromkeys(case.rules, 0)
-    shown = torch.tensor([[case.modalities.index(name)] for name in ("text", "image")])
+    ids, image = case.batch["input_ids"], case.modalities.index("image")
+    prompt = contexts((ids == tiny.IMAGE).long() * image, columns[:, : ids.shape[1]])
+    context = torch.cat([prompt, prompt[:, -1:].expand(-1, STEPS, -1)], 1)
 
     def hook(index, _layer, _args, out):
         start = starts[index]
         starts[index] = start + out.shape[1]
         here = columns[:, start : starts[index]]
-        changed, _ = case.rules[index](out.float(), shown.expand(here.shape))
+        changed, _ = case.rules[index](out.float(), context[:, start : starts[index]])
         return torch.where(here[..., None], changed, out)
 
     layers = case.base.get_decoder().layers

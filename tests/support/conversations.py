@@ -8,6 +8,7 @@ import torch
 from support import zoo_inputs
 from support.oracle import Shown, Where
 from support.tiny import HEADER, IMAGE, TURN_STARTS, VIDEO, random_ids
+from support.zoo import VIDEO_START
 
 USER = TURN_STARTS[0]
 BLANK = 314  # the header's last token and a line feed behind it, in one token
@@ -69,7 +70,7 @@ class Row:
 
 def shown(ids: list[int], turn: int) -> Shown:
     """What these tokens show, in the answer after so many others."""
-    kinds = [(token == IMAGE) + 2 * (token == VIDEO) for token in ids]
+    kinds = [(token == IMAGE) + 2 * (token in (VIDEO, VIDEO_START)) for token in ids]
     return Shown(_MODALITIES[max(kinds)], sum(map(bool, kinds)), turn)
 
 

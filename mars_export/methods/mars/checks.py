@@ -11,7 +11,13 @@ import torch
 from mars_export.calibration.measurements import Measurements, Reading
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.mars.material import Kind, Material, check_readings
-from mars_export.methods.mars.origin import CONFIDENCE, fewest_prompts, surprising, upper_bound
+from mars_export.methods.mars.origin import (
+    CONFIDENCE,
+    fewest_prompts,
+    one_of_each_prompt,
+    surprising,
+    upper_bound,
+)
 from mars_export.methods.mars.record import (
     KL_LIMIT,
     OPEN_LIMIT,
@@ -69,18 +75,17 @@ def _line(modality: Modality, kind: Kind, done: Effect) -> Check:
 
 
 def _all(modality: Modality, counted: Sequence[Kind], done: Mapping[str, Effect]) -> Check:
-    """The conditions that the origin allows for together, by distinct prompts."""
-    prompts, opened = set(), set()
-    for kind in counted:
-        rows = zip(kind.answered.prompts, done[kind.name].open.tolist(), strict=True)
-        prompts |= set(kind.answered.prompts)
-        opened |= {prompt for prompt, is_open in rows if is_open}
+    """The conditions that the origin allows for together: of each prompt one request."""
+    drawn = one_of_each_prompt(
+        [done[kind.name].open for kind in counted], [kind.answered.prompts for kind in counted]
+    )
+    n, count = len(drawn), int(drawn.sum())
     return Check(
         name="all",
         modality=modality,
-        n=len(prompts),
-        open=len(opened),
-        bound=upper_bound(len(opened), len(prompts)),
+        n=n,
+        open=count,
+        bound=upper_bound(count, n),
         kl=max((done[kind.name].kl for kind in counted), default=0.0),
         refusals=sum(done[kind.name].refusals for kind in counted),
     )

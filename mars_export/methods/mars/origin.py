@@ -14,16 +14,13 @@ __all__ = [
     "CONFIDENCE",
     "confidence",
     "fewest_prompts",
-    "largest_of_prompts",
+    "one_of_each_prompt",
     "surprising",
     "tolerance_bound",
     "upper_bound",
 ]
 
 CONFIDENCE: Final = 0.95
-
-_ENOUGH: Final = 20
-"""Requests from which the largest one may be an outlier, where no promise hangs on it."""
 
 
 def tolerance_bound(values: torch.Tensor, *, strict: bool) -> torch.Tensor:
@@ -33,12 +30,10 @@ def tolerance_bound(values: torch.Tensor, *, strict: bool) -> torch.Tensor:
 
     Args:
         values: (..., N), independent draws.
-        strict: Whether the confidence must hold. If not, the largest of 20 or more is left out.
+        strict: Whether the confidence must hold. If not, it is the 95 % quantile of the values.
     """
     n = values.shape[-1]
-    above = _left_out(n)
-    if not strict and n >= _ENOUGH:
-        above = max(above, 1)
+    above = _left_out(n) if strict else int(OPEN_LIMIT * n)
     return values.sort(-1).values[..., n - 1 - above]
 
 
@@ -52,20 +47,24 @@ def fewest_prompts() -> int:
     return next(n for n in range(1, 1000) if confidence(n) >= CONFIDENCE)
 
 
-def largest_of_prompts(
+def one_of_each_prompt(
     values: Sequence[torch.Tensor], prompts: Sequence[tuple[int, ...]]
 ) -> torch.Tensor:
-    """(P,) the largest value of each distinct prompt: what one prompt gives is not independent.
+    """(P,) one value of each distinct prompt, from its conditions in turn.
+
+    What one prompt gives is not independent; these are independent draws of a request of any
+    condition.
 
     Args:
-        values: Tensors (N_i,).
+        values: Tensors (N_i,), one of each condition.
         prompts: Of each, its N_i prompts.
     """
-    largest: dict[int, float] = {}
+    every: dict[int, list[float]] = {}
     for several, numbers in zip(values, prompts, strict=True):
         for value, number in zip(several.tolist(), numbers, strict=True):
-            largest[number] = max(value, largest.get(number, value))
-    return torch.tensor(list(largest.values()), dtype=torch.float64)
+            every.setdefault(number, []).append(value)
+    drawn = [every[number][i % len(every[number])] for i, number in enumerate(sorted(every))]
+    return torch.tensor(drawn, dtype=torch.float64)
 
 
 def upper_bound(count: int, n: int) -> float:

@@ -187,9 +187,9 @@ class Check(Record):
     """Of the condition; `all` for the requests of all that were taken into the origin."""
     modality: Modality
     n: int
-    """Requests that the unsteered model answers; of `all`, their distinct prompts."""
+    """Requests that the unsteered model answers; of `all`, one of each prompt."""
     open: int
-    """Those whose gate is open; of `all`, prompts of which any request has an open gate."""
+    """Those whose gate is open."""
     bound: float
     """Upper bound of the share of open gates, one-sided, 95 % confidence."""
     kl: float

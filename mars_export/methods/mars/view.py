@@ -14,7 +14,7 @@ from mars_export.calibration.measurements import Reading
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.mars.layers import LEAST_GATE_WIDTH, Layers
 from mars_export.methods.mars.material import Kind, Material
-from mars_export.methods.mars.origin import largest_of_prompts, tolerance_bound
+from mars_export.methods.mars.origin import one_of_each_prompt, tolerance_bound
 from mars_export.methods.mars.record import Condition, Shift, Treatment
 from mars_export.methods.mars.rule import Rule
 
@@ -230,7 +230,7 @@ def _origin(
     counted = [i for i, kind in enumerate(kinds) if fits[i] and not kind.divided]
     if not counted:
         return None
-    pooled = largest_of_prompts(
+    pooled = one_of_each_prompt(
         [values[i] for i in counted], [kinds[i].answered.prompts for i in counted]
     )
     most = [bound for i, bound in enumerate(bounds) if i in counted and bound is not None]

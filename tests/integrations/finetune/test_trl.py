@@ -63,7 +63,7 @@ def test_its_loss_is_that_of_the_steered_model(work, model, data):
             row[0].strength > 0 and row[0].modality == "image" for row in model.steering.last
         )
         model.steering.enabled = False
-        assert not torch.allclose(model(**batch).loss, want, rtol=2e-3)
+        assert not torch.allclose(model(**batch).loss, want, rtol=5e-4)
         model.steering.enabled = True
     assert torch.allclose(loss, want, rtol=1e-5)
 
