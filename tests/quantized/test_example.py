@@ -169,4 +169,4 @@ def test_drift_says_how_far_another_quantization_moves_a_checkpoint(work, capsys
     assert found.verdict == "holds"
     values = {difference.name: difference.value for difference in found.differences}
     assert 0.999 < values["direction"] < 1
-    assert 0 < abs(values["gate origin"]) < LARGEST["torchao-int8"]
+    assert 0 < abs(values["gate origin of image"]) < LARGEST["torchao-int8"]

