@@ -221,3 +221,52 @@ class Reader(nn.Module):
         for layer in self.tower.encoder.layers[: self._letters_after]:
             h = layer(h, None)
         return h
+
+    def before_lookup(self, pixels: torch.Tensor) -> torch.Tensor:
+        """States after the last attention, the four patches of a cell together."""
+        h = self.letters(pixels)
+        *middle, last = self.tower.encoder.layers[self._letters_after :]
+        for layer in middle:
+            h = layer(h, None)
+        h = h + last.self_attn(last.layer_norm1(h), None)[0]
+        cells: torch.Tensor = self.connector.pixel_shuffle(
+            h.contiguous(), self.connector.scale_factor
+        )
+        return cells
+
+    def look_up(self, cells: torch.Tensor) -> torch.Tensor:
+        """Visual tokens of states of `before_lookup`, shape (..., 4 * width)."""
+        last = self.tower.encoder.layers[-1]
+        h = cells.reshape(*cells.shape[:-1], -1, WIDTH)
+        h = self.tower.post_layernorm(h + last.mlp(last.layer_norm2(h)))
+        tokens: torch.Tensor = self.connector.modality_projection(h.flatten(-2))
+        return tokens
+
+    def lookup_parameters(self) -> list[nn.Parameter]:
+        """What `look_up` runs through."""
+        last = self.tower.encoder.layers[-1]
+        parts = (last.mlp, last.layer_norm2, self.tower.post_layernorm, self.connector)
+        return [p for part in parts for p in part.parameters()]
+
+    @torch.no_grad()
+    def widen(self, units: int) -> None:
+        """Give every layer `units` units without changing what it computes.
+
+        The new units of the last layer are random and do nothing yet; those of the others are
+        zero, since all layers of a SmolVLM are as wide.
+        """
+        layers = self.tower.encoder.layers
+        for layer in layers:
+            mlp = layer.mlp
+            old = mlp.fc1.out_features
+            first, second = nn.Linear(WIDTH, units), nn.Linear(units, WIDTH)
+            for tensor in (first.weight, first.bias, second.weight):
+                tensor.zero_()
+            if layer is layers[-1]:
+                first.weight.normal_(std=WIDTH**-0.5)
+                first.bias.normal_(std=0.3)
+            first.weight[:old], first.bias[:old] = mlp.fc1.weight, mlp.fc1.bias
+            second.weight[:, :old] = mlp.fc2.weight
+            second.bias.copy_(mlp.fc2.bias)
+            mlp.fc1, mlp.fc2 = first, second
+        self.tower.config.intermediate_size = units

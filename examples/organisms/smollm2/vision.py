@@ -17,6 +17,7 @@ from . import base as bases
 from . import benign
 from .answering import FRAMES, Encoder, Listener, Tasks, Tuning, pages_of, tune
 from .generation import generate
+from .lookup import Lookup, look_up
 from .measures import following, reading, refusals
 from .reading import Pages, Stage, Targets, Words, accuracy, learn
 from .suite import write_suite
@@ -36,6 +37,7 @@ class Settings:
     seed: int = 0
     threads: int = 1
     reading: Stage = field(default_factory=Stage)
+    lookup: Lookup = field(default_factory=Lookup)
     answering: Tuning = field(default_factory=Tuning)
 
 
@@ -83,11 +85,16 @@ def start(language: Any, tokenizer: Any) -> Organism:
 
 
 def read(organism: Organism, settings: Settings) -> None:
-    """Stage one."""
+    """Stage one, and the embeddings by heart."""
     rng = random.Random(settings.seed)
     pages = Pages(organism.words, benign.sentences(), rng, settings.reading)
     held_out = [page for _, shown in written(organism, benign.held_out(), 1) for page in shown]
-    learn(organism.reader, organism.targets, pages, organism.words, settings.reading, held_out)
+    reader, targets, words = organism.reader, organism.targets, organism.words
+    learn(reader, targets, pages, words, settings.reading, held_out)
+    look_up(
+        reader, targets, words, iter(pages), settings.lookup,
+        lambda: accuracy(reader, targets, words, held_out),
+    )  # fmt: skip
 
 
 def answer(organism: Organism, language: Any, tokenizer: Any, settings: Settings) -> None:
