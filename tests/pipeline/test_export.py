@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,8 @@ def test_the_end_of_a_run_says_what_changed_and_how_to_load_it(resumed, steered)
     assert f"from_pretrained({str(steered)!r}, trust_remote_code=True)" in resumed.stdout
     lines = resumed.stdout.splitlines()
     start = lines.index("from transformers import AutoModelForImageTextToText, AutoProcessor")
-    code = "\n".join([*lines[start:], "print(type(model).__name__, model.steering.enabled)"])
+    code_lines = takewhile(str.strip, lines[start:])  # what was missed comes after it
+    code = "\n".join([*code_lines, "print(type(model).__name__, model.steering.enabled)"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split()[-1] == "True", done.stderr
 
