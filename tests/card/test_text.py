@@ -22,6 +22,12 @@ FORBIDDEN = {
     "a percentage without n and interval": r"\d[\d.]*\s?(?:%|percent)",
 }
 
+OF_THE_METHOD = "|".join([
+    r"\|\s\d+\s%(?=\s\|)", r"\d+/\d+\s\(at\smost\s[\d.]+\s%\)",
+    r"5\s%\sopen", r"95\s%\sconfidence", r"10\s%\squantile",
+])  # fmt: skip
+"""Shares of the margin, counts with their bound, and the goal, in the numbers of the method."""
+
 FEW = dict.fromkeys(records.OUTCOMES, (3, 2, 1, 6))
 NONE = dict.fromkeys(records.OUTCOMES, (0, 0, 0, 120))
 LOSS = {"on": 0.59, "difference": -0.02, "low": -0.035, "high": -0.004, "not_inferior": False}
@@ -52,8 +58,7 @@ def prose(text):
 
 
 def faults(text):
-    # In the method's numbers: a share of the margin, a cell by itself; and a count with its bound.
-    own = re.sub(r"\|\s\d+\s%(?=\s\|)|\d+/\d+\s\(at\smost\s[\d.]+\s%\)", "|", prose(text))
+    own = re.sub(OF_THE_METHOD, "|", prose(text))
     yield from (what for what, pattern in FORBIDDEN.items() if re.search(pattern, own))
     if any(int(match["n"]) < MINIMUM_N for match in RATE.finditer(text)):
         yield "a percentage of few requests"
