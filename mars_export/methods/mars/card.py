@@ -13,6 +13,7 @@ from mars_export.methods.base import ArtefactRecord, MethodSection
 from mars_export.methods.mars.record import (
     KL_LIMIT,
     OPEN_LIMIT,
+    TIE,
     Check,
     Condition,
     LayerRule,
@@ -75,13 +76,10 @@ TREATMENTS: Final[dict[str, str]] = {
     "left out": "**left out: a finding**",
     "refused": "left out: the base refuses them itself",
 }
-_TIE: Final = 0.05
-"""Combined scores this near the best count as equal (A3.5)."""
-
 _CHOICES: Final[dict[LayerRule, str]] = {
     "scores": "by its scores on text alone**: the greatest mean of consistency, separability and "
     "margin among the layers that pass two causal checks on text; of layers within "
-    f"{_TIE:g} of the best, the one where adding the direction makes harmless text refused most.",
+    f"{TIE:g} of the best, the one where adding the direction makes harmless text refused most.",
     "lift": "by trial beside neutral stimuli** (`--layer-rule lift`): of the layers with the best "
     "scores on text, the one where the largest allowed push adds most refusal.",
 }
@@ -219,7 +217,7 @@ def _best_score(record: MarsRecord) -> int | None:
         (s for s in record.scores if s.combined is not None), key=lambda s: -(s.combined or 0.0)
     )
     while ranked:
-        least = (ranked[0].combined or 0.0) - _TIE
+        least = (ranked[0].combined or 0.0) - TIE
         equal = [s for s in ranked if (s.combined or 0.0) >= least]
         ranked = ranked[len(equal) :]
         passed = [s for s in equal if s.induced is not None and not _failed(s)]

@@ -16,6 +16,7 @@ from mars_export.methods.base import ArtefactRecord, MethodOptions, MethodRecord
 __all__ = [
     "KL_LIMIT",
     "OPEN_LIMIT",
+    "TIE",
     "Check",
     "Condition",
     "Coordinates",
@@ -35,6 +36,9 @@ KL_LIMIT: Final = 0.1
 
 OPEN_LIMIT: Final = 0.05
 """Largest share of harmless requests whose gate may be open (A3.3)."""
+
+TIE: Final = 0.05
+"""Combined scores of layers this near the best count as equal (A3.5)."""
 
 LayerRule = Literal["scores", "lift"]
 Treatment = Literal["shift", "origin", "none", "left out", "refused"]

@@ -16,7 +16,7 @@ from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.mars.layers import LEAST_GATE_WIDTH, Layers
 from mars_export.methods.mars.material import Material
-from mars_export.methods.mars.record import KL_LIMIT, MarsOptions
+from mars_export.methods.mars.record import KL_LIMIT, TIE, MarsOptions
 from mars_export.methods.mars.rule import Rule
 from mars_export.methods.mars.view import LayerView, text_view, view_of
 
@@ -44,9 +44,6 @@ _LADDER: Final = ((GAIN, RADIUS), (3.0, RADIUS), (GAIN, 1.5), (3.0, 1.5))
 
 _TOLERANCE: Final = 0.5
 """Nats by which refusal beside a stimulus may fall short of refusal of the same text alone."""
-
-_TIE: Final = 0.05
-"""Combined scores this near the best count as equal: the layer that induces most refusal wins."""
 
 _TRIED: Final = 64
 """Harmless texts that a layer is tried on."""
@@ -137,7 +134,7 @@ def by_scores(baseline: Measurements, layers: Layers) -> list[Trial]:
     trials: list[Trial] = []
     while ranked:
         best = float(layers.combined[ranked[0]])
-        equal = [i for i in ranked if float(layers.combined[i]) >= best - _TIE]
+        equal = [i for i in ranked if float(layers.combined[i]) >= best - TIE]
         group = [try_layer(baseline, text_view(layers, layer)) for layer in equal]
         ranked = [layer for layer in ranked if layer not in equal]
         passed = [trial for trial in group if not trial.failures]
