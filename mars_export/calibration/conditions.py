@@ -155,13 +155,9 @@ def read(
     count = _count(baseline, setting, part, label)
     place = SETTINGS.index(setting)
     rows = [(place * count + i) % len(text) for i in range(count)]
+    each = 0 if modality == "text" else setting.stimuli
     first = FIRST_STIMULUS[part] + place * 10_000
-    stimuli = [
-        tuple(first + i * setting.stimuli + k for k in range(setting.stimuli))
-        if modality != "text"
-        else ()
-        for i in range(count)
-    ]
+    stimuli = [tuple(range(first + i * each, first + (i + 1) * each)) for i in range(count)]
     baseline.drawn.setdefault(modality, set()).update(i for shown in stimuli for i in shown)
     requests = tuple(
         _request(

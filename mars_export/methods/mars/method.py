@@ -206,13 +206,7 @@ def _probes(
         probes += [p for _, p in strongest[:_STRONG] if p.expected.active]
         for kind in material.harmless[modality]:
             if kind.name in ("plain", "second turn", "two stimuli"):
-                every = _probes_of(record, rule, view, modality, kind.answered)
-                below = [
-                    (x, p)
-                    for x, p in every
-                    if not p.expected.gate and calm.issuperset(turn[0] for turn in p.history)
-                ]
-                probes += [max(below, key=lambda pair: pair[0])[1]] if below else []
+                probes += _nearest(_probes_of(record, rule, view, modality, kind.answered), calm)
     pushed = {p.modality for p in probes if p.expected.active}
     if missing := [modality for modality in record.shift if modality not in pushed]:
         raise UnsteerableError(
@@ -224,6 +218,16 @@ def _probes(
             "The gate is open for every harmless decision prompt; give more harmless prompts."
         )
     return probes
+
+
+def _nearest(every: Sequence[tuple[float, Probe]], calm: set[str]) -> list[Probe]:
+    """The probe nearest below the gate, of those whose earlier turns are calm; none if none is."""
+    below = [
+        (x, p)
+        for x, p in every
+        if not p.expected.gate and calm.issuperset(turn[0] for turn in p.history)
+    ]
+    return [max(below, key=lambda pair: pair[0])[1]] if below else []
 
 
 def _probes_of(
