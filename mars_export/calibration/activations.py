@@ -5,12 +5,12 @@ A generation prompt may go on behind its header, as where it opens a thought.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from mars_export.calibration.directions import TextStatistics, coordinates
+from mars_export.calibration.directions import TextStatistics, places
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
@@ -88,6 +88,14 @@ class Shown:
     placeholders: Mapping[str, int]
 
 
+class _Kept(NamedTuple):
+    """What is kept of a forward; as the arguments of `Reader.read`."""
+
+    states: bool
+    along: TextStatistics | None
+    log_probs: bool
+
+
 class Reader:
     """Runs requests through a model, one left-padded forward per batch.
 
@@ -141,10 +149,7 @@ class Reader:
             ExportError: A single request does not fit into memory, a prompt shows no header, or the
                 unsteered model computes numbers that are not finite.
         """
-        parts = [
-            part if log_probs else replace(part, log_probs=torch.empty(len(part.log_odds), 0))
-            for part in self._parts(requests, states, along, edit)
-        ]
+        parts = list(self._parts(requests, _Kept(states, along, log_probs), edit))
         return Readout(
             torch.cat([part.states for part in parts], 1),
             torch.cat([part.coordinates for part in parts], 1),
@@ -154,25 +159,20 @@ class Reader:
             torch.cat([part.log_probs for part in parts]),
         )
 
-    def context(self, request: Request) -> tuple[int, int, int]:
-        """What a rule is told at the end of the header of a request, which is not run."""
+    def size(self, request: Request) -> tuple[int, int]:
+        """Tokens of a request, which is not run, and visual tokens among them."""
         inputs = collate(self.processor, [request])
         ends, _, context = self._contexts(inputs)
-        modality, visual, turn = context[0, ends[0]].tolist()
-        return modality, visual, turn
+        return inputs["input_ids"].shape[1], int(context[0, ends[0], 1])
 
     def _parts(
-        self,
-        requests: Sequence[Request],
-        states: bool,
-        along: TextStatistics | None,
-        edit: Edit | None,
+        self, requests: Sequence[Request], kept: "_Kept", edit: Edit | None
     ) -> Iterator[Readout]:
         start = 0
         while start < len(requests):
             batch = requests[start : start + self.batch_size]
             try:
-                part = self._forward(batch, states, along, edit)
+                part = self._forward(batch, kept, edit)
             except (RuntimeError, MemoryError) as error:
                 self._halve(error)
                 continue
@@ -192,32 +192,25 @@ class Reader:
         free_memory()
 
     @torch.inference_mode()
-    def _forward(
-        self,
-        batch: Sequence[Request],
-        states: bool,
-        along: TextStatistics | None,
-        edit: Edit | None,
-    ) -> Readout:
+    def _forward(self, batch: Sequence[Request], kept: "_Kept", edit: Edit | None) -> Readout:
         inputs = collate(self.processor, batch).to(self.model.device, self.model.dtype)
         ends, headers, context = self._contexts(inputs)
         record: AbstractContextManager[list[torch.Tensor]]
-        record = recorded(self.model, ends) if states or along else nullcontext([])
-        with edited(self.model, edit, headers, context), record as kept:
+        record = recorded(self.model, ends) if kept.states or kept.along else nullcontext([])
+        with edited(self.model, edit, headers, context), record as layers:
             out = self.model(**inputs, use_cache=False, logits_to_keep=1)
         logits = out.logits[:, -1].to("cpu", torch.float32)
         if edit is None:
-            _require_finite(kept, logits, self.model.dtype)
+            _require_finite(layers, logits, self.model.dtype)
         rows = len(batch)
-        h = torch.stack(kept) if kept else torch.empty(0, rows, 0)
+        h = torch.stack(layers) if layers else torch.empty(0, rows, 0)
         nowhere = torch.empty(0, rows, dtype=torch.float64)
         return Readout(
-            h if states else torch.empty(0, rows, 0),
-            coordinates(h, along.direction) if along else nowhere,
-            (h.double() - along.centroid_harmless.unsqueeze(1)).norm(dim=-1) if along else nowhere,
+            h if kept.states else torch.empty(0, rows, 0),
+            *(places(h, kept.along) if kept.along else (nowhere, nowhere)),
             context[torch.arange(rows), ends].cpu(),
             log_odds(logits, self.refusal_tokens),
-            logits.log_softmax(-1),
+            logits.log_softmax(-1) if kept.log_probs else torch.empty(rows, 0),
         )
 
     def _contexts(self, inputs: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -107,11 +107,10 @@ def available(baseline: Measurements, modality: Modality) -> tuple[Setting, ...]
             continue
         request = _request(baseline, setting, modality, prompt, [0] * setting.stimuli, turns)
         try:
-            inputs = collate(baseline.reader.processor, [request])
-            tokens = baseline.reader.context(request)[1]
+            length, tokens = baseline.reader.size(request)
         except (TemplateError, ExportError, ValueError, IndexError, KeyError):
             continue
-        if inputs["input_ids"].shape[1] > _context_length(baseline.data.model.config):
+        if length > _context_length(baseline.data.model.config):
             continue
         if setting.counts and modality != "text":
             if tokens in visual:

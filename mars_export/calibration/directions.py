@@ -16,6 +16,7 @@ __all__ = [
     "coordinates",
     "in_the_middle",
     "margin",
+    "places",
     "separability",
     "text_statistics",
 ]
@@ -75,6 +76,12 @@ def text_statistics(harmful: torch.Tensor, harmless: torch.Tensor) -> TextStatis
 def in_the_middle(layer: int, layers: int) -> bool:
     """Whether a layer may be chosen by its depth: not in the first or the last fifth (A3.5)."""
     return _FIRST * layers <= layer < _LAST * layers
+
+
+def places(states: torch.Tensor, text: TextStatistics) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coordinates of states (L, N, d), and how far they are from the harmless centroid, (L, N)."""
+    apart = states.double() - text.centroid_harmless.unsqueeze(1)
+    return coordinates(states, text.direction), apart.norm(dim=-1)
 
 
 def coordinates(states: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from mars_export.calibration.data import (
     CalibrationData,
     MeasurementOptions,
 )
-from mars_export.calibration.directions import TextStatistics, coordinates, text_statistics
+from mars_export.calibration.directions import TextStatistics, places, text_statistics
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds, refusal_tokens, separating
 from mars_export.calibration.source import (
@@ -284,13 +284,12 @@ def _handled(reader: Reader, reading: Reading, label: Label) -> Reading:
 
 def _placed(reading: Reading, statistics: TextStatistics) -> Reading:
     """A reading of states with their coordinates instead."""
-    states = reading.readout.states
-    apart = states.double() - statistics.centroid_harmless.unsqueeze(1)
+    along, apart = places(reading.readout.states, statistics)
     readout = replace(
         reading.readout,
         states=torch.empty(0, len(reading), 0),
-        coordinates=coordinates(states, statistics.direction),
-        distances=apart.norm(dim=-1),
+        coordinates=along,
+        distances=apart,
     )
     return replace(reading, readout=readout)
 
