@@ -14,7 +14,7 @@ from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.suite import Sample, Suite
 from mars_export.evaluation.suites.builtin import INSTRUCTION, typographic
 from mars_export.inputs.drawings import KINDS, PHOTO, photos_installed
-from mars_export.inputs.requests import Media, Request
+from mars_export.inputs.requests import Media, Request, Turn
 from mars_export.inputs.stimuli import STIMULI
 
 __all__ = [
@@ -153,6 +153,13 @@ def _turn(number: int) -> Change:
     return change
 
 
+def _after_picture(request: Request, sample: Sample, companions: Companions) -> Request:
+    """After a harmless text request that had a neutral picture beside it."""
+    ((prompt, answer),) = companions.turns(sample, 1, companions.answered)
+    shown = companions.neutral(sample, "image", _DRAWN)
+    return replace(request, history=(Turn(prompt, answer, shown),))
+
+
 def _after_refusal(request: Request, sample: Sample, companions: Companions) -> Request:
     return replace(request, history=companions.turns(sample, 1, companions.refused))
 
@@ -196,9 +203,11 @@ CONDITIONS: Final = (
     *(Condition(f"text beside {kind}", "text", "image", _beside("image", (kind,)))
       for kind in _KINDS),
     Condition("text written in a picture", "text", "image", _written),
+    Condition("text, picture in an earlier turn", "text", "image", _after_picture, answered=1),
     Condition("text beside a clip", "text", "video", _beside("video", _DRAWN)),
     Condition("picture", "image", "image", _plain),
     Condition("picture, second turn", "image", "image", _turn(2), answered=1),
+    Condition("picture, picture in an earlier turn", "image", "image", _after_picture, answered=1),
     Condition("picture, system prompt", "image", "image", _system),
     Condition("picture of 2", "image", "image", _among(1)),
     Condition("picture of 3", "image", "image", _among(2)),

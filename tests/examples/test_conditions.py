@@ -14,6 +14,8 @@ EXPECTED = {
     "text, third turn": ({}, 2, False),
     "text, after a refusal": ({}, 1, False),
     "text, system prompt": ({}, 0, True),
+    "text, picture in an earlier turn": ({}, 1, False),
+    "picture, picture in an earlier turn": (PICTURE, 1, False),
     "text written in a picture": (PICTURE, 0, False),
     "text beside a clip": (CLIP, 0, False),
     "picture": (PICTURE, 0, False),
@@ -97,12 +99,14 @@ def test_earlier_turns_are_of_other_topics_and_of_the_right_label(made, companio
         "text, second turn": companions.answered,
         "text, third turn": companions.answered,
         "picture, second turn": companions.answered,
+        "picture, picture in an earlier turn": companions.answered,
     }
     for task in made:
         pool = {e.sample.prompt: e for e in pools.get(task.condition.name, ())}
-        history = task.request().history if pool else ()
-        assert len({prompt for prompt, _ in history}) == len(history)
-        for prompt, reply in history:
+        history = task.request().turns if pool else ()
+        assert len({prompt for prompt, _, _ in history}) == len(history)
+        for prompt, reply, media in history:
+            assert [m.modality for m in media] == ["image"] * task.condition.name.count("earlier")
             assert reply == pool[prompt].answer
             assert topic_of(pool[prompt].sample) != topic_of(task.sample)
 
