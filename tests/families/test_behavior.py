@@ -131,7 +131,8 @@ def test_greedy_tokens_equal_a_hook_set_by_hand(pair):
 
 def test_requests_of_all_modalities_share_a_batch(pair, natively_refused):
     if len(pair.family.placeholders) < 2:
-        does_not_apply("one visual" if pair.family.placeholders else "text only")
+        one = "the family shows one kind of visual"
+        does_not_apply(one if pair.family.placeholders else "text only")
     rows = (None, "image", "video")
     batch = pair.batch(*rows)
     reason = NO_MIXED_VISUALS.get(pair.family.model_type)

@@ -15,6 +15,7 @@ from support.tiny import BUILDERS as REFERENCE
 from support.tiny import HIDDEN, IMAGE, LAYERS, TEXT, VIDEO, VISION_END, VISION_START
 
 VIDEO_START, VIDEO_END, LOW_RES_START, AUDIO = 304, 305, 306, 307
+GRID, COLUMN, ROW = 317, 318, 319
 
 _HALF = {"hidden_size": 32, "intermediate_size": 64}
 _TOWER = {**_HALF, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -143,6 +144,18 @@ _SPECS = {
     ),
     "smolvlm": ("SmolVLMForConditionalGeneration", _IDEFICS),
     "idefics3": ("Idefics3ForConditionalGeneration", _IDEFICS),
+    "ovis2": (
+        "Ovis2ForConditionalGeneration",
+        {
+            "text_config": {**TEXT, "model_type": "llama"},
+            "vision_config": {**_PATCHES, "hidden_stride": 2, "vocab_size": 48},
+            "image_token_id": IMAGE,
+            # The two marks around a picture are among those that get visual embeddings.
+            "visual_indicator_token_ids": [VISION_START, GRID, COLUMN, ROW, VISION_END],
+            "vocab_size": TEXT["vocab_size"],
+            "hidden_size": HIDDEN,
+        },
+    ),
     "molmo2": (
         "Molmo2ForConditionalGeneration",
         {
