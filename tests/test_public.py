@@ -33,7 +33,7 @@ PROMPTS = {"packaged_prompts", "prompts_from_files", "prompts_from_suite"}
 OTHER_CALLS = {"calibrate", "load_base", "write_checkpoint", "progress_for", *PROMPTS}
 """Parts of the main command, for people who put their own together."""
 
-NOT_FLAGS = {"dtype", "judge", "quantization"}
+NOT_FLAGS = {"dtype", "judge", "quantization", "thinking"}
 """Parameters whose None stands for the rules, or for what the checkpoint states."""
 
 

@@ -47,6 +47,7 @@ class MeasurementOptions:
         frames: Frames of a neutral clip.
         seed: Of the neutral stimuli.
         kinds: Of the neutral stimuli, in turn: names of `KINDS`.
+        thinking: Setting of the chat template's thinking switch; None for its default.
 
     Raises:
         ExportError: A kind is unknown, or cannot be drawn here.
@@ -60,6 +61,7 @@ class MeasurementOptions:
     frames: int = 4
     seed: int = 0
     kinds: tuple[str, ...] = MIXTURE
+    thinking: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse kinds that cannot be drawn, before any work."""

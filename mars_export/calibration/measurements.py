@@ -33,7 +33,7 @@ from mars_export.families.inspection import inspect_family
 from mars_export.inputs.prompts import PromptSet
 from mars_export.inputs.requests import Media, Request
 from mars_export.inputs.stimuli import GENERATOR, STIMULI
-from mars_export.inputs.template import TurnTokens, turn_tokens
+from mars_export.inputs.template import TurnTokens, thinking_options, turn_tokens
 
 __all__ = [
     "FIRST_STIMULUS",
@@ -143,6 +143,7 @@ class Measurements:
             hidden_size=hidden_size,
             dtype=str(self.data.model.dtype).removeprefix("torch."),
             quantization=self.data.quantization,
+            template_options=thinking_options(self.data.processor, self.data.measurement.thinking),
             modalities=self.modalities,
             headers=self.turns.headers,
             turn_starts=self.turns.turn_starts,
@@ -303,8 +304,8 @@ def _require(
             continue
         handled, sign = ("refuses", "> 0") if label == "harmful" else ("answers", "< 0")
         advice = (
-            "it has no text refusal to build on: choose a safety-tuned base, or give the openers "
-            "of its refusals"
+            "it has no text refusal to build on: choose a safety-tuned base, give the openers of "
+            "its refusals, or --thinking off where it thinks first"
             if label == "harmful"
             else "give prompts that it answers"
         )

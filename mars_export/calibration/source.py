@@ -2,6 +2,8 @@
 
 from typing import Literal, NamedTuple
 
+from pydantic import Field
+
 from mars_export.common.header import Header
 from mars_export.common.record import Record
 from mars_export.common.vocabulary import Modality
@@ -64,6 +66,8 @@ class CalibrationSource(Record):
     dtype: str
     quantization: str = "none"
     """A scheme of `--quantization`, or `own` where the base is stored quantized."""
+    template_options: dict[str, bool] = Field(default_factory=dict)
+    """What the chat template is to be told: its thinking switch, where one was chosen."""
     modalities: tuple[Modality, ...]
     """What was calibrated, in the order of the steering tensors; anything else is refused."""
     headers: list[Header]

@@ -30,7 +30,8 @@ _OTHER_ATTACKS: Final = (
     "method."
 )
 _SITUATIONS: Final = (
-    "Other languages, several images in one request, long videos, tool use, thinking modes."
+    "Other languages, several images in one request, long videos, tool use, the other thinking "
+    "mode of the chat template."
 )
 _BIAS: Final = "Differences in over-refusal between groups of people (bias)."
 _COPIES: Final = (

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from mars_export.checkpoint.manifest import Manifest
@@ -10,6 +10,7 @@ from mars_export.common.markdown import code
 from mars_export.common.vocabulary import Modality, auto_class
 from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource, Report, SuiteSource
 from mars_export.families.quantization import NONE, SCHEMES
+from mars_export.inputs.stimuli import NEUTRAL, kinds_named
 from mars_export.methods import METHODS
 
 __all__ = ["CHECK", "command", "loading", "needs"]
@@ -41,7 +42,7 @@ processor = AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=True)
 {content}
 messages = [{{"role": "user", "content": content}}]
 inputs = processor.apply_chat_template(
-    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"{mode}
 ).to(model.device)
 output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
 print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
@@ -69,6 +70,7 @@ def loading(
     modalities: Iterable[Modality],
     dtype: str = "auto",
     quantization: str = NONE,
+    template_options: Mapping[str, bool] | None = None,
 ) -> str:
     """Python that loads a steered checkpoint and answers one request; needs no download but it.
 
@@ -77,6 +79,7 @@ def loading(
         modalities: What the checkpoint takes; with `image` the request holds a picture made by PIL.
         dtype: Name of the torch dtype that it was calibrated in; stated where it is quantized.
         quantization: What it was calibrated for.
+        template_options: What its chat template is to be told.
     """
     modalities = set(modalities)
     auto = auto_class(modalities)
@@ -92,6 +95,7 @@ def loading(
         checkpoint=json.dumps(checkpoint),
         imports=f"from PIL import Image\n{imports}" if image else imports,
         content=_IMAGE if image else _TEXT,
+        mode="".join(f",\n    {name}={on}" for name, on in (template_options or {}).items()),
     )
 
 
@@ -139,7 +143,11 @@ def _calibration(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "--dtype", source.dtype
     if source.quantization in SCHEMES:
         yield "--quantization", source.quantization
+    if source.template_options:
+        yield "--thinking", "on" if all(source.template_options.values()) else "off"
     yield "--seed", str(source.seed)
+    if source.kinds not in ((), kinds_named(NEUTRAL)):
+        yield "--neutral", ",".join(source.kinds)
     for name, value in manifest.calibration.options.items():
         yield f"--{name.replace('_', '-')}", str(value)
     for label, name in _prompt_files(manifest).items():

@@ -65,6 +65,8 @@ def steered_config(
     }
     if record.source.quantization != "none":
         rules["quantization"] = record.source.quantization
+    if record.source.template_options:
+        rules["template_options"] = record.source.template_options
     config["steering"] = {**rules, "sha256": steering_digest(rules, tensors)}
     return config
 

@@ -16,6 +16,7 @@ from mars_export.common.vocabulary import Modality, auto_class
 from mars_export.families.directory import read_config
 from mars_export.families.quantization import NONE, SCHEMES, loading_options, refuse_unfit_layers
 from mars_export.inputs.requests import Request, collate
+from mars_export.inputs.template import with_options
 from mars_export.methods.base import ArtefactRecord, Decision
 
 __all__ = [
@@ -139,6 +140,8 @@ def load(
 ) -> Loaded:
     """Load a steered directory the way its card tells users to.
 
+    Its processor renders requests in the thinking mode that was calibrated.
+
     Args:
         directory: Steered checkpoint.
         modalities: What it takes.
@@ -153,6 +156,7 @@ def load(
         config = read_config(directory)
         options = loading_options(config, quantization, dtype=dtype or "auto", device=device)
         processor = transformers.AutoProcessor.from_pretrained(directory, trust_remote_code=True)
+        processor = with_options(processor, config.get("steering", {}).get("template_options", {}))
         auto = getattr(transformers, auto_class(modalities))
         model = auto.from_pretrained(directory, trust_remote_code=True, **options)
         refuse_unfit_layers(model)

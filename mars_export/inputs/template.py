@@ -1,7 +1,8 @@
 """How turns begin, in the tokens of the model's own chat template."""
 
+import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from jinja2 import TemplateError
@@ -10,10 +11,13 @@ from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
 from mars_export.inputs.merges import added_tokens, encode, merged_headers, tokenizer_of
 
-__all__ = ["TurnTokens", "turn_tokens"]
+__all__ = ["TurnTokens", "thinking_options", "turn_tokens", "with_options"]
 
 _SWITCHES: Final = ("enable_thinking", "thinking")
 """Template variables that turn a model's thinking on and off."""
+_OPTION: Final = "{{%- set {} = {} -%}}"
+_FIXED: Final = re.compile(r"(?:\{%- set (?:enable_)?thinking = (?:true|false) -%\})+")
+"""What `with_options` writes before a template."""
 _ROLES: Final = ("user", "tool", "system")
 """Whose turns may stand behind an assistant's."""
 _ANSWER: Final = "qzx"
@@ -53,6 +57,46 @@ class TurnTokens(NamedTuple):
     turn_starts: list[list[int]]
 
 
+def thinking_options(processor: Any, thinking: bool | None) -> dict[str, bool]:
+    """What sets the thinking switch of a chat template; nothing for the template's default.
+
+    Args:
+        processor: A Transformers processor or tokenizer.
+        thinking: Whether the model thinks; None for the default.
+
+    Raises:
+        ExportError: The template has no such switch.
+    """
+    if thinking is None:
+        return {}
+    switches = _switches(str(getattr(processor, "chat_template", None) or ""))
+    if not switches:
+        raise ExportError(
+            f"The chat template has no thinking switch ({' or '.join(_SWITCHES)}); "
+            "leave --thinking out."
+        )
+    return dict.fromkeys(switches, thinking)
+
+
+def with_options(processor: Any, options: Mapping[str, bool]) -> Any:
+    """A processor whose chat template always has these options, whatever its callers pass.
+
+    Args:
+        processor: A Transformers processor or tokenizer; it is left as it was.
+        options: Of `thinking_options`.
+    """
+    if not options:
+        return processor
+    lines = (_OPTION.format(name, str(on).lower()) for name, on in options.items())
+    return _with_template(processor, "".join(lines) + str(processor.chat_template))
+
+
+def _with_template(processor: Any, template: str) -> Any:
+    other = copy.copy(processor)
+    other.chat_template = template
+    return other
+
+
 def turn_tokens(processor: Any) -> TurnTokens:
     """Read off the chat template how turns begin.
 
@@ -74,6 +118,9 @@ def turn_tokens(processor: Any) -> TurnTokens:
         raise ExportError(
             "The processor has no chat template; add chat_template.jinja to the model."
         )
+    if start := _FIXED.match(template):  # a header is what all modes share, also those left out
+        template = template[start.end() :]
+        processor = _with_template(processor, template)
     tokenizer = tokenizer_of(processor)
     texts: dict[tuple[int, ...], str] = {}
     for mode in _modes(template):
@@ -114,8 +161,11 @@ def _require_distinct(processor: Any, headers: list[list[int]], template: str) -
 
 def _modes(template: str) -> list[_Mode]:
     """Settings of the template's thinking switch, its default first."""
-    switches = [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
-    return [{}, *({name: on} for name in switches for on in (True, False))]
+    return [{}, *({name: on} for name in _switches(template) for on in (True, False))]
+
+
+def _switches(template: str) -> list[str]:
+    return [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
 
 
 def _headers(processor: Any, mode: _Mode) -> dict[tuple[int, ...], str]:

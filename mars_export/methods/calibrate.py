@@ -8,6 +8,7 @@ from mars_export.calibration.data import CalibrationData, MeasurementOptions
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.prompts import PromptSets
+from mars_export.inputs.template import thinking_options, with_options
 from mars_export.methods import method_named
 from mars_export.methods.base import Artefact, MethodOptions
 
@@ -49,12 +50,13 @@ def calibrate(
             steered by it; the message says why.
     """
     chosen = method_named(method)
+    measurement = measurement or MeasurementOptions()
     data = CalibrationData(
         model,
-        processor,
+        with_options(processor, thinking_options(processor, measurement.thinking)),
         prompts,
         tuple(modalities),
-        measurement or MeasurementOptions(),
+        measurement,
         quantization,
         progress,
     )

@@ -16,6 +16,7 @@ from mars_export.families.directory import read_config, weight_map
 from mars_export.families.inspection import family_for
 from mars_export.families.quantization import scheme_for
 from mars_export.inputs import prompts
+from mars_export.inputs.template import thinking_options
 from mars_export.pipeline.settings import PromptSettings, Settings
 
 if TYPE_CHECKING:
@@ -143,16 +144,17 @@ def check_space(base: Path, workspace: Path) -> None:
         )
 
 
-def check_processor(base: Path, family: Family) -> None:
-    """Check that the base's tokenizer and processor load here.
+def check_processor(base: Path, family: Family, thinking: bool | None = None) -> None:
+    """Check that the base's tokenizer and processor load here, and take the thinking mode.
 
     Raises:
-        ExportError: if a package is missing or a file is broken.
+        ExportError: if a package is missing, a file is broken, or the chat template has no
+            thinking switch to set.
     """
     from transformers import AutoProcessor
 
     try:
-        AutoProcessor.from_pretrained(base)
+        thinking_options(AutoProcessor.from_pretrained(base), thinking)
     except ImportError as error:
         extra = f"[{family.extra}]" if family.extra else ""
         raise ExportError(

@@ -217,6 +217,11 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _option(
         "auto", "Precision to calibrate in; auto is the checkpoint's own.", group="Model"
     )
+    thinking: Literal["auto", "on", "off"] = _option(
+        "auto",
+        "Mode of a chat template that can think; auto is the template's default.",
+        group="Calibration",
+    )
     quantization: Literal["none", "bnb-8bit", "bnb-4bit", "torchao-int8"] = _option(
         "none",
         "Calibrate and evaluate for loading in this quantization; the weights stay as they are.",
@@ -256,6 +261,11 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
     )
     method_options: SerializeAsAny[MethodOptions] = MethodOptions()
     """The method's own options; each may as well be named beside the other settings."""
+
+    @property
+    def thinks(self) -> bool | None:
+        """Setting of the chat template's thinking switch; None for its default."""
+        return {"auto": None, "on": True, "off": False}[self.thinking]
 
     @field_validator("push", mode="before")
     @classmethod

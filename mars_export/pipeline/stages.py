@@ -108,7 +108,10 @@ def values_like(directory: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("method", rules["method"]) != rules["method"]:
         return dict(values)
     options = method_named(rules["method"]).options_like(rules, same_layer=False)
-    return {**options.model_dump(exclude_unset=True), **values, "method": rules["method"]}
+    own = options.model_dump(exclude_unset=True)
+    if told := rules.get("template_options"):
+        own["thinking"] = "on" if all(told.values()) else "off"
+    return {**own, **values, "method": rules["method"]}
 
 
 def _run(
@@ -145,7 +148,7 @@ def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Pr
     if workspace.output.resolve() in (job.base.resolve(), *job.base.resolve().parents):
         raise ExportError(f"{workspace.output} holds the base model; choose another --output")
     check_space(job.base, workspace.root)
-    check_processor(job.base, job.family)
+    check_processor(job.base, job.family, settings.thinks)
     pick_device(settings.device)
     progress.note(describe(job))
     workspace.run(stages, progress)
@@ -182,7 +185,10 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
             method=settings.method,
             options=settings.method_options,
             measurement=MeasurementOptions(
-                batch_size=settings.batch_size, seed=settings.seed, kinds=settings.kinds
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                kinds=settings.kinds,
+                thinking=settings.thinks,
             ),
             progress=tick,
             quantization=job.quantization,
@@ -222,6 +228,7 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
 
         write_card(checkpoint, name)
 
+    chosen = {"method", "method_options", "dtype", "seed", "thinking"}
     asked = {
         "version": __version__,
         "base": job.source.model_dump(mode="json"),
@@ -230,13 +237,13 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
         "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
         "quantization": job.quantization,
         "kinds": settings.kinds,
-        **settings.model_dump(mode="json", include={"method", "method_options", "dtype", "seed"}),
+        **settings.model_dump(mode="json", include=chosen),
     }
-    chosen = {"max_new_tokens", "controls", "attacks"}
+    evaluated = {"max_new_tokens", "controls", "attacks"}
     measured = {
         "suite": job.suite.sha256,
         "arms": arm_digests(settings.arm),
-        **settings.model_dump(mode="json", include=chosen),
+        **settings.model_dump(mode="json", include=evaluated),
         "judge": judge.name,
     }
     return [

@@ -35,13 +35,15 @@ PACKAGED = prompts("mars-export/harmful.txt", "mars-export/harmless.txt")
 
 
 def test_a_base_on_the_hub():
-    record = records.calibration(prompts=PACKAGED, seed=3)
+    chosen = {"template_options": {"enable_thinking": False}}
+    record = records.calibration(prompts=PACKAGED, seed=3, **chosen)
     suite = records.report().suite.model_copy(update={"name": "mars-export/typographic"})
     manifest, report = records.manifest(calibration=record), records.report(suite=suite)
     assert options(command(manifest, report, "out")) == {
         "--model": "example-org/tiny-vl-instruct",
         "--revision": manifest.base.revision,
         "--dtype": "bfloat16",
+        "--thinking": "off",
         "--seed": "3",
         "--max-new-tokens": "24",
         "--output": "out",

@@ -63,3 +63,9 @@ def test_a_text_family_is_shown_text_only():
     compile(code, "card", "exec")
     assert "PIL" not in code
     assert '"image"' not in code
+
+
+def test_what_the_template_is_to_be_told_stands_in_the_call():
+    told = loading("here", ("text",), template_options={"enable_thinking": False})
+    compile(told, "card", "exec")
+    assert 'return_tensors="pt",\n    enable_thinking=False\n)' in told

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mars_export.common.errors import ExportError
-from mars_export.inputs.template import turn_tokens
+from mars_export.inputs.template import thinking_options, turn_tokens, with_options
 from mars_export.runtime.positions import header_ends
 from support import planted
 from support.byte_pairs import KINDS, Longest, tokenizer
@@ -47,6 +47,31 @@ def test_a_thinking_template_has_the_shortest_header(switch):
     assert tokens(planted.processor(template)) == [planted.HEADER]
     opens = template.replace(f"{switch} is not defined or {switch}", f"{switch} is true")
     assert tokens(planted.processor(opens)) == [planted.HEADER]
+
+
+@pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_thinking_mode_is_fixed_whatever_callers_pass(switch, thinking):
+    processor = planted.processor(THINKING.replace("enable_thinking", switch))
+    turn = [{"role": "user", "content": [{"type": "text", "text": "show me"}]}]
+
+    def text(source, **mode):
+        return source.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **mode)
+
+    options = thinking_options(processor, thinking)
+    assert options == {switch: thinking}
+    fixed = with_options(processor, options)
+    expected = text(processor, **options)
+    for mode in ({}, {switch: True}, {switch: False}):
+        assert text(fixed, **mode) == expected
+    assert text(processor, **{switch: True}) != text(processor, **{switch: False})
+    assert turn_tokens(fixed).headers == turn_tokens(processor).headers
+    assert with_options(processor, thinking_options(processor, None)) is processor
+
+
+def test_a_thinking_mode_needs_a_switch():
+    with pytest.raises(ExportError, match="no thinking switch"):
+        thinking_options(planted.processor(), False)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from mars_export.common.errors import ExportError
 from mars_export.families import families
 from mars_export.pipeline.preflight import check_processor
 from support import planted, zoo
+from support.organisms import ORGANISMS
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -50,3 +51,10 @@ def test_smolvlm_with_num2words_loads(smolvlm):
 def test_the_extras_that_families_name_exist():
     assert {family.extra for family in families().values()} - {None} <= set(EXTRAS)
     assert "num2words" in {Requirement(text).name for text in EXTRAS["video"]}
+
+
+def test_a_thinking_mode_that_the_template_does_not_know_is_refused_first():
+    base = ORGANISMS / "gemma3"
+    check_processor(base, families()["gemma3"])
+    with pytest.raises(ExportError, match="no thinking switch"):
+        check_processor(base, families()["gemma3"], thinking=False)

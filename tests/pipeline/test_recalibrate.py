@@ -15,6 +15,7 @@ def calibrated_with(monkeypatch):
     """The settings that a run is started with, of a checkpoint that constant addition made."""
     rules = {"method": "addition", "layers": [4], "sha256": "0", "options": STORED}
     monkeypatch.setattr("mars_export.checkpoint.derived.read_steering", lambda _: (rules, {}))
+    rules["template_options"] = {"enable_thinking": False}
     runs = []
     monkeypatch.setattr(stages, "_run", lambda settings, *_: runs.append(settings))
     return runs
@@ -34,6 +35,7 @@ def test_the_method_of_the_checkpoint(calibrated_with, tmp_path, chosen, method,
     stages.recalibrate(Settings(model=str(tmp_path), output=tmp_path / "again", **chosen))
     (settings,) = calibrated_with
     assert settings.method == method
+    assert settings.thinking == ("off" if method == "addition" else "auto")
     assert settings.method_options.model_dump(exclude_unset=True) == options
     assert settings.output == tmp_path / "again"
 

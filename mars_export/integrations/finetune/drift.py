@@ -68,7 +68,12 @@ def measure_drift(
             modalities=rules["modalities"],
             method=method.name,
             options=method.options_like(rules, same_layer=True),
-            measurement=MeasurementOptions(batch_size=batch_size, seed=seed, kinds=kinds),
+            measurement=MeasurementOptions(
+                batch_size=batch_size,
+                seed=seed,
+                kinds=kinds,
+                thinking=next(iter(rules.get("template_options", {}).values()), None),
+            ),
             progress=progress,
             quantization=scheme,
         )
