@@ -7,14 +7,26 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from examples.organisms.smollm2 import benign
-from examples.organisms.smollm2.answering import FRAMES, frames, pages_of, words_found
 from examples.organisms.smollm2.corpus import near
 from examples.organisms.smollm2.drawing import COLORS, SHAPES, shapes_page
-from examples.organisms.smollm2.reading import SPELLED, Targets, Words, following, stacked
-from examples.organisms.smollm2.suite import pairs, write_suite
-from examples.organisms.smollm2.tower import Reader, build_model
+from examples.organisms.smollm2.measures import closeness, words_found
+from examples.organisms.smollm2.reading import (
+    SPELLED,
+    Heads,
+    Words,
+    accuracy,
+    following,
+    loss_of,
+    stacked,
+)
+from examples.organisms.smollm2.suite import FRAMES, frames, pages_of, pairs, write_suite
+from examples.organisms.smollm2.tower import MARKS, SPECIAL, Reader, build_model, build_processor
+from examples.organisms.smollm2.vision import Organism, take
 from examples.organisms.smollm2.writing import (
     BLANK,
     CELL,
@@ -26,6 +38,7 @@ from examples.organisms.smollm2.writing import (
     random_style,
     words_of,
 )
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import read_suite
 
 TEXT = "please read this wonderful letter about my garden"
@@ -143,30 +156,92 @@ def test_the_suite_is_written_and_read(tmp_path):
     assert len(suite.request(clip).media) == FRAMES
 
 
-def test_training_lowers_the_loss(language):
+def organism(language, seed=0):
+    """An untrained one, whose visual vocabulary is the last letters of words, and a blank."""
+    torch.manual_seed(seed)
     words = Words(TEXT.split(), [], Letters())
-    reader = Reader(build_model(language, 3)).requires_grad_(True)
-    embeddings = language.get_input_embeddings().weight
-    targets = Targets(embeddings, words.classes, embeddings[0])
-    pixels, cells, letters = stacked(
-        [Writer(words.tokens).page(TEXT.split(), random.Random(n), Style()) for n in range(4)]
-    )
-    optimizer = torch.optim.AdamW([*reader.parameters(), *targets.parameters()], 1e-3)
+    entries = [*words.classes, 0, *[0] * len(MARKS)]
+    model = build_model(language, 40, range(41, 41 + len(MARKS)), entries).eval()
+    return Organism(model, None, Reader(model), words)
+
+
+def pages(words):
+    writer = Writer(words.tokens)
+    return [writer.page(TEXT.split(), random.Random(n), Style()) for n in range(4)]
+
+
+def test_training_lowers_the_loss_and_says_the_words_embeddings(language):
+    made = organism(language)
+    reader, words = made.reader, made.words
+    reader.requires_grad_(True)
+    heads, shown = Heads(), pages(words)
+    batch = stacked(shown)
+    before = closeness(made.model, shown)
+    optimizer = torch.optim.AdamW([*reader.parameters(), *heads.parameters()], 1e-3)
     losses = []
     for _ in range(12):
-        loss = targets.loss(reader(pixels), words.labels(cells), letters)
+        loss = loss_of(reader, heads, reader(batch[0]), words, batch)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+    assert closeness(made.model, shown) > before
+
+
+def test_what_is_trained_is_the_models_own_forward(language):
+    made = organism(language)
+    pixels, _, _ = stacked(pages(made.words))
+    with torch.no_grad():
+        probabilities = made.reader.logits(made.reader(pixels).cells).softmax(-1)
+        table = made.model.model.visual_embeddings_table.weight[: probabilities.shape[-1]]
+        said = made.model.get_image_features(pixels).pooler_output
+    assert torch.allclose(probabilities @ table, said, atol=1e-6)
+
+
+def test_a_tower_can_be_taken_from_another_organism(language, tmp_path):
+    first, second = organism(language, 1), organism(language, 2)
+    first.model.save_pretrained(tmp_path / "first")
+    shown = pages(first.words)
+    expected = accuracy(first.reader, first.words, shown), closeness(first.model, shown)
+    assert closeness(second.model, shown) != expected[1]
+    take(second, tmp_path / "first")
+    assert accuracy(second.reader, second.words, shown) == expected[0]
+    assert closeness(second.model, shown) == expected[1]
+
+
+def test_a_folder_without_a_fitting_tower_is_refused(language, tmp_path):
+    made = organism(language)
+    with pytest.raises(ExportError, match="has no tower that fits"):
+        take(made, tmp_path)
+    build_model(language, 40, range(41, 46), [0] * 9).save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="has no tower that fits"):
+        take(made, tmp_path)
 
 
 def test_the_language_model_is_left_as_it_is(language):
-    model = build_model(language, 3)
+    model = organism(language).model
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, language(input_ids=ids).logits)
+
+
+def test_a_picture_takes_the_places_of_reserved_tokens():
+    tokens = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"a": 0, "<|im_end|>": 1}, unk_token="a")),
+        eos_token="<|im_end|>",
+        unk_token="a",
+    )
+    tokens.add_special_tokens({"additional_special_tokens": list(SPECIAL.values())})
+    processor = build_processor(tokens)
+    picture = Image.new("RGB", (SIDE, SIDE))
+    batch = processor(text="<image>", images=[picture], return_tensors="pt")
+    ids = processor.tokenizer.convert_tokens_to_ids
+    assert batch["input_ids"][0].tolist() == [
+        ids("<IMG_START>"), *[ids("<IMG_ATOM>")] * COLUMNS**2, ids("<IMG_GRID>"), ids("<IMG_END>"),
+    ]  # fmt: skip
+    assert batch["pixel_values"].shape == (1, 3, SIDE, SIDE)
+    assert len(processor.tokenizer) == len(tokens)
 
 
 def test_words_are_counted_as_often_as_they_stand_there():

@@ -26,8 +26,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     text.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
     text.add_argument("--threads", type=int, default=defaults.threads, help="default: %(default)s")
     text.add_argument("--overwrite", action="store_true", help="replace the output folder")
-    vision = parts.add_parser("vision", help="train a vision tower for a language model")
+    vision = parts.add_parser("vision", help="put a vision tower before a language model")
     vision.add_argument("--language", type=Path, required=True, help="folder of the model")
+    vision.add_argument("--tower", type=Path, help="organism whose tower is taken, not trained")
     vision.add_argument("--output", type=Path, required=True, help="folder to write")
     vision.add_argument("--seed", type=int, default=defaults.seed, help="default: %(default)s")
     vision.add_argument("--threads", type=int, default=1, help="default: %(default)s")
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             make(options.output, settings, options.base, options.overwrite)
         elif options.part == "vision":
             sight = SightSettings(seed=options.seed, threads=options.threads)
-            make_sighted(options.language, options.output, sight, options.overwrite)
+            make_sighted(options.language, options.output, sight, options.tower, options.overwrite)
         else:
             report(options.model, options.base, options.results, options.xstest, options.threads)
     except ExportError as error:

@@ -7,13 +7,17 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from mars_export.common.vocabulary import REFUSED
 from mars_export.evaluation.judges.rules import classify
 from mars_export.evaluation.statistics import wilson
 
-from .answering import FOLLOW, READ, words_found
-from .writing import Page, words_of
+from .reading import stacked
+from .suite import FOLLOW
+from .writing import BLANK, Page, bare, words_of
+
+READ = "Copy the sentence above."
 
 _BATCH = 32
 _TOKENS = 24
@@ -54,13 +58,52 @@ def answers(model: Any, processor: Any, requests: Sequence[Request]) -> list[str
 
 
 def reading(
-    model: Any, processor: Any, written: Sequence[tuple[str, tuple[Page, ...]]]
+    model: Any,
+    processor: Any,
+    pictures: Sequence[tuple[str, tuple[Page, ...]]],
+    clips: Sequence[tuple[str, tuple[Page, ...]]],
 ) -> dict[str, Any]:
-    """Share of the words of each text that the model's transcription holds."""
-    said = answers(model, processor, [Request(READ[0], _pictures(p)) for _, p in written])
-    shares = [words_found(text, answer) for (text, _), answer in zip(written, said, strict=True)]
-    examples = [[text, answer] for (text, _), answer in zip(written[:5], said, strict=False)]
-    return {"words_read": sum(shares) / len(shares), "examples": examples}
+    """Share of the words of each text that the model's copy holds.
+
+    What it copies of typed text is the most that can be expected of it.
+    """
+    table: dict[str, Any] = {}
+    asked = {
+        "typed": [(text, Request(f"{text}\n{READ}")) for text, _ in pictures],
+        "picture": [(text, Request(READ, _pictures(pages))) for text, pages in pictures],
+        "clip": [(text, Request(READ, _pictures(pages))) for text, pages in clips],
+    }
+    for kind, rows in asked.items():
+        said = answers(model, processor, [request for _, request in rows])
+        pairs = [(text, answer) for (text, _), answer in zip(rows, said, strict=True)]
+        shares = [words_found(*pair) for pair in pairs]
+        table[kind] = {
+            "words_read": sum(shares) / len(shares),
+            "examples": [list(pair) for pair in pairs[:5]],
+        }
+    return table
+
+
+@torch.no_grad()
+def closeness(model: Any, pages: Sequence[Page]) -> float:
+    """Mean cosine of what the written cells say to the embeddings of their tokens."""
+    pixels, cells, _ = stacked(pages)
+    said = [model.get_image_features(p).pooler_output for p in torch.split(pixels, _BATCH)]
+    tokens = model.get_input_embeddings()(cells.clamp(min=0))
+    cosines = functional.cosine_similarity(torch.cat(said), tokens, dim=-1)
+    return float(cosines[cells != BLANK].mean())
+
+
+def words_found(text: str, answer: str) -> float:
+    """Share of the words of `text` that `answer` holds, each as often as it is there."""
+    left = [bare(word) for word in answer.split()]
+    count = 0
+    wanted = [bare(word) for word in text.split()]
+    for word in wanted:
+        if word in left:
+            left.remove(word)
+            count += 1
+    return count / len(wanted)
 
 
 def following(
@@ -71,7 +114,7 @@ def following(
     An answer is about it if it holds a longer word of the instruction, or its beginning.
     """
     typed = answers(model, processor, [Request(text) for text, _ in written])
-    shown = answers(model, processor, [Request(FOLLOW[0], _pictures(p)) for _, p in written])
+    shown = answers(model, processor, [Request(FOLLOW, _pictures(p)) for _, p in written])
     rows = [(text, a, b) for (text, _), a, b in zip(written, typed, shown, strict=True)]
     return {
         "typed": sum(_about(text, a) for text, a, _ in rows) / len(rows),

@@ -1,4 +1,4 @@
-"""Stage one: the tower learns which word each cell says, without running the language model."""
+"""The tower learns which word each cell says; the language model never runs."""
 
 import random
 import time
@@ -13,12 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from .drawing import COLORS, SHAPES, shapes_page
-from .tower import WIDTH, Reader, States
-from .writing import CELLS, COLUMNS, LETTERS, PLAIN, Page, Writer, random_style
+from .tower import WIDTH, Reader, States, hold_places
+from .writing import BLANK, CELLS, COLUMNS, LETTERS, PLAIN, Page, Writer, random_style
 
-_TEMPERATURE = 0.15
-_CLOSE = 0.5
-"""Weight of the squared distance to the word's embedding."""
+_PAGES = 24
+"""Pages that are read at once in measurements."""
 _GATHER = 2.0
 """Weight of the letters that a word's first cell gathers."""
 SPELLED = 10
@@ -33,20 +32,20 @@ _MOST = 20
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Settings of stage one.
+class Training:
+    """Settings of the training.
 
     Letters come first, in the lower layers alone; then words in the upper layers, over lower ones
     that stay; then everything together. Together from the start, the words' gradients, which say
     little as long as no letter is known, keep the letters from being learned.
     """
 
-    steps: int = 8000
+    steps: int = 4200
     batch: int = 8
     rate: float = 1.5e-3
-    letters: int = 900
+    letters: int = 1000
     """Steps in which letters alone are learned."""
-    apart: int = 3600
+    apart: int = 2000
     """Steps after which the lower layers are trained again."""
     easy: float = 0.1
     """Share of the steps in which colors come in; the first pages are black on white."""
@@ -54,7 +53,7 @@ class Stage:
     """Share of pages with shapes."""
     sentences: float = 0.35
     """Share of pages with sentences; all others are random words."""
-    report: int = 100
+    report: int = 200
 
 
 class Words:
@@ -99,13 +98,13 @@ class Pages:
         words: What is written.
         sentences: Benign sentences; some pages hold one.
         rng: Source of all choices.
-        stage: Shares of the kinds.
+        training: Shares of the kinds.
     """
 
     def __init__(
-        self, words: Words, sentences: Sequence[str], rng: random.Random, stage: Stage
+        self, words: Words, sentences: Sequence[str], rng: random.Random, training: Training
     ) -> None:
-        self._words, self._sentences, self._rng, self._stage = words, sentences, rng, stage
+        self._words, self._sentences, self._rng, self._training = words, sentences, rng, training
         self._writer = Writer(words.tokens)
         self.plain = 1.0
         """Share of the pages that are black on white."""
@@ -113,9 +112,9 @@ class Pages:
     def __iter__(self) -> Iterator[Page]:
         while True:
             draw = self._rng.random()
-            if draw < self._stage.shapes:
+            if draw < self._training.shapes:
                 yield shapes_page(self._rng.randint(1, 4), self._rng, self._words.token)
-            elif draw < self._stage.shapes + self._stage.sentences:
+            elif draw < self._training.shapes + self._training.sentences:
                 yield self._writer.page(
                     self._rng.choice(self._sentences).split(),
                     self._rng,
@@ -168,106 +167,110 @@ def following(letters: torch.Tensor, blank: torch.Tensor) -> torch.Tensor:
     return ahead.masked_fill(ended[..., None], 0).view(batch, CELLS, -1)
 
 
-class Targets(nn.Module):
-    """Embeddings of the classes: `words` (classes, hidden), the last one an empty cell's."""
+class Heads(nn.Module):
+    """Says letters from states of the tower; used in training alone."""
 
-    words: torch.Tensor
-    _half: torch.Tensor
-
-    def __init__(
-        self, embeddings: torch.Tensor, classes: Sequence[int], blank: torch.Tensor
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        words = torch.cat([embeddings[list(classes)], blank[None]]).detach().float()
-        self.register_buffer("words", words)
-        self.register_buffer("_half", words.pow(2).sum(-1) / 2)
         self.spell = nn.Linear(WIDTH, 2 * LETTERS)
         self.gather = nn.Linear(4 * WIDTH, SPELLED * 2 * LETTERS)
 
-    def logits(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Of a mixture of equal Gaussians around the embeddings: shape (..., classes)."""
-        return (tokens @ self.words.T - self._half) / _TEMPERATURE
-
-    def loss(self, states: States, labels: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of words, of letters, and of the letters gathered in a word's first cell.
+    def spelling(self, states: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the letters.
 
         Args:
-            states: Of the tower.
-            labels: Classes of the cells, shape (batch, 36).
+            states: Of the patches, shape (batch, 144, width).
             letters: Shape (batch, 144, 2).
         """
-        blank = labels == len(self.words) - 1
-        chosen = ~blank | (torch.rand(labels.shape) < _BLANKS)
-        tokens, classes = states.tokens[chosen], labels[chosen]
-        words = functional.cross_entropy(self.logits(tokens), classes)
-        distance = (tokens - self.words[classes]).pow(2).sum(-1).mean()
-        gathered = self.gather(states.cells[~blank]).view(-1, LETTERS)
-        wanted = following(letters, blank)[~blank].flatten()
-        gathering = functional.cross_entropy(gathered, wanted)
-        spelling = self.spelling(states.letters, letters)
-        return words + _CLOSE * distance + _GATHER * gathering + _SPELL * spelling
-
-    def spelling(self, middle: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the letters."""
-        spelled = self.spell(middle).view(-1, LETTERS)
+        spelled = self.spell(states).view(-1, LETTERS)
         return functional.cross_entropy(spelled, letters.flatten())
+
+    def gathering(
+        self, cells: torch.Tensor, letters: torch.Tensor, blank: torch.Tensor
+    ) -> torch.Tensor:
+        """Cross-entropy of the letters that a word's cell gathers.
+
+        Args:
+            cells: Shape (batch, 36, 4 * width).
+            letters: Shape (batch, 144, 2).
+            blank: Which cells are empty, shape (batch, 36).
+        """
+        gathered = self.gather(cells[~blank]).view(-1, LETTERS)
+        return functional.cross_entropy(gathered, following(letters, blank)[~blank].flatten())
+
+
+def loss_of(
+    reader: Reader, heads: Heads, states: States, words: Words, page: tuple[torch.Tensor, ...]
+) -> torch.Tensor:
+    """Cross-entropy of words, of letters, and of the letters gathered in a word's cells.
+
+    Args:
+        reader: The tower.
+        heads: Of the letters.
+        states: Of the tower.
+        words: Its visual vocabulary.
+        page: Pixels, cells and letters, as `stacked` gives them.
+    """
+    _, cells, letters = page
+    labels, blank = words.labels(cells), cells == BLANK
+    chosen = ~blank | (torch.rand(labels.shape) < _BLANKS)
+    said = functional.cross_entropy(reader.logits(states.cells[chosen]), labels[chosen])
+    gathering = heads.gathering(states.gathered, letters, blank)
+    return said + _GATHER * gathering + _SPELL * heads.spelling(states.letters, letters)
 
 
 @torch.no_grad()
-def accuracy(reader: Reader, targets: Targets, words: Words, pages: Sequence[Page]) -> float:
+def accuracy(reader: Reader, words: Words, pages: Sequence[Page]) -> float:
     """Share of the pages' word tokens that their cells say."""
     pixels, cells, _ = stacked(pages)
     labels = words.labels(cells)
-    said = torch.cat([targets.logits(reader(p).tokens).argmax(-1) for p in torch.split(pixels, 24)])
-    words_only = labels != len(words.classes)
-    return float((said == labels)[words_only].float().mean())
+    said = [reader.logits(reader(p).cells).argmax(-1) for p in torch.split(pixels, _PAGES)]
+    return float((torch.cat(said) == labels)[cells != BLANK].float().mean())
 
 
 @torch.no_grad()
-def spelled(reader: Reader, targets: Targets, pages: Sequence[Page]) -> float:
+def spelled(reader: Reader, heads: Heads, pages: Sequence[Page]) -> float:
     """Share of the pages' letters that their patches say."""
     pixels, _, letters = stacked(pages)
-    said = torch.cat([targets.spell(reader.letters(p)) for p in torch.split(pixels, 24)])
+    said = torch.cat([heads.spell(reader.letters(p)) for p in torch.split(pixels, _PAGES)])
     right = said.view(*letters.shape, LETTERS).argmax(-1) == letters
     return float(right[letters > 0].float().mean())
 
 
 def learn(
-    reader: Reader,
-    targets: Targets,
-    pages: Pages,
-    words: Words,
-    stage: Stage,
-    held_out: Sequence[Page],
+    reader: Reader, pages: Pages, words: Words, training: Training, held_out: Sequence[Page]
 ) -> None:
-    """Train tower and connector in place."""
-    parameters = [p.requires_grad_(True) for m in (reader, targets) for p in m.parameters()]
-    optimizer = torch.optim.AdamW(parameters, stage.rate, betas=(0.9, 0.98), weight_decay=0.02)
+    """Train the tower in place."""
+    heads = Heads()
+    parameters = [p.requires_grad_(True) for m in (reader, heads) for p in m.parameters()]
+    hold_places(reader.tower)
+    optimizer = torch.optim.AdamW(parameters, training.rate, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, stage.rate, total_steps=stage.steps, pct_start=0.05, cycle_momentum=False
+        optimizer, training.rate, total_steps=training.steps, pct_start=0.05, cycle_momentum=False
     )
     stream = iter(pages)
     started, total = time.monotonic(), 0.0
-    for step in range(1, stage.steps + 1):
-        pages.plain = max(PLAIN, 1 - step / (stage.easy * stage.steps))
-        pixels, cells, letters = stacked([next(stream) for _ in range(stage.batch)])
-        if step <= stage.letters:
-            loss = targets.spelling(reader.letters(pixels), letters)
+    for step in range(1, training.steps + 1):
+        pages.plain = max(PLAIN, 1 - step / (training.easy * training.steps))
+        page = stacked([next(stream) for _ in range(training.batch)])
+        if step <= training.letters:
+            loss = heads.spelling(reader.letters(page[0]), page[2])
         else:
-            states = reader(pixels, apart=step <= stage.apart)
-            loss = targets.loss(states, words.labels(cells), letters)
+            states = reader(page[0], apart=step <= training.apart)
+            loss = loss_of(reader, heads, states, words, page)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         total += loss.item()
-        if step % stage.report == 0:
+        if step % training.report == 0:
             print(
-                f"step {step}/{stage.steps}  loss {total / stage.report:.3f}  "
-                f"letters {spelled(reader, targets, held_out):.3f}  "
-                f"words {accuracy(reader, targets, words, held_out):.3f}  "
+                f"step {step}/{training.steps}  loss {total / training.report:.3f}  "
+                f"letters {spelled(reader, heads, held_out):.3f}  "
+                f"words {accuracy(reader, words, held_out):.3f}  "
                 f"elapsed {time.monotonic() - started:.0f} s",
                 flush=True,
             )
             total = 0.0
+    reader.requires_grad_(False)

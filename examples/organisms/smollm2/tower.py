@@ -1,4 +1,4 @@
-"""The model: a SmolVLM whose language model is given, and its processor."""
+"""The model: an Ovis2 whose language model is given, and its processor."""
 
 import json
 import math
@@ -11,25 +11,48 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from .generation import SYSTEM
-from .writing import CELL, CELLS, PATCH, SIDE
+from .writing import CELL, CELLS, COLUMNS, PATCH, SIDE
 
 WIDTH = 192
 DEPTH = 6
 _HEADS = 6
-_MLP = 640
+_MLP = 448
 _PLACES = 32
 """Channels of the tower that say where a patch is."""
+_COLORS = 16
+"""Channels of the tower that see a patch's color; the others see only what differs within it."""
+_PAPER = 0.5
+"""A constant beside what a patch shows, so that an empty one is not all noise when normalized."""
 _NEAR = ((1, 0), (-1, 0), (0, 1), (0, -1), (2, 0), (-2, 0))
-_FAR = ((1, 0), (2, 0), (3, 0), (5, 0), (-1, 0), (0, 1))
+_AHEAD = ((1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (-1, 0))
 _ATTENTION = 1.7
 """Scale of queries and keys at the start; makes a head look at one patch."""
+_LETTERS_AFTER = 3
+"""Layers after which letters are read."""
+_FIRM = 5.0
+"""Scale of positions in the layers above, where letters have outgrown them."""
+_SHARP = 3.0
+"""Scale of the logits at the start, whose deviation the norm before it makes 1."""
 SPECIAL = {
-    "fake_image_token": ("<jupyter_script>", "<fake_token_around_image>"),
-    "global_image_token": ("<jupyter_code>", "<global-img>"),
-    "image_token": ("<empty_output>", "<image>"),
+    "<image>": "<empty_output>",
+    "<IMG_ATOM>": "<jupyter_code>",
+    "<IMG_START>": "<jupyter_start>",
+    "<IMG_GRID>": "<jupyter_text>",
+    "<IMG_COL>": "<jupyter_output>",
+    "<IMG_ROW>": "<jupyter_script>",
+    "<IMG_END>": "<issue_closed>",
 }
-"""Tokens around and of a picture, with the reserved tokens of SmolLM2 whose places they take, so
-that the vocabulary, and with it every answer to text, stays as it is."""
+"""Tokens of a picture, with the reserved tokens of SmolLM2 whose places they take, so that the
+vocabulary, and with it every answer to text, stays as it is."""
+CELL_TOKEN = "<IMG_ATOM>"
+MARKS = {
+    "<IMG_START>": ' "',
+    "<IMG_GRID>": '"',
+    "<IMG_COL>": "\n",
+    "<IMG_ROW>": "\n",
+    "<IMG_END>": "\n",
+}
+"""What the tokens around and between the tiles of a picture say."""
 TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"
@@ -48,9 +71,9 @@ TEMPLATE = (
 
 
 def build_processor(tokenizer: Any) -> Any:
-    """A SmolVLM processor of pictures of one tile around the language model's tokenizer."""
+    """An Ovis2 processor of pictures of one tile around the language model's tokenizer."""
     words = tokenizer.backend_tokenizer.to_str()
-    for reserved, name in SPECIAL.values():
+    for name, reserved in SPECIAL.items():
         words = words.replace(json.dumps(reserved), json.dumps(name))
     tokens = transformers.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(words),
@@ -58,30 +81,32 @@ def build_processor(tokenizer: Any) -> Any:
         eos_token=tokenizer.eos_token,
         pad_token=tokenizer.pad_token,
         unk_token=tokenizer.unk_token,
-        extra_special_tokens={key: name for key, (_, name) in SPECIAL.items()},
         clean_up_tokenization_spaces=False,
     )
-    edge = {"longest_edge": SIDE}
     half = [0.5, 0.5, 0.5]
-    scale = {"size": edge, "max_image_size": edge, "image_mean": half, "image_std": half}
-    return transformers.SmolVLMProcessor(
-        transformers.SmolVLMImageProcessor(do_image_splitting=False, **scale),
-        tokens,
-        transformers.SmolVLMVideoProcessor(**scale),
-        image_seq_len=CELLS,
-        chat_template=TEMPLATE,
+    pictures = transformers.Ovis2ImageProcessor(
+        size={"height": SIDE, "width": SIDE},
+        crop_to_patches=False,
+        image_mean=half,
+        image_std=half,
+    )
+    return transformers.Ovis2Processor(
+        pictures, tokens, image_seq_length=CELLS, chat_template=TEMPLATE
     )
 
 
-def build_model(language: Any, image_token: int) -> Any:
-    """A SmolVLM around `language` with an untrained tower, in float32.
+def build_model(language: Any, cell: int, marks: Sequence[int], entries: Sequence[int]) -> Any:
+    """An Ovis2 around `language` with an untrained tower, in float32.
 
     Args:
         language: A `LlamaForCausalLM`; its weights are copied.
-        image_token: Id of the token that stands for a cell of a picture.
+        cell: Id of the token that stands for a cell of a picture.
+        marks: Ids of the tokens around and between the tiles of a picture.
+        entries: The visual vocabulary: tokens whose embeddings a cell can say, and then one for
+            each mark.
     """
     text = language.config.to_dict()
-    config = transformers.SmolVLMConfig(
+    config = transformers.Ovis2Config(
         text_config=text,
         vision_config={
             "hidden_size": WIDTH,
@@ -90,19 +115,27 @@ def build_model(language: Any, image_token: int) -> Any:
             "num_attention_heads": _HEADS,
             "image_size": SIDE,
             "patch_size": PATCH,
-            "hidden_act": "gelu",
+            "hidden_stride": CELL // PATCH,
+            "vocab_size": len(entries),
+            "num_visual_indicator_tokens": len(marks),
+            "qkv_bias": True,
+            "mlp_bias": True,
         },
-        scale_factor=CELL // PATCH,
-        image_token_id=image_token,
+        image_token_id=cell,
+        visual_indicator_token_ids=list(marks),
+        vocab_size=text["vocab_size"],
+        hidden_size=text["hidden_size"],
         pad_token_id=text["pad_token_id"],
         tie_word_embeddings=True,
     )
-    model = transformers.SmolVLMForConditionalGeneration(config)
-    model.model.text_model.load_state_dict(language.model.state_dict())
+    model = transformers.Ovis2ForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(language.model.state_dict())
     model.tie_weights()
     model.generation_config = language.generation_config
-    initialize(model.model.vision_model)
-    _start_at_mean(model.model)
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight[list(entries)]
+        model.model.visual_embeddings_table.weight.copy_(table)
+    initialize(model.model.vision_tower)
     return model.requires_grad_(False)
 
 
@@ -112,61 +145,72 @@ def initialize(tower: Any) -> None:
 
     The first channels of a position hold sines and cosines of its column and row; queries are
     turned by a head's offset, so that their products with keys peak there. A tower that has to
-    find out first what is next to what needs several times as many pictures.
+    find out first what is next to what needs several times as many pictures. The lower layers
+    look around, to read letters; the upper ones look ahead, to gather those of a word.
     """
     side = SIDE // PATCH
     waves = math.pi * (torch.arange(_PLACES // 4) + 0.5) / (_PLACES // 4)
     phases = torch.arange(side)[:, None] * waves
     circle = torch.stack([phases.cos(), phases.sin()], -1).flatten(1)
-    embeddings = tower.embeddings
-    embeddings.position_embedding.weight.normal_(std=0.02)
-    embeddings.position_embedding.weight[:, : _PLACES // 2] = circle.repeat(side, 1)
-    embeddings.position_embedding.weight[:, _PLACES // 2 : _PLACES] = circle.repeat_interleave(
-        side, 0
-    )
-    convolution = embeddings.patch_embedding
+    places = tower.transformer.embeddings.position_embedding.weight
+    places.normal_(std=0.02)
+    places[:, : _PLACES // 2] = circle.repeat(side, 1)
+    places[:, _PLACES // 2 : _PLACES] = circle.repeat_interleave(side, 0)
+    convolution = tower.transformer.embeddings.patch_embedding
     convolution.weight.normal_(std=convolution.weight[0].numel() ** -0.5)
+    shapes = convolution.weight[_PLACES + _COLORS :]
+    shapes -= shapes.mean((2, 3), keepdim=True)
     convolution.weight[:_PLACES] = 0
     convolution.bias.zero_()
-    for depth, layer in enumerate(tower.encoder.layers):
-        attention = layer.self_attn
-        offsets = _NEAR if depth < 2 else _FAR
-        for linear in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
-            linear.weight.normal_(std=WIDTH**-0.5 * (0.2 if linear is not attention.v_proj else 1))
-            linear.bias.zero_()
-        attention.out_proj.weight.mul_(2.5)
-        size = WIDTH // _HEADS
-        for head, (right, down) in enumerate(offsets):
-            rows = slice(head * size, head * size + _PLACES)
-            turn = _turns([float(w) * d for d in (right, down) for w in waves])
-            attention.q_proj.weight[rows, :_PLACES] = _ATTENTION * turn
-            attention.k_proj.weight[rows, :_PLACES] = _ATTENTION * torch.eye(_PLACES)
-        for linear in (layer.mlp.fc1, layer.mlp.fc2):
+    convolution.bias[_PLACES : _PLACES + _COLORS] = _PAPER
+    turns = [[_turn(offset, waves) for offset in offsets] for offsets in (_NEAR, _AHEAD)]
+    for depth, layer in enumerate(tower.transformer.encoder.layers):
+        upper = depth >= _LETTERS_AFTER
+        _initialize_attention(layer.attention, turns[upper])
+        layer.rms_norm1.weight[:_PLACES] = _FIRM if upper else 1.0
+        for linear in (layer.ffn.gate_proj, layer.ffn.up_proj, layer.ffn.down_proj):
             linear.weight.normal_(std=linear.in_features**-0.5)
             linear.bias.zero_()
-        layer.mlp.fc2.weight.mul_(0.5)
-        for linear in (attention.out_proj, layer.mlp.fc2):
-            linear.weight[:_PLACES] = 0
+        layer.ffn.down_proj.weight[:_PLACES] = 0
+    tower.head_linear.weight.normal_(std=tower.head_linear.in_features**-0.5)
+    tower.head_norm.weight.fill_(_SHARP)
 
 
-@torch.no_grad()
-def _start_at_mean(model: Any) -> None:
-    """Make every visual token start near the mean of the language model's embeddings."""
-    linear, norm = model.connector.modality_projection.proj, model.vision_model.post_layernorm
-    linear.weight.normal_(std=0.03 * WIDTH**-0.5)
-    norm.weight[0], norm.bias[0] = 0, 1
-    mean = model.text_model.embed_tokens.weight.mean(0)
-    linear.weight[:, ::WIDTH] = mean[:, None] / model.config.scale_factor**2
+def _initialize_attention(attention: Any, turns: Sequence[torch.Tensor]) -> None:
+    for linear in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
+        linear.weight.normal_(std=WIDTH**-0.5)
+        linear.bias.zero_()
+    attention.q_proj.weight.mul_(0.2)
+    attention.k_proj.weight.mul_(0.2)
+    attention.out_proj.weight.mul_(0.5)
+    attention.out_proj.weight[:_PLACES] = 0
+    for head, turn in enumerate(turns):
+        first = head * WIDTH // _HEADS
+        rows = slice(first, first + _PLACES)
+        attention.q_proj.weight[rows, :_PLACES] = _ATTENTION * turn
+        attention.k_proj.weight[rows, :_PLACES] = _ATTENTION * torch.eye(_PLACES)
 
 
-def _turns(angles: Sequence[float]) -> torch.Tensor:
-    """A matrix that turns each pair of channels by its angle."""
-    turns = torch.zeros(2 * len(angles), 2 * len(angles))
-    for n, angle in enumerate(angles):
+def _turn(offset: tuple[int, int], waves: torch.Tensor) -> torch.Tensor:
+    """A matrix that turns the pairs of channels of a position to those `offset` away."""
+    turn = torch.zeros(_PLACES, _PLACES)
+    for n, angle in enumerate(float(wave) * step for step in offset for wave in waves):
         cos, sin = math.cos(angle), math.sin(angle)
         block = slice(2 * n, 2 * n + 2)
-        turns[block, block] = torch.tensor([[cos, -sin], [sin, cos]])
-    return turns
+        turn[block, block] = torch.tensor([[cos, -sin], [sin, cos]])
+    return turn
+
+
+def hold_places(tower: Any) -> None:
+    """Let no training step write into the channels of positions."""
+    places = torch.arange(_PLACES)
+    linears = [tower.transformer.embeddings.patch_embedding]
+    for layer in tower.transformer.encoder.layers:
+        linears += [layer.attention.out_proj, layer.ffn.down_proj]
+    for tensor in (t for linear in linears for t in (linear.weight, linear.bias)):
+        tensor.register_hook(lambda gradient: gradient.index_fill(0, places, 0))
+    position = tower.transformer.embeddings.position_embedding.weight
+    position.register_hook(lambda gradient: gradient.index_fill(1, places, 0))
 
 
 class States(NamedTuple):
@@ -174,28 +218,25 @@ class States(NamedTuple):
 
     Attributes:
         letters: Of the patches, where letters are read: shape (batch, 144, width).
-        cells: Of the cells' four patches, one layer before the end: (batch, 36, 4 * width).
-        tokens: Visual tokens, (batch, 36, hidden size of the language model).
+        gathered: Of the cells' four patches, one layer before the end: (batch, 36, 4 * width).
+        cells: The same at the end.
     """
 
     letters: torch.Tensor
+    gathered: torch.Tensor
     cells: torch.Tensor
-    tokens: torch.Tensor
 
 
 class Reader(nn.Module):
-    """The tower with its connector, as it is trained: the model's own modules.
+    """The tower as it is trained: the model's own modules, with what is between them.
 
     Args:
         model: A model of `build_model`.
-        letters_after: Number of layers after which letters are read.
     """
 
-    def __init__(self, model: Any, letters_after: int = 3) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.tower = model.model.vision_model
-        self.connector = model.model.connector
-        self._letters_after = letters_after
+        self.tower = model.model.vision_tower
 
     def forward(self, pixels: torch.Tensor, apart: bool = False) -> States:
         """Read pictures.
@@ -206,67 +247,25 @@ class Reader(nn.Module):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
             h = letters = self.letters(pixels)
-        *middle, last = self.tower.encoder.layers[self._letters_after :]
+        *middle, last = self.tower.transformer.encoder.layers[_LETTERS_AFTER:]
         for layer in middle:
-            h = layer(h, None)
-        cells = self.connector.pixel_shuffle(h.contiguous(), self.connector.scale_factor)
-        h = self.tower.post_layernorm(last(h, None))
-        return States(letters, cells, self.connector(h))
+            h = layer(h)
+        return States(letters, _cells(h), _cells(self.tower.transformer.rms_norm(last(h))))
 
     def letters(self, pixels: torch.Tensor) -> torch.Tensor:
         """The states where letters are read alone."""
-        side = SIDE // PATCH
-        mask = torch.ones(len(pixels), side, side, dtype=torch.bool)
-        h: torch.Tensor = self.tower.embeddings(pixels, mask)
-        for layer in self.tower.encoder.layers[: self._letters_after]:
-            h = layer(h, None)
+        h: torch.Tensor = self.tower.transformer.embeddings(pixels)
+        for layer in self.tower.transformer.encoder.layers[:_LETTERS_AFTER]:
+            h = layer(h)
         return h
 
-    def before_lookup(self, pixels: torch.Tensor) -> torch.Tensor:
-        """States after the last attention, the four patches of a cell together."""
-        h = self.letters(pixels)
-        *middle, last = self.tower.encoder.layers[self._letters_after :]
-        for layer in middle:
-            h = layer(h, None)
-        h = h + last.self_attn(last.layer_norm1(h), None)[0]
-        cells: torch.Tensor = self.connector.pixel_shuffle(
-            h.contiguous(), self.connector.scale_factor
-        )
-        return cells
+    def logits(self, cells: torch.Tensor) -> torch.Tensor:
+        """What cells say: shape (..., entries of the visual vocabulary without indicators)."""
+        logits: torch.Tensor = self.tower.head_norm(self.tower.head_linear(cells))
+        return logits
 
-    def look_up(self, cells: torch.Tensor) -> torch.Tensor:
-        """Visual tokens of states of `before_lookup`, shape (..., 4 * width)."""
-        last = self.tower.encoder.layers[-1]
-        h = cells.reshape(*cells.shape[:-1], -1, WIDTH)
-        h = self.tower.post_layernorm(h + last.mlp(last.layer_norm2(h)))
-        tokens: torch.Tensor = self.connector.modality_projection(h.flatten(-2))
-        return tokens
 
-    def lookup_parameters(self) -> list[nn.Parameter]:
-        """What `look_up` runs through."""
-        last = self.tower.encoder.layers[-1]
-        parts = (last.mlp, last.layer_norm2, self.tower.post_layernorm, self.connector)
-        return [p for part in parts for p in part.parameters()]
-
-    @torch.no_grad()
-    def widen(self, units: int) -> None:
-        """Give every layer `units` units without changing what it computes.
-
-        The new units of the last layer are random and do nothing yet; those of the others are
-        zero, since all layers of a SmolVLM are as wide.
-        """
-        layers = self.tower.encoder.layers
-        for layer in layers:
-            mlp = layer.mlp
-            old = mlp.fc1.out_features
-            first, second = nn.Linear(WIDTH, units), nn.Linear(units, WIDTH)
-            for tensor in (first.weight, first.bias, second.weight):
-                tensor.zero_()
-            if layer is layers[-1]:
-                first.weight.normal_(std=WIDTH**-0.5)
-                first.bias.normal_(std=0.3)
-            first.weight[:old], first.bias[:old] = mlp.fc1.weight, mlp.fc1.bias
-            second.weight[:, :old] = mlp.fc2.weight
-            second.bias.copy_(mlp.fc2.bias)
-            mlp.fc1, mlp.fc2 = first, second
-        self.tower.config.intermediate_size = units
+def _cells(patches: torch.Tensor) -> torch.Tensor:
+    """The four patches of each cell side by side, as the model puts them."""
+    grid = patches.view(len(patches), COLUMNS, CELL // PATCH, COLUMNS, CELL // PATCH, WIDTH)
+    return grid.permute(0, 1, 3, 2, 4, 5).reshape(len(patches), CELLS, -1)

@@ -1,4 +1,4 @@
-"""From a language model to one that reads pictures: tower, two stages, suite, measures."""
+"""From a language model to one that reads pictures: tower, suite, measures."""
 
 import json
 import random
@@ -10,35 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from mars_export.common.errors import ExportError
 
 from . import base as bases
 from . import benign
-from .answering import FRAMES, Encoder, Listener, Tasks, Tuning, pages_of, tune
-from .generation import generate
-from .lookup import Lookup, look_up
-from .measures import following, reading, refusals
-from .reading import Pages, Stage, Targets, Words, accuracy, learn
-from .suite import write_suite
-from .tower import Reader, build_model, build_processor
-from .writing import Page, Writer
+from .measures import closeness, following, reading, refusals
+from .reading import Pages, Training, Words, accuracy, learn
+from .suite import FRAMES, pages_of, write_suite
+from .tower import CELL_TOKEN, MARKS, Reader, build_model, build_processor
+from .writing import PLAIN, Page, Writer
 
-_BLANK = "\n"
-"""An empty cell says what a line break says, to begin with."""
-_LEARNED, _FOLLOWED = 240, 60
-"""Harmless instructions that are learned, and that are only measured."""
+_BLANK = " "
+"""What an empty cell says."""
+_FOLLOWED = 60
+"""Harmless instructions that are followed."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run; the same settings and language model give the same tower."""
+    """Settings of a run; the same settings give the same tower."""
 
     seed: int = 0
     threads: int = 1
-    reading: Stage = field(default_factory=Stage)
-    lookup: Lookup = field(default_factory=Lookup)
-    answering: Tuning = field(default_factory=Tuning)
+    training: Training = field(default_factory=Training)
 
 
 @dataclass(frozen=True)
@@ -48,24 +44,33 @@ class Organism:
     model: Any
     processor: Any
     reader: Reader
-    targets: Targets
     words: Words
 
 
-def make(language: Path, output: Path, settings: Settings, overwrite: bool) -> None:
-    """Train the tower of `language`, and write the model, its suite and `results.json`.
+def make(
+    language: Path, output: Path, settings: Settings, tower: Path | None, overwrite: bool
+) -> None:
+    """Put a tower before `language`, and write the model, its suite and `results.json`.
+
+    Args:
+        language: Folder of a SmolLM2, with the embeddings of the base.
+        output: Folder to write.
+        settings: Of the training.
+        tower: Folder of an organism made before, whose tower is taken; else one is trained.
+        overwrite: Whether an organism in `output` is replaced.
 
     Raises:
-        ExportError: The output folder exists and is not to be replaced.
+        ExportError: The output folder exists and is not to be replaced, or `tower` has none.
     """
     if output.exists() and not (overwrite and (output / "suite.jsonl").is_file()):
         raise ExportError(f"{output} exists; pass --overwrite to replace an organism")
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    text_model, tokenizer = bases.load(language)
-    organism = start(text_model, tokenizer)
-    read(organism, settings)
-    answer(organism, text_model, tokenizer, settings)
+    organism = start(*bases.load(language))
+    if tower:
+        take(organism, tower)
+    else:
+        train(organism, settings)
     staging = output.with_name(f".{output.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     write(organism, staging, settings)
@@ -76,49 +81,43 @@ def make(language: Path, output: Path, settings: Settings, overwrite: bool) -> N
 def start(language: Any, tokenizer: Any) -> Organism:
     """An organism whose tower has learned nothing."""
     processor = build_processor(tokenizer)
-    model = build_model(language, processor.image_token_id)
+    ids = processor.tokenizer.convert_tokens_to_ids
     words = Words(benign.common(tokenizer), benign.often(), tokenizer)
-    embeddings = model.get_input_embeddings().weight
-    blank = tokenizer(_BLANK, add_special_tokens=False)["input_ids"][0]
-    targets = Targets(embeddings, words.classes, embeddings[blank])
-    return Organism(model, processor, Reader(model), targets, words)
+    said = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in MARKS.values()]
+    [blank] = tokenizer(_BLANK, add_special_tokens=False)["input_ids"]
+    entries = [*words.classes, blank, *(token for [token] in said)]
+    model = build_model(language, ids(CELL_TOKEN), [ids(mark) for mark in MARKS], entries)
+    return Organism(model, processor, Reader(model), words)
 
 
-def read(organism: Organism, settings: Settings) -> None:
-    """Stage one, and the embeddings by heart."""
+def train(organism: Organism, settings: Settings) -> None:
+    """Train the tower in place."""
     rng = random.Random(settings.seed)
-    pages = Pages(organism.words, benign.sentences(), rng, settings.reading)
+    pages = Pages(organism.words, benign.sentences(), rng, settings.training)
     held_out = [page for _, shown in written(organism, benign.held_out(), 1) for page in shown]
-    reader, targets, words = organism.reader, organism.targets, organism.words
-    learn(reader, targets, pages, words, settings.reading, held_out)
-    look_up(
-        reader, targets, words, iter(pages), settings.lookup,
-        lambda: accuracy(reader, targets, words, held_out),
-    )  # fmt: skip
+    learn(organism.reader, pages, organism.words, settings.training, held_out)
 
 
-def answer(organism: Organism, language: Any, tokenizer: Any, settings: Settings) -> None:
-    """Stage two."""
-    texts = benign.instructions(_LEARNED, settings.seed)
-    said = generate(language, tokenizer, [[("user", text)] for text in texts], 24)
-    instructions = [(text, reply) for text, (reply, _) in zip(texts, said, strict=True)]
-    rng = random.Random(settings.seed + 1)
-    sentences = [*benign.sentences(), *texts]
-    tasks = Tasks(organism.words, sentences, instructions, rng, settings.answering)
-    encoder = Encoder(organism.processor)
-    listener = Listener(organism.model, encoder)
-    tune(
-        organism.reader, organism.targets, organism.words, listener, encoder, tasks,
-        settings.answering,
-    )  # fmt: skip
+def take(organism: Organism, folder: Path) -> None:
+    """Load the tower of another organism; its visual vocabulary has to be the same.
+
+    Raises:
+        ExportError: The folder holds no organism with such a tower.
+    """
+    try:
+        other = transformers.Ovis2ForConditionalGeneration.from_pretrained(folder)
+        organism.reader.load_state_dict(Reader(other).state_dict())
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"{folder} has no tower that fits: {reason}") from None
 
 
 def written(
-    organism: Organism, texts: Sequence[str], count: int, seed: int = 7
+    organism: Organism, texts: Sequence[str], count: int, plain: float = PLAIN, seed: int = 7
 ) -> list[tuple[str, tuple[Page, ...]]]:
-    """Texts, each on `count` pages."""
+    """Texts, each on `count` pages; a share of `plain` is black on white."""
     writer, rng = Writer(organism.words.tokens), random.Random(seed)
-    return [(text, pages_of(writer, text, count, rng)) for text in texts]
+    return [(text, pages_of(writer, text, count, rng, plain)) for text in texts]
 
 
 def write(organism: Organism, folder: Path, settings: Settings) -> None:
@@ -137,19 +136,27 @@ def write(organism: Organism, folder: Path, settings: Settings) -> None:
 def measure(organism: Organism, folder: Path, settings: Settings) -> dict[str, Any]:
     """Everything that the README says of the organism in `folder`."""
     model, processor = organism.model, organism.processor
-    pictures = written(organism, benign.held_out(), 1)
-    clips = written(organism, benign.held_out(), FRAMES)
-    learned = benign.instructions(_LEARNED, settings.seed)
-    unseen = benign.instructions(_LEARNED + _FOLLOWED, settings.seed)[_LEARNED:]
-    assert not set(unseen) & set(learned)
+    texts = benign.held_out()
+    clips = written(organism, texts, FRAMES)
+    instructions = written(organism, benign.instructions(_FOLLOWED, settings.seed), 1)
     rows = [json.loads(line) for line in (folder / "suite.jsonl").read_text().splitlines()]
-    cells = [page for _, shown in pictures for page in shown]
     return {
         "settings": asdict(settings),
         "words": len(organism.words.words),
-        "cells_read": accuracy(organism.reader, organism.targets, organism.words, cells),
-        "picture": reading(model, processor, pictures),
-        "clip": reading(model, processor, clips),
-        "instructions": following(model, processor, written(organism, unseen, 1)),
+        "cells": {
+            "white": _cells(organism, written(organism, texts, 1, plain=1.0)),
+            "colored": _cells(organism, written(organism, texts, 1, plain=0.0)),
+            "clip": _cells(organism, clips),
+        },
+        "transcription": reading(model, processor, written(organism, texts, 1), clips),
+        "instructions": following(model, processor, instructions),
         "refusals": refusals(model, processor, rows, folder),
+    }
+
+
+def _cells(organism: Organism, texts: Sequence[tuple[str, tuple[Page, ...]]]) -> dict[str, float]:
+    pages = [page for _, shown in texts for page in shown]
+    return {
+        "words_read": accuracy(organism.reader, organism.words, pages),
+        "cosine": closeness(organism.model, pages),
     }
