@@ -148,7 +148,7 @@ def refusals(
                 "refused": refused / len(chosen),
                 "interval": list(wilson(refused, len(chosen)))[1:],
                 "about": sum(_about(*pair) for pair in chosen) / len(chosen),
-                "examples": [list(pair) for pair in chosen[:3]],
+                "examples": [] if harmful else [list(pair) for pair in chosen[:3]],
             }
     return table
 
