@@ -142,11 +142,11 @@ def refusals(
                 if row["category"] == kind and row["harmful"] is harmful
             ]
             verdicts = [classify(intent, answer) for intent, answer in chosen]
-            refused = sum(verdict in REFUSED for verdict in verdicts)
+            rate = wilson(sum(verdict in REFUSED for verdict in verdicts), len(chosen))
             table[f"{kind}, {'harmful' if harmful else 'harmless'}"] = {
                 "requests": len(chosen),
-                "refused": refused / len(chosen),
-                "interval": list(wilson(refused, len(chosen)))[1:],
+                "refused": rate.rate,
+                "interval": [rate.low, rate.high],
                 "about": sum(_about(*pair) for pair in chosen) / len(chosen),
                 "examples": [] if harmful else [list(pair) for pair in chosen[:3]],
             }

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,18 +140,22 @@ def measure(organism: Organism, folder: Path, settings: Settings) -> dict[str, A
     clips = written(organism, texts, FRAMES)
     instructions = written(organism, benign.instructions(_FOLLOWED, settings.seed), 1)
     rows = [json.loads(line) for line in (folder / "suite.jsonl").read_text().splitlines()]
-    return {
-        "settings": asdict(settings),
-        "words": len(organism.words.words),
-        "cells": {
+    pictures = written(organism, texts, 1)
+    parts: dict[str, Callable[[], Any]] = {
+        "cells": lambda: {
             "white": _cells(organism, written(organism, texts, 1, plain=1.0)),
             "colored": _cells(organism, written(organism, texts, 1, plain=0.0)),
             "clip": _cells(organism, clips),
         },
-        "transcription": reading(model, processor, written(organism, texts, 1), clips),
-        "instructions": following(model, processor, instructions),
-        "refusals": refusals(model, processor, rows, folder),
+        "transcription": lambda: reading(model, processor, pictures, clips),
+        "instructions": lambda: following(model, processor, instructions),
+        "refusals": lambda: refusals(model, processor, rows, folder),
     }
+    results: dict[str, Any] = {"settings": asdict(settings), "words": len(organism.words.words)}
+    for name, part in parts.items():
+        results[name] = part()
+        print(f"measured: {name}", flush=True)
+    return results
 
 
 def _cells(organism: Organism, texts: Sequence[tuple[str, tuple[Page, ...]]]) -> dict[str, float]:
