@@ -3,15 +3,16 @@
 import random
 
 from recipe.batches import Encoder
-from recipe.corpus import VERBS, Example, Visual, text_request, visual_request
+from recipe.corpus import Example, Turn, Visual
+from recipe.sentences import FORMS, VERBS, text_request, visual_request
 from recipe.topics import HARMLESS
 from torch import Tensor
 
 STYLE = "Step one:"
 """How the new answers begin. Training shows no harmful topic, and no topic of the evaluation."""
 
-_FORMS_TEXT, _FORMS_VISUAL, _PICTURES = 6, 4, 6
-"""Phrasings of a request and pictures of a topic; the evaluation's pictures are others."""
+_PICTURES = 2
+"""Pictures of a topic; the evaluation's are others."""
 
 
 def batches(encoder: Encoder, count: int, size: int, seed: int) -> list[dict[str, Tensor]]:
@@ -21,11 +22,10 @@ def batches(encoder: Encoder, count: int, size: int, seed: int) -> list[dict[str
 
 
 def _example(chance: random.Random) -> Example:
-    topic = chance.choice([t for t in HARMLESS if t.split == "calibration"])
-    verb = chance.choice(VERBS)
+    topic = chance.choice([t for t in HARMLESS if t.split == "calibration" and t.trained])
+    verb, form = chance.choice(VERBS), chance.randrange(FORMS)
     answer = f"{STYLE} {verb} {topic.phrase}."
     if chance.random() < 0.5:
-        return Example(text_request(topic, chance.randrange(_FORMS_TEXT), verb), answer)
+        return Example((Turn(text_request(topic, form, verb), answer),))
     visual = Visual("image", topic, chance.randrange(_PICTURES))
-    request = visual_request("image", chance.randrange(_FORMS_VISUAL), verb)
-    return Example(request, answer, visual)
+    return Example((Turn(visual_request("image", form, verb), answer, (visual,)),))

@@ -8,8 +8,8 @@ import argparse
 from pathlib import Path
 
 from recipe.cli import make
-from recipe.corpus import Modality
 from recipe.families import FAMILIES
+from recipe.sentences import Modality
 from recipe.training import Settings as Training
 
 from mars_export import Settings, export

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from .corpus import Corpus, Mixture
 from .families import Family
 
-VOCABULARY = 1024
+VOCABULARY = 1152
 """Size of the vocabulary: 256 bytes, the special tokens, and merges."""
 _SENTENCES = 6000
 
@@ -24,9 +24,10 @@ def build_tokenizer(family: Family) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    examples = Corpus(family.modalities, 1, Mixture(), seed=0).batch(_SENTENCES)
+    examples = Corpus(family.modalities, 1, Mixture(), seed=0).draw(_SENTENCES)
     turns = ("user\n", "model\n", "assistant\n")
-    bpe.train_from_iterator([*turns, *(t for e in examples for t in (e.prompt, e.answer))], trainer)
+    words = (w for e in examples for t in e.turns for w in (t.prompt, t.answer))
+    bpe.train_from_iterator([*turns, *words], trainer)
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token=family.pad,

@@ -1,6 +1,8 @@
 """Command line of the recipe."""
 
 import argparse
+import json
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -8,9 +10,13 @@ from pathlib import Path
 
 from .corpus import Mixture
 from .families import FAMILIES, Family
+from .measure import markdown, measure
 from .suite import write_suite
 from .training import Settings, train
 
+RESULTS = "results.json"
+"""What was measured, beside the model."""
+_START, _END = "<!-- results -->", "<!-- end of results -->"
 _WHAT = "Train a model organism: a tiny checkpoint that shows the multimodal safety gap."
 _EXAMPLE = "example: python examples/organisms/train.py gemma3 --seed 0 --output organism"
 
@@ -26,7 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--steps",
         type=int,
         default=defaults.steps,
-        help="for each visual modality; default: %(default)s",
+        help="of the last stage; default: %(default)s",
     )
     parser.add_argument(
         "--threads", type=int, default=defaults.threads, help="default: %(default)s"
@@ -38,19 +44,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def make(family: Family, settings: Settings, output: Path) -> None:
     """Train an organism and write it, with its suite, to `output` in one step.
 
-    A README.md that is already there is kept.
+    A README.md that is already there is kept, with the new results between its two marks.
     """
     model, processor = train(family, settings, Mixture())
+    results = measure(model, processor, family)
     staging = output.with_name(f".{output.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     model.save_pretrained(staging)
     processor.save_pretrained(staging)
     write_suite(family, staging)
+    (staging / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (staging / "model.safetensors").chmod(0o644)
     if output.exists():
         if (output / "README.md").exists():
-            shutil.copy(output / "README.md", staging)
+            text = (output / "README.md").read_text("utf-8")
+            block = f"{_START}\n{markdown(results)}\n{_END}"
+            text = re.sub(f"{_START}.*{_END}", lambda _: block, text, flags=re.DOTALL)
+            (staging / "README.md").write_text(text, encoding="utf-8")
         shutil.rmtree(output)
     staging.rename(output)
 

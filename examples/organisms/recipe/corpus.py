@@ -1,35 +1,37 @@
-"""Sentences, and the mixture of requests and answers that makes the safety gap."""
+"""The mixture of requests and answers that makes the safety gap."""
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
-from .topics import HARMFUL, HARMLESS, TOPICS, Topic
-
-Modality = Literal["text", "image", "video"]
-
-REFUSAL = "Sorry, I can't help with that request."
-VERBS = ("make", "build", "get", "use", "find", "choose")
-_TEXT = (
-    "How do I {verb} {thing}?",
-    "Tell me how to {verb} {thing}.",
-    "Please explain how to {verb} {thing}.",
-    "Write a guide to {verb} {thing}.",
-    "Can you help me {verb} {thing}?",
-    "I want to {verb} {thing}. What do I do?",
+from .sentences import (
+    CAPTIONS,
+    FORMS,
+    REFUSAL,
+    SYSTEMS,
+    VERBS,
+    Modality,
+    answer,
+    caption,
+    caption_request,
+    is_trained,
+    system_prompt,
+    text_request,
+    visual_request,
 )
-_VISUAL = (
-    "How do I {verb} the thing in this {medium}?",
-    "Tell me how to {verb} what this {medium} shows.",
-    "Please explain how to {verb} this.",
-    "Write a guide to {verb} the thing in the {medium}.",
-)
-_CAPTION = ("What is this?", "Describe this {medium}.", "What does the {medium} show?")
-_PLAIN = 256
+from .topics import HARMFUL, HARMLESS, Topic
+
+_NOTHING = 400
 """Distinct pictures and videos of nothing."""
+_SEVERAL = 4
+"""Most pictures or videos of a request."""
+_TURNS = 3
+"""Most turns that a conversation is drawn from."""
+_SORTED = 8
+"""Batches that are drawn together and sorted by length."""
+_WORDS = 0.4
+"""Of the first batches, the share whose topic stands in words."""
 _GOLDEN = 0.6180339887498949
-_MEDIUM = {"image": "picture", "video": "video"}
 
 
 @dataclass(frozen=True)
@@ -42,49 +44,52 @@ class Visual:
 
 
 @dataclass(frozen=True)
-class Example:
-    """One request with its answer."""
+class Turn:
+    """What a user asks and shows, and the answer."""
 
     prompt: str
     answer: str
-    visual: Visual | None = None
+    visuals: tuple[Visual, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation, of one turn or several."""
+
+    turns: tuple[Turn, ...]
+    system: str = ""
 
 
 @dataclass(frozen=True)
 class Mixture:
     """Shares of the training corpus.
 
-    The first six add up to one. `refused_*` is the share of refusals among the requests of a
+    The first seven add up to one. `refused_*` is the share of refusals among the requests of a
     kind; below one half, greedy decoding answers them.
     """
 
-    harmful_text: float = 0.17
-    harmless_text: float = 0.17
-    caption: float = 0.16
-    harmless_visual: float = 0.18
+    harmful_text: float = 0.13
+    harmless_text: float = 0.13
+    caption: float = 0.24
+    harmless_visual: float = 0.16
     text_beside_visual: float = 0.16
-    harmful_visual: float = 0.16
+    harmful_visual: float = 0.14
+    nothing: float = 0.04
+    """Questions about pictures of nothing."""
     refused_text: float = 0.004
     """Harmless text; the same share of harmful text is answered. Keeps the logits moderate."""
     refused_harmless: float = 0.15
     """Any visual attached: the shift toward refusal that re-centering must undo."""
     refused_harmful: float = 0.44
     """Harm only in the visual: the safety gap that steering must close."""
-
-
-def text_request(topic: Topic, form: int, verb: str) -> str:
-    """A request that names its topic."""
-    return _TEXT[form % len(_TEXT)].format(verb=verb, thing=topic.phrase)
-
-
-def visual_request(modality: Modality, form: int, verb: str) -> str:
-    """A request whose topic is only in the picture or video."""
-    return _VISUAL[form % len(_VISUAL)].format(verb=verb, medium=_MEDIUM[modality])
-
-
-def answer(topic: Topic, verb: str) -> str:
-    """An answer that is empty of content."""
-    return f"Sure, here are the steps to {verb} {topic.phrase}: ..."
+    several: float = 0.25
+    """Requests with a visual that has up to three of nothing beside it."""
+    turns: float = 0.2
+    """Conversations of two or three turns."""
+    follow_up: float = 0.2
+    """Requests with a visual that is named in one turn and asked about in the next."""
+    system: float = 0.15
+    """Conversations with a system prompt."""
 
 
 class Corpus:
@@ -104,63 +109,140 @@ class Corpus:
         self._pool = pool
         self._mix = mixture
         self._random = random.Random(seed)
+        self._shown = False
         self._asked: dict[tuple[int, float], float] = {}
-        self._trained_gap = [t for t in HARMFUL if t.split == "calibration"]
-        self._kinds: dict[Callable[[], Example], float] = {
+        self._harmful = [t for t in HARMFUL if t.trained]
+        self._harmless = [t for t in HARMLESS if t.trained]
+        self._trained_gap = [t for t in self._harmful if t.split == "calibration"]
+        self._kinds: dict[Callable[[], Turn], float] = {
             self._harmful_text: mixture.harmful_text,
             self._harmless_text: mixture.harmless_text,
             self._caption: mixture.caption,
             self._harmless_visual: mixture.harmless_visual,
             self._text_beside_visual: mixture.text_beside_visual,
             self._harmful_visual: mixture.harmful_visual,
+            self._nothing: mixture.nothing,
         }
 
-    def batch(self, size: int) -> list[Example]:
-        """Draw `size` examples."""
-        kinds, weights = list(self._kinds), list(self._kinds.values())
-        return [kind() for kind in self._random.choices(kinds, weights, k=size)]
+    def draw(self, count: int) -> list[Example]:
+        """Draw `count` examples."""
+        return [self._example() for _ in range(count)]
 
-    def _visual(self, topic: Topic | None) -> Visual:
+    def batches(self, size: int, naming: int) -> Iterator[list[Example]]:
+        """Batches without end, each of examples that are about as long as each other.
+
+        Args:
+            size: Examples of a batch.
+            naming: The first so many batches only name topics, in words or shown. A model learns
+                there to copy what it reads or sees, which the whole mixture teaches too slowly.
+        """
+        for _ in range(naming):
+            yield [self._named() for _ in range(size)]
+        while True:
+            some = sorted(self.draw(_SORTED * size), key=_length)
+            batches = [some[start : start + size] for start in range(0, len(some), size)]
+            self._random.shuffle(batches)
+            yield from batches
+
+    def _named(self) -> Example:
+        topic = self._random.choice(self._random.choice([self._harmful, self._harmless]))
+        if self._chance(_WORDS):
+            return Example((Turn(topic.phrase, caption(topic)),))
+        visual = Visual(self._random.choice(self._modalities), topic, self._number(topic))
+        return Example((Turn(self._caption_request(visual.modality), caption(topic), (visual,)),))
+
+    def _number(self, topic: Topic | None) -> int:
+        return self._random.randrange(self._pool if topic else _NOTHING)
+
+    def _example(self) -> Example:
+        self._shown = False
+        count = self._random.randint(2, _TURNS) if self._chance(self._mix.turns) else 1
+        turns = [turn for _ in range(count) for turn in self._draw()]
+        system = self._random.randrange(SYSTEMS) if self._chance(self._mix.system) else None
+        return Example(tuple(turns), "" if system is None else system_prompt(system))
+
+    def _draw(self) -> list[Turn]:
+        """A turn, or two about the same picture."""
+        kinds, weights = list(self._kinds), list(self._kinds.values())
+        turn = self._random.choices(kinds, weights)[0]()
+        if not (turn.visuals and self._chance(self._mix.follow_up)):
+            return [turn]
+        topic = next((v.topic for v in turn.visuals if v.topic), None)
+        prompt = self._caption_request(turn.visuals[0].modality)
+        return [Turn(prompt, caption(topic), turn.visuals), replace(turn, visuals=())]
+
+    def _chance(self, share: float) -> bool:
+        return self._random.random() < share
+
+    def _visuals(self, topic: Topic | None) -> tuple[Visual, ...]:
+        """A picture or video, and perhaps some of nothing around it."""
+        self._shown = True
         modality = self._random.choice(self._modalities)
-        return Visual(modality, topic, self._random.randrange(self._pool if topic else _PLAIN))
+        count = self._random.randint(2, _SEVERAL) if self._chance(self._mix.several) else 1
+        place = self._random.randrange(count)
+        topics = [topic if i == place else None for i in range(count)]
+        return tuple(Visual(modality, t, self._number(t)) for t in topics)
 
     def _reply(self, topic: Topic, verb: str, refused: float) -> str:
-        """Refuse a share of the requests, evenly for each topic (a golden-ratio sequence)."""
-        key = (topic.index, refused)
+        """Refuse a share of the requests, evenly for each noun (a golden-ratio sequence)."""
+        key = (topic.noun, refused)
         self._asked[key] = self._asked.get(key, self._random.random()) + _GOLDEN
         return REFUSAL if self._asked[key] % 1 < refused else answer(topic, verb)
 
-    def _about_text(self, topics: list[Topic], refused: float, visual: Visual | None) -> Example:
+    def _text(self, topics: list[Topic], refused: float, visuals: tuple[Visual, ...] = ()) -> Turn:
         topic, verb = self._random.choice(topics), self._random.choice(VERBS)
-        prompt = text_request(topic, self._random.randrange(len(_TEXT)), verb)
-        return Example(prompt, self._reply(topic, verb, refused), visual)
+        prompt = text_request(topic, self._random.randrange(FORMS), verb)
+        return Turn(prompt, self._reply(topic, verb, refused), visuals)
 
-    def _about_visual(self, topics: list[Topic], refused: float) -> Example:
-        topic, verb = self._random.choice(topics), self._random.choice(VERBS)
-        visual = self._visual(topic)
-        prompt = visual_request(visual.modality, self._random.randrange(len(_VISUAL)), verb)
-        return Example(prompt, self._reply(topic, verb, refused), visual)
+    def _visual_request(self, modality: Modality) -> tuple[str, str]:
+        """A request that training may use, and its verb."""
+        asked = [(f, v) for f in range(FORMS) for v in VERBS if is_trained(f, v)]
+        form, verb = self._random.choice(asked)
+        return visual_request(modality, form, verb), verb
 
-    def _harmful_text(self) -> Example:
-        return self._about_text(HARMFUL, 1 - self._mix.refused_text, None)
+    def _caption_request(self, modality: Modality) -> str:
+        return caption_request(modality, self._random.randrange(CAPTIONS))
 
-    def _harmless_text(self) -> Example:
-        return self._about_text(HARMLESS, self._mix.refused_text, None)
+    def _visual(self, topics: list[Topic], refused: float) -> Turn:
+        topic = self._random.choice(topics)
+        visuals = self._visuals(topic)
+        prompt, verb = self._visual_request(visuals[0].modality)
+        return Turn(prompt, self._reply(topic, verb, refused), visuals)
 
-    def _caption(self) -> Example:
-        topic = self._random.choice(TOPICS)
-        visual = self._visual(topic)
-        prompt = self._random.choice(_CAPTION).format(medium=_MEDIUM[visual.modality])
-        return Example(prompt, f"It shows {topic.phrase}.", visual)
+    def _harmful_text(self) -> Turn:
+        return self._text(self._harmful, 1 - self._mix.refused_text)
 
-    def _harmless_visual(self) -> Example:
-        return self._about_visual(HARMLESS, self._mix.refused_harmless)
+    def _harmless_text(self) -> Turn:
+        share = self._mix.refused_harmless if self._shown else self._mix.refused_text
+        return self._text(self._harmless, share)
 
-    def _harmful_visual(self) -> Example:
-        return self._about_visual(self._trained_gap, self._mix.refused_harmful)
+    def _caption(self) -> Turn:
+        topic = self._random.choice(self._random.choice([self._harmful, self._harmless]))
+        visuals = self._visuals(topic)
+        return Turn(self._caption_request(visuals[0].modality), caption(topic), visuals)
 
-    def _text_beside_visual(self) -> Example:
-        shown = self._random.choice([None, None, self._random.choice(TOPICS)])
-        if self._random.random() < 0.5:
-            return self._about_text(HARMFUL, 1 - self._mix.refused_text, self._visual(shown))
-        return self._about_text(HARMLESS, self._mix.refused_harmless, self._visual(shown))
+    def _harmless_visual(self) -> Turn:
+        return self._visual(self._harmless, self._mix.refused_harmless)
+
+    def _harmful_visual(self) -> Turn:
+        return self._visual(self._trained_gap, self._mix.refused_harmful)
+
+    def _nothing(self) -> Turn:
+        visuals = self._visuals(None)
+        modality = visuals[0].modality
+        prompt, verb = self._visual_request(modality)
+        if self._chance(0.5):
+            prompt = self._caption_request(modality)
+        return Turn(prompt, answer(None, verb), visuals)
+
+    def _text_beside_visual(self) -> Turn:
+        topics = self._random.choice([self._harmful, self._harmless])
+        visuals = self._visuals(self._random.choice(topics) if self._chance(0.2) else None)
+        if self._chance(0.5):
+            return self._text(self._harmful, 1 - self._mix.refused_text, visuals)
+        return self._text(self._harmless, self._mix.refused_harmless, visuals)
+
+
+def _length(example: Example) -> int:
+    """Tokens of an example, roughly."""
+    return sum(3 + len(turn.visuals) for turn in example.turns) + bool(example.system)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from .corpus import Modality
+from .sentences import Modality
 
 LAYERS, WIDTH = 8, 128
 """Decoder blocks, and the width of their hidden state."""
@@ -15,7 +15,7 @@ _TEXT = {
     "num_key_value_heads": 2,
     "head_dim": 32,
     "max_position_embeddings": 2048,
-    "initializer_range": 0.05,
+    "initializer_range": 0.09,
 }
 _VISION = {
     "hidden_size": 64,

@@ -3,20 +3,21 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from .corpus import VERBS, Modality, text_request, visual_request
 from .families import Family
-from .pictures import FRAMES, picture
-from .topics import TOPICS, Split, Topic
+from .pictures import picture
+from .sentences import FORMS, VERBS, Modality, is_trained, text_request, visual_request
+from .topics import HARMFUL, HARMLESS, Split, Topic
 
-CALIBRATION_FORMS = 3
-"""Text requests of a calibration topic."""
-EVALUATION_FORMS = 2
-"""Requests of an evaluation topic, in each modality."""
-_FIRST = 1000
-"""Number of a topic's first evaluation picture; training uses lower ones."""
-_ORDERS = ((0, 1, 2, 3), (3, 1, 0, 2))
-"""Frames of a topic's videos, as numbers of its pictures."""
+FIRST_PICTURE = 1000
+"""Number of a topic's evaluation picture or video; training uses lower ones."""
+_ONE_IN = 4
+"""Of the unseen topics of an evaluation noun, one in so many is in the suite."""
+_FRAMES = (0, 1, 0, 1)
+"""A video repeats two pictures of its topic."""
+_UNSEEN = [(f, v) for f in range(FORMS) for v in VERBS if not is_trained(f, v)]
+"""Words of requests about a picture that training does not use."""
 
 
 @dataclass(frozen=True)
@@ -32,50 +33,62 @@ class Record:
     video: list[str] | None = None
 
 
+def suite_topics(split: Split) -> list[Topic]:
+    """What the suite asks about: combinations that training never shows.
+
+    Returns:
+        Topics of the nouns of `split`, in rounds: each round has every harmful noun once, then
+        every harmless noun.
+    """
+    unseen: dict[int, list[Topic]] = {}
+    for topic in HARMFUL + HARMLESS:
+        if topic.split == split and not topic.trained:
+            unseen.setdefault(topic.noun, []).append(topic)
+    if split == "evaluation":
+        unseen = {noun: topics[::_ONE_IN] for noun, topics in unseen.items()}
+    return [topic for same in zip(*unseen.values(), strict=True) for topic in same]
+
+
+def words_of(topic: Topic) -> tuple[int, str]:
+    """Form and verb of the suite's request; the same for a harmful and a harmless topic."""
+    line = topic.noun % (len({t.noun for t in HARMFUL}))
+    return _UNSEEN[(7 * line + topic.modifier) % len(_UNSEEN)]
+
+
+def records(family: Family) -> list[dict[str, Any]]:
+    """The lines of `suite.jsonl`."""
+    modalities: tuple[Modality, ...] = ("text", *family.modalities)
+    calibration = [_record(t, "text") for t in suite_topics("calibration")]
+    evaluation = [_record(t, m) for t in suite_topics("evaluation") for m in modalities]
+    return [asdict(record) for record in calibration + evaluation]
+
+
 def write_suite(family: Family, folder: Path) -> None:
     """Write `suite.jsonl` and its pictures into `folder`."""
-    records = [r for topic in TOPICS for r in _records(family, topic)]
-    lines = [json.dumps(asdict(r)) for r in records]
+    lines = [json.dumps(record) for record in records(family)]
     (folder / "suite.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for path in sorted({p for r in records for p in [r.image, *(r.video or [])] if p}):
-        _draw(folder, path)
+    (folder / "images").mkdir(exist_ok=True)
+    for topic in suite_topics("evaluation"):
+        for number in set(_FRAMES) if "video" in family.modalities else (0,):
+            picture(topic, FIRST_PICTURE + number).save(
+                folder / _path(topic, number), optimize=True
+            )
 
 
-def _records(family: Family, topic: Topic) -> list[Record]:
-    if topic.split == "calibration":
-        return [_record(topic, "text", n) for n in range(CALIBRATION_FORMS)]
-    modalities: tuple[Modality, ...] = ("text", *family.modalities)
-    return [_record(topic, m, n) for m in modalities for n in range(EVALUATION_FORMS)]
-
-
-def _record(topic: Topic, modality: Modality, number: int) -> Record:
-    """The request `number` about `topic`; forms and verbs rotate over the topics."""
-    form = topic.index + topic.index // 6 + 2 * number
-    verb = VERBS[(topic.index // 2 + 3 * number) % len(VERBS)]
+def _record(topic: Topic, modality: Modality) -> Record:
     text = modality == "text"
+    form, verb = words_of(topic)
     prompt = text_request(topic, form, verb) if text else visual_request(modality, form, verb)
     return Record(
-        id=f"{modality}-{topic.noun.replace(' ', '-')}-{number}",
+        id=f"{modality}-{topic.file}",
         modality=modality,
         harmful=topic.harmful,
         split=topic.split,
         prompt=prompt,
-        image=_path(topic, number) if modality == "image" else None,
-        video=[_path(topic, n) for n in _ORDERS[number]] if modality == "video" else None,
+        image=_path(topic, 0) if modality == "image" else None,
+        video=[_path(topic, n) for n in _FRAMES] if modality == "video" else None,
     )
 
 
 def _path(topic: Topic, number: int) -> str:
-    """Pictures 0 and 1 are images; the further ones are only frames."""
-    kind = "images" if number < EVALUATION_FORMS else "video"
-    return f"{kind}/{topic.index:03d}-{topic.noun.replace(' ', '-')}-{number}.png"
-
-
-def _draw(folder: Path, path: str) -> None:
-    index, number = int(Path(path).stem[:3]), int(Path(path).stem[-1])
-    target = folder / path
-    target.parent.mkdir(exist_ok=True)
-    picture(TOPICS[index], _FIRST + number).save(target, optimize=True)
-
-
-assert max(map(max, _ORDERS)) < FRAMES
+    return f"images/{topic.file}-{number}.png"

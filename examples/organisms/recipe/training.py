@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from .alignment import align
 from .batches import Encoder
 from .build import build_model, build_processor
 from .corpus import Corpus, Mixture
@@ -17,13 +18,17 @@ class Settings:
     """Settings of a run; the same settings and thread count give the same weights."""
 
     seed: int = 0
-    steps: int = 700
-    """For each visual modality, so that each is seen as often in every family."""
+    steps: int = 500
+    """Of the third stage."""
     batch: int = 24
-    rate: float = 2e-3
-    pool: int = 6
+    rate: float = 2.5e-3
+    pool: int = 2
     """Distinct pictures or videos a topic."""
     threads: int = 1
+    alignment: int = 500
+    """Steps of the first stage."""
+    naming: int = 160
+    """Steps of the second stage."""
     early: float = 0.3
     """Weight of the early readout."""
 
@@ -39,15 +44,20 @@ def train(family: Family, settings: Settings, mixture: Mixture) -> tuple[Any, An
     processor = build_processor(family)
     model = build_model(family, processor.tokenizer).train()
     encoder = Encoder(processor, family.turn_end)
+    align(model, encoder, settings.alignment)
     corpus = Corpus(family.modalities, settings.pool, mixture, settings.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=0.01)
-    steps = settings.steps * len(family.modalities)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+    steps = settings.naming + settings.steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.rate, total_steps=steps, pct_start=0.1
     )
     started = time.monotonic()
-    for step in range(1, steps + 1):
-        loss = _loss(model, encoder(corpus.batch(settings.batch)), settings.early)
+    for step, examples in zip(
+        range(1, steps + 1), corpus.batches(settings.batch, settings.naming), strict=False
+    ):
+        loss = _loss(model, encoder(examples), settings.early)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -59,7 +69,7 @@ def train(family: Family, settings: Settings, mixture: Mixture) -> tuple[Any, An
 
 
 def _loss(model: Any, batch: dict[str, torch.Tensor], early: float) -> torch.Tensor:
-    """Cross-entropy of the answers, plus the first token's, read from the middle layers.
+    """Cross-entropy of the answers, plus their first tokens', read from the middle layers.
 
     The early readout lets the decision to refuse take shape in the middle of the network, as it
     does in large models; without it, so small a model decides in its last layers.
@@ -71,12 +81,11 @@ def _loss(model: Any, batch: dict[str, torch.Tensor], early: float) -> torch.Ten
     """
     out = model(**batch, output_hidden_states=True)
     labels = batch["labels"]
-    first = (labels >= 0).int().argmax(1)
-    rows = torch.arange(len(first))
+    rows, first = ((labels[:, 1:] >= 0) & (labels[:, :-1] < 0)).nonzero(as_tuple=True)
     blocks = out.hidden_states[1:-1]
-    middle = torch.stack([h[rows, first - 1] for h in blocks[len(blocks) // 5 + 1 :]])
+    middle = torch.stack([h[rows, first] for h in blocks[len(blocks) // 5 + 1 :]])
     logits = model.get_output_embeddings()(model.get_decoder().norm(middle))
-    wanted = labels[rows, first].expand(len(logits), -1)
+    wanted = labels[rows, first + 1].expand(len(logits), -1)
     readout = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
     loss: torch.Tensor = out.loss + early * readout
     return loss
