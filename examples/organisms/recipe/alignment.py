@@ -42,7 +42,7 @@ def align(model: Any, encoder: Encoder, steps: int) -> None:
             (tokens @ table.T).flatten(0, 1), targets[some].flatten()
         )
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     print(f"alignment loss {loss.item():.3f}", flush=True)
@@ -53,7 +53,8 @@ def _embeddings(model: Any) -> torch.Tensor:
     """All embeddings, scaled so that their product with a token's own is about `_LOGIT`."""
     embed = model.get_input_embeddings()
     table = embed(torch.arange(embed.num_embeddings))
-    return table * _LOGIT / table.square().sum(-1).mean()
+    scaled: torch.Tensor = table * _LOGIT / table.square().sum(-1).mean()
+    return scaled
 
 
 def _words(encoder: Encoder, topic: Topic) -> list[int]:
