@@ -113,7 +113,6 @@ class Corpus:
         self._asked: dict[tuple[int, float], float] = {}
         self._harmful = [t for t in HARMFUL if t.trained]
         self._harmless = [t for t in HARMLESS if t.trained]
-        self._trained_gap = [t for t in self._harmful if t.split == "calibration"]
         self._kinds: dict[Callable[[], Turn], float] = {
             self._harmful_text: mixture.harmful_text,
             self._harmless_text: mixture.harmless_text,
@@ -225,7 +224,7 @@ class Corpus:
         return self._visual(self._harmless, self._mix.refused_harmless)
 
     def _harmful_visual(self) -> Turn:
-        return self._visual(self._trained_gap, self._mix.refused_harmful)
+        return self._visual(self._harmful, self._mix.refused_harmful)
 
     def _nothing(self) -> Turn:
         visuals = self._visuals(None)

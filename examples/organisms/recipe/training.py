@@ -25,9 +25,9 @@ class Settings:
     pool: int = 2
     """Distinct pictures or videos a topic."""
     threads: int = 1
-    alignment: int = 500
+    alignment: int = 900
     """Steps of the first stage."""
-    naming: int = 160
+    naming: int = 300
     """Steps of the second stage."""
     early: float = 0.3
     """Weight of the early readout."""
