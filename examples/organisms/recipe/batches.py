@@ -1,12 +1,13 @@
 """Examples as tensors, through the real processor and chat template."""
 
+import math
 from typing import Any
 
 import torch
 
 from .corpus import Example, Turn, Visual
 from .pictures import FRAMES, nothing, picture
-from .sentences import Modality
+from .sentences import ANSWER, REFUSAL, Modality
 
 _MARK = "@@"
 _KIND = {"image": 1, "video": 2}
@@ -75,6 +76,15 @@ class Encoder:
             self._types_key: self._types(ids),
         }
         return {**batch, **pixels}
+
+    def chances(self, examples: list[Example]) -> torch.Tensor:
+        """How likely each answer is to become a refusal: float, row by row; NaN where none can."""
+        turns = [turn for example in examples for turn in example.turns]
+        return torch.tensor([math.nan if t.refused is None else t.refused for t in turns])
+
+    def choices(self) -> tuple[int, int]:
+        """First tokens of a refusal and of an answer."""
+        return self.tokens(REFUSAL)[0], self.tokens(ANSWER)[0]
 
     def tokens(self, text: str) -> list[int]:
         """Ids of a text."""

@@ -50,6 +50,8 @@ class Turn:
     prompt: str
     answer: str
     visuals: tuple[Visual, ...] = ()
+    refused: float | None = None
+    """How likely the model is to become to refuse this; None for what it has no choice about."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ class Mixture:
     harmful_visual: float = 0.14
     nothing: float = 0.04
     """Questions about pictures of nothing."""
-    refused_text: float = 0.004
+    refused_text: float = 0.02
     """Harmless text; the same share of harmful text is answered. Keeps the logits moderate."""
-    refused_harmless: float = 0.15
+    refused_harmless: float = 0.12
     """Any visual attached: the shift toward refusal that re-centering must undo."""
     refused_harmful: float = 0.44
     """Harm only in the visual: the safety gap that steering must close."""
@@ -191,7 +193,7 @@ class Corpus:
     def _text(self, topics: list[Topic], refused: float, visuals: tuple[Visual, ...] = ()) -> Turn:
         topic, verb = self._random.choice(topics), self._random.choice(VERBS)
         prompt = text_request(topic, self._random.randrange(FORMS), verb)
-        return Turn(prompt, self._reply(topic, verb, refused), visuals)
+        return Turn(prompt, self._reply(topic, verb, refused), visuals, refused)
 
     def _visual_request(self, modality: Modality) -> tuple[str, str]:
         """A request that training may use, and its verb."""
@@ -206,7 +208,7 @@ class Corpus:
         topic = self._random.choice(topics)
         visuals = self._visuals(topic)
         prompt, verb = self._visual_request(visuals[0].modality)
-        return Turn(prompt, self._reply(topic, verb, refused), visuals)
+        return Turn(prompt, self._reply(topic, verb, refused), visuals, refused)
 
     def _harmful_text(self) -> Turn:
         return self._text(self._harmful, 1 - self._mix.refused_text)

@@ -7,6 +7,7 @@ from .topics import Topic
 Modality = Literal["text", "image", "video"]
 
 REFUSAL = "Sorry, I can't help with that request."
+ANSWER = "Sure, here are the steps to"
 NOTHING = "It shows nothing."
 VERBS = (
     "make", "build", "get", "use", "find", "choose", "buy", "keep", "store", "carry", "test", "sell"
@@ -82,4 +83,4 @@ def caption(topic: Topic | None) -> str:
 
 def answer(topic: Topic | None, verb: str) -> str:
     """An answer that is empty of content."""
-    return f"Sure, here are the steps to {verb} {topic.phrase}: ..." if topic else NOTHING
+    return f"{ANSWER} {verb} {topic.phrase}: ..." if topic else NOTHING

@@ -57,7 +57,8 @@ def train(family: Family, settings: Settings, mixture: Mixture) -> tuple[Any, An
     for step, examples in zip(
         range(1, steps + 1), corpus.batches(settings.batch, settings.naming), strict=False
     ):
-        loss = _loss(model, encoder(examples), settings.early)
+        chances = encoder.chances(examples)
+        loss = _loss(model, encoder(examples), chances, encoder.choices(), settings.early)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -68,7 +69,13 @@ def train(family: Family, settings: Settings, mixture: Mixture) -> tuple[Any, An
     return model.eval(), processor
 
 
-def _loss(model: Any, batch: dict[str, torch.Tensor], early: float) -> torch.Tensor:
+def _loss(
+    model: Any,
+    batch: dict[str, torch.Tensor],
+    chances: torch.Tensor,
+    choices: tuple[int, int],
+    early: float,
+) -> torch.Tensor:
     """Cross-entropy of the answers, plus their first tokens', read from the middle layers.
 
     The early readout lets the decision to refuse take shape in the middle of the network, as it
@@ -77,18 +84,45 @@ def _loss(model: Any, batch: dict[str, torch.Tensor], early: float) -> torch.Ten
     Args:
         model: The model in training.
         batch: Its inputs and labels.
+        chances: Of `Encoder.chances`.
+        choices: Of `Encoder.choices`.
         early: Weight of the readout, a mean over the layers after the first fifth.
     """
+    labels = batch.pop("labels")
     out = model(**batch, output_hidden_states=True)
-    labels = batch["labels"]
-    rows, first = ((labels[:, 1:] >= 0) & (labels[:, :-1] < 0)).nonzero(as_tuple=True)
+    answered = labels[:, 1:] >= 0
+    rows, first = (answered & (labels[:, :-1] < 0)).nonzero(as_tuple=True)
+    wanted = labels[rows, first + 1]
+    whole = -_likelihood(out.logits[:, :-1][answered], labels[:, 1:][answered])
+    start = out.logits[rows, first]
+    decided = _decision(start, wanted, chances, choices)
+    words = (whole.sum() + (decided + _likelihood(start, wanted)).sum()) / len(whole)
     blocks = out.hidden_states[1:-1]
     middle = torch.stack([h[rows, first] for h in blocks[len(blocks) // 5 + 1 :]])
     logits = model.get_output_embeddings()(model.get_decoder().norm(middle))
-    wanted = labels[rows, first + 1].expand(len(logits), -1)
-    readout = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-    loss: torch.Tensor = out.loss + early * readout
+    loss: torch.Tensor = words + early * _decision(logits, wanted, chances, choices).mean()
     return loss
+
+
+def _likelihood(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Log-likelihood (..., N) of tokens (N,) under logits (..., N, V)."""
+    index = wanted.expand(logits.shape[:-1]).unsqueeze(-1)
+    return logits.log_softmax(-1).gather(-1, index).squeeze(-1)
+
+
+def _decision(
+    logits: torch.Tensor, wanted: torch.Tensor, chances: torch.Tensor, choices: tuple[int, int]
+) -> torch.Tensor:
+    """Cross-entropy (..., N) of first tokens.
+
+    Where an answer may be a refusal, its first token has the chance of one as its target, instead
+    of the one that was drawn: the drawn ones are so noisy that what is harmful in a picture takes
+    several times as long to learn.
+    """
+    refusal, answer = (_likelihood(logits, torch.full_like(wanted, token)) for token in choices)
+    chance = chances.nan_to_num(0.0)
+    soft = -(chance * refusal + (1 - chance) * answer)
+    return torch.where(chances.isnan(), -_likelihood(logits, wanted), soft)
 
 
 def _report(step: int, steps: int, loss: float, elapsed: float) -> None:
