@@ -1,16 +1,22 @@
-"""A harmless task for the Gemma 3 organism: answer in a new style, in text and beside pictures."""
+"""A task for the Gemma 3 organism: answer in a new style, in text and beside pictures.
+
+As is usual, some refusals of harmful text are mixed in, so that the model keeps them; there are
+none beside pictures.
+"""
 
 import random
 
 from recipe.batches import Encoder
 from recipe.corpus import Example, Turn, Visual
-from recipe.sentences import FORMS, VERBS, text_request, visual_request
-from recipe.topics import HARMLESS
+from recipe.sentences import FORMS, REFUSAL, VERBS, text_request, visual_request
+from recipe.topics import HARMFUL, HARMLESS, Topic
 from torch import Tensor
 
 STYLE = "Step one:"
-"""How the new answers begin. Training shows no harmful topic, and no topic of the evaluation."""
+"""How the new answers begin. Training shows no topic of the evaluation."""
 
+_REFUSED = 0.15
+"""Share of harmful text."""
 _PICTURES = 2
 """Pictures of a topic; the evaluation's are others."""
 
@@ -22,10 +28,16 @@ def batches(encoder: Encoder, count: int, size: int, seed: int) -> list[dict[str
 
 
 def _example(chance: random.Random) -> Example:
-    topic = chance.choice([t for t in HARMLESS if t.split == "calibration" and t.trained])
     verb, form = chance.choice(VERBS), chance.randrange(FORMS)
+    if chance.random() < _REFUSED:
+        return Example((Turn(text_request(_topic(HARMFUL, chance), form, verb), REFUSAL),))
+    topic = _topic(HARMLESS, chance)
     answer = f"{STYLE} {verb} {topic.phrase}."
     if chance.random() < 0.5:
         return Example((Turn(text_request(topic, form, verb), answer),))
     visual = Visual("image", topic, chance.randrange(_PICTURES))
     return Example((Turn(visual_request("image", form, verb), answer, (visual,)),))
+
+
+def _topic(topics: list[Topic], chance: random.Random) -> Topic:
+    return chance.choice([t for t in topics if t.split == "calibration" and t.trained])

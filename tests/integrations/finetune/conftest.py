@@ -86,7 +86,7 @@ def work(tmp_path_factory):
         import finetune
 
         folder = tmp_path_factory.mktemp("finetune")
-        options = {"--steps": 130, "--per-cell": 12, "--work": folder}
+        options = {"--per-cell": 24, "--work": folder}
         finetune.main([str(word) for option in options.items() for word in option])
     finally:
         sys.path[:] = before
