@@ -50,7 +50,7 @@ class Sizes:
     """Second turns after a harmless one."""
     after_refusal: int = 90
     third_turn: int = 30
-    total: int = 2600
+    total: int = 3000
     """How many of all these are drawn."""
 
 

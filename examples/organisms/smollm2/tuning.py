@@ -33,6 +33,9 @@ class Settings:
     epochs: float = 1.0
     opening: float = 8.0
     """Weight of an answer's first token, which decides; the others weigh one."""
+    answered: float = 2.5
+    """Further weight of harmless requests. The first token of a refusal is one token and that of an
+    answer may be many, so greedy decoding refuses well below even odds."""
     threads: int = 1
 
 
@@ -136,7 +139,8 @@ def _batch(model: Any, opening: Tensor, part: list[Tokens], settings: Settings) 
     # A position predicts the next token; the teacher also has a word after the last one.
     last = torch.tensor([len(s.ids) for s in part])[:, None] - harmful.long()
     learned = (place >= answer - 1) & (place < last)
-    weights = torch.where(place == answer - 1, settings.opening, 1.0)[learned]
+    weights = torch.where(place == answer - 1, settings.opening, 1.0)
+    weights = torch.where(harmful, weights, settings.answered * weights)[learned]
     following = torch.where(harmful, ids.roll(-1, 1), -1)[learned]
     head, rows = Stack(model, 0, settings.first)(embed(opening), embed(ids))
     _, final = Stack(model, settings.first, depth)(head, rows)
