@@ -119,7 +119,7 @@ def test_a_gpu_that_is_not_there(refuses, base, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("mars_export.pipeline.stages.check_processor", lambda _base, _family: None)
+    monkeypatch.setattr("mars_export.pipeline.stages.check_processor", lambda *_: None)
     refuses("--device cuda: torch sees no GPU; install", "--model", base, "--device", "cuda")
 
 
