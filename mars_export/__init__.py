@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from mars_export.common.progress import Progress as Progress
     from mars_export.common.progress import Tick as Tick
     from mars_export.common.progress import progress_for as progress_for
+    from mars_export.evaluation.adaptive.attack import attack as attack
+    from mars_export.evaluation.adaptive.record import Adaptive as Adaptive
+    from mars_export.evaluation.adaptive.record import Budget as Budget
+    from mars_export.evaluation.ask import Replies as Replies
+    from mars_export.evaluation.ask import ask as ask
     from mars_export.evaluation.judges.base import Judge as Judge
     from mars_export.evaluation.judges.choice import judge_named as judge_named
     from mars_export.evaluation.options import EvaluationOptions as EvaluationOptions
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
     from mars_export.pipeline.preflight import own_prompts as own_prompts
     from mars_export.pipeline.settings import PromptSettings as PromptSettings
     from mars_export.pipeline.settings import Settings as Settings
+    from mars_export.pipeline.stages import adopt as adopt
     from mars_export.pipeline.stages import export as export
     from mars_export.pipeline.stages import publish as publish
     from mars_export.pipeline.stages import recalibrate as recalibrate
@@ -60,8 +66,10 @@ if TYPE_CHECKING:
     from mars_export.verification import verify as verify
 
 _HOME: Final = {
+    "Adaptive": "evaluation.adaptive.record",
     "Artefact": "methods.base",
     "BaseModelSource": "checkpoint.manifest",
+    "Budget": "evaluation.adaptive.record",
     "Drift": "integrations.finetune.record",
     "EvaluationOptions": "evaluation.options",
     "ExportError": "common.errors",
@@ -74,6 +82,7 @@ _HOME: Final = {
     "Progress": "common.progress",
     "PromptSettings": "pipeline.settings",
     "PromptSets": "inputs.prompts",
+    "Replies": "evaluation.ask",
     "Report": "evaluation.report",
     "Settings": "pipeline.settings",
     "Suite": "evaluation.suite",
@@ -81,6 +90,9 @@ _HOME: Final = {
     "Tick": "common.progress",
     "Utility": "evaluation.utility",
     "Verification": "verification",
+    "adopt": "pipeline.stages",
+    "ask": "evaluation.ask",
+    "attack": "evaluation.adaptive.attack",
     "calibrate": "methods.calibrate",
     "compare_utility": "integrations.lmms_eval.comparison:from_logs",
     "evaluate": "pipeline.evaluation",

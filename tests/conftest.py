@@ -1,8 +1,13 @@
 """Offline, quiet, away from the user's caches; torchvision works beside a CPU build of torch."""
 
+import gc
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
 
 from support import torchvision_shim
 
@@ -15,4 +20,47 @@ torchvision_shim.install()
 _SITE = str(Path(__file__).parent / "support" / "site")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SITE, os.environ.get("PYTHONPATH")]))
 
+# How long an example takes says more about a busy machine than about the test.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
 pytest_plugins = ["support.recording", "support.sharing", "support.steered"]
+
+LONGEST = (
+    "integrations/onnx/test_export.py",
+    "integrations/finetune/test_example.py",
+    "quantized/test_example.py",
+    "integrations/onnx/test_graphs.py",
+    "pipeline/test_export.py",
+    "organisms/test_main_job.py",
+    "test_packaging.py",
+    "evaluation/test_processes.py",
+    "evaluation/test_kills.py",
+    "distributed/test_two_processes.py",
+    "organisms/test_text_only.py",
+    "organisms/test_serve.py",
+    "verification/test_flips.py",
+    "benchmarks/test_speed.py",
+)
+"""Files that take long by their fixtures; two workers are done together if they begin with them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep pytest-xdist from ordering the files, which it would do by their numbers of tests."""
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, then those with many tests."""
+    root = Path(__file__).parent
+    place = {root / name: number for number, name in enumerate(LONGEST)}
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (place.get(item.path, len(place)), -tests[item.path], item.path))
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often, and not among what is imported: a tenth of some tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -37,6 +37,7 @@ LIGHT = [
     *(".pipeline.settings", ".pipeline.preflight", ".pipeline.stages"),
     *(".families", ".families.quantization", ".methods.mars.record", ".checkpoint.manifest"),
     *(".evaluation.report", ".evaluation.suite"),
+    ".evaluation.adaptive.record",
     ".evaluation.utility",
     ".integrations.finetune.record",
     *(f".cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("[a-z]*.py"))),

@@ -16,6 +16,9 @@ PUBLIC = {name: getattr(mars_export, name) for name in mars_export.__all__}
 CALLS = {n: call for n, call in PUBLIC.items() if inspect.isfunction(inspect.unwrap(call))}
 COMMANDS = {
     "": {"export"},
+    "adopt": {"adopt"},
+    "ask": {"ask"},
+    "attack": {"attack"},
     "card": {"write_card"},
     "drift": {"measure_drift", "own_prompts"},
     "evaluate": {"evaluate", "open_suites", "judge_named"},

@@ -31,7 +31,8 @@ from mars_export.inputs.drawings import KINDS, MIXTURE, PHOTO, photos_installed
 from mars_export.inputs.prompts import PromptSet, from_files
 
 CONDITIONS: Final = (
-    "text", "text, second turn", "text beside writing", "picture", "picture of 4", "clip",
+    "text", "text, second turn", "text beside writing", "picture", "picture of 4", "pictures",
+    "clip",
 )  # fmt: skip
 """What settings are compared on, unless others are named."""
 _LIMIT: Final = 30
@@ -103,11 +104,13 @@ def _announce(base: Base, arguments: argparse.Namespace, chosen: Sequence[Part])
 def _run(part: Part, base: Base, arguments: argparse.Namespace) -> None:
     """Answer with every setting of a part, and write what comes of it."""
     results: dict[str, list[Row]] = {}
-    asked: dict[int, tuple[list[Task], dict[Key, Answer]]] = {}
+    asked: Base | None = None
+    whole: list[Task] = []
+    off: dict[Key, Answer] = {}
     for name, own, rules in part.settings(base, arguments):
-        if id(own) not in asked:
-            asked[id(own)] = ask_the_base(own, arguments.conditions, arguments.limit)
-        whole, off = asked[id(own)]
+        if own is not asked:
+            asked = own
+            whole, off = ask_the_base(own, arguments.conditions, arguments.limit)
         with own.display.stage(f"{part.name}: {name}") as tick:
             journal = own.journal(f"{part.name}-{name}", rules.digest)
             on = answer(whole, own.model, journal, tick, rules, off)
@@ -211,7 +214,8 @@ PARTS: Final = (
          _from_one("method", Measured.parts)),
     Part("layers", "every single layer", lambda layers: layers + 2,
          _from_one("layers", Measured.every_layer)),
-    Part("strength", "kappa and rho", lambda _: 10, _from_one("strength", Measured.strengths)),
+    Part("strength", "kappa, rho and the reserve", lambda _: 15,
+         _from_one("strength", Measured.strengths)),
     Part("seeds", "seeds of the calibration", lambda _: 5, _seeds),
     Part("prompts", "number of calibration prompts", lambda _: len(_COUNTS) + 1, _prompts),
     Part("dtype", "number formats", lambda _: 2 * len(_DTYPES), _dtypes),

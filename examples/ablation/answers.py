@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from conditions import Task, topic_of
+from conditions import Task
 from in_memory import Rules, in_memory
 from pydantic import TypeAdapter, ValidationError
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -41,6 +41,7 @@ class Answer(Record):
     condition: str
     id: str
     topic: str
+    """Cluster that the suite names: a thing, with or without a modifier."""
     harmful: bool
     verdict: Verdict
     text: str
@@ -257,7 +258,7 @@ def _answers(
             Answer(
                 condition=task.condition.name,
                 id=task.sample.id,
-                topic=topic_of(task.sample),
+                topic=task.sample.kin,
                 harmful=task.sample.harmful,
                 verdict=verdict,
                 text=text,

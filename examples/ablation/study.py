@@ -30,9 +30,10 @@ from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.plotting import png
 from mars_export.common.progress import Progress, progress_for
-from mars_export.evaluation.attacks import template_problem
-from mars_export.families.directory import digest, weight_map
+from mars_export.evaluation.support import template_problem
+from mars_export.families.directory import digest
 from mars_export.families.loading import load_base
+from mars_export.families.weights import weight_map
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.merges import tokenizer_of
 from mars_export.inputs.prompts import PromptSets
@@ -64,6 +65,7 @@ class Base:
     """An organism that is ready to answer.
 
     Attributes:
+        settings: That name it and the prompts.
         job: What it is calibrated and evaluated on.
         model: That answers.
         digest: Of its weights and its suite.
@@ -71,6 +73,7 @@ class Base:
         display: Progress.
     """
 
+    settings: Settings
     job: RunInputs
     model: Model
     digest: str
@@ -116,7 +119,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="directory, Hub repository or organism:NAME")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is made")
     parser.add_argument("--plan", action="store_true", help="say what it costs, and run nothing")
-    parser.add_argument("--limit", type=int, help="requests of each modality and label")
+    parser.add_argument("--limit", type=int, help="requests of each kind and label")
+    for name in ("harmful", "harmless"):
+        what = f"{name} prompts to calibrate with, one a line, instead of the organism's own"
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
     parser.add_argument("--batch-size", type=int, default=BATCH)
     parser.add_argument("--max-new-tokens", type=int, default=TOKENS)
     parser.add_argument(
@@ -127,7 +133,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def opened(arguments: argparse.Namespace, dtype: str = "auto", quantization: str = "none") -> Base:
     """The organism that the command names, loaded."""
-    job = prepare(Settings(model=arguments.model))
+    settings = Settings(
+        model=arguments.model, harmful=arguments.harmful, harmless=arguments.harmless
+    )
+    job = prepare(settings)
     native, processor = load_base(
         job.base, job.family, dtype=dtype, device="cpu", quantization=quantization
     )
@@ -136,10 +145,12 @@ def opened(arguments: argparse.Namespace, dtype: str = "auto", quantization: str
     model = Model(native, processor, job.family, tokens, size, length)
     shards = sorted(set(weight_map(job.base).values()))
     weights = [digest(job.base / shard) for shard in shards]
-    stated = json.dumps([weights, job.suite.sha256, quantization, version("transformers")])
-    identity = hashlib.sha256(stated.encode()).hexdigest()
+    stated = [weights, job.suite.sha256, quantization, version("transformers")]
+    if arguments.harmful:
+        stated += [job.prompts.harmful.sha256, job.prompts.harmless.sha256]
+    identity = hashlib.sha256(json.dumps(stated).encode()).hexdigest()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    return Base(job, model, identity, arguments.work, progress_for("auto"))
+    return Base(settings, job, model, identity, arguments.work, progress_for("auto"))
 
 
 def _refusal_tokens(job: RunInputs, native: Any, processor: Any, batch: int) -> list[int]:
@@ -227,7 +238,7 @@ def calibration(
         kinds: Of neutral stimuli.
         prompts: Instead of the organism's own.
     """
-    own = prepare(Settings(model=str(base.job.base), seed=seed)).prompts
+    own = prepare(base.settings.model_copy(update={"seed": seed})).prompts
     return calibrate(
         base.model.model,
         base.model.processor,
@@ -293,7 +304,8 @@ def _write(
     write_atomically(base.work / "results.json", json.dumps(results, indent=1) + "\n")
     write_atomically(base.work / "results.md", text)
     title = f"{base.job.source.name}: what steering changes"
-    subtitle = f"{arguments.seeds} calibrations; lines: 95 % bounds, topics as clusters"
+    runs = "one calibration" if arguments.seeds == 1 else f"{arguments.seeds} calibrations"
+    subtitle = f"{runs}; lines: 95 % bounds, topics as clusters"
     (base.work / "results.png").write_bytes(png(lambda: dots(rows, single, title, subtitle)))
     print(text)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from counts import GOAL, LIMIT, Estimate, Part, Row
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mars_export.common.plotting import BLUE, GRAY, LIGHT, ORANGE, WIDTH, bare, titled
 
@@ -78,9 +78,13 @@ def harmful_table(rows: Sequence[Row]) -> str:
 def summary(rows: Sequence[Row]) -> str:
     """How many goals were reached, and which were not."""
     judged = [row for row in rows if row.verdict]
-    missed = [row for row in judged if row.verdict != "met"]
-    lines = [f"{len(judged) - len(missed)} of {len(judged)} goals reached."]
-    for row in missed:
+    reached = sum(row.verdict == "met" for row in judged)
+    open_ = [row for row in judged if row.verdict == "not shown"]
+    few = f" {len(open_)} not shown: at most {percent(GOAL)}, but a bound above {percent(LIMIT)}."
+    lines = [f"{reached} of {len(judged)} goals reached.{few if open_ else ''}"]
+    for row in judged:
+        if row.verdict == "met":
+            continue
         label = "harmful" if row.harmful else "harmless"
         if row.harmful:
             reason = f"{row.lost} of {row.off} no longer refused"
@@ -88,7 +92,7 @@ def summary(rows: Sequence[Row]) -> str:
             reason = "the base refuses all of them"
         else:
             reason = f"{percent(row.new.value)} newly refused, bound {percent(row.new.high)}"
-        lines.append(f"- {label} `{row.condition}`: {reason}")
+        lines.append(f"- {row.verdict}: {label} `{row.condition}`: {reason}")
     return "\n".join(lines) + "\n"
 
 
@@ -103,7 +107,8 @@ def dots(rows: Sequence[Row], parts: Sequence[Part], title: str, subtitle: str) 
     left.set_yticks(range(len(names)), labels=names, fontsize=8.5)
     left.set_ylim(len(names) - 0.5, -0.5)
     for axes in (left, right):
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.tick_params(axis="x", labelsize=8.5)
         axes.grid(axis="y", color=LIGHT, linewidth=0.6)
         bare(axes)
@@ -207,7 +212,8 @@ def _harmless(axes: Axes, names: Sequence[str], rows: Sequence[Row], parts: Sequ
     places = [names.index(p.condition) + 0.28 for p in single]
     axes.plot([p.gained / p.at_risk for p in single], places, "|", color=GRAY, markersize=5)
     _harmless_dots(axes, [(names.index(row.condition), row) for row in rows])
-    axes.set_xlim(-0.02, max(0.1, _largest(rows, lambda r: r.new.high if r.new else 0.0)) + 0.02)
+    most = max(0.1, _largest(rows, lambda r: r.new.high if r.new else 0.0)) + 0.02
+    axes.set_xlim(-0.02 * most, most)
 
 
 def _harmful(axes: Axes, names: Sequence[str], rows: Sequence[Row]) -> None:

@@ -34,6 +34,7 @@ _FAR: Final = 1e6
 """Multiples of R that no activation reaches."""
 _GAINS: Final = (0.5, 1.0, 2.0, 3.0, 4.0)
 _RADII: Final = (0.25, 0.5, 1.0, 1.5, 2.0)
+_RESERVES: Final = (0.0, 1 / 24, 1 / 12, 1 / 8, 1 / 6)
 _NO_SHIFT: Final = Shift(tokens=[0], values=[0.0])
 
 
@@ -217,11 +218,14 @@ class Measured:
             yield variant.name, self.rules(view, variant.gain, variant.radius, variant.rule)
 
     def strengths(self) -> Iterator[tuple[str, Rules]]:
-        """The curves of kappa and rho, each with the other one as it was chosen."""
+        """The curves of kappa, rho and the reserve, each with the others as they were chosen."""
         for gain in _GAINS:
             yield f"kappa {gain:g}", self.rules(gain=gain)
         for radius in _RADII:
             yield f"rho {radius:g}", self.rules(radius=radius)
+        for reserve in _RESERVES:
+            origin = view_of(self.layers, self.material, self.view.layer, reserve).origin
+            yield f"reserve {reserve:.3f}", self.rules(replace(self.view, origin=origin))
 
     def every_layer(self) -> Iterator[tuple[str, Rules]]:
         """Both rules of choosing a layer, then each layer; unusable ones are left out."""

@@ -6,7 +6,6 @@ It needs the extra `finetune` (peft, accelerate).
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,19 +45,19 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--per-cell", type=int, default=120, help="requests a cell, at most 120")
+    parser.add_argument("--per-label", type=int, default=480, help="prompts a label, at most 480")
     options = parser.parse_args(words)
     work: Path = options.work.resolve()
-    base = shortened("gemma3", work / "organism", options.per_cell)
+    base = shortened("gemma3", work / "organism", options.per_cell, options.per_label)
     steered, tuned, again = work / "steered", work / "tuned", work / "recalibrated"
     common: dict[str, Any] = {"license": "apache-2.0", "max_new_tokens": 16}
+    common |= {"controls": False, "arm": "none"}
 
     export(Settings(model=str(base), output=steered, **common))
     fine_tune(steered, tuned, options.steps, options.rate, options.seed)
-    for name in ("suite.jsonl", "images"):  # the prompts, for the drift check and recalibration
-        (shutil.copytree if (base / name).is_dir() else shutil.copyfile)(base / name, tuned / name)
     sets = prompts.from_suite(base / "suite.jsonl")
     drift = measure_drift(tuned, sets, base=steered)
-    recalibrate(Settings(model=str(tuned), output=again, **common))
+    recalibrate(Settings(model=str(tuned), output=again, **common), base=steered)
 
     rows = {
         folder.name: measure(folder, base / "suite.jsonl") for folder in (steered, tuned, again)

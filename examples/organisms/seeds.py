@@ -41,7 +41,8 @@ def _report(family: str, seed: int, work: Path) -> Report:
     if not base.exists():
         work.mkdir(parents=True, exist_ok=True)
         make(FAMILIES[family], Training(seed=seed), base)
-    export(Settings(model=str(base), output=steered, license="apache-2.0"))
+    bare = {"license": "apache-2.0", "controls": False, "arm": ("none",)}
+    export(Settings.model_validate({"model": str(base), "output": steered, **bare}))
     return Report.model_validate_json((steered / REPORT_NAME).read_bytes())
 
 

@@ -56,9 +56,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--scheme", nargs="*", default=list(SCHEMES), choices=SCHEMES)
     parser.add_argument("--calibrate", nargs="*", default=CALIBRATED, choices=CALIBRATED)
     parser.add_argument("--per-cell", type=int, default=120, help="requests a cell, at most 120")
+    parser.add_argument("--per-label", type=int, default=480, help="prompts a label, at most 480")
     options = parser.parse_args(words)
     work: Path = options.work.resolve()
-    base = shortened(options.organism, work / "organism", options.per_cell)
+    base = shortened(options.organism, work / "organism", options.per_cell, options.per_label)
     suite = read_suite(base / "suite.jsonl")
     cells = _cells(suite)
 
@@ -129,7 +130,9 @@ def compare(gates: Gates, unquantized: Gates) -> dict[str, float]:
 
 def _steered(base: Path, output: Path, scheme: str = "none") -> Path:
     settings = {"license": "apache-2.0", "max_new_tokens": 16, "quantization": scheme}
-    return export(Settings(model=str(base), output=output, **settings))
+    bare = {"controls": False, "arm": ("none",)}
+    values = {"model": str(base), "output": output, **settings, **bare}
+    return export(Settings.model_validate(values))
 
 
 def _cells(suite: Suite) -> dict[str, list[Sample]]:

@@ -12,13 +12,14 @@ import torch
 
 from mars_export.calibration.directions import TextStatistics, places
 from mars_export.calibration.meter import Meter
-from mars_export.calibration.refusal import log_odds
+from mars_export.calibration.refusal import log_odds, refuses
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
+from mars_export.common.input_errors import input_errors
 from mars_export.common.vocabulary import Modality
 from mars_export.families import decoder_layers
 from mars_export.families.loading import free_memory, is_out_of_memory
-from mars_export.inputs.requests import Request, collate
+from mars_export.inputs.requests import Request, collate, size_class
 from mars_export.runtime.model_inputs import modality_shown
 from mars_export.runtime.positions import contexts, header_ends, last_column
 
@@ -52,6 +53,7 @@ class Readout:
             asked for.
         distances: (L, N) float64, of those states from the harmless text centroid of each layer.
         context: (N, 3) long, what a rule is told at the end of the header.
+        refused: (N,) bool, whether the likeliest first token begins a refusal.
         log_odds: (N,) float64, refusal log-odds of the first token, nats.
         log_probs: (N, V) float32, first-token log-probabilities; empty unless asked for.
     """
@@ -60,6 +62,7 @@ class Readout:
     coordinates: torch.Tensor
     distances: torch.Tensor
     context: torch.Tensor
+    refused: torch.Tensor
     log_odds: torch.Tensor
     log_probs: torch.Tensor
 
@@ -70,6 +73,7 @@ class Readout:
             self.coordinates[:, chosen],
             self.distances[:, chosen],
             self.context[chosen],
+            self.refused[chosen],
             self.log_odds[chosen],
             self.log_probs[chosen],
         )
@@ -133,7 +137,7 @@ class Reader:
         log_probs: bool = False,
         edit: Edit | None = None,
     ) -> Readout:
-        """Run requests of one modality.
+        """Run requests of one modality, large ones first and in batches of their own.
 
         Args:
             requests: At least one.
@@ -149,28 +153,27 @@ class Reader:
             ExportError: A single request does not fit into memory, a prompt shows no header, or the
                 unsteered model computes numbers that are not finite.
         """
-        parts = list(self._parts(requests, _Kept(states, along, log_probs), edit))
-        return Readout(
-            torch.cat([part.states for part in parts], 1),
-            torch.cat([part.coordinates for part in parts], 1),
-            torch.cat([part.distances for part in parts], 1),
-            torch.cat([part.context for part in parts]),
-            torch.cat([part.log_odds for part in parts]),
-            torch.cat([part.log_probs for part in parts]),
+        order = sorted(range(len(requests)), key=lambda i: -size_class(requests[i].characters))
+        parts = list(
+            self._parts([requests[i] for i in order], _Kept(states, along, log_probs), edit)
         )
+        whole = _joined(parts)
+        if order == sorted(order):
+            return whole
+        return whole.rows(torch.tensor(order).argsort())
 
     def size(self, request: Request) -> tuple[int, int]:
-        """Tokens of a request, which is not run, and visual tokens among them."""
+        """Tokens of a request, which is not run, and visual tokens of its last turn."""
         inputs = collate(self.processor, [request])
         ends, _, context = self._contexts(inputs)
         return inputs["input_ids"].shape[1], int(context[0, ends[0], 1])
 
     def _parts(
-        self, requests: Sequence[Request], kept: "_Kept", edit: Edit | None
+        self, requests: Sequence[Request], kept: _Kept, edit: Edit | None
     ) -> Iterator[Readout]:
         start = 0
         while start < len(requests):
-            batch = requests[start : start + self.batch_size]
+            batch = _alike(requests[start : start + self.batch_size])
             try:
                 part = self._forward(batch, kept, edit)
             except (RuntimeError, MemoryError) as error:
@@ -178,7 +181,7 @@ class Reader:
                 continue
             yield part
             start += len(batch)
-            self.meter.advance(len(batch))
+            self.meter.advance(batch)
 
     def _halve(self, error: RuntimeError | MemoryError) -> None:
         if not is_out_of_memory(error):
@@ -192,12 +195,15 @@ class Reader:
         free_memory()
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[Request], kept: "_Kept", edit: Edit | None) -> Readout:
+    def _forward(self, batch: Sequence[Request], kept: _Kept, edit: Edit | None) -> Readout:
         inputs = collate(self.processor, batch).to(self.model.device, self.model.dtype)
         ends, headers, context = self._contexts(inputs)
         record: AbstractContextManager[list[torch.Tensor]]
         record = recorded(self.model, ends) if kept.states or kept.along else nullcontext([])
-        with edited(self.model, edit, headers, context), record as layers:
+        # With an edit a failure is our own.
+        what = f"the model {_place(self.model)} fails"
+        net = nullcontext() if edit else input_errors(what, "check its config.json")
+        with net, edited(self.model, edit, headers, context), record as layers:
             out = self.model(**inputs, use_cache=False, logits_to_keep=1)
         logits = out.logits[:, -1].to("cpu", torch.float32)
         if edit is None:
@@ -209,6 +215,7 @@ class Reader:
             h if kept.states else torch.empty(0, rows, 0),
             *(places(h, kept.along) if kept.along else (nowhere, nowhere)),
             context[torch.arange(rows), ends].cpu(),
+            refuses(logits, self.refusal_tokens),
             log_odds(logits, self.refusal_tokens),
             logits.log_softmax(-1) if kept.log_probs else torch.empty(rows, 0),
         )
@@ -232,6 +239,24 @@ class Reader:
         return ends, headers, contexts(shown, headers)
 
 
+def _alike(requests: Sequence[Request]) -> Sequence[Request]:
+    """The first ones of one size."""
+    sizes = [size_class(request.characters) for request in requests]
+    return requests[: sizes.count(sizes[0])]  # the largest stand first
+
+
+def _joined(parts: Sequence[Readout]) -> Readout:
+    return Readout(
+        torch.cat([part.states for part in parts], 1),
+        torch.cat([part.coordinates for part in parts], 1),
+        torch.cat([part.distances for part in parts], 1),
+        torch.cat([part.context for part in parts]),
+        torch.cat([part.refused for part in parts]),
+        torch.cat([part.log_odds for part in parts]),
+        torch.cat([part.log_probs for part in parts]),
+    )
+
+
 def _require_finite(states: list[torch.Tensor], logits: torch.Tensor, dtype: torch.dtype) -> None:
     """Refuse a model that overflows, or whose weights are damaged.
 
@@ -249,6 +274,11 @@ def _require_finite(states: list[torch.Tensor], logits: torch.Tensor, dtype: tor
     )
     name = str(dtype).removeprefix("torch.")
     raise ExportError(f"The {where} are not finite in {name}; {advice}.")
+
+
+def _place(model: Any) -> str:
+    """Where a model was loaded from."""
+    return str(getattr(model, "name_or_path", "") or type(model).__name__)
 
 
 @contextmanager

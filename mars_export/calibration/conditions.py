@@ -5,7 +5,7 @@ A3.n are sections of docs/method.md.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jinja2 import TemplateError
@@ -20,6 +20,7 @@ from mars_export.calibration.measurements import (
 from mars_export.calibration.source import Group, Label
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
+from mars_export.inputs.limits import context_length
 from mars_export.inputs.requests import Media, Request, Turn, collate
 
 __all__ = ["PLAIN", "SETTINGS", "Setting", "available", "earlier_turns", "forecast", "plain_groups",
@@ -37,28 +38,33 @@ class Setting:
 
     Attributes:
         name: In records.
-        stimuli: Neutral stimuli that the request shows, of any modality but text.
+        stimuli: Neutral stimuli that the last turn shows, of any modality but text.
         scale: Of a picture's sides, or of the number of a clip's frames.
         turn: Earlier turns.
-        earlier: Whether the stimulus was shown in the first turn, instead of the last.
-        system: System prompt.
+        earlier: Neutral stimuli that the first of them showed.
+        systems: System prompts, of which each request has one.
     """
 
     name: str
     stimuli: int = 1
     scale: float = 1.0
     turn: int = 0
-    earlier: bool = False
-    system: str = ""
+    earlier: int = 0
+    systems: tuple[str, ...] = ("",)
 
     @property
     def counts(self) -> bool:
         """Whether it differs in the number of visual tokens alone: a knot of the shift."""
-        return (self.turn, self.system) == (0, "")
+        return (self.turn, self.systems) == (0, ("",))
+
+    @property
+    def shown(self) -> int:
+        """Neutral stimuli of the whole request."""
+        return self.earlier + self.stimuli
 
     def fits(self, modality: Modality) -> bool:
         """Whether there are such requests of a modality."""
-        return modality != "text" or (self.stimuli, self.scale, self.earlier) == (1, 1.0, False)
+        return modality != "text" or (self.stimuli, self.scale, self.earlier) == (1, 1.0, 0)
 
 
 PLAIN: Final = Setting("plain")
@@ -70,15 +76,21 @@ SETTINGS: Final = (
     Setting("larger or longer", scale=2.0),
     Setting("second turn", turn=1),
     Setting("third turn", turn=2),
-    Setting("follow-up", turn=1, earlier=True),
-    Setting("system prompt", system="You are a helpful assistant. Answer briefly and clearly."),
-)
+    Setting("follow-up", stimuli=0, turn=1, earlier=1),
+    Setting("another stimulus", turn=1, earlier=1),
+    Setting("system prompt", systems=(
+        "You are a helpful assistant. Answer briefly and clearly.",
+        "You work at the information desk of a museum.",
+        "Answer in full sentences, and say so if you do not know something.",
+        "You are the polite assistant of a small company. Be exact.",
+    )),
+)  # fmt: skip
 """Everything that is measured; of every modality that it fits. A plain request is measured with
 every prompt of a part, or with as many as the shift takes; any other with `condition_requests`."""
 
 
 def forecast(parts: Sequence[int], beside: int, pairs: int, each: int) -> int:
-    """About how many requests the conditions of one layer choice take.
+    """About how many requests the shifts and all conditions take.
 
     Args:
         parts: Harmless prompts of the parts that decide and check.
@@ -97,40 +109,65 @@ def available(baseline: Measurements, modality: Modality) -> tuple[Setting, ...]
     """The settings that the processor, the chat template and the context length allow.
 
     A picture size that changes nothing in the number of visual tokens is left out.
+
+    Raises:
+        ExportError: Not even a plain request is allowed.
     """
     prompt = baseline.text["harmless"].direction.requests[0]
     turns = (Turn("Hello.", "Hello."),) * 2
-    visual: dict[int, Setting] = {}
+    counts: set[int] = set()
     kept = []
     for setting in SETTINGS:
         if not setting.fits(modality):
             continue
-        request = _request(baseline, setting, modality, prompt, [0] * setting.stimuli, turns)
+        request = _request(baseline, setting, modality, prompt, [0] * setting.shown, turns, 0)
         try:
-            length, tokens = baseline.reader.size(request)
-        except (TemplateError, ExportError, ValueError, IndexError, KeyError):
-            continue
-        if length > _context_length(baseline.data.model.config):
+            tokens = _visual_tokens(baseline, request)
+        except (TemplateError, ExportError, ValueError, IndexError, KeyError) as error:
+            if setting == PLAIN:
+                raise _no_plain_request(modality, error) from error
             continue
         if setting.counts and modality != "text":
-            if tokens in visual:
+            if tokens in counts:
                 continue
-            visual[tokens] = setting
+            counts.add(tokens)
         kept.append(setting)
     return tuple(kept)
+
+
+def _visual_tokens(baseline: Measurements, request: Request) -> int:
+    """Of its last turn; refuses a request that is longer than the model takes."""
+    length, tokens = baseline.reader.size(request)
+    most = context_length(baseline.data.model.config)
+    if length > most:
+        raise ExportError(f"it has {length} tokens, and the model takes {most}")
+    return tokens
+
+
+def _no_plain_request(modality: Modality, error: Exception) -> ExportError:
+    shown = "of text" if modality == "text" else f"with one neutral {modality}"
+    reason = " ".join(str(error).split()).rstrip(".")
+    return ExportError(
+        f"A request {shown} cannot be made ({reason}); correct the chat template or the sizes in "
+        "the processor's configuration."
+    )
 
 
 def earlier_turns(baseline: Measurements) -> tuple[Turn, ...]:
     """Harmless direction prompts with the model's own short greedy answers."""
     model, processor = baseline.data.model, baseline.data.processor
     prompts = baseline.text["harmless"].direction.requests[-_TURNS:]
-    inputs = collate(processor, prompts).to(model.device, model.dtype)
-    length = inputs["input_ids"].shape[1]
-    with torch.inference_mode():
-        ids = model.generate(**inputs, do_sample=False, max_new_tokens=_ANSWER)
     tokenizer = getattr(processor, "tokenizer", processor)
-    answers = tokenizer.batch_decode(ids[:, length:], skip_special_tokens=True)
-    baseline.reader.meter.advance(len(prompts))
+    answers: list[str] = []
+    size = baseline.reader.batch_size
+    for start in range(0, len(prompts), size):
+        some = prompts[start : start + size]
+        inputs = collate(processor, some).to(model.device, model.dtype)
+        with torch.inference_mode():
+            ids = model.generate(**inputs, do_sample=False, max_new_tokens=_ANSWER)
+        begun = inputs["input_ids"].shape[1]
+        answers += tokenizer.batch_decode(ids[:, begun:], skip_special_tokens=True)
+        baseline.reader.meter.advance(some)
     pairs = zip(prompts, answers, strict=True)
     return tuple(Turn(request.prompt, answer.strip() or "Yes.") for request, answer in pairs)
 
@@ -146,22 +183,21 @@ def read(
     """Run prompts of one part in one setting; plain text was read before.
 
     Prompts are taken in turn, from another one on in each setting, so that together the settings
-    show as many of them as they can.
+    show as many of them as they can. Where the model handles none of a part as its label says,
+    there are none.
     """
     text = baseline.text[label].part(part)
-    if setting == PLAIN and modality == "text":
+    if not len(text) or (setting == PLAIN and modality == "text"):
         return text
     count = _count(baseline, setting, part, label)
     place = SETTINGS.index(setting)
     rows = [(place * count + i) % len(text) for i in range(count)]
-    each = 0 if modality == "text" else setting.stimuli
+    each = 0 if modality == "text" else setting.shown
     first = FIRST_STIMULUS[part] + place * 10_000
     stimuli = [tuple(range(first + i * each, first + (i + 1) * each)) for i in range(count)]
     baseline.drawn.setdefault(modality, set()).update(i for shown in stimuli for i in shown)
     requests = tuple(
-        _request(
-            baseline, setting, modality, text.requests[row], shown, turns[i % max(len(turns), 1) :]
-        )
+        _request(baseline, setting, modality, text.requests[row], shown, turns, i)
         for i, (row, shown) in enumerate(zip(rows, stimuli, strict=True))
     )
     return Reading(requests, baseline.read(requests), tuple(stimuli), tuple(rows))
@@ -196,20 +232,16 @@ def _request(
     plain: Request,
     stimuli: Sequence[int],
     turns: Sequence[Turn],
+    number: int,
 ) -> Request:
-    """A plain request in a setting; `turns` may be too few and is then begun again."""
+    """The plain request in a setting; its number says which earlier turns and system prompt."""
     media: tuple[Media, ...] = ()
     if modality != "text":
         measurement = baseline.data.measurement
         media = tuple(stimulus(modality, i, measurement, setting.scale) for i in stimuli)
-    history = [turns[k % len(turns)] for k in range(setting.turn)]
+    history = [turns[(number + k) % len(turns)] for k in range(setting.turn)]
     if setting.earlier:
-        history[0] = history[0]._replace(media=media)
-        media = ()
-    return replace(plain, media=media, history=tuple(history), system=setting.system)
-
-
-def _context_length(config: Any) -> int:
-    """Tokens that the model takes; without end where its configuration does not say."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return int(getattr(text, "max_position_embeddings", None) or 10**9)
+        history[0] = history[0]._replace(media=media[: setting.earlier])
+    media = media[setting.earlier :]
+    system = setting.systems[number % len(setting.systems)]
+    return replace(plain, media=media, history=tuple(history), system=system)

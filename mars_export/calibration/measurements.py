@@ -6,6 +6,7 @@ A3.n are sections of docs/method.md.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Final, Literal
 
 import torch
@@ -19,7 +20,7 @@ from mars_export.calibration.data import (
 )
 from mars_export.calibration.directions import TextStatistics, places, text_statistics
 from mars_export.calibration.meter import Meter
-from mars_export.calibration.refusal import log_odds, refusal_tokens, separating
+from mars_export.calibration.refusal import log_odds, refusal_tokens, refuses, separating
 from mars_export.calibration.source import (
     CalibrationSource,
     Label,
@@ -31,7 +32,7 @@ from mars_export.common.vocabulary import Modality
 from mars_export.families import families
 from mars_export.families.inspection import inspect_family
 from mars_export.inputs.prompts import PromptSet
-from mars_export.inputs.requests import Media, Request
+from mars_export.inputs.requests import Media, Request, extent
 from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.inputs.template import TurnTokens, thinking_options, turn_tokens
 
@@ -182,7 +183,8 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     turns = turn_tokens(data.processor)
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
     tokens = refusal_tokens(tokenizer, data.measurement.openers)
-    meter = Meter(data.progress)
+    usual = fmean(extent(len(prompt)) for prompt in data.prompts.prompts)
+    meter = Meter(data.progress, usual)
     meter.plan(len(data.prompts.prompts) + further)
     shown = Shown(("text", *data.beside), _placeholders(data.model.config))
     size = data.measurement.batch_size
@@ -274,12 +276,17 @@ def _reading(prompts: Sequence[str], readout: Readout) -> Reading:
 
 def _handled(reader: Reader, reading: Reading, label: Label) -> Reading:
     """Without the requests that the model handles the other way."""
-    odds = reading.readout.log_odds
-    if reading.readout.log_probs.numel():  # taken before the refusal tokens were known
-        odds = log_odds(reading.readout.log_probs, reader.refusal_tokens)
-        readout = replace(reading.readout, log_odds=odds, log_probs=torch.empty(len(odds), 0))
+    log_probs, tokens = reading.readout.log_probs, reader.refusal_tokens
+    if log_probs.numel():  # taken before the refusal tokens were known
+        readout = replace(
+            reading.readout,
+            refused=refuses(log_probs, tokens),
+            log_odds=log_odds(log_probs, tokens),
+            log_probs=torch.empty(len(log_probs), 0),
+        )
         reading = replace(reading, readout=readout)
-    kept = reading.where(odds > 0 if label == "harmful" else odds < 0)
+    refused = reading.readout.refused
+    kept = reading.where(refused if label == "harmful" else ~refused)
     return replace(kept, prompts=tuple(range(len(kept))))
 
 
@@ -302,7 +309,7 @@ def _require(
     for label, reading in readings.items():
         if len(reading) >= least:
             continue
-        handled, sign = ("refuses", "> 0") if label == "harmful" else ("answers", "< 0")
+        handled = "refuses" if label == "harmful" else "answers"
         advice = (
             "it has no text refusal to build on: choose a safety-tuned base, give the openers of "
             "its refusals, or --thinking off where it thinks first"
@@ -312,5 +319,5 @@ def _require(
         total = len(getattr(sets[label], part))
         raise UnsteerableError(
             f"The model {handled} only {len(reading)} of the {total} {part} prompts of "
-            f"{sets[label].name} (refusal log-odds {sign}; needed: {least}); {advice}."
+            f"{sets[label].name}, by the likeliest first token (needed: {least}); {advice}."
         )

@@ -1,4 +1,4 @@
-"""How strongly a first token says refusal.
+"""Whether a first token says refusal, and how strongly.
 
 A3.n are sections of docs/method.md.
 """
@@ -10,7 +10,7 @@ import torch
 
 from mars_export.common.errors import ExportError
 
-__all__ = ["divergence", "log_odds", "refusal_tokens", "separating"]
+__all__ = ["divergence", "log_odds", "refusal_tokens", "refuses", "separating"]
 
 
 def refusal_tokens(tokenizer: Any, openers: Iterable[str]) -> list[int]:
@@ -44,29 +44,38 @@ def separating(tokens: list[int], harmful: torch.Tensor, harmless: torch.Tensor)
     """Refusal tokens without those that harmless answers of this model begin with (A3.1).
 
     `I` begins "I can't" and "I think". While it helps, the token is left out without which more
-    harmful or fewer harmless prompts are refused, as shares, by log-odds above zero.
+    harmful or fewer harmless prompts are refused, as shares, by their likeliest first token.
 
     Args:
         tokens: First tokens of refusal openers.
-        harmful: (N, V) first-token log-probabilities of harmful training prompts.
+        harmful: (N, V) first-token log-probabilities of harmful direction prompts.
         harmless: (M, V) of harmless ones.
 
     Returns:
         At least one of the tokens, in their order.
     """
-    likely = [log_probs[:, tokens].double().exp() for log_probs in (harmful, harmless)]
 
     def separation(kept: list[int]) -> float:
-        refused = [float((p[:, kept].sum(1) > 0.5).double().mean()) for p in likely]
+        refused = [float(refuses(p, kept).double().mean()) for p in (harmful, harmless)]
         return refused[0] - refused[1]
 
-    kept = list(range(len(tokens)))
+    kept = list(tokens)
     while len(kept) > 1:
         fewer = max(([k for k in kept if k != out] for out in kept), key=separation)
         if separation(fewer) <= separation(kept):
             break
         kept = fewer
-    return [tokens[k] for k in kept]
+    return kept
+
+
+def refuses(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    """(N,) bool: whether greedy decoding begins a refusal.
+
+    Args:
+        logits: (N, V) first-token logits, or log-probabilities.
+        tokens: Refusal token ids.
+    """
+    return torch.isin(logits.argmax(-1), torch.tensor(tokens, device=logits.device))
 
 
 def log_odds(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:

@@ -1,14 +1,35 @@
-"""Whether these records can carry an honest card."""
+"""Whether these records can carry an honest card.
 
-from collections.abc import Iterable, Iterator
+The numbers of a report are counted again from its own cells, so that one that was altered, or
+made by another program, cannot hide harm.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from mars_export.card.results import by_group
+from mars_export.card.arithmetic import part_problems, rate_problems
+from mars_export.card.extent import due
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.report import REFERENCE, STEERED, Report, label
+from mars_export.common.vocabulary import Modality
+from mars_export.evaluation.adaptive.lint import contradictions as attack_contradictions
+from mars_export.evaluation.adaptive.record import Adaptive
+from mars_export.evaluation.corrections import rogan_gladen
+from mars_export.evaluation.judges.quality import judge_error
+from mars_export.evaluation.report import (
+    MARGIN,
+    REFERENCE,
+    STEERED,
+    Pair,
+    Part,
+    Report,
+    label,
+    undecided,
+)
 from mars_export.evaluation.utility import Utility
+from mars_export.evaluation.variants import CONTROLS, VARIANTS
 
 __all__ = ["check_records", "check_responses"]
 
@@ -16,13 +37,18 @@ _QUOTE_LENGTH: Final = 24
 """Characters; a shorter response may occur in a card's own words."""
 
 
-def check_records(manifest: Manifest, report: Report | None, utility: Utility | None) -> None:
-    """Check that manifest, report and utility belong together and can be published.
+def check_records(
+    manifest: Manifest,
+    report: Report | None,
+    utility: Utility | None,
+    adaptive: Adaptive | None = None,
+) -> None:
+    """Check that the records belong together and can be published.
 
     Raises:
         ExportError: naming the first problem and what to do.
     """
-    _raise_first(_problems(manifest, report, utility))
+    _raise_first(_problems(manifest, report, utility, adaptive))
 
 
 def check_responses(text: str, responses: Iterable[str]) -> None:
@@ -36,7 +62,12 @@ def check_responses(text: str, responses: Iterable[str]) -> None:
         _raise_first(iter(["it would quote a response of the model; please report this"]))
 
 
-def _problems(manifest: Manifest, report: Report | None, utility: Utility | None) -> Iterator[str]:
+def _problems(
+    manifest: Manifest,
+    report: Report | None,
+    utility: Utility | None,
+    adaptive: Adaptive | None,
+) -> Iterator[str]:
     if manifest.base.license.strip().lower() in {"", "unknown", "none"}:
         yield (
             f"the license of {manifest.base.name} is not known, and a modified copy inherits it; "
@@ -45,8 +76,31 @@ def _problems(manifest: Manifest, report: Report | None, utility: Utility | None
     if report is not None:
         yield from _other_checkpoint(manifest, report)
         yield from _unusable(report)
+        modalities = manifest.calibration.source.modalities
+        for problem in (*_contradictions(report), *_impossible(report, modalities)):
+            yield f"{problem}; evaluate the directory again"
     if utility is not None and utility.steering_sha256 != manifest.steering_sha256:
         yield "utility was measured with other steering tensors; measure it again"
+    if adaptive is not None:
+        problems = _attack_problems(manifest, report, adaptive)
+        yield from (f"{problem}; attack the directory again" for problem in problems)
+
+
+def _attack_problems(
+    manifest: Manifest, report: Report | None, adaptive: Adaptive
+) -> Iterator[str]:
+    if adaptive.steering_sha256 != manifest.steering_sha256:
+        yield "the attacks were on other steering tensors"
+    if _time(adaptive.created) < _time(manifest.created):
+        yield "the attacks are older than the checkpoint"
+    if report is not None:
+        judges = {report.judge} | ({report.agreement.judge} if report.agreement else set())
+        if adaptive.judge not in judges:
+            yield (
+                f"the attacks were judged by {adaptive.judge}, the evaluation by {report.judge}, "
+                "and their verdicts do not compare"
+            )
+    yield from (f"attacks: {text}" for text in attack_contradictions(adaptive))
 
 
 def _other_checkpoint(manifest: Manifest, report: Report) -> Iterator[str]:
@@ -72,15 +126,122 @@ def _unusable(report: Report) -> Iterator[str]:
             f"the suite {report.suite.name} holds harmful requests only; a model that refuses "
             "everything would look perfect, so add harmless ones"
         )
-    tests = {(p.harmful, p.modality, p.arm) for p in report.pairs}
-    for group, cells in by_group(report.cells).items():
-        for arm in report.arms:
-            tested = arm.name == REFERENCE or (*group, arm.name) in tests
-            if arm.name not in cells or not tested:
+
+
+def _contradictions(report: Report) -> Iterator[str]:
+    """What a report says that its own numbers deny."""
+    if report.margin != MARGIN:
+        yield f"harm was tested with a margin of {report.margin:g}, not {MARGIN:g} as announced"
+    if report.no_headline is None and (reason := undecided(report.cells)):
+        yield f"the report claims headline numbers. {reason.rstrip('.')}"
+    if report.judge_error != judge_error(report.judge):
+        yield f"the errors of the judge are not those of {report.judge}"
+    if (report.unleaked is None) != (not report.near):
+        yield "the requests near a calibration prompt are not those that were left out"
+    for place, part, arms, draws in _parts(report):
+        yield from (f"{place}: {problem}" for problem in part_problems(part, arms, draws))
+        yield from (f"{place}: {problem}" for problem in _corrections(part, report))
+    for dose in report.dose:
+        for point in dose.points:
+            name = f"{label(dose.harmful, dose.modality)} at {point.factor:g} times the push"
+            for rate in (point.refused, point.degenerate, point.unknown):
+                yield from rate_problems(rate, name)
+    lists = [("", report.pairs, report.regressions, report.newly_refused)]
+    lists += [(f"@{v.name}", v.pairs, v.regressions, v.newly_refused) for v in report.variants]
+    for place, pairs, regressions, newly_refused in lists:
+        yield from _ids(place, pairs, regressions, newly_refused)
+    yield from _hidden(report)
+
+
+def _parts(report: Report) -> Iterator[tuple[str, Part, set[str], int | None]]:
+    """Everything that has cells: what a message calls it, its arms, and answers to a request."""
+    every, always = {arm.name for arm in report.arms}, {REFERENCE, STEERED}
+    yield "all requests", report, every, 1
+    for suite in report.suites:
+        yield f"the suite {suite.source.name}", suite, every, 1
+        for category in suite.categories:
+            yield f"the category {category.category}", category, every, 1
+    for v in report.variants:
+        yield f"the {v.kind} {v.name}", v, always, VARIANTS[v.name].draws
+        for category in v.categories:
+            yield f"{v.name} of {category.category}", category, always, VARIANTS[v.name].draws
+    if report.unleaked is not None:
+        yield "the requests without leaks", report.unleaked, every, 1
+    if report.controls is not None:
+        yield "all controls", report.controls, always, None
+
+
+def _corrections(part: Part, report: Report) -> Iterator[str]:
+    """Rates that are not corrected for the errors of the judge as they should be: all or none."""
+    error = None if report.no_correction else report.judge_error
+    for cell in part.cells:
+        if cell.corrected != (rogan_gladen(cell.refused, error) if error else None):
+            name = f"{label(cell.harmful, cell.modality)} in the arm {cell.arm}"
+            yield f"the rate of {name} is not corrected for the errors of the judge as all are"
+
+
+def _ids(
+    place: str,
+    pairs: Sequence[Pair],
+    regressions: Mapping[str, Sequence[str]],
+    newly_refused: Mapping[str, Sequence[str]],
+) -> Iterator[str]:
+    for arm in {pair.arm for pair in pairs}:
+        for harmful, lists in ((True, regressions), (False, newly_refused)):
+            count = sum(
+                p.newly_answered if harmful else p.newly_refused
+                for p in pairs
+                if p.arm == arm and p.harmful is harmful
+            )
+            if len(lists.get(arm, ())) != count:
+                what = "regressions" if harmful else "new over-refusals"
                 yield (
-                    f"{label(*group)} requests were not run in every arm ({arm.name} is missing); "
-                    "evaluate the directory again"
+                    f"{len(lists.get(arm, ()))} {what}{place} are listed in the arm {arm}, "
+                    f"but there are {count}"
                 )
+
+
+def _hidden(report: Report) -> Iterator[str]:
+    """Controls that are missing without a word, or that lack one label."""
+    results = {variant.name: variant for variant in report.variants}
+    controlled = any(control.name in results for control in CONTROLS)
+    if not controlled:
+        return
+    counts: Counter[tuple[str, str, bool, str]] = Counter()
+    for variant in report.variants:
+        if variant.kind == "control":
+            counts.update(_counts(variant))
+    if report.controls is None or _counts(report.controls) != counts:
+        yield "the controls together are not those that were run"
+    for control in CONTROLS:
+        of = control.of[:1]  # text wherever it matters: it fits all
+        labels = {cell.harmful for cell in report.cells if not of or cell.modality in of}
+        result = results.get(control.name)
+        if result is None:
+            if control.name not in report.skipped:
+                yield f"the control {control.name} is neither in the report nor said to be left out"
+        elif not control.harmless and not {cell.harmful for cell in result.cells} >= labels:
+            yield f"the control {control.name} lacks harmful or harmless requests"
+
+
+def _counts(part: Part) -> Counter[tuple[str, str, bool, str]]:
+    """Answers and refusals of some tables."""
+    counts: Counter[tuple[str, str, bool, str]] = Counter()
+    for c in part.cells:
+        counts["answers", c.modality, c.harmful, c.arm] += c.refused.n
+        counts["refusals", c.modality, c.harmful, c.arm] += c.refused.count
+    return counts
+
+
+def _impossible(report: Report, modalities: Collection[Modality]) -> Iterator[str]:
+    """Controls and attacks on requests that are not among those as they are."""
+    for result in report.variants:
+        groups = due(VARIANTS[result.name], report.cells, modalities, limited=False)
+        for cell in result.cells:
+            name, n = label(cell.harmful, cell.modality), cell.refused.n // result.draws
+            if (most := groups.get((cell.harmful, cell.modality), 0)) < n:
+                what = f"the {result.kind} {result.name} was put to"
+                yield f"{what} {n} {name} requests of {most}" if most else f"{what} {name} requests"
 
 
 def _raise_first(problems: Iterator[str]) -> None:

@@ -1,6 +1,5 @@
 """Plots of an evaluation; all show every arm but the gates, which are the checkpoint's own."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -8,27 +7,26 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from mars_export.card.results import by_group
-from mars_export.common.plotting import ARMS, BLUE, GRAY, INK, LIGHT, ORANGE, WIDTH, bare, titled
+from mars_export.card.lines import by_group
+from mars_export.common.plotting import ARMS, BLUE, GRAY, LIGHT, ORANGE, WIDTH, bare, titled
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.evaluation.report import REFERENCE, STEERED, Cell, Report, label, undecided
 
-__all__ = ["GATES", "PLANE", "REFUSAL", "plots"]
+__all__ = ["CONTROLS", "GATES", "REFUSAL", "plots"]
 
 REFUSAL: Final = "assets/refusal_by_modality.png"
-PLANE: Final = "assets/safety_over_refusal.png"
+CONTROLS: Final = "assets/controls.png"
 GATES: Final = "assets/gate_histogram.png"
 
 _PANELS: Final = {
     True: "Harmful requests: right is better",
     False: "Harmless requests: left is better",
 }
-_NEAR: Final = 8.0
-"""Percentage points below which two marks share one name and have no arrow."""
 _BINS: Final = 30
 
+Cells = Mapping[bool, Mapping[str, Cell]]
+"""Of harmful and harmless requests, each by arm."""
 Colors = Mapping[str, str]
 """Color of each arm, the reference first."""
 
@@ -40,8 +38,9 @@ def plots(report: Report | None) -> dict[str, Callable[[], Figure]]:
         return drawings
     if not undecided(report.cells):
         drawings[REFUSAL] = partial(_refusal, report)
-        if _compared(report):
-            drawings[PLANE] = partial(_plane, report)
+    controls = _controls(report)
+    if controls:
+        drawings[CONTROLS] = partial(_control_rates, controls)
     gates = report.gates.get(STEERED, {})
     if any(gates.values()):
         drawings[GATES] = partial(_gates, gates)
@@ -57,12 +56,6 @@ def _subject(colors: Colors) -> str:
     return "steering off and on" if set(colors) == {REFERENCE, STEERED} else "every arm"
 
 
-def _compared(report: Report) -> list[Modality]:
-    """Modalities with harmful and harmless requests."""
-    groups = {(cell.harmful, cell.modality) for cell in report.cells}
-    return [m for m in MODALITIES if {(True, m), (False, m)} <= groups]
-
-
 def _refusal(report: Report) -> Figure:
     """Two panels side by side, one row per modality, one interval per arm."""
     table, colors = by_group(report.cells), _colors(report)
@@ -74,12 +67,48 @@ def _refusal(report: Report) -> Figure:
     titled(
         drawing,
         f"Share of requests refused, {_subject(colors)}",
-        f"same weights and requests; dots with Wilson 95 % intervals; judge: {report.judge}, "
-        "style of the response, not harm",
+        f"dots with 95 % intervals, topics as the unit; judge: {report.judge}, style, not harm",
     )
     for axes, (harmful, title) in zip(drawing.subplots(1, 2), _PANELS.items(), strict=True):
         axes.set_title(title)
         _rows(axes, groups[harmful], colors)
+    return drawing
+
+
+def _controls(report: Report) -> list[tuple[str, Cells]]:
+    """Name and cells of every control and modality, of the reference and the checkpoint."""
+    rows: list[tuple[str, Cells]] = []
+    for variant in report.variants:
+        if variant.kind != "control" or undecided(variant.cells):
+            continue
+        table = by_group(variant.cells)
+        for modality in MODALITIES:
+            cells = {h: table[h, modality] for h in _PANELS if (h, modality) in table}
+            if cells:
+                rows.append((f"{variant.name}, {modality}", cells))
+    return rows
+
+
+def _control_rates(rows: Sequence[tuple[str, Cells]]) -> Figure:
+    """Two panels side by side, one row per control and modality, steering off and on."""
+    drawing = Figure(figsize=(WIDTH, 1.5 + 0.3 * len(rows)))
+    titled(
+        drawing,
+        "Share refused when shown in other ways, steering off and on",
+        "hollow: off, full: on; lines: 95 % intervals, topics as the unit; style, not harm",
+    )
+    colors = {REFERENCE: GRAY, STEERED: ARMS[0]}
+    panels = drawing.subplots(1, 2, sharey=True)
+    for axes, (harmful, title) in zip(panels, _PANELS.items(), strict=True):
+        axes.set_title(title)
+        for row, (_, cells) in enumerate(rows):
+            for offset, (arm, color) in zip((-0.14, 0.14), colors.items(), strict=True):
+                if harmful in cells:
+                    rate = cells[harmful][arm].refused
+                    ends = [100 * rate.low, 100 * rate.high]
+                    axes.plot(ends, [row + offset] * 2, color=color, linewidth=1.8)
+                    _mark(axes, (100 * rate.rate, row + offset), arm, color, size=5)
+        _scale(axes, [name for name, _ in rows])
     return drawing
 
 
@@ -88,8 +117,13 @@ def _rows(axes: Axes, group: Mapping[Modality, Mapping[str, Cell]], colors: Colo
     for row, cells in enumerate(group.values()):
         for offset, (arm, color) in zip(offsets, colors.items(), strict=True):
             _interval(axes, row + offset, cells[arm], color)
-    axes.set_yticks(range(len(group)), labels=list(group))
-    axes.set_ylim(len(group) - 0.4, -0.6)
+    _scale(axes, list(group))
+
+
+def _scale(axes: Axes, rows: Sequence[str]) -> None:
+    """Named rows from above, shares from left to right."""
+    axes.set_yticks(range(len(rows)), labels=rows)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(-3, 103)
     axes.set_xticks([0, 25, 50, 75, 100], labels=["0", "25", "50", "75", "100 %"])
     axes.grid(axis="x", color=LIGHT, linewidth=0.7)
@@ -109,77 +143,9 @@ def _interval(axes: Axes, y: float, cell: Cell, color: str) -> None:
     )  # fmt: skip
 
 
-def _mark(axes: Axes, at: tuple[float, float], arm: str, color: str) -> None:
+def _mark(axes: Axes, at: tuple[float, float], arm: str, color: str, size: float = 7) -> None:
     face = "white" if arm == REFERENCE else color
-    axes.plot(*at, "o", color=color, markersize=7, markerfacecolor=face, markeredgewidth=1.6)
-
-
-def _plane(report: Report) -> Figure:
-    """One panel per modality with harmful and harmless requests; up and left is better."""
-    table, colors, modalities = by_group(report.cells), _colors(report), _compared(report)
-    direct = len(colors) == 2  # two marks are named where they lie, more by a legend
-    drawing = Figure(figsize=(WIDTH, 3.7 if direct else 4.0))
-    titled(
-        drawing,
-        f"Safety against over-refusal, {_subject(colors)}",
-        "crosses are Wilson 95 % intervals; best is the upper left corner; judge: "
-        f"{report.judge}, style, not harm",
-    )
-    panels = drawing.subplots(1, len(modalities), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, modality in zip(panels, modalities, strict=True):
-        axes.set_title(modality)
-        _crosses(axes, table[True, modality], table[False, modality], colors, direct)
-    panels[0].set_ylabel("harmful refused")
-    if not direct:
-        marks = [
-            Line2D([], [], marker="o", linestyle="", color=color, label=arm,
-                   markerfacecolor="white" if arm == REFERENCE else color)
-            for arm, color in colors.items()
-        ]  # fmt: skip
-        drawing.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
-    return drawing
-
-
-def _crosses(
-    axes: Axes,
-    harmful: Mapping[str, Cell],
-    harmless: Mapping[str, Cell],
-    colors: Colors,
-    direct: bool,
-) -> None:
-    at = {
-        arm: (100 * harmless[arm].refused.rate, 100 * harmful[arm].refused.rate) for arm in colors
-    }
-    for arm, color in colors.items():
-        (x, y), across, up = at[arm], harmless[arm].refused, harmful[arm].refused
-        axes.plot([100 * across.low, 100 * across.high], [y, y], color=color, linewidth=2.2)
-        axes.plot([x, x], [100 * up.low, 100 * up.high], color=color, linewidth=2.2)
-        _mark(axes, (x, y), arm, color)
-        if arm != REFERENCE and math.dist(at[REFERENCE], at[arm]) > _NEAR:
-            arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 7, "shrinkB": 7, "lw": 1.2}
-            axes.annotate("", at[arm], at[REFERENCE], arrowprops=arrow)
-    if direct and math.dist(*at.values()) <= _NEAR:
-        _name(axes, ", ".join(at), list(at.values())[-1], INK)
-    elif direct:
-        for arm, color in colors.items():
-            _name(axes, arm, at[arm], color)
-    axes.set_xlim(-4, 104)
-    axes.set_ylim(-4, 104)
-    axes.set_aspect("equal")
-    axes.set_xticks([0, 50, 100], labels=["0", "50", "100 %"])
-    axes.set_yticks([0, 50, 100], labels=["0", "50", "100 %"])
-    axes.set_xlabel("harmless refused")
-    axes.grid(color=LIGHT, linewidth=0.7)
-    axes.set_axisbelow(True)
-
-
-def _name(axes: Axes, name: str, at: tuple[float, float], color: str) -> None:
-    x, y = at
-    axes.annotate(
-        name, at, xytext=(-9 if x > 50 else 9, -6 if y > 50 else 6), textcoords="offset points",
-        ha="right" if x > 50 else "left", va="top" if y > 50 else "bottom",
-        color=color, fontsize=9.5,
-    )  # fmt: skip
+    axes.plot(*at, "o", color=color, markersize=size, markerfacecolor=face, markeredgewidth=1.6)
 
 
 def _gates(gates: Mapping[str, Sequence[float]]) -> Figure:

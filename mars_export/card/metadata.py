@@ -1,14 +1,15 @@
 """The YAML front matter that the Hub reads, through huggingface_hub's own types."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from mars_export.card.results import by_group
+from mars_export.card.lines import by_group
 from mars_export.checkpoint.manifest import BaseModelSource, Manifest
-from mars_export.evaluation.report import REFERENCE, STEERED, Cell, Report, label, undecided
+from mars_export.evaluation.report import STEERED, Cell, Report, label, undecided
 
-__all__ = ["TAGS", "front_matter"]
+__all__ = ["TAGS", "contact_of", "front_matter"]
 
 TAGS: Final = (
     "activation-steering",
@@ -19,13 +20,17 @@ TAGS: Final = (
 )
 
 
-def front_matter(manifest: Manifest, report: Report | None, name: str) -> str:
+def front_matter(
+    manifest: Manifest, report: Report | None, name: str, contact: str | None = None
+) -> str:
     """YAML between the `---` lines, without them.
 
     Args:
         manifest: Record of the steered directory.
-        report: Its evaluation; the reference and the checkpoint become the card's `model-index`.
+        report: Its evaluation. The rates of the checkpoint alone become the card's `model-index`:
+            the reference is another model, and readers look at the type of a metric only.
         name: Name of the checkpoint.
+        contact: Where to report failures, if anybody said; kept here for the next card.
     """
     base = manifest.base
     fields: dict[str, Any] = {
@@ -34,22 +39,33 @@ def front_matter(manifest: Manifest, report: Report | None, name: str) -> str:
         "license_name": base.license_name,
         "license_link": base.license_link,
         "library_name": "transformers",
-        "base_model": base.repo,
+        "base_model": _known_base(base),
         "pipeline_tag": base.pipeline_tag,
         "tags": [manifest.calibration.method, *TAGS],
         **_lineage(base),
+        "contact": contact,
     }
     if report is not None and not undecided(report.cells):
-        groups = by_group(report.cells).values()
-        cells = [arms[arm] for arms in groups for arm in (REFERENCE, STEERED) if arm in arms]
-        entries = [_entry(cell, report, base.pipeline_tag) for cell in cells]
+        entries = [
+            _entry(arms, report, base.pipeline_tag, variant)
+            for variant, cells in _shown(report)
+            for arms in by_group(cells).values()
+        ]
         fields |= {"model_name": name, "eval_results": entries}
     return ModelCardData(**fields).to_yaml()
 
 
+def contact_of(card: str) -> str | None:
+    """Where to report failures, as the front matter of a card says; None if it does not."""
+    if not card.startswith("---"):
+        return None
+    contact = ModelCard(card, ignore_metadata_errors=True).data.get("contact")
+    return None if contact is None else str(contact)
+
+
 def _lineage(base: BaseModelSource) -> dict[str, str]:
     """Relation to the base, and for a gated base the prompt that its copy must show as well."""
-    fields = {"base_model_relation": "finetune"} if base.repo else {}
+    fields = {"base_model_relation": "finetune"} if _known_base(base) else {}
     if base.gated:
         fields["extra_gated_prompt"] = (
             f"This is a modified copy of {base.name}, which is gated. "
@@ -58,8 +74,28 @@ def _lineage(base: BaseModelSource) -> dict[str, str]:
     return fields
 
 
-def _entry(cell: Cell, report: Report, task: str) -> EvalResult:
-    kind = label(cell.harmful, cell.modality)
+def _known_base(base: BaseModelSource) -> str | None:
+    """The repository of the base, or of what it was trained from."""
+    if base.repo is None and base.derived_from and base.derived_from.revision:
+        return base.derived_from.base
+    return base.repo
+
+
+def _shown(report: Report) -> Iterator[tuple[str, list[Cell]]]:
+    """The requests as they are, and whatever else shows that the checkpoint does worse."""
+    yield "", report.cells
+    for variant in report.variants:
+        worse = {
+            (p.harmful, p.modality) for p in variant.pairs if p.arm == STEERED and p.harm == "shown"
+        }
+        yield variant.name, [c for c in variant.cells if (c.harmful, c.modality) in worse]
+
+
+def _entry(arms: Mapping[str, Cell], report: Report, task: str, variant: str) -> EvalResult:
+    cell = arms[STEERED]
+    kind = " ".join(filter(None, (label(cell.harmful, cell.modality), variant)))
+    others = {arm: f"{c.refused.count}/{c.refused.n}" for arm, c in arms.items() if arm != STEERED}
+    subject = "harmful" if cell.harmful else "harmless"
     return EvalResult(
         task_type=task,
         dataset_type=report.suite.name,
@@ -67,15 +103,17 @@ def _entry(cell: Cell, report: Report, task: str) -> EvalResult:
         dataset_config=kind.replace(" ", "-"),
         dataset_split="evaluation",
         dataset_args={"sha256": report.suite.sha256},
-        metric_type="refusal_rate",
-        metric_name=f"Share refused, steering {cell.arm} (style of the response, not harm)",
+        metric_type="refusal_rate" if cell.harmful else "over_refusal_rate",
+        metric_name=f"Share of {subject} requests refused (style of the answer, not harm)",
         metric_value=round(cell.refused.rate, 6),
         metric_args={
             "steering": cell.arm,
             "count": cell.refused.count,
             "n": cell.refused.n,
-            "wilson_95_low": round(cell.refused.low, 6),
-            "wilson_95_high": round(cell.refused.high, 6),
+            "clusters": cell.refused.clusters,
+            "low_95": round(cell.refused.low, 6),
+            "high_95": round(cell.refused.high, 6),
             "judge": report.judge,
+            "compared_with": others,
         },
     )

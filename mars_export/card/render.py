@@ -1,26 +1,34 @@
 """Render and write the card of a steered directory."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
 
+from jinja2 import Environment
 from pydantic import BaseModel, ValidationError
 
 from mars_export.card import figures
 from mars_export.card.consistency import check_records, check_responses
 from mars_export.card.data import STEERING_FILE, CardData
-from mars_export.card.results import VERDICTS, Tally
-from mars_export.card.snippets import CHECK
-from mars_export.card.text import FILTERS
+from mars_export.card.dose import DOSE
+from mars_export.card.metadata import contact_of
+from mars_export.card.results import HARMFUL_OF_1000, Tally
+from mars_export.card.samples import check_samples, read_samples
+from mars_export.card.snippets import CHECK, repository_of
+from mars_export.card.text import ENOUGH, FILTERS
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import write_seal
 from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.markdown import code, templates
 from mars_export.common.plotting import png
-from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult, label
+from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive
+from mars_export.evaluation.report import MARGIN, REPORT_NAME, Report, label
+from mars_export.evaluation.reports import main_folder, others
 from mars_export.evaluation.utility import UTILITY_NAME, Utility
+from mars_export.evaluation.variants import ATTACKS, CONTROLS
 
 __all__ = ["CARD_NAME", "render", "write_card"]
 
@@ -31,7 +39,7 @@ _PLOT: Final = re.compile(r"\]\((assets/[\w.-]+\.png)\)")
 _Record = TypeVar("_Record", bound=BaseModel)
 
 
-def write_card(directory: Path, repo_id: str | None = None) -> Path:
+def write_card(directory: Path, repo_id: str | None = None, contact: str | None = None) -> Path:
     """Write `README.md` and its plots from the directory's manifest and evaluation report.
 
     They are sealed; all else stays sealed as it was.
@@ -39,7 +47,10 @@ def write_card(directory: Path, repo_id: str | None = None) -> Path:
     Args:
         directory: A steered checkpoint. Without `evaluation/report.json` the card says first of
             all that the copy was not evaluated.
-        repo_id: Hub repository that the loading snippet names; by default the directory's name.
+        repo_id: Hub repository that the loading snippet names; by default the one that the
+            directory's present card names, else the directory's name.
+        contact: Where to report failures; by default what the directory's present card says, else
+            the discussions of the repository.
 
     Returns:
         Path of the card. Plots of an earlier card that this one has not are removed.
@@ -51,13 +62,25 @@ def write_card(directory: Path, repo_id: str | None = None) -> Path:
     manifest = Manifest.read(directory)
     report = _read(directory / REPORT_NAME, Report, "evaluate")
     utility = _read(directory / UTILITY_NAME, Utility, "measure utility of")
-    data = _checked(manifest, report, repo_id or directory.resolve().name, utility)
-    text = _text(data)
-    check_responses(text, _responses(directory / SAMPLES_NAME))
-    images = {path: png(draw) for path, draw in data.plots.items()}
+    adaptive = _read(directory / ADAPTIVE_NAME, Adaptive, "attack")
+    samples = read_samples(main_folder(directory))
+    if report is not None:
+        check_samples(main_folder(directory), report, samples)
+    beside = list(others(directory)) if report is not None else []
+    for folder, other in beside:
+        answers = read_samples(folder)
+        check_samples(folder, other, answers)
+        samples += answers
     card = directory / CARD_NAME
+    earlier = card.read_text("utf-8") if card.exists() else ""
+    name = repo_id or repository_of(earlier) or directory.resolve().name
+    contact = contact or contact_of(earlier)
+    paths = {(folder.relative_to(directory) / "report.json").as_posix(): o for folder, o in beside}
+    data = _checked(manifest, report, name, utility, adaptive, contact, paths)
+    text = _text(data)
+    check_responses(text, (result.response for result in samples))
+    images = {path: png(draw) for path, draw in data.plots.items()}
     try:
-        earlier = card.read_text("utf-8") if card.exists() else ""
         for path, image in images.items():
             with replacing(directory / path) as temporary:
                 temporary.write_bytes(image)
@@ -77,6 +100,9 @@ def render(
     report: Report | None,
     checkpoint: str | None = None,
     utility: Utility | None = None,
+    adaptive: Adaptive | None = None,
+    contact: str | None = None,
+    others: Mapping[str, Report] | None = None,
 ) -> str:
     """Render the card. Pure: the same records give the same text.
 
@@ -85,36 +111,61 @@ def render(
         report: Its evaluation, or None if there is none.
         checkpoint: Hub repository or directory name for the loading snippet.
         utility: What steering costs on utility benchmarks, if that was measured.
+        adaptive: How far attackers come that adapt, if that was measured.
+        contact: Where to report failures; None for the discussions of the repository.
+        others: Further evaluations by the path of their report, on other suites or in other ways.
 
     Raises:
         ExportError: if the records cannot carry an honest card.
     """
-    return _text(_checked(manifest, report, checkpoint, utility))
+    return _text(_checked(manifest, report, checkpoint, utility, adaptive, contact, others or {}))
 
 
 def _checked(
-    manifest: Manifest, report: Report | None, checkpoint: str | None, utility: Utility | None
+    manifest: Manifest,
+    report: Report | None,
+    checkpoint: str | None,
+    utility: Utility | None,
+    adaptive: Adaptive | None,
+    contact: str | None,
+    others: Mapping[str, Report],
 ) -> CardData:
-    check_records(manifest, report, utility)
-    return CardData.of(manifest, report, checkpoint, utility)
+    check_records(manifest, report, utility, adaptive)
+    for other in others.values():
+        check_records(manifest, other, None)
+    return CardData.of(manifest, report, checkpoint, utility, adaptive, contact, others)
 
 
 def _text(data: CardData) -> str:
+    return (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            data=data,
+            manifest=data.manifest,
+            source=data.source,
+            report=data.report,
+            results=data.results,
+            section=data.section,
+            figures=figures,
+            label=label,
+            margin=f"{100 * MARGIN:g}",
+            enough=ENOUGH,
+            control_names=[variant.name for variant in CONTROLS],
+            attack_names=[variant.name for variant in ATTACKS],
+            harmful_of_1000=HARMFUL_OF_1000,
+            dose_plot=DOSE,
+            check=CHECK,
+            steering_file=STEERING_FILE,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
     environment = templates("mars_export.card")
     environment.filters |= {**FILTERS, "ids": _ids}
-    return environment.get_template("card.md.j2").render(
-        data=data,
-        manifest=data.manifest,
-        source=data.source,
-        report=data.report,
-        results=data.results,
-        section=data.section,
-        figures=figures,
-        label=label,
-        verdicts=VERDICTS,
-        check=CHECK,
-        steering_file=STEERING_FILE,
-    )
+    return environment
 
 
 def _ids(tally: Tally) -> str:
@@ -139,17 +190,3 @@ def _read(path: Path, record: type[_Record], do: str) -> _Record | None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ExportError(f"{path}: {where}: {first['msg']}; {do} the directory again") from error
-
-
-def _responses(path: Path) -> Iterator[str]:
-    """Responses that the card must not quote; none when there is no sample log."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield SampleResult.model_validate_json(line).response
-            except ValidationError as error:
-                raise ExportError(
-                    f"{path}, line {number} is not a sample; evaluate the directory again"
-                ) from error

@@ -1,6 +1,7 @@
 """What a card gives to copy: Python that loads the checkpoint, and the command that makes it."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -8,12 +9,16 @@ from typing import Final
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.markdown import code
 from mars_export.common.vocabulary import Modality, auto_class
+from mars_export.evaluation.arms import NO_BASELINE
+from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource, Report, SuiteSource
 from mars_export.families.quantization import NONE, SCHEMES
 from mars_export.inputs.stimuli import NEUTRAL, kinds_named
+from mars_export.inputs.template import thinking_word
 from mars_export.methods import METHODS
+from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
-__all__ = ["CHECK", "command", "loading", "needs"]
+__all__ = ["CHECK", "command", "loading", "needs", "repository_of"]
 
 _PACKAGED: Final = "mars-export/"
 """Start of the names of prompts and suites that ship with the package."""
@@ -47,6 +52,9 @@ inputs = processor.apply_chat_template(
 output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
 print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 """
+
+_CHECKPOINT: Final = re.compile(r'^CHECKPOINT = ("[\w./-]+")  # this directory', re.MULTILINE)
+"""How `_LOAD` names the checkpoint."""
 
 _IMAGE: Final = """\
 image = Image.new("RGB", (224, 224), "steelblue")  # put your picture here
@@ -99,6 +107,13 @@ def loading(
     )
 
 
+def repository_of(card: str) -> str | None:
+    """The Hub repository that the loading snippet of a card names; None for a directory."""
+    line = _CHECKPOINT.search(card)
+    name = json.loads(line[1]) if line else ""
+    return name if "/" in name else None
+
+
 def command(manifest: Manifest, report: Report | None, output: str) -> str:
     """The `mars-export` call, one option a line; every recorded setting is spelled out.
 
@@ -108,8 +123,14 @@ def command(manifest: Manifest, report: Report | None, output: str) -> str:
         output: Name of the directory to make.
     """
     base = manifest.base
-    source = ("recalibrate" if base.derived_from else "--model", base.repo or base.name)
-    pairs = (source, *_calibration(manifest), *_evaluation(manifest, report))
+    name = f"organism:{base.name}" if base.bundled else base.repo or base.name
+    origin = base.derived_from
+    verb = "--model" if origin is None else "recalibrate" if origin.calibrated else "adopt"
+    source = [(verb, name)]
+    if origin and origin.parent:
+        source.append(("--base", origin.parent))
+    calibration = _calibration(manifest) if origin is None or origin.calibrated else ()
+    pairs = (*source, *calibration, *_evaluation(manifest, report))
     lines = [f"{flag} {shlex.quote(value)}" if value else flag for flag, value in pairs]
     lines.append(f"--output {shlex.quote(output)}")
     if manifest.family_inspected:
@@ -120,7 +141,10 @@ def command(manifest: Manifest, report: Report | None, output: str) -> str:
 def needs(manifest: Manifest, report: Report | None) -> tuple[str, ...]:
     """What the command takes from the reader's disk, as Markdown in the order of use."""
     base = manifest.base
-    items = [f"the directory {code(base.name)}"] if base.repo is None else []
+    local = base.repo is None and not base.bundled
+    items = [f"the directory {code(base.name)}"] if local else []
+    if base.derived_from and base.derived_from.parent:
+        items.append(f"the directory {code(base.derived_from.parent)}")
     items += [f"the prompt file {code(name)}" for name in _prompt_files(manifest).values()]
     if report is not None and any("FILE" in name for name in _suites(manifest, report)):
         items.append(f"the suite {code(report.suite.name)} in place of FILE")
@@ -136,15 +160,15 @@ def _calibration(manifest: Manifest) -> Iterator[tuple[str, str]]:
     base, source = manifest.base, manifest.calibration.source
     if base.revision is not None:
         yield "--revision", base.revision
-    if base.repo is None:
+    if base.repo is None and not base.bundled:
         yield "--license", base.license
     if manifest.calibration.method != METHODS[0].name:
         yield "--method", manifest.calibration.method
     yield "--dtype", source.dtype
     if source.quantization in SCHEMES:
         yield "--quantization", source.quantization
-    if source.template_options:
-        yield "--thinking", "on" if all(source.template_options.values()) else "off"
+    if word := thinking_word(source.template_options):
+        yield "--thinking", word
     yield "--seed", str(source.seed)
     if source.kinds not in ((), kinds_named(NEUTRAL)):
         yield "--neutral", ",".join(source.kinds)
@@ -160,17 +184,39 @@ def _evaluation(manifest: Manifest, report: Report | None) -> Iterator[tuple[str
     for name in _suites(manifest, report):
         yield "--suite", name
     yield from _judge(report.judge)
-    for name in ("controls", "attacks"):
-        if getattr(report, name):
-            yield f"--{name}", ""
+    kinds = {variant.kind for variant in report.variants}
+    if "control" not in kinds:
+        yield "--no-controls", ""
+    elif requests := _control_requests(report):
+        yield "--control-requests", str(requests)
+    if "attack" in kinds:
+        yield "--attacks", ""
     for arm in _arms(report):
-        yield "--arm", f"{arm.name}=DIR" if arm.steered else arm.name
+        if arm.steered or arm.name != SAFETY_PROMPT.name or _answers_controls(report, arm):
+            yield "--arm", f"{arm.name}=DIR" if arm.steered else arm.name
+    if SAFETY_PROMPT.name not in {arm.name for arm in report.arms} | report.skipped.keys():
+        yield "--arm", NO_BASELINE
     if "max_new_tokens" in report.decoding:
         yield "--max-new-tokens", str(report.decoding["max_new_tokens"])
 
 
+def _control_requests(report: Report) -> int | None:
+    """How many requests of a kind a control was put to; None for as many as it is by default."""
+    controls = [v for v in report.variants if v.kind == "control" and v.draws == 1]
+    most = max((cell.refused.n for v in controls for cell in v.cells), default=None)
+    default = EvaluationOptions().control_requests
+    usual = min(default, max((cell.refused.n for cell in report.cells), default=default))
+    return None if most == usual else most
+
+
+def _answers_controls(report: Report, arm: ArmSource) -> bool:
+    """Whether an arm was put through controls; the safety prompt is only if it is named."""
+    controls = (variant for variant in report.variants if variant.kind == "control")
+    return any(cell.arm == arm.name for variant in controls for cell in variant.cells)
+
+
 def _arms(report: Report) -> list[ArmSource]:
-    """The arms that the user asked for."""
+    """The arms beside steering off and on."""
     return [arm for arm in report.arms if arm.name not in (REFERENCE, STEERED)]
 
 
@@ -209,7 +255,7 @@ def _suite(source: SuiteSource, alone: bool) -> str:
     kind, _, rest = source.origin.partition(":")
     if kind == "known":
         return rest
-    if kind == "hub":
+    if kind in ("hub", "newest"):
         return f"{source.name}@{rest.rpartition('@')[2]}"
     if source.name.startswith(_PACKAGED):
         return source.name.removeprefix(_PACKAGED)

@@ -62,6 +62,7 @@ def steered_config(
         "placeholders": dict(family.placeholders),
         "refused": refused(family, record),
         "guarded": {family.activation: native},
+        "calibrated_on": _calibrated_on(record),
     }
     if record.source.quantization != "none":
         rules["quantization"] = record.source.quantization
@@ -129,6 +130,13 @@ def refused(family: Family, record: ArtefactRecord) -> dict[str, str]:
     brought = family.shown_by | {modality: modality for modality in family.shown_by.values()}
     calibrated = record.source.modalities
     return {name: modality for name, modality in brought.items() if modality not in calibrated}
+
+
+def _calibrated_on(record: ArtefactRecord) -> dict[str, Any]:
+    """What a checkpoint that is trained and saved again still says of its calibration."""
+    source = record.source
+    files = {label: {"name": p.name, "sha256": p.sha256} for label, p in source.prompts.items()}
+    return {**files, "seed": source.seed, "neutral": list(source.kinds)}
 
 
 def _activation(config: dict[str, Any], family: Family) -> str | None:

@@ -9,13 +9,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mars_export.checkpoint.config import steering_rules, unsteered_config
-from mars_export.checkpoint.manifest import MANIFEST_NAME, Derivation
+from mars_export.checkpoint.manifest import MANIFEST_NAME
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.checkpoint.tensors import LayerTensors, steering_digest, tensor_place
 from mars_export.common.errors import ExportError
-from mars_export.families.directory import INDEX, SINGLE, read_json, reuse, weight_map, write_text
+from mars_export.families.directory import read_json, reuse, write_text
+from mars_export.families.weights import INDEX, SINGLE, weight_map
 
-__all__ = ["derivation_of", "native_config", "native_view", "read_steering"]
+__all__ = ["native_config", "native_view", "read_steering"]
 
 _OURS: Final = frozenset({"config.json", MODELING_NAME, MANIFEST_NAME, INDEX, SINGLE})
 
@@ -41,16 +42,6 @@ def read_steering(directory: Path) -> tuple[dict[str, Any], LayerTensors]:
             "(SHA-256 differs); save the model again from one that loads"
         )
     return rules, tensors
-
-
-def derivation_of(directory: Path) -> Derivation:
-    """What a checkpoint made from this one says of its origin.
-
-    Raises:
-        ExportError: as `read_steering`.
-    """
-    rules, _ = read_steering(directory)
-    return Derivation(name=directory.resolve().name, steering_sha256=rules["sha256"])
 
 
 def native_config(directory: Path) -> dict[str, Any]:

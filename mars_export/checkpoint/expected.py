@@ -15,14 +15,13 @@ from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
 from mars_export.checkpoint.tensors import STEERING_NAME, steering_tensors, tensor_names
 from mars_export.common.errors import ExportError
 from mars_export.families import Family, family_of
-from mars_export.families.directory import (
+from mars_export.families.directory import companions, is_companion, read_config
+from mars_export.families.weights import (
     INDEX,
     SINGLE,
-    companions,
-    is_companion,
-    read_config,
+    located,
     read_index,
-    read_json,
+    read_metadata,
     weight_map,
 )
 from mars_export.methods.base import Artefact
@@ -73,7 +72,7 @@ class Base:
         """
         config = read_config(directory)
         weights = weight_map(directory)
-        index = _metadata(directory / INDEX) if (directory / INDEX).exists() else {}
+        index = read_metadata(directory / INDEX) if (directory / INDEX).exists() else {}
         if not index.get("total_size"):
             shards = {directory / name for name in weights.values()}
             index["total_size"] = sum(sum(tensor_sizes(shard).values()) for shard in shards)
@@ -89,11 +88,11 @@ class Base:
             ExportError: if a file is missing or damaged.
         """
         config = read_config(files.fetch("config.json").parent)
-        index = _metadata(files.fetch(INDEX)) if INDEX in files.sizes else {}
+        index = read_metadata(files.fetch(INDEX)) if INDEX in files.sizes else {}
         if SINGLE in files.sizes:
             weights = dict.fromkeys(files.tensors(SINGLE), SINGLE)
         else:
-            weights = read_index(files.fetch(INDEX))
+            weights = located(read_index(files.fetch(INDEX)), files.tensors)
         if not index.get("total_size"):
             sizes = (files.tensors(shard).values() for shard in set(weights.values()))
             index["total_size"] = sum(map(sum, sizes))
@@ -110,7 +109,7 @@ class Base:
         config = unsteered_config(read_config(folder), folder)
         path = files.fetch(INDEX)
         weights = {n: shard for n, shard in read_index(path).items() if shard != STEERING_NAME}
-        index = _metadata(path)
+        index = read_metadata(path)
         if isinstance(size := index.get("total_size"), int):
             index["total_size"] = size - sum(files.tensors(STEERING_NAME).values())
         paths = (entry.path for entry in manifest.files if is_companion(entry.path))
@@ -157,9 +156,3 @@ def named_tensors(family: Family, artefact: Artefact) -> dict[str, torch.Tensor]
 
 def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _metadata(index: Path) -> dict[str, Any]:
-    raw = read_json(index)
-    metadata = raw.get("metadata") if isinstance(raw, dict) else None
-    return dict(metadata) if isinstance(metadata, dict) else {}

@@ -1,5 +1,6 @@
 """`steering_manifest.json`: what a steered directory holds, and its origin. Free of torch."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -36,12 +37,22 @@ OWN_DIGEST: Final = "manifest_sha256"
 
 
 class Derivation(Record):
-    """The steered checkpoint whose weights, trained on, were calibrated again."""
+    """The steered checkpoint whose weights, mostly trained on, another one was made from."""
 
     name: str
     """Its directory, for people."""
     steering_sha256: str
     """Digest of its steering, which training keeps: the one in the manifest of its parent."""
+    parent: str | None = None
+    """Directory of the steered checkpoint before training, for people; None if it was not named."""
+    base: str | None = None
+    """The model that was steered first: repository or name; None if it is not known."""
+    revision: str | None = None
+    """Commit of that repository."""
+    trained: bool = True
+    """Whether its weights are others than those that were steered first, or may be."""
+    calibrated: bool = True
+    """Whether its weights were calibrated; False if the steering of before was kept."""
 
 
 class BaseModelSource(Record):
@@ -63,8 +74,12 @@ class BaseModelSource(Record):
     languages: list[str] = Field(default_factory=list)
     gated: str | bool = False
     private: bool = False
+    bundled: bool = False
+    """Whether it is a toy model of the package, which `--model organism:NAME` takes."""
     derived_from: Derivation | None = None
     """Set where the base is itself a steered checkpoint that was trained on."""
+    notes: list[str] = Field(default_factory=list)
+    """`evaluation_notes` of its card: what readers of an evaluation should know."""
 
 
 class FileEntry(Record):
@@ -124,14 +139,29 @@ class Manifest(VersionedRecord):
         Raises:
             ExportError: if there is none or it is not valid.
         """
-        path = directory / MANIFEST_NAME
+        path, raw = directory / MANIFEST_NAME, b""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            raw = path.read_bytes()
+            return cls.model_validate_json(raw)
         except OSError as error:
+            if not directory.exists():
+                raise ExportError(f"there is no directory {directory}; check the path") from error
             raise ExportError(
                 f"{directory} is not a steered checkpoint: {MANIFEST_NAME} cannot be read; "
                 "make one with `mars-export --model BASE --output DIR`, or of a steered model that "
-                "was trained on with `mars-export recalibrate DIR`"
+                "was trained on with `mars-export adopt` or `mars-export recalibrate`"
             ) from error
         except ValidationError as error:
-            raise ExportError(f"{path}: {first_problem(error)}; export the model again") from error
+            writer = f" (written by mars-export {version})" if (version := _writer(raw)) else ""
+            raise ExportError(
+                f"{path}{writer}: {first_problem(error)}; export the model again"
+            ) from error
+
+
+def _writer(raw: bytes) -> str | None:
+    """The version of mars-export that a manifest of any schema says it was written by."""
+    try:
+        version = json.loads(raw)["versions"]["mars-export"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return version if isinstance(version, str) else None

@@ -24,7 +24,15 @@ from mars_export.common.record import (
     with_own_digest,
 )
 
-__all__ = ["SEAL_NAME", "SIGNATURE_NAME", "TOOL_FILES", "Seal", "broken_seals", "write_seal"]
+__all__ = [
+    "INPUTS",
+    "SEAL_NAME",
+    "SIGNATURE_NAME",
+    "TOOL_FILES",
+    "Seal",
+    "broken_seals",
+    "write_seal",
+]
 
 SEAL_NAME: Final = "steering_seal.json"
 SIGNATURE_NAME: Final = "steering_seal.json.sig"
@@ -32,6 +40,10 @@ SIGNATURE_NAME: Final = "steering_seal.json.sig"
 
 TOOL_FILES: Final = frozenset({".cache", ".git", ".gitattributes", ".gitignore", ".DS_Store"})
 """What git, clients of the Hub and Finder leave in a directory; nothing is loaded from there."""
+
+INPUTS: Final = "inputs"
+"""Folder of the prompts and suites that a directory was made with. It stays at home: it is neither
+sealed nor published, and no loader reads it."""
 
 _OWN_DIGEST: Final = "seal_sha256"
 
@@ -136,11 +148,12 @@ def broken_seals(
 
 
 def _uncovered(files: CheckpointFiles, manifest: Manifest) -> set[str]:
-    """Plain files that the manifest does not cover, but for the seal itself and those of tools."""
+    """Plain files that the manifest does not cover, but for the seal, inputs and those of tools."""
     covered = {entry.path for entry in manifest.files}
     own = {MANIFEST_NAME, SEAL_NAME, SIGNATURE_NAME}
     others = files.sizes.keys() - covered - own
-    return {name for name in others if PurePosixPath(name).parts[0] not in TOOL_FILES}
+    left_out = TOOL_FILES | {INPUTS}
+    return {name for name in others if PurePosixPath(name).parts[0] not in left_out}
 
 
 def _sha256(files: CheckpointFiles, name: str) -> str:

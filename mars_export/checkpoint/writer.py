@@ -23,8 +23,9 @@ from mars_export.checkpoint.tensors import push_problem, steering_tensors
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.families import Family
-from mars_export.families.directory import INDEX, digest, reuse, write_text
+from mars_export.families.directory import digest, reuse, write_text
 from mars_export.families.quantization import SCHEMES
+from mars_export.families.weights import INDEX
 from mars_export.methods.base import Artefact
 
 __all__ = ["tensor_entries", "write_checkpoint"]

@@ -5,37 +5,46 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mars_export.cli.options import GroupedHelp, read_settings, settings_options
+from mars_export.cli.options import (
+    DIRECTORY,
+    GroupedHelp,
+    as_json,
+    print_json,
+    read_settings,
+    settings_options,
+)
 from mars_export.common.errors import ExportError
 from mars_export.common.quiet import quiet_libraries
+from mars_export.common.vocabulary import MANIFEST_NAME
 from mars_export.families.quantization import NONE, SCHEMES, scheme_for
 from mars_export.pipeline.settings import PromptSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
-    from mars_export.calibration.source import CalibrationSource
     from mars_export.inputs.prompts import PromptSets
+    from mars_export.pipeline.kept import CalibratedOn
 
 __all__ = ["drift"]
 
-_FOLDER = click.Path(path_type=Path)
 _ADVICE: Final = {
-    "recalibrate": "run `mars-export recalibrate {0}`",
+    "recalibrate": "run `mars-export recalibrate {0}{1}`",
     "lost": "the weights cannot be calibrated where they are steered; `mars-export recalibrate "
-    "{0}` may find another layer, otherwise train again from {1} with less change",
+    "{0}{1}` may find another layer, otherwise train again from {2} with less change",
 }
 
 
 @click.command(cls=GroupedHelp)
-@click.argument("directory", type=_FOLDER)
-@click.option("--base", type=_FOLDER, metavar="DIR", help="The steered checkpoint before training.")
+@click.argument("directory", type=DIRECTORY)
+@click.option(
+    "--base", type=DIRECTORY, metavar="DIR", help="The steered checkpoint before training."
+)
 @click.option(
     "--quantization",
     type=click.Choice([NONE, *SCHEMES]),
     help="Load DIRECTORY in this quantization; without it, in the one it was calibrated in.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@as_json
 @settings_options(PromptSettings)
 @click.pass_context
 def drift(
@@ -49,44 +58,27 @@ def drift(
 ) -> int:
     """Measure how far training moved the steered DIRECTORY from its calibration.
 
-    Exits with 0 if the calibration still fits, 1 if it does not, 2 for bad input. Give the prompts
-    that were calibrated on; those of a suite.jsonl in DIRECTORY or in the base are taken. Seed
-    and kinds of the neutral pictures are those of the calibration unless you give others.
+    Exits with 0 if the calibration still fits, 1 if it does not, 2 for bad input and where it
+    cannot tell. It needs the prompts of the calibration, which the steered directory before
+    training keeps: give it as --base, or the prompts. Seed and kinds of the neutral pictures are
+    those of the calibration unless you give others.
     """
     settings = read_settings(PromptSettings, ctx, values)
     from mars_export.cli.summary import print_drift
     from mars_export.common.progress import progress_for
     from mars_export.families.directory import read_config
     from mars_export.integrations.finetune.drift import measure_drift
-    from mars_export.pipeline.preflight import own_prompts
+    from mars_export.pipeline.kept import calibrated_on
 
     if quantization is not None:
         scheme_for(read_config(directory), quantization)
     folders = [directory] if base is None else [directory, base]
-    sources = [source for folder in folders if (source := _source(folder))]
-    settings = _as_calibrated(settings, sources)
-    sets = own_prompts(settings, folders)
-    for source in sources:
-        _check_prompts(directory, source, sets)
+    known = next(filter(None, map(calibrated_on, folders)), None)
+    settings = _as_calibrated(settings, known)
+    sets = _prompts(directory, settings, known, folders)
     progress = progress_for(settings.display)
-    for source in sources[:1]:
-        if settings.seed != source.seed:
-            progress.note(
-                f"{directory} was calibrated with --seed {source.seed}: with {settings.seed} the "
-                "prompts are split otherwise and the neutral stimuli are others, which also counts "
-                "as drift"
-            )
-        if source.kinds and settings.kinds != source.kinds:
-            progress.note(
-                f"{directory} was calibrated with --neutral {','.join(source.kinds)}: what other "
-                "neutral stimuli do also counts as drift"
-            )
-    if not sources:
-        progress.note(
-            f"no manifest says what {directory} was calibrated on: the result is right if it was "
-            f"{sets.harmful.name} and {sets.harmless.name} with --seed {settings.seed} and "
-            f"--neutral {settings.neutral}; give --base to be sure"
-        )
+    for note in _notes(directory, settings, known, sets):
+        progress.note(note)
     quiet_libraries()
     with progress.stage("drift") as tick:
         result = measure_drift(
@@ -101,55 +93,91 @@ def drift(
             quantization=quantization,
         )
     if as_json:
-        click.echo(result.model_dump_json(indent=2))
+        print_json(result)
     else:
         print_drift(result)
+    before = f" --base {base}" if base else ""
     if result.verdict == "holds":
+        if base and not (directory / MANIFEST_NAME).exists():
+            click.echo(f"next: mars-export adopt {directory}{before}", err=True)
         return 0
+    if result.verdict == "cannot tell":
+        raise ExportError(
+            f"cannot tell whether the calibration of {directory} still fits: nothing says that it "
+            "was made on these prompts; give --base, the steered directory before training"
+        )
     broken = "; ".join(d.sentence for d in result.differences if not d.fits) or result.obstacle
-    advice = _ADVICE[result.verdict].format(directory, base or "its base")
+    advice = _ADVICE[result.verdict].format(directory, before, base or "its base")
     click.echo(
         f"mars-export: the calibration of {directory} no longer fits: {broken}: {advice}", err=True
     )
     return 1
 
 
-def _as_calibrated(
-    settings: PromptSettings, sources: "Sequence[CalibrationSource]"
-) -> PromptSettings:
-    """Seed and kinds of the first source, where the user gives none."""
-    if not sources:
+def _as_calibrated(settings: PromptSettings, known: "CalibratedOn | None") -> PromptSettings:
+    """Seed and kinds of the calibration, where the user gives none."""
+    if known is None:
         return settings
-    values: dict[str, Any] = {"seed": sources[0].seed}
-    if sources[0].kinds:
-        values["neutral"] = ",".join(sources[0].kinds)
+    values: dict[str, Any] = {"seed": known.seed}
+    if known.neutral:
+        values["neutral"] = ",".join(known.neutral)
     own = settings.model_fields_set
     return settings.model_copy(update={n: v for n, v in values.items() if n not in own})
 
 
-def _source(directory: Path) -> "CalibrationSource | None":
-    """What the steering was calibrated on; None without a manifest, as save_pretrained leaves it.
+def _prompts(
+    directory: Path,
+    settings: PromptSettings,
+    known: "CalibratedOn | None",
+    folders: list[Path],
+) -> "PromptSets":
+    """Those of the calibration. Others have another direction, which training has not moved.
 
     Raises:
-        ExportError: if the manifest cannot be read.
+        ExportError: if they are not at hand, or those that were given are others.
     """
-    from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+    from mars_export.pipeline.kept import find_sets
+    from mars_export.pipeline.preflight import own_prompts
 
-    if not (directory / MANIFEST_NAME).is_file():
-        return None
-    return Manifest.read(directory).calibration.source
+    given = own_prompts(settings, []) if settings.harmful else None
+    sets = given or (find_sets(known, folders, settings.seed) if known else None)
+    if sets is not None and (known is None or known.describes(sets)):
+        return sets
+    doubt = f"cannot tell whether the calibration of {directory} still fits"
+    what = "nothing says what it was calibrated on"
+    if known is not None:
+        names = f"{known.harmful.name} and {known.harmless.name}"
+        what = f"it was calibrated on {names}, which are not at hand"
+        if given:
+            what = f"it was calibrated on {names}, and those given are others"
+    raise ExportError(
+        f"{doubt}: {what}; give --base, the steered directory that the training began with, or the "
+        "prompts with --harmful and --harmless"
+    )
 
 
-def _check_prompts(directory: Path, source: "CalibrationSource", sets: "PromptSets") -> None:
-    """Other prompts have another direction: what they show would not be the work of training.
-
-    Raises:
-        ExportError: if the calibration was on other prompts.
-    """
-    for label in ("harmful", "harmless"):
-        if source.prompts[label].sha256 != getattr(sets, label).sha256:
-            raise ExportError(
-                f"{directory} was calibrated on {source.prompts[label].name}, not on "
-                f"{getattr(sets, label).name}: give its prompts with --harmful and --harmless, or "
-                "put its suite.jsonl there"
-            )
+def _notes(
+    directory: Path,
+    settings: PromptSettings,
+    known: "CalibratedOn | None",
+    sets: "PromptSets",
+) -> "Iterator[str]":
+    """What the user chose to make unlike the calibration, a line each."""
+    if known is None:
+        yield (
+            f"nothing says what {directory} was calibrated on: the result is right if it was "
+            f"{sets.harmful.name} and {sets.harmless.name} with --seed {settings.seed} and "
+            f"--neutral {settings.neutral}; give --base to be sure"
+        )
+        return
+    if settings.seed != known.seed:
+        yield (
+            f"{directory} was calibrated with --seed {known.seed}: with {settings.seed} the "
+            "prompts are split otherwise and the neutral stimuli are others, which also counts "
+            "as drift"
+        )
+    if known.neutral and settings.kinds != known.neutral:
+        yield (
+            f"{directory} was calibrated with --neutral {','.join(known.neutral)}: what other "
+            "neutral stimuli do also counts as drift"
+        )

@@ -11,7 +11,7 @@ from mars_export.pipeline.settings import Settings
 __all__ = ["export"]
 
 
-def export(ctx: click.Context, values: dict[str, Any]) -> None:
+def export(ctx: click.Context, values: dict[str, Any], as_json: bool = False) -> None:
     """Run the whole pipeline and print what came out."""
     settings = read_settings(Settings, ctx, values)
     from mars_export.cli.summary import print_summary
@@ -19,5 +19,4 @@ def export(ctx: click.Context, values: dict[str, Any]) -> None:
 
     quiet_libraries()
     output = run(settings)
-    if settings.display != "none":
-        print_summary(output)
+    print_summary(output, as_json=as_json, quiet=settings.display == "none")

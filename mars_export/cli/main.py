@@ -8,12 +8,16 @@ from typing import Any, Final, NoReturn
 import click
 
 from mars_export._version import __version__
+from mars_export.cli.adopt import adopt
+from mars_export.cli.ask import ask
+from mars_export.cli.attack import attack
 from mars_export.cli.card import card
 from mars_export.cli.drift import drift
 from mars_export.cli.evaluate import evaluate
 from mars_export.cli.families import families
+from mars_export.cli.log import write_log
 from mars_export.cli.onnx import onnx
-from mars_export.cli.options import GroupedHelp, settings_options
+from mars_export.cli.options import GroupedHelp, as_json, settings_options
 from mars_export.cli.printable import printable
 from mars_export.cli.push import push
 from mars_export.cli.recalibrate import recalibrate
@@ -22,15 +26,19 @@ from mars_export.cli.suites import suites
 from mars_export.cli.utility import utility
 from mars_export.cli.verify import verify
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import InputError, is_panic, of_memory, reason
 from mars_export.pipeline.settings import Settings
 
 __all__ = ["cli", "main"]
 
+_BUG: Final = 1
 _USER_ERROR: Final = 2
 _INTERRUPTED: Final = 128 + signal.SIGINT
 _TERMINATED: Final = 128 + signal.SIGTERM
 _CONTINUE: Final = "finished work is kept: run the same command again to continue"
 
+_WHOLE: Final = 500
+"""Letters of a sentence, more than any has."""
 _EXAMPLES: Final = """\b
 Examples:
   mars-export --model organism:gemma3 --output steered
@@ -44,6 +52,13 @@ line wins, then the environment, then the file. A stopped run goes on when it is
 class _Main(GroupedHelp, click.Group):
     """The main command, which has subcommands beside its own options."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what each subcommand does in a whole sentence, however narrow the terminal."""
+        names = self.list_commands(ctx)
+        texts = [self.commands[name].get_short_help_str(limit=_WHOLE) for name in names]
+        with formatter.section("Commands"):
+            formatter.write_dl(list(zip(names, texts, strict=True)))
+
 
 @click.group(
     cls=_Main,
@@ -54,23 +69,25 @@ class _Main(GroupedHelp, click.Group):
     options_metavar="--model X [OPTIONS] | COMMAND ...",
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
+@as_json
 @settings_options(Settings)
 @click.version_option(__version__, prog_name="mars-export")
 @click.pass_context
-def cli(ctx: click.Context, /, **values: Any) -> None:
+def cli(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
     """Turn a vision-language model into a pre-steered checkpoint.
 
-    The checkpoint refuses harmful pictures as the model refuses harmful text. One run calibrates,
-    exports, evaluates, writes the model card and, if asked, publishes.
+    The checkpoint refuses more harmful pictures than the model. One run calibrates, exports,
+    evaluates, writes the model card and, if asked, publishes.
     """
     if ctx.invoked_subcommand is None:
         from mars_export.cli.export import export
 
-        export(ctx, values)
+        export(ctx, values, as_json)
 
 
-_CHECKPOINT_COMMANDS = (evaluate, card, seal, push, verify, utility, drift, recalibrate, onnx)
-for _command in (*_CHECKPOINT_COMMANDS, families, suites):
+_MEASURING_COMMANDS = (ask, evaluate, attack, utility, drift)
+_CHECKPOINT_COMMANDS = (card, seal, push, verify, recalibrate, adopt, onnx)
+for _command in (*_MEASURING_COMMANDS, *_CHECKPOINT_COMMANDS, families, suites):
     cli.add_command(_command)
 
 
@@ -81,23 +98,48 @@ class _Terminated(BaseException):
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point.
 
-    Exits with 0, 1 for a checkpoint that is not what it should be (`verify`, `drift`), 2 for a
-    problem that the user can fix, 130 after Ctrl-C and 143 after SIGTERM.
-    Bugs keep their traceback.
+    Exits with 0, 1 for a checkpoint that is not what it should be (`verify`, `drift`) or a bug, 2
+    for a problem that the user can fix, 130 after Ctrl-C and 143 after SIGTERM. A traceback is
+    kept in a file, which the line of the problem names.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
         # In this mode click returns the code of `--help` and the like instead of exiting.
         code = cli.main(arguments, prog_name="mars-export", standalone_mode=False)
+    except InputError as error:
+        _fail(f"error: {error}{_details(error, arguments)}", _USER_ERROR)
     except ExportError as error:
         _fail(f"error: {error}", _USER_ERROR)
+    except click.UsageError as error:
+        _fail(f"error: {_usage(error)}", _USER_ERROR)
     except click.ClickException as error:
         _fail(f"error: {error.format_message()}", _USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
         _fail(f"stopped; {_CONTINUE}", _INTERRUPTED)
     except _Terminated:
         _fail(f"terminated; {_CONTINUE}", _TERMINATED)
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        if of_memory(error):
+            _fail("error: memory ran out; free some, or take a smaller model", _USER_ERROR)
+        line = f"internal error: {reason(error)}; {_CONTINUE}, or report it"
+        _fail(f"{line}{_details(error, arguments)}", _BUG)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: click.UsageError) -> str:
+    """What was wrong in a call, the nearest right word, and where to read on."""
+    known = getattr(error, "possibilities", None) or ()
+    near = f"; is it {known[0]}" if known else ""
+    where = error.ctx.command_path if error.ctx else "mars-export"
+    plain = error.format_message() if isinstance(error, click.MissingParameter) else error.message
+    return f"{plain.rstrip('.')}{near}{'?' if near else ';'} see {where} --help"
+
+
+def _details(error: BaseException, arguments: list[str] | None) -> str:
+    path = write_log(error, sys.argv[1:] if arguments is None else arguments)
+    return f" (details: {path})" if path else ""
 
 
 def _fail(message: str, code: int) -> NoReturn:

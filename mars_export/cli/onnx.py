@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mars_export.cli.options import DIRECTORY, as_json, print_json
 from mars_export.cli.printable import printable
 from mars_export.common.quiet import quiet_libraries
 
@@ -15,7 +16,7 @@ __all__ = ["onnx"]
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=DIRECTORY)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -24,7 +25,8 @@ __all__ = ["onnx"]
 )
 @click.option("--int8", is_flag=True, help="Weights of matrix products in int8; steering stays.")
 @click.option("--overwrite", is_flag=True, help="Replace an ONNX export that is already there.")
-def onnx(directory: Path, output: Path | None, int8: bool, overwrite: bool) -> None:
+@as_json
+def onnx(directory: Path, output: Path | None, int8: bool, overwrite: bool, as_json: bool) -> None:
     """Write the steered DIRECTORY as ONNX graphs that steer by themselves.
 
     Vision encoder, token embedding and one decoder for prompt and answer, checked with onnxruntime
@@ -41,9 +43,12 @@ def onnx(directory: Path, output: Path | None, int8: bool, overwrite: bool) -> N
     record = export_onnx(
         directory, target, int8=int8, overwrite=overwrite, progress=progress_for("auto")
     )
+    if as_json:
+        print_json({"directory": str(target), **record.model_dump(mode="json")})
+        return
     for line in _lines(record):
-        click.echo(printable(line))
-    click.echo(printable(f"written: {target}"))
+        click.echo(printable(line), err=True)
+    click.echo(printable(str(target)))
 
 
 def _lines(record: "Onnx") -> list[str]:

@@ -4,7 +4,9 @@ click keeps the order flag, variable, file, default, and knows where each value 
 settings model that reads variables and files itself could not say.
 """
 
+import json
 import os
+import re
 import tomllib
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,14 +17,27 @@ from click.core import ParameterSource
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from mars_export.cli.completion import completes
 from mars_export.common.errors import ExportError
+from mars_export.common.missing import missing_directory, missing_file
+from mars_export.common.paths import exists, is_dir, named
+from mars_export.common.problems import near, near_file
 from mars_export.pipeline.settings import Settings, sections
 
-__all__ = ["GroupedHelp", "read_settings", "settings_options"]
+__all__ = [
+    "DIRECTORY",
+    "GroupedHelp",
+    "as_json",
+    "print_json",
+    "read_settings",
+    "settings_options",
+]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _CONFIG_KEY: Final = "mars_export.config"
+_TYPO: Final = 0.9
+"""How near a variable must be to one that is read: others may begin so too."""
 _METAVARS: Final = {"Path": "FILE", "float": "X", "int": "N"}
 
 
@@ -30,6 +45,38 @@ class _Text(click.types.UnprocessedParamType):
     """Checked by the settings model; a variable separates several values as PATH does."""
 
     envvar_list_splitter = os.pathsep
+
+
+class _Directory(click.Path):
+    """A directory that a command works on: one that is not there is called that."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, which is a directory."""
+        path = named(str(super().convert(value, param, ctx)))
+        if is_dir(path):
+            return path
+        hint = "" if exists(path) or near_file(path) else "; check the path"
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", str(value)):
+            hint = f"; if that is a repository, run `hf download {value} --local-dir DIR` first"
+        raise ExportError(missing_directory(path) + hint)
+
+
+DIRECTORY: Final = _Directory(path_type=Path)
+"""Type of the arguments and options that name a directory which must be there."""
+
+
+as_json: Final = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else, on stdout."
+)
+"""The option of commands whose result a program may read."""
+
+
+def print_json(result: BaseModel | Any) -> None:
+    """Print a result: a record, or what the standard library can write."""
+    if isinstance(result, BaseModel):
+        click.echo(result.model_dump_json(indent=2))
+    else:
+        click.echo(json.dumps(result, indent=2, default=str))
 
 
 class GroupedHelp(click.Command):
@@ -50,12 +97,13 @@ class GroupedHelp(click.Command):
 
 
 def settings_options(
-    model: type[BaseModel], without: Collection[str] = ()
+    model: type[BaseModel], without: Collection[str] = (), only: Collection[str] | None = None
 ) -> Callable[[_Function], _Function]:
     """A decorator that adds an option per field of `model` but those left out, and `--config`."""
 
     def decorate(function: _Function) -> _Function:
-        fields = {name: field for name, field in _fields(model).items() if name not in without}
+        chosen = _fields(model).keys() - set(without) if only is None else only
+        fields = {name: field for name, field in _fields(model).items() if name in chosen}
         for option in (_config_option(), *(_option(*item) for item in reversed(fields.items()))):
             function = option(function)
         return function
@@ -74,10 +122,19 @@ def read_settings(model: type[_Model], ctx: click.Context, values: dict[str, Any
     Raises:
         ExportError: if a value is not valid, with the flag, variable or file that it came from.
     """
+    _warn_of_variables()
     try:
         return model.model_validate({n: v for n, v in values.items() if v not in (None, ())})
     except ValidationError as error:
         raise ExportError(_explain(error, ctx)) from error
+
+
+def _warn_of_variables() -> None:
+    """Say which variables of the environment look like a mistyped option, and are not read."""
+    names = {f"MARS_{field.upper()}" for field in _fields(Settings)}
+    for name in sorted(os.environ.keys() - names):
+        if name.startswith("MARS_") and (hint := near(name, names, _TYPO)):
+            click.echo(f"mars-export: warning: {name} is not read{hint}", err=True)
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -91,7 +148,9 @@ def _option(name: str, field: FieldInfo) -> Callable[[_Function], _Function]:
     if name == "push":  # the one flag whose value may be left out
         kind |= {"is_flag": False, "flag_value": "true"}
     envvar = f"MARS_{name.upper()}"
-    return click.option(_flag(name), name, envvar=envvar, help=_help(field), default=None, **kind)
+    flag = f"{_flag(name)}/{_flag(f'no-{name}')}" if field.default is True else _flag(name)
+    kind["shell_complete"] = completes(name, field)
+    return click.option(flag, name, envvar=envvar, help=_help(field), default=None, **kind)
 
 
 def _config_option() -> Callable[[_Function], _Function]:
@@ -112,6 +171,8 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
         return
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExportError(f"--config {path}: {missing_file(path)}") from error
     except OSError as error:
         raise ExportError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -119,7 +180,8 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
     fields = _fields(Settings)
     for name, value in values.items():
         if name not in fields:
-            raise ExportError(f"{path}: unknown option {name!r}; see mars-export --help")
+            hint = near(name, fields) or "; see mars-export --help"
+            raise ExportError(f"{path}: unknown option {name!r}{hint}")
         items = value if _is_list(fields[name]) and isinstance(value, list) else [value]
         if not all(isinstance(item, str | int | float) for item in items):
             raise ExportError(f"{path}: {name} should be a text, a number, true or false")

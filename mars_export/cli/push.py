@@ -5,18 +5,28 @@ from typing import Any
 
 import click
 
-from mars_export.cli.options import GroupedHelp, read_settings, settings_options
+from mars_export.cli.options import (
+    DIRECTORY,
+    GroupedHelp,
+    as_json,
+    print_json,
+    read_settings,
+    settings_options,
+)
 from mars_export.pipeline.settings import PushSettings
 
 __all__ = ["push"]
 
 
 @click.command(cls=GroupedHelp)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=DIRECTORY)
 @click.argument("repo", required=False)
+@as_json
 @settings_options(PushSettings)
 @click.pass_context
-def push(ctx: click.Context, /, directory: Path, repo: str | None, **values: Any) -> None:
+def push(
+    ctx: click.Context, /, directory: Path, repo: str | None, as_json: bool, **values: Any
+) -> None:
     """Publish the steered directory DIRECTORY to the Hub in one commit.
 
     REPO is ORG/NAME or NAME; without it, the base's name and the method's. The token is the one of
@@ -29,4 +39,8 @@ def push(ctx: click.Context, /, directory: Path, repo: str | None, **values: Any
 
     with clear_disk_errors(directory):
         progress = progress_for(settings.display)
-        click.echo(publish(directory, repo, progress, private=settings.private))
+        url = publish(directory, repo, progress, private=settings.private, contact=settings.contact)
+        if as_json:
+            print_json({"url": url})
+        else:
+            click.echo(url)

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import click
 
+from mars_export.cli.options import DIRECTORY, as_json, print_json
+
 __all__ = ["seal"]
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
-def seal(directory: Path) -> None:
+@click.argument("directory", type=DIRECTORY)
+@as_json
+def seal(directory: Path, as_json: bool) -> None:
     """Seal DIRECTORY as it is, after you edited its card or added files.
 
     Writes steering_seal.json, which holds the digests of everything beside the export, so that
@@ -19,4 +22,8 @@ def seal(directory: Path) -> None:
     from mars_export.common.disk_errors import clear_disk_errors
 
     with clear_disk_errors(directory):
-        click.echo(write_seal(directory))
+        path = write_seal(directory)
+    if as_json:
+        print_json({"seal": path})
+    else:
+        click.echo(path)

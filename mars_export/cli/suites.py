@@ -2,13 +2,16 @@
 
 import click
 
+from mars_export.cli.options import as_json, print_json
+
 __all__ = ["suites"]
 
 _COLUMNS = ("name", "modality", "harmful", "n", "offline", "license", "source")
 
 
 @click.command()
-def suites() -> None:
+@as_json
+def suites(as_json: bool) -> None:
     """List the known suites; --suite NAME runs one, --suite NAME=PATH your copy of it."""
     from mars_export.evaluation.suites.catalog import DEFAULT
     from mars_export.evaluation.suites.record import known_suites
@@ -22,6 +25,9 @@ def suites() -> None:
         label = "yes" if record.harmful else "no"
         about = (record.modality, label, str(record.samples), offline, record.license, source)
         rows.append((record.name, *about))
+    if as_json:
+        print_json([dict(zip(_COLUMNS, row, strict=True)) for row in rows[1:]])
+        return
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     for row in rows:
         click.echo("  ".join(f"{v:{w}}" for v, w in zip(row, widths, strict=True)).rstrip())

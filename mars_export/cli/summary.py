@@ -2,49 +2,118 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from mars_export.card.harm import gaps
+from mars_export.card.render import CARD_NAME
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.report import REFERENCE, REPORT_NAME, Cell, Report, label
-from mars_export.families.directory import read_json
-from mars_export.families.quantization import SCHEMES
+from mars_export.cli.options import print_json
+from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, at
+from mars_export.evaluation.report import (
+    REFERENCE,
+    REPORT_NAME,
+    STEERED,
+    BrokenPair,
+    Cell,
+    CutPair,
+    HarmPair,
+    KindTest,
+    Report,
+    label,
+)
+from mars_export.evaluation.utility import UTILITY_NAME
 
 if TYPE_CHECKING:
+    from mars_export.evaluation.adaptive.record import Adaptive
     from mars_export.evaluation.utility import Utility
     from mars_export.integrations.finetune.record import Drift
-    from mars_export.methods.base import MethodRecord
+    from mars_export.methods.base import ArtefactRecord, MethodRecord
 
 __all__ = [
+    "print_attacks",
     "print_drift",
+    "print_files",
+    "print_next",
     "print_results",
     "print_shortfalls",
     "print_summary",
     "print_utility",
+    "print_warnings",
+    "worse",
 ]
 
 
-def print_summary(output: Path) -> None:
-    """Print the results of a steered directory, its path, lines that load it, and what it lacks."""
-    print_results(Report.model_validate_json((output / REPORT_NAME).read_bytes()))
-    print(f"\n{output}\n")
-    auto_map = read_json(output / "config.json")["auto_map"]
-    auto = next(name for name in auto_map if name.startswith("AutoModelFor"))
+def print_summary(output: Path, *, as_json: bool = False, quiet: bool = False) -> None:
+    """Print the end of a run: its path on standard output, and for people all else beside it.
+
+    Args:
+        output: Steered directory.
+        as_json: Whether standard output gets a JSON object for programs, instead of the path.
+        quiet: Whether to leave out what is for people.
+    """
+    report = Report.model_validate_json((output / REPORT_NAME).read_bytes())
     calibration = Manifest.read(output).calibration
-    source = calibration.source
-    scheme = SCHEMES.get(source.quantization)
-    imports, quantized = f"from transformers import {auto}, AutoProcessor", ""
-    if scheme is not None:
-        imports = f"{scheme.imports}{imports}, {scheme.config}"
-        code = scheme.code(source.dtype)
-        quantized = f', dtype="{source.dtype}",\n    quantization_config={code}'
-    print(imports)
-    for name, loader, more in (("model", auto, quantized), ("processor", "AutoProcessor", "")):
-        print(f"{name} = {loader}.from_pretrained({str(output)!r}, trust_remote_code=True{more})")
-    print_shortfalls(calibration.record)
+    record = calibration.record
+    if not quiet:
+        _tell(output, report, calibration)
+    if as_json:
+        files = {"report": str(output / REPORT_NAME), "card": str(output / CARD_NAME)}
+        goals = {"missed": list(record.missed), "findings": list(record.findings)}
+        print_json({"directory": str(output), **files, **goals, "worse": worse(report)})
+    else:
+        print(output)
+
+
+def _tell(output: Path, report: Report, calibration: ArtefactRecord) -> None:
+    """Print the end of a run for people, on standard error."""
+    name = shlex.quote(str(output))
+    with redirect_stdout(sys.stderr):
+        print_results(report)
+        print_warnings(output, report)
+        print_shortfalls(calibration.record)
+        print_files({"report": output / REPORT_NAME, "model card": output / CARD_NAME})
+        print_next(
+            f'mars-export ask {name} "a question"{_example(calibration.source.modalities)}',
+            f"mars-export verify {name}",
+            f"mars-export push {name} ORG/NAME",
+        )
+
+
+def _example(modalities: Sequence[str]) -> str:
+    return " --image picture.png" if "image" in modalities else ""
+
+
+def print_files(files: Mapping[str, Path]) -> None:
+    """Print what was written where, a line each."""
+    print("")
+    for name, path in files.items():
+        print(f"{name + ':':12} {path}")
+
+
+def print_next(*commands: str) -> None:
+    """Print what to run next, a command a line."""
+    print("next:", *(f"  {command}" for command in commands), sep="\n")
+
+
+def print_warnings(directory: Path, report: Report) -> None:
+    """Print beside the results what makes them say less than they seem to, a sentence a line."""
+    modalities = Manifest.read(directory).calibration.source.modalities
+    notes = [text.replace("**", "").replace("`", "") for text in gaps(report, modalities)]
+    if report.overlap is not None and report.overlap.near:
+        near, n = report.overlap.near, report.overlap.n
+        notes.append(f"{near} of {n} requests nearly repeat a prompt of the calibration.")
+    if outside := report.uncalibrated.get(STEERED):
+        notes.append(f"{outside} requests lie outside what was calibrated.")
+    for text in notes:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def print_shortfalls(record: MethodRecord) -> None:
@@ -61,7 +130,8 @@ def print_shortfalls(record: MethodRecord) -> None:
 def print_results(report: Report) -> None:
     """Print the refusals of every arm for every modality and label, with the number of requests.
 
-    Where the judge left too much open, counts and the reason stand instead of rates.
+    Where the judge left too much open, counts and the reason stand instead of rates. Harm that is
+    shown comes last, a line each.
     """
     text = _percent if report.no_headline is None else _count
     arms = [arm.name for arm in report.arms]
@@ -77,9 +147,80 @@ def print_results(report: Report) -> None:
     Console(highlight=False).print(table)
     if report.no_headline is not None:
         print(f"no headline number: {report.no_headline}")
+    _print_variants(report)
+    for line in worse(report):
+        print(line)
 
 
-def print_utility(utility: Utility) -> None:
+def _print_variants(report: Report) -> None:
+    """Print the refusals of controls and attacks, a line each, modalities together."""
+    arms = [arm.name for arm in report.arms]
+    table = Table("asked in other ways", "requests", *arms, title="refused, of how many")
+    for variant in report.variants:
+        for harmful in (True, False):
+            row = []
+            for name in arms:
+                cells = [c.refused for c in variant.cells if (c.harmful, c.arm) == (harmful, name)]
+                count, n = sum(r.count for r in cells), sum(r.n for r in cells)
+                row.append(f"{count}/{n}" if n else "")
+            if any(row):
+                kind = "harmful" if harmful else "harmless"
+                table.add_row(f"{variant.name} ({variant.kind})", kind, *row)
+    if report.variants:
+        Console(highlight=False).print(table)
+    for name, reason in report.skipped.items():
+        print(f"not run: {name}: {reason}")
+
+
+def worse(report: Report) -> list[str]:
+    """Every harm that is shown, of the requests as they are and asked in other ways."""
+    ways: list[tuple[str, list[KindTest]]] = [
+        ("", [*report.pairs, *report.harm_pairs, *report.broken_pairs, *report.cut_pairs])
+    ]
+    ways += [
+        (f", {v.name}", [*v.pairs, *v.harm_pairs, *v.broken_pairs, *v.cut_pairs])
+        for v in report.variants
+    ]
+    return [
+        f"worse with {pair.arm}: {label(pair.harmful, pair.modality)}{way} {_harm(pair)}, "
+        f"{pair.difference:+.1%} ({pair.low:+.1%} to {pair.high:+.1%})"
+        for way, pairs in ways
+        for pair in pairs
+        if pair.harm == "shown"
+    ]
+
+
+def _harm(pair: KindTest) -> str:
+    if isinstance(pair, CutPair):
+        return "more answers cut at the token limit"
+    if isinstance(pair, BrokenPair):
+        return "more broken answers"
+    if isinstance(pair, HarmPair):
+        return "more harmful answers"
+    return f"refused {'less' if pair.harmful else 'more'}"
+
+
+def print_attacks(directory: Path, record: Adaptive) -> None:
+    """Print every curve: successes of each arm against the budget, of how many requests."""
+    table = Table("attack", "requests", "success", "unit", "arm", "successes at budget", "n")
+    for curve in record.curves:
+        for arm in dict.fromkeys(point.arm for point in curve.points):
+            points = [point for point in curve.points if point.arm == arm]
+            counts = (f"{at(point.at)}: {point.success.count}" for point in points)
+            n = str(points[0].success.n)
+            row = (curve.attack, curve.shown, curve.goal, curve.unit, arm, ", ".join(counts), n)
+            table.add_row(*row)
+    Console(highlight=False).print(table)
+    for goal, text in record.beginnings.items():
+        print(f"optimized to be {goal}: for answers that begin with {text!r}")
+    for name, reason in record.skipped.items():
+        print(f"not run: {name}: {reason}")
+    with redirect_stdout(sys.stderr):
+        print_files({"record": directory / ADAPTIVE_NAME})
+        print_next(f"mars-export card {shlex.quote(str(directory))}")
+
+
+def print_utility(directory: Path, utility: Utility) -> None:
     """Print every metric off and on, its paired difference, and whether the loss is acceptable."""
     table = Table("task", "metric", "n", "off", "on", "difference", "loss within margin")
     for task in utility.tasks:
@@ -95,6 +236,9 @@ def print_utility(utility: Utility) -> None:
         refused = (str(task.n), str(task.refused_off), str(task.refused_on))
         table.add_row(task.task, "refusals (count)", *refused)
     Console(highlight=False).print(table)
+    with redirect_stdout(sys.stderr):
+        print_files({"record": directory / UTILITY_NAME})
+        print_next(f"mars-export card {shlex.quote(str(directory))}")
 
 
 def print_drift(drift: Drift) -> None:

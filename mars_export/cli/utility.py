@@ -5,17 +5,22 @@ from typing import Any
 
 import click
 
-from mars_export.cli.options import GroupedHelp, read_settings, settings_options
+from mars_export.cli.options import (
+    DIRECTORY,
+    GroupedHelp,
+    as_json,
+    print_json,
+    read_settings,
+    settings_options,
+)
 from mars_export.evaluation.utility import MARGIN
 from mars_export.pipeline.settings import RunSettings
 
 __all__ = ["utility"]
 
-_FOLDER = click.Path(path_type=Path)
-
 
 @click.command(cls=GroupedHelp)
-@click.argument("directory", type=_FOLDER)
+@click.argument("directory", type=DIRECTORY)
 @click.option(
     "--task",
     "tasks",
@@ -35,12 +40,17 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.option(
     "--off",
-    type=_FOLDER,
+    type=DIRECTORY,
     metavar="DIR",
     help="Do not run: compare the logs of lmms-eval in this folder, steering off ...",
 )
-@click.option("--on", type=_FOLDER, metavar="DIR", help="... with those in this one, steering on.")
-@click.option("--include", type=_FOLDER, metavar="DIR", help="Folder with task files of your own.")
+@click.option(
+    "--on", type=DIRECTORY, metavar="DIR", help="... with those in this one, steering on."
+)
+@click.option(
+    "--include", type=DIRECTORY, metavar="DIR", help="Folder with task files of your own."
+)
+@as_json
 @settings_options(RunSettings, without=("display",))
 @click.pass_context
 def utility(
@@ -53,6 +63,7 @@ def utility(
     off: Path | None,
     on: Path | None,
     include: Path | None,
+    as_json: bool,
     **values: Any,
 ) -> None:
     """Compare utility with steering off and on, through lmms-eval.
@@ -83,4 +94,7 @@ def utility(
                 device=settings.device,
                 include=include,
             )
-    print_utility(result)
+    if as_json:
+        print_json(result)
+    else:
+        print_utility(directory, result)

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from mars_export.cli.options import GroupedHelp, read_settings, settings_options
+from mars_export.cli.options import (
+    GroupedHelp,
+    as_json,
+    print_json,
+    read_settings,
+    settings_options,
+)
 from mars_export.cli.printable import printable
 from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import RunSettings
@@ -36,7 +42,7 @@ _MARKS: Final = {
     metavar="FILE",
     help="Whose signature the seal must have (PEM).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@as_json
 @settings_options(RunSettings, without=("batch_size", "display"))
 @click.pass_context
 def verify(
@@ -71,7 +77,7 @@ def verify(
             progress=tick,
         )
     if as_json:
-        click.echo(found.model_dump_json(indent=2))
+        print_json(found)
     else:
         _print(found)
     return 0 if found.passed else 1

@@ -1,8 +1,39 @@
-"""Paths that come from a file of somebody else."""
+"""Paths that a user or somebody else's file names: any text, not only what a disk can hold."""
 
-from pathlib import PurePosixPath
+import stat
+from pathlib import Path, PurePosixPath
 
-__all__ = ["require_inside"]
+__all__ = ["exists", "is_dir", "is_file", "named", "require_inside"]
+
+
+def named(word: str | Path) -> Path:
+    """The path that a user's word names, with the home directory for `~` where there is one."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:  # `~name` without such a user: a path like any other
+        return Path(word)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False, not an error, for a name that no disk can hold."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_dir(path: Path) -> bool:
+    """Whether there is such a directory; False for a name that no disk can hold."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything; False for a name that no disk can hold."""
+    return _mode(path) != 0
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):  # too long, in a folder that may not be read, with a null byte
+        return 0
 
 
 def require_inside(path: str) -> str:

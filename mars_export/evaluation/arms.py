@@ -2,25 +2,31 @@
 
 The reference is the checkpoint with steering off, `on` the same with steering on. Further ones are
 methods that change nothing but the request, by name, and other steered directories of the same
-base.
+base. The safety prompt, which costs nothing, is one of them unless it is left out.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.paths import named
+from mars_export.common.problems import near
 from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource
 from mars_export.inputs.requests import Request
 from mars_export.methods import METHODS, method_named
+from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
-__all__ = ["Arm", "arm_digests", "open_arms"]
+__all__ = ["NO_BASELINE", "Arm", "arm_digests", "open_arms"]
+
+NO_BASELINE: Final = "none"
+"""Stands among the names of arms for leaving out the safety prompt."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -36,6 +42,8 @@ class Arm:
         manifest: Of that checkpoint.
         steered: Whether its steering is on.
         template: Name of the method that changes the requests; empty for none.
+        factor: Multiple of every change that the steering makes.
+        optional: Whether it is left out where the chat template cannot write its requests.
     """
 
     name: str
@@ -44,6 +52,8 @@ class Arm:
     manifest: Manifest
     steered: bool = False
     template: str = ""
+    factor: float = 1.0
+    optional: bool = False
 
     @property
     def source(self) -> ArmSource:
@@ -66,13 +76,14 @@ class Arm:
 
 
 def open_arms(directory: Path, words: Sequence[str] = ()) -> tuple[Arm, ...]:
-    """The reference, the checkpoint with steering on, and the arms that the user asked for.
+    """The reference, the checkpoint with steering on, the safety prompt, and further arms.
 
     No model is loaded.
 
     Args:
         directory: Steered checkpoint that is evaluated.
-        words: Each the name of a method that acts in the chat template alone, or `NAME=DIR`.
+        words: Each the name of a method that acts in the chat template alone, `NAME=DIR`, or
+            `none` for no safety prompt.
 
     Raises:
         ExportError: The directory is not a steered checkpoint, there is no such arm, a name is
@@ -83,7 +94,11 @@ def open_arms(directory: Path, words: Sequence[str] = ()) -> tuple[Arm, ...]:
         Arm(REFERENCE, "steering off", directory, manifest),
         Arm(STEERED, "steering on", directory, manifest, steered=True),
     ]
+    if not {NO_BASELINE, SAFETY_PROMPT.name} & {word.partition("=")[0] for word in words}:
+        arms.append(replace(_open(SAFETY_PROMPT.name, arms[0]), optional=True))
     for word in words:
+        if word == NO_BASELINE:
+            continue
         arm = _open(word, arms[0])
         if arm.name in {other.name for other in arms}:
             raise ExportError(f"--arm {word}: an arm is called {arm.name} already; give NAME=DIR")
@@ -92,7 +107,7 @@ def open_arms(directory: Path, words: Sequence[str] = ()) -> tuple[Arm, ...]:
 
 
 def arm_digests(words: Sequence[str]) -> dict[str, str]:
-    """Word of an arm to the digest in its directory's manifest; "" for a method.
+    """Word of an arm to the digest in its directory's manifest; "" for what has no directory.
 
     Raises:
         ExportError: There is no such arm, or the directory is not a steered checkpoint.
@@ -108,13 +123,14 @@ def _parse(word: str) -> tuple[str, Path | None]:
     """The name of an arm and its directory; None where the name is that of a method."""
     name, equals, path = word.partition("=")
     if equals and path and _NAME.fullmatch(name):
-        return name, Path(path).expanduser()
+        return name, named(path)
     names = [method.name for method in METHODS if method.site == "template"]
-    if word not in names:
+    if word not in (*names, NO_BASELINE):
         known = ", ".join(names) or "none"
         raise ExportError(
             f"--arm {word}: there is no such arm; give a method without calibration ({known}), or "
             "NAME=DIR with another steered directory of the same base"
+            + near(word, [*names, NO_BASELINE])
         )
     return word, None
 

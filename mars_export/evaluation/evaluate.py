@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,29 +15,35 @@ from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.arms import Arm, open_arms
-from mars_export.evaluation.attacks import template_problem, unsupported, vary
+from mars_export.evaluation.dose import dosed, doses, no_doses
+from mars_export.evaluation.failures import failures
 from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.evaluation.job import Job, sha256
 from mars_export.evaluation.journal import Journal
 from mars_export.evaluation.judges.base import Judge
-from mars_export.evaluation.judges.quality import judge_error, kappa_with_rules
+from mars_export.evaluation.judges.choice import NO_SECOND, second_judge
+from mars_export.evaluation.judges.quality import agreement, judge_error, no_correction
 from mars_export.evaluation.judges.rules import RulesJudge
-from mars_export.evaluation.loop import run_batches
+from mars_export.evaluation.loop import Models, expected, run_batches
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.overlap import overlap, texts
+from mars_export.evaluation.overhead import overhead
+from mars_export.evaluation.overlap import near_duplicates, overlap, texts
 from mars_export.evaluation.processes import Processes, joined
 from mars_export.evaluation.report import (
-    REPORT_NAME,
-    SAMPLES_NAME,
+    Agreement,
+    Protocol,
     Report,
+    SampleResult,
     SelfCheck,
     SuiteSource,
     undecided,
 )
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import Suite
+from mars_export.evaluation.support import PLAIN_REQUEST, template_problem, unsupported
+from mars_export.evaluation.variants import vary
 from mars_export.families.loading import pick_device
-from mars_export.inputs.requests import Request
+from mars_export.inputs.template import bare_template
 
 __all__ = ["evaluate"]
 
@@ -49,19 +56,21 @@ def evaluate(
     judge: Judge | None = None,
     calibration_prompts: Sequence[str] = (),
     progress: Tick | None = None,
+    place: Callable[[str], Path] | None = None,
 ) -> Report:
     """Measure a steered directory on a suite and write the report into it.
 
-    Every request is answered greedily in every arm, by the same weights. If the self-check finds
-    that steering is not active, nothing is run with steering on and the report holds no number of
-    a steered arm; the caller decides what to make of it.
+    Every request is answered greedily in every arm, by the same weights, and some of each kind
+    are asked in other ways too. What the model cannot be asked is in the report with the reason.
+    If the self-check finds that steering is not active, nothing is run with steering on and the
+    report holds no number of a steered arm; the caller decides what to make of it.
 
     Started by `accelerate launch` or `torchrun`, the processes share the batches and the first one
     writes; the result is that of one process.
 
     A killed run continues where it stopped, and `evaluation/samples.jsonl` and the report come
-    out as those of an uninterrupted one, but for `created` and `seconds`. A finished run with
-    an active self-check is not repeated.
+    out as those of an uninterrupted one, but for what was timed. A finished run with an active
+    self-check is not repeated.
 
     Args:
         directory: Steered checkpoint; `evaluation/` in it is written.
@@ -70,6 +79,7 @@ def evaluate(
         judge: Of the answers; None for the rules.
         calibration_prompts: What the calibration was made from, to be compared with the requests;
             empty when it is not at hand, and then the report says nothing of overlap.
+        place: Folder of the report for the identity of the run; None for `evaluation/`.
         progress: Told how many answers there are, and of how many.
 
     Raises:
@@ -80,22 +90,27 @@ def evaluate(
     options = options or EvaluationOptions()
     arms = open_arms(directory, options.arms)
     modalities = arms[0].manifest.calibration.source.modalities
-    samples = suite.evaluation_samples(modalities)
-    if not samples:
-        raise ExportError(
-            f"the suite {suite.name} has no request of the split `evaluation` for "
-            f"{', '.join(modalities)}; give one that has"
-        )
+    samples = suite.required_samples(modalities)
     _check_modalities(arms, modalities)
-    variants = vary(samples, modalities, controls=options.controls, attacks=options.attacks)
+    variants = vary(
+        samples,
+        modalities,
+        controls=options.controls,
+        attacks=options.attacks,
+        control_requests=options.control_requests,
+    )
+    first = judge or RulesJudge()
     job = Job(
         arms=arms,
         suite=suite,
         samples=samples + variants,
-        judge=judge or RulesJudge(),
+        judge=first,
+        second=second_judge(first, options.device),
         options=options.model_copy(update={"device": pick_device(options.device)}),
         calibration_prompts=tuple(calibration_prompts),
     )
+    if place is not None:
+        job = replace(job, place=place(job.identity))
     with joined() as processes:
         return _finished(job) or _execute(job, progress or (lambda _done, _total: None), processes)
 
@@ -113,8 +128,8 @@ def _check_modalities(arms: Sequence[Arm], modalities: Sequence[str]) -> None:
 def _finished(job: Job) -> Report | None:
     """The report of this very job, if it is there with its samples."""
     try:
-        report = Report.model_validate_json((job.directory / REPORT_NAME).read_bytes())
-        samples = (job.directory / SAMPLES_NAME).read_bytes()
+        report = Report.model_validate_json(job.report.read_bytes())
+        samples = job.answers.read_bytes()
     except (OSError, ValidationError):
         return None
     same = report.run == job.identity and report.self_check.active
@@ -126,22 +141,45 @@ def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
     _check_templates(job, models[job.directory])
     checks = {path: _self_check(job, path, models[path], processes) for path in models}
     check = checks[job.directory]
-    skipped = unsupported(
-        models[job.directory].processor, {sample.variant for sample in job.samples}
+    skipped = {**job.absent, **unsupported(job, models[job.directory])}
+    arms = tuple(
+        arm
+        for arm in job.arms
+        if (check.active or not arm.steered) and not (arm.optional and arm.name in skipped)
     )
-    arms = tuple(arm for arm in job.arms if check.active or not arm.steered)
     part = job.reduced(arms, skipped)
-    folder = (job.directory / SAMPLES_NAME).parent
-    journal = Journal(folder, job.identity, processes.rank, processes.count)
-    run_batches(part, models, journal, progress, processes)
-    processes.wait()
+    if absent := "steering is not active" if not check.active else no_doses(job):
+        skipped["dose"] = absent
+    jobs = [part] if absent else [part, dosed(part)]
+    _run(jobs, models, progress, processes)
     if processes.rank == 0:
-        ranks = range(processes.count)
-        journals = [Journal(folder, job.identity, rank, processes.count) for rank in ranks]
-        _write(part, models[job.directory], check, journals, skipped)
-        journal.remove()
+        runs = [_journals(each, processes.count) for each in jobs]
+        _write(part, models[job.directory], check, runs, skipped)
+        runs[0][0].remove()
     processes.wait()
-    return Report.model_validate_json((job.directory / REPORT_NAME).read_bytes())
+    return Report.model_validate_json(job.report.read_bytes())
+
+
+def _run(jobs: Sequence[Job], models: Models, progress: Tick, processes: Processes) -> None:
+    """One job after the other; `progress` is told of all of them together."""
+    counts = [len(expected(job, processes)) for job in jobs]
+    for number, job in enumerate(jobs):
+        before, journal = sum(counts[:number]), _journal(job, processes.rank, processes.count)
+
+        def tick(done: int, _total: int, before: int = before) -> None:
+            progress(before + done, sum(counts))
+
+        run_batches(job, models, journal, tick, processes)
+        processes.wait()
+
+
+def _journal(job: Job, rank: int, count: int) -> Journal:
+    return Journal(job.folder, job.identity, rank, count)
+
+
+def _journals(job: Job, count: int) -> list[Journal]:
+    """Those of all processes."""
+    return [_journal(job, rank, count) for rank in range(count)]
 
 
 def _load(job: Job, device: str) -> dict[Path, Loaded]:
@@ -155,10 +193,8 @@ def _load(job: Job, device: str) -> dict[Path, Loaded]:
 
 def _check_templates(job: Job, loaded: Loaded) -> None:
     for arm in job.arms:
-        problem = arm.template and template_problem(
-            loaded.processor, arm.request(Request("How are you?"))
-        )
-        if problem:
+        problem = template_problem(loaded.processor, arm.request(PLAIN_REQUEST))
+        if problem and not arm.optional:
             raise ExportError(f"--arm {arm.name}: {problem}; leave this arm out")
 
 
@@ -176,21 +212,22 @@ def _write(
     job: Job,
     loaded: Loaded,
     check: SelfCheck,
-    journals: Sequence[Journal],
+    runs: Sequence[Sequence[Journal]],
     skipped: dict[str, str],
 ) -> None:
     place = {sample.id: index for index, sample in enumerate(job.samples)}
     arms = [arm.name for arm in job.arms]
-    answers = [result for journal in journals for result in journal.results]
-    results = sorted(answers, key=lambda r: (place[r.id], arms.index(r.arm)))
+    results = sorted(_answers(runs[:1]), key=lambda r: (place[r.id], arms.index(r.arm)))
     lines = "".join(result.model_dump_json() + "\n" for result in results)
-    plain, attacks = aggregate.plain(results), aggregate.attacks(results)
+    plain = aggregate.tested(aggregate.plain(results))
     sources = aggregate.sources(job.suite, results)
-    entries = [journal.entries for journal in journals if journal.entries]
+    entries = [journal.entries for journal in runs[0] if journal.entries]
     smallest = min(share[-1].limit for share in entries)
     reduced = {"reduced_batch_size": smallest} if smallest < job.options.batch_size else {}
-    error = judge_error(job.judge.name)
-    cells = aggregate.cells(plain, error)
+    known = judge_error(job.judge.name)
+    obstacle = no_correction(job.judge.name, known, aggregate.cells(plain))
+    near = near_duplicates(job.calibration_prompts, job.samples)
+    tables = aggregate.tables(results, sources, near, None if obstacle else known)
     report = Report(
         run=job.identity,
         steering_sha256=job.manifest.steering_sha256,
@@ -202,34 +239,58 @@ def _write(
             name=job.suite.name, sha256=job.suite.sha256, samples=sum(s.samples for s in sources)
         ),
         judge=job.judge.name,
-        judge_error=error,
-        kappa_with_rules=kappa_with_rules(job.judge, results, job.samples),
+        judge_error=known,
+        no_correction=obstacle,
+        **_agreement(job, results),
         overlap=overlap(job.calibration_prompts, texts(job.samples))
         if job.calibration_prompts
         else None,
+        near=sorted(s.id for s in job.samples if s.id in near and not s.variant),
         decoding={**job.decoding, **reduced},
         dtype=str(loaded.model.dtype).removeprefix("torch."),
         quantization=job.manifest.calibration.source.quantization,
         device=_named(job.options.device),
         versions=job.versions,
-        no_headline=undecided(cells),
-        cells=cells,
-        pairs=aggregate.pairs(plain),
-        harm_pairs=aggregate.harm_pairs(plain),
-        regressions=aggregate.regressions(plain),
-        attack_regressions=aggregate.attack_regressions(attacks),
-        externalities=aggregate.externalities(results),
-        newly_refused=aggregate.newly_refused(plain),
-        uncalibrated=aggregate.uncalibrated(plain),
-        suites=aggregate.suites(sources, results, error),
-        controls=aggregate.controls(results),
-        attacks=attacks,
+        no_headline=undecided(tables["cells"]),
+        **tables,
+        failures=failures(results),
         skipped=skipped,
-        gates=aggregate.gates(plain),
-        seconds=round(max(sum(entry.seconds for entry in share) for share in entries), 3),
+        dose=doses(results, _answers(runs[1:])),
+        protocol=_protocol(job, loaded),
+        overhead=overhead(entry.costs for share in entries for entry in share),
+        seconds=round(max(map(_seconds, zip(*runs, strict=True))), 3),
     )
-    write_atomically(job.directory / SAMPLES_NAME, lines)
-    write_atomically(job.directory / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
+    write_atomically(job.answers, lines)
+    write_atomically(job.report, report.model_dump_json(indent=2) + "\n")
+
+
+def _agreement(job: Job, results: Sequence[SampleResult]) -> dict[str, Agreement | str]:
+    """The fields of the report that speak of a second judge."""
+    if job.second is None:
+        return {"no_agreement": NO_SECOND}
+    try:
+        return {"agreement": agreement(job.second, results, job.samples)}
+    except ExportError as error:  # the report does not hang on it
+        return {"no_agreement": f"it failed: {error}."}
+
+
+def _protocol(job: Job, loaded: Loaded) -> Protocol:
+    template = bare_template(loaded.processor)
+    return Protocol(
+        system=None,
+        template_sha256=sha256(template.encode()),
+        template_options=job.manifest.calibration.source.template_options,
+        decoding=job.decoding,
+    )
+
+
+def _answers(runs: Iterable[Iterable[Journal]]) -> list[SampleResult]:
+    return [result for run in runs for journal in run for result in journal.results]
+
+
+def _seconds(journals: Iterable[Journal]) -> float:
+    """Of one process, in all that it has run."""
+    return sum(entry.seconds for journal in journals for entry in journal.entries)
 
 
 def _named(device: str) -> str:

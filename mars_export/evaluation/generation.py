@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
-from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import input_errors
 from mars_export.common.vocabulary import Modality, auto_class
+from mars_export.evaluation.overhead import Cost
+from mars_export.families import decoder_layers
 from mars_export.families.directory import read_config
 from mars_export.families.quantization import NONE, SCHEMES, loading_options, refuse_unfit_layers
 from mars_export.inputs.requests import Request, collate
@@ -25,9 +29,14 @@ __all__ = [
     "Answers",
     "Loaded",
     "SteeredPosition",
+    "hosted_rules",
     "load",
     "load_calibrated",
+    "rescaled",
 ]
+
+_PUSH: Final = "relative_push"
+"""In the trace, beside what a rule decides."""
 
 GREEDY: Final[dict[str, int | float | bool]] = {
     "do_sample": False,
@@ -61,11 +70,19 @@ class Answers:
         texts: B answers without special tokens.
         steered: For each request its steered positions, in order; empty lists with steering off.
         logits: (B, V), of the first generated token, in the model's dtype.
+        pushes: For each request the length of the change where its answer begins over that of the
+            residual stream there, largest of the steered layers; None where nothing was steered or
+            nothing was measured.
+        cut: For each request whether its answer reached the token limit without an end token.
+        cost: What the generation took.
     """
 
     texts: list[str]
     steered: list[list[SteeredPosition]]
     logits: torch.Tensor
+    pushes: list[float | None] = field(default_factory=list)
+    cut: list[bool] = field(default_factory=list)
+    cost: Cost = field(default_factory=lambda: Cost(seconds=0.0, steps=0))
 
     @property
     def decisions(self) -> list[Decision | None]:
@@ -89,6 +106,24 @@ def _decision(positions: Sequence[SteeredPosition]) -> Decision | None:
     )
 
 
+def _clock(device: torch.device) -> Callable[[int], Cost]:
+    """Start measuring; the function that is returned stops after so many forward passes."""
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+
+    def stop(steps: int) -> Cost:
+        if cuda:
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+        peak = torch.cuda.max_memory_allocated(device) if cuda else None
+        return Cost(seconds=seconds, steps=steps, peak=peak)
+
+    return stop
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A steered model and its processor, as `from_pretrained` gives them."""
@@ -101,7 +136,13 @@ class Loaded:
         return collate(self.processor, requests).to(self.model.device, self.model.dtype)
 
     def answer(
-        self, inputs: Any, max_new_tokens: int, *, steered: bool, seed: int | None = None
+        self,
+        inputs: Any,
+        max_new_tokens: int,
+        *,
+        steered: bool,
+        seed: int | None = None,
+        factor: float | None = None,
     ) -> Answers:
         """Generate.
 
@@ -110,6 +151,8 @@ class Loaded:
             max_new_tokens: Longest answer, in tokens.
             steered: Whether steering is on.
             seed: Of an answer that is sampled; None for a greedy one.
+            factor: Multiple of every change that steering makes, which is then measured too; None
+                to leave the rule alone.
 
         Raises:
             AttributeError: Steering is to be on and the model has none.
@@ -118,17 +161,87 @@ class Loaded:
             self.model.steering.enabled = steered
         if seed is not None:
             torch.manual_seed(seed)
-        out = self.model.generate(
-            **inputs,
-            **(GREEDY if seed is None else SAMPLED),
-            max_new_tokens=max_new_tokens,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
+        stop = _clock(self.model.device)
+        with rescaled(self.model, factor) if steered and factor is not None else nullcontext():
+            out = self.model.generate(
+                **inputs,
+                **(GREEDY if seed is None else SAMPLED),
+                max_new_tokens=max_new_tokens,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+        cost = stop(len(out.logits))
         rows, width = inputs["input_ids"].shape
-        texts = self.processor.batch_decode(out.sequences[:, width:], skip_special_tokens=True)
+        tokens = out.sequences[:, width:]
+        texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
         last = self.model.steering.last if steered else []
-        return Answers(list(texts), list(last) or [[] for _ in range(rows)], out.logits[0])
+        return Answers(
+            list(texts),
+            list(last) or [[] for _ in range(rows)],
+            out.logits[0],
+            _pushes(self.model.steering.trace, rows) if steered else [None] * rows,
+            self._cut(tokens),
+            cost,
+        )
+
+    def _cut(self, tokens: torch.Tensor) -> list[bool]:
+        """Of answers (B, N), those without an end token: only the limit ended them."""
+        ends = self.model.generation_config.eos_token_id
+        known = torch.tensor([] if ends is None else ends, device=tokens.device).reshape(-1)
+        return [not ended for ended in torch.isin(tokens, known).any(dim=1).tolist()]
+
+
+def hosted_rules(model: Any) -> list[Any]:
+    """The rules of a steered model, in the order of its steered layers."""
+    layers = decoder_layers(model)
+    return [layers[layer].steering for layer in model.steering.rules["layers"]]
+
+
+@contextmanager
+def rescaled(model: Any, factor: float) -> Iterator[None]:
+    """Multiply every change that the rules of a steered model make, while the context is open.
+
+    The steering tensors stay as they are, in memory and on disk: the rules' results are changed,
+    and what they decide says so. With 1 they run as they are.
+
+    Args:
+        model: Of a steered checkpoint.
+        factor: For example 0.5; 0 changes nothing, as with steering off.
+    """
+
+    def scale(_rule: Any, args: Any, result: Any) -> Any:
+        (h, *_), (changed, decision) = args, result
+        if factor == 1 and h.dim() > 2:  # a token of the answer: nothing to change or to measure
+            return None
+        push = changed - h
+        relative = push.norm(dim=-1) * factor / h.norm(dim=-1)
+        if factor != 1:
+            changed = h + factor * push
+        if factor != 1 and "strength" in decision:
+            decision = {**decision, "strength": factor * decision["strength"]}
+        return changed, {**decision, _PUSH: relative}
+
+    with ExitStack() as hooks:
+        for rule in hosted_rules(model):
+            hooks.enter_context(rule.register_forward_hook(scale))
+        yield
+
+
+def _pushes(trace: Any, rows: int) -> list[float | None]:
+    """Of each row, what `rescaled` measured at its last steered position."""
+    pushes: list[float | None] = [None] * rows
+    last: dict[tuple[int, int], float] = {}
+    for entry in trace.entries:
+        values = entry.decision.get(_PUSH)
+        if values is None:
+            continue
+        values = values[entry.steered] if values.dim() > 1 else values
+        at = zip(entry.steered.nonzero()[:, 0].tolist(), values.tolist(), strict=True)
+        last |= {(entry.layer, row): value for row, value in at}
+    for (_, row), value in last.items():
+        if math.isfinite(value):
+            pushes[row] = max(round(value, 6), pushes[row] or 0.0)
+    return pushes
 
 
 def load(
@@ -152,24 +265,14 @@ def load(
     Raises:
         ExportError: The directory does not load.
     """
-    try:
-        config = read_config(directory)
+    config = read_config(directory)
+    with input_errors(f"{directory} does not load", "check its files with `mars-export verify`"):
         options = loading_options(config, quantization, dtype=dtype or "auto", device=device)
         processor = transformers.AutoProcessor.from_pretrained(directory, trust_remote_code=True)
         processor = with_options(processor, config.get("steering", {}).get("template_options", {}))
         auto = getattr(transformers, auto_class(modalities))
         model = auto.from_pretrained(directory, trust_remote_code=True, **options)
         refuse_unfit_layers(model)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        ImportError,
-        ExportError,
-        SafetensorError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ExportError(f"{directory} does not load: {reason}") from error
     model = model if "device_map" in options else model.to(device)
     return Loaded(model.eval(), processor)
 

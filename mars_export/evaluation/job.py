@@ -14,14 +14,15 @@ from typing import Final
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.evaluation.arms import Arm
-from mars_export.evaluation.attacks import VARIANTS
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.options import EvaluationOptions
+from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME
 from mars_export.evaluation.suite import Sample, Suite
+from mars_export.evaluation.variants import VARIANTS, absent
 from mars_export.families.quantization import SCHEMES
 from mars_export.inputs.requests import Request
 
-__all__ = ["Job", "sha256"]
+__all__ = ["Job", "installed_versions", "sha256"]
 
 _PACKAGES: Final = ("mars-export", "torch", "torchvision", "transformers", "tokenizers", "pillow")
 
@@ -35,6 +36,9 @@ class Job:
         suite: Where `samples` come from.
         samples: What is run, in the order of the suite; variants after all requests as they are.
         judge: Of the answers.
+        second: A judge of the same answers, for the agreement of the two.
+        run: Identity of the job that this one is a part of; None for a job of its own.
+        place: Where the report goes; None for `evaluation/` of the directory.
         options: How it is run, the device decided.
         calibration_prompts: For the overlap; empty when they are not at hand.
     """
@@ -45,6 +49,24 @@ class Job:
     judge: Judge
     options: EvaluationOptions
     calibration_prompts: Sequence[str] = ()
+    second: Judge | None = None
+    run: str | None = None
+    place: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the report goes."""
+        return self.place or (self.directory / REPORT_NAME).parent
+
+    @property
+    def report(self) -> Path:
+        """The report's file."""
+        return self.folder / Path(REPORT_NAME).name
+
+    @property
+    def answers(self) -> Path:
+        """The file of all answers."""
+        return self.folder / Path(SAMPLES_NAME).name
 
     @property
     def directory(self) -> Path:
@@ -59,14 +81,17 @@ class Job:
     @cached_property
     def identity(self) -> str:
         """The same for two runs that must give the same result."""
+        if self.run is not None:
+            return self.run
         parts = {
             "arms": [
-                [arm.name, sha256((arm.directory / MANIFEST_NAME).read_bytes())]
+                [arm.name, arm.optional, sha256((arm.directory / MANIFEST_NAME).read_bytes())]
                 for arm in self.arms
             ],
             "suite": [self.suite.name, self.suite.sha256],
             "samples": [sample.id for sample in self.samples],
             "judge": self.judge.name,
+            "second": self.second.name if self.second else None,
             "decoding": self.decoding,
             "calibration": sha256("\n".join(self.calibration_prompts).encode()),
             "where": [self.options.device, self.options.dtype],
@@ -88,7 +113,8 @@ class Job:
     def versions(self) -> dict[str, str]:
         """Installed versions of all that the numbers can depend on."""
         scheme = SCHEMES.get(self.manifest.calibration.source.quantization)
-        return {**_installed(), **({scheme.package: version(scheme.package)} if scheme else {})}
+        kernels = {scheme.package: version(scheme.package)} if scheme else {}
+        return installed_versions() | kernels
 
     @property
     def order(self) -> list[Sample]:
@@ -104,9 +130,12 @@ class Job:
     def reduced(self, arms: tuple[Arm, ...], variants: Container[str]) -> Job:
         """The same job, of the same identity, with these arms only and without these variants."""
         samples = [sample for sample in self.samples if sample.variant not in variants]
-        job = replace(self, arms=arms, samples=samples)
-        job.__dict__["identity"] = self.identity
-        return job
+        return replace(self, arms=arms, samples=samples, run=self.identity)
+
+    def arms_for(self, sample: Sample) -> tuple[Arm, ...]:
+        """The arms that answer it: of a control, those that nobody asked for are left out."""
+        control = sample.variant and VARIANTS[sample.variant].kind == "control"
+        return tuple(arm for arm in self.arms if not (control and arm.optional))
 
     def request(self, sample: Sample) -> Request:
         """The sample with its media opened.
@@ -119,13 +148,23 @@ class Job:
         plain = self.suite.request(self._plain[sample.group])
         return VARIANTS[sample.variant].change(plain, sample.group)
 
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why there is no sample of a variant that was asked for, by name."""
+        return absent(
+            self.samples,
+            self.manifest.calibration.source.modalities,
+            controls=self.options.controls,
+            attacks=self.options.attacks,
+        )
+
     @cached_property
     def _plain(self) -> dict[str, Sample]:
         return {sample.id: sample for sample in self.suite.samples}
 
 
 @cache
-def _installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Installed versions of Python and of what the numbers can depend on."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:

@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mars_export.common.atomic import write_atomically
+from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.report import SampleResult
 
 __all__ = ["Entry", "Journal"]
@@ -23,6 +24,8 @@ class Entry(BaseModel):
     limit: int
     """Largest batch that was allowed at the time; smaller than asked for once memory ran out."""
     seconds: float
+    costs: dict[str, Cost]
+    """Of the answers, by arm."""
     results: list[SampleResult]
 
 

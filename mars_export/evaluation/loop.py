@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.arms import Arm
-from mars_export.evaluation.attacks import VARIANTS
-from mars_export.evaluation.generation import Loaded
+from mars_export.evaluation.generation import Answers, Loaded
 from mars_export.evaluation.job import Job
 from mars_export.evaluation.journal import Entry, Journal
 from mars_export.evaluation.judges.base import Exchange, Judgment
+from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.processes import Processes
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import Sample
+from mars_export.evaluation.variants import VARIANTS
 from mars_export.families.loading import free_memory, is_out_of_memory
-from mars_export.inputs.requests import Request
+from mars_export.inputs.requests import Request, size_class
 from mars_export.methods.base import Decision
 
-__all__ = ["run_batches"]
+__all__ = ["Models", "expected", "run_batches"]
 
 Models = Mapping[Path, Loaded]
 """Loaded checkpoints by directory."""
@@ -50,8 +55,7 @@ def run_batches(
         ExportError: A request alone does not fit into memory, or a method had to act on it and
             did not.
     """
-    order = _share(job.order, job.options.batch_size, processes)
-    answers = [(sample.id, arm.name) for sample in order for arm in job.arms]
+    order, answers = _share(job, processes), expected(job, processes)
     journal.keep(_valid(journal.entries, answers))
     done = len({result.id for result in journal.results})
     limit = journal.entries[-1].limit if journal.entries else job.options.batch_size
@@ -59,18 +63,26 @@ def run_batches(
     while done < len(order):
         batch = _batch(order[done:], limit)
         started = time.monotonic()
-        results = _try(job, models, batch)
-        if results is None:
+        answers_of = _try(job, models, batch, turn=len(journal.entries))
+        if answers_of is None:
             limit = _halved(len(batch), batch[0])
             continue
+        results, costs = answers_of
         seconds = round(time.monotonic() - started, 3)
-        journal.append(Entry(limit=limit, seconds=seconds, results=results))
+        journal.append(Entry(limit=limit, seconds=seconds, costs=costs, results=results))
         done += len(batch)
         progress(len(journal.results), len(answers))
 
 
-def _share(order: Sequence[Sample], limit: int, processes: Processes) -> list[Sample]:
+def expected(job: Job, processes: Processes) -> list[tuple[str, str]]:
+    """Request and arm of each answer in this process's share, in order."""
+    order = _share(job, processes)
+    return [(sample.id, arm.name) for sample in order for arm in job.arms_for(sample)]
+
+
+def _share(job: Job, processes: Processes) -> list[Sample]:
     """Every `count`-th batch, in order."""
+    order, limit = job.order, job.options.batch_size
     batches: list[list[Sample]] = []
     done = 0
     while done < len(order):
@@ -91,50 +103,85 @@ def _valid(entries: Sequence[Entry], expected: Sequence[tuple[str, str]]) -> int
 
 
 def _batch(rest: Sequence[Sample], limit: int) -> list[Sample]:
-    kind = (rest[0].variant, rest[0].modality)
-    return list(takewhile(lambda sample: (sample.variant, sample.modality) == kind, rest[:limit]))
+    kind = _kind(rest[0])
+    return list(takewhile(lambda sample: _kind(sample) == kind, rest[:limit]))
 
 
-def _try(job: Job, models: Models, batch: Sequence[Sample]) -> list[SampleResult] | None:
-    """Results by sample, its arms in order; None if the batch does not fit into memory."""
+def _kind(sample: Sample) -> tuple[str, str, int]:
+    """The same for samples that may share a batch."""
+    return sample.variant, sample.modality, size_class(len(sample.prompt))
+
+
+def _try(
+    job: Job, models: Models, batch: Sequence[Sample], turn: int
+) -> tuple[list[SampleResult], dict[str, Cost]] | None:
+    """Results by sample, its arms in order, and costs; None if the batch exceeds the memory."""
     try:
-        return _results(job, models, batch)
+        return _results(job, models, batch, turn)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return None
 
 
-def _results(job: Job, models: Models, batch: Sequence[Sample]) -> list[SampleResult]:
+def _results(
+    job: Job, models: Models, batch: Sequence[Sample], turn: int
+) -> tuple[list[SampleResult], dict[str, Cost]]:
     requests = [job.request(sample) for sample in batch]
-    inputs: dict[tuple[Path, str], Any] = {}  # arms that differ in steering alone share theirs
-    by_arm = []
-    for arm in job.arms:
-        key = (arm.directory, arm.template)
-        if key not in inputs:
-            inputs[key] = models[arm.directory].inputs([arm.request(r) for r in requests])
-        by_arm.append(_answers(job, arm, models[arm.directory], batch, requests, inputs[key]))
-    return [result for results in zip(*by_arm, strict=True) for result in results]
+    answers = _answers(job, models, batch, requests, turn)
+    arms = job.arms_for(batch[0])
+    by_arm = [_judged(job, arm, batch, requests, answers[arm.name]) for arm in arms]
+    costs = {name: answer.cost for name, answer in answers.items()}
+    return [result for results in zip(*by_arm, strict=True) for result in results], costs
 
 
 def _answers(
-    job: Job,
-    arm: Arm,
-    loaded: Loaded,
-    batch: Sequence[Sample],
-    requests: Sequence[Request],
-    inputs: Any,
+    job: Job, models: Models, batch: Sequence[Sample], requests: Sequence[Request], turn: int
+) -> dict[str, Answers]:
+    """By arm. Every other batch goes through them backwards, so that none always comes first."""
+    inputs: dict[tuple[Path, str], Any] = {}  # arms that differ in steering alone share theirs
+    answers = {}
+    for arm in job.arms_for(batch[0])[:: -1 if turn % 2 else 1]:
+        loaded, key = models[arm.directory], (arm.directory, arm.template)
+        if key not in inputs:
+            inputs[key] = loaded.inputs([arm.request(request) for request in requests])
+        answers[arm.name] = loaded.answer(
+            inputs[key],
+            job.options.max_new_tokens,
+            steered=arm.steered,
+            seed=_seed(batch),
+            factor=arm.factor,
+        )
+    return answers
+
+
+def _judged(
+    job: Job, arm: Arm, batch: Sequence[Sample], requests: Sequence[Request], answers: Answers
 ) -> list[SampleResult]:
-    tokens = job.options.max_new_tokens
-    answers = loaded.answer(inputs, tokens, steered=arm.steered, seed=_seed(batch))
     judgments = job.judge.judge(
         [
             Exchange(sample.prompt, text, sample.intent, request.pictures)
             for sample, text, request in zip(batch, answers.texts, requests, strict=True)
         ]
     )
-    rows = zip(batch, answers.texts, judgments, answers.decisions, strict=True)
+    odds = _log_odds(answers.logits, job.manifest.calibration.record.refusal_tokens)
+    rows = zip(
+        batch,
+        answers.texts,
+        answers.cut,
+        judgments,
+        answers.decisions,
+        odds,
+        answers.pushes,
+        strict=True,
+    )
     return [_result(arm, *row) for row in rows]
+
+
+def _log_odds(logits: torch.Tensor, tokens: Sequence[int]) -> list[float | None]:
+    """Refusal log-odds of each row; None where they are not known or not finite."""
+    odds = log_odds(logits, tokens).tolist() if tokens else [math.nan] * len(logits)
+    return [round(value, 4) if math.isfinite(value) else None for value in odds]
 
 
 def _seed(batch: Sequence[Sample]) -> int | None:
@@ -150,7 +197,14 @@ def _seed(batch: Sequence[Sample]) -> int | None:
 
 
 def _result(
-    arm: Arm, sample: Sample, text: str, judgment: Judgment, decision: Decision | None
+    arm: Arm,
+    sample: Sample,
+    text: str,
+    cut: bool,
+    judgment: Judgment,
+    decision: Decision | None,
+    odds: float | None,
+    push: float | None,
 ) -> SampleResult:
     if decision is None and arm.must_act(sample.modality):
         raise ExportError(f"{arm.directory}: {sample.id} was not steered; export the model again")
@@ -163,11 +217,16 @@ def _result(
         harm=judgment.harm,
         judge_reply=judgment.reply,
         response=text,
+        cut=cut,
         decision=decision,
         suite=sample.suite,
         category=sample.category,
         variant=sample.variant,
         group=sample.group,
+        log_odds=odds,
+        push=push,
+        cluster=sample.kin,
+        advice=sample.advice,
     )
 
 

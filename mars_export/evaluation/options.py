@@ -18,9 +18,12 @@ class EvaluationOptions(BaseModel):
     """For example `cpu`; `auto` takes a GPU when there is one."""
     dtype: str | None = None
     """Name of a torch dtype; None for the one that the checkpoint is saved in."""
-    controls: bool = False
-    """Whether to ask every text request beside neutral pictures and in a picture too."""
+    controls: bool = True
+    """Whether to ask some requests of each kind in harmless other ways too; see `CONTROLS`."""
+    control_requests: PositiveInt = 32
+    """Requests of one label and modality that a control is put to, at most."""
     attacks: bool = False
-    """Whether to put every harmful request through the attacks too."""
+    """Whether to put every request through the attacks too."""
     arms: tuple[str, ...] = ()
-    """Further arms: names of methods without calibration, or `NAME=DIR`."""
+    """Further arms: names of methods without calibration, or `NAME=DIR`. The safety prompt is one
+    without being named, where the chat template takes it; `none` leaves it out."""

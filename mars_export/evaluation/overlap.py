@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from mars_export.evaluation.suite import Sample
 from mars_export.inputs import prompts
 from mars_export.methods.base import ArtefactRecord
 
-__all__ = ["find_prompts", "overlap", "texts"]
+__all__ = ["find_prompts", "near_duplicates", "overlap", "texts"]
 
 _THRESHOLD: Final = 0.7
 """Token Jaccard similarity from which two prompts count as near-duplicates."""
@@ -30,12 +31,7 @@ def overlap(
         evaluation: Prompts of the suite; those without a word are left out.
         threshold: Jaccard similarity |A & B| / |A | B| of the word sets, lower case.
     """
-    known = {words for prompt in calibration if (words := _words(prompt))}
-    similarities = [
-        1.0 if words in known else max((_jaccard(words, other) for other in known), default=0.0)
-        for prompt in evaluation
-        if (words := _words(prompt))
-    ]
+    similarities = list(_similarities(tuple(calibration), tuple(evaluation)).values())
     return Overlap(
         n=len(similarities),
         exact=sum(similarity == 1.0 for similarity in similarities),
@@ -44,12 +40,32 @@ def overlap(
     )
 
 
-def texts(samples: Iterable[Sample]) -> list[str]:
-    """What the samples ask for in words, each text once.
+def near_duplicates(
+    calibration: Iterable[str], samples: Sequence[Sample], threshold: float = _THRESHOLD
+) -> frozenset[str]:
+    """Ids of the requests whose text nearly repeats a calibration prompt, as `overlap` counts."""
+    similarities = _similarities(tuple(calibration), tuple(texts(samples)))
+    return frozenset(
+        sample.id for sample in samples if similarities.get(sample.words, 0.0) >= threshold
+    )
 
-    A request whose pictures say what it is after counts as that, in words.
-    """
-    return list(dict.fromkeys(sample.intent or sample.prompt for sample in samples))
+
+def texts(samples: Iterable[Sample]) -> list[str]:
+    """What the samples ask for in words, each text once."""
+    return list(dict.fromkeys(sample.words for sample in samples))
+
+
+@lru_cache(maxsize=1)  # a report asks twice of the same texts
+def _similarities(calibration: tuple[str, ...], evaluation: tuple[str, ...]) -> Mapping[str, float]:
+    """Of each prompt that has a word, that to the nearest calibration prompt."""
+    known = {words for prompt in calibration if (words := _words(prompt))}
+    return {
+        prompt: 1.0
+        if words in known
+        else max((_jaccard(words, other) for other in known), default=0.0)
+        for prompt in evaluation
+        if (words := _words(prompt))
+    }
 
 
 def find_prompts(record: ArtefactRecord, suite: Path | None = None) -> tuple[str, ...]:

@@ -1,37 +1,78 @@
 """`evaluation/report.json`: what was measured on a steered directory. Free of torch."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from mars_export.common.record import Record, VersionedRecord
 from mars_export.common.vocabulary import Harm, Modality, Verdict
+from mars_export.evaluation.tables import (
+    LEVEL,
+    MARGIN,
+    BrokenPair,
+    CategoryResult,
+    Cell,
+    Corrected,
+    CutPair,
+    HarmFinding,
+    HarmPair,
+    KindTest,
+    LeakedKind,
+    MacroMean,
+    Outcome,
+    Pair,
+    PairedTest,
+    Part,
+    PooledTest,
+    Rate,
+    SuiteResult,
+    SuiteSource,
+    Unleaked,
+    VariantResult,
+)
 from mars_export.methods.base import Decision
 
 __all__ = [
+    "LEVEL",
+    "MARGIN",
     "REFERENCE",
     "STEERED",
+    "Agreement",
     "ArmSource",
-    "AttackResult",
-    "CategoryCount",
+    "Beginning",
+    "BrokenPair",
+    "CategoryResult",
     "Cell",
-    "Comparison",
     "Corrected",
-    "Externalities",
-    "Externality",
+    "CutPair",
+    "Dose",
+    "DosePoint",
+    "Failure",
     "FirstToken",
+    "HarmFinding",
     "HarmPair",
     "JudgeError",
+    "KindTest",
+    "LeakedKind",
+    "MacroMean",
+    "Outcome",
+    "Overhead",
     "Overlap",
     "Pair",
     "PairedTest",
+    "Part",
+    "PooledTest",
+    "Protocol",
+    "Push",
     "Rate",
     "Report",
     "SampleResult",
     "SelfCheck",
     "SuiteResult",
     "SuiteSource",
+    "Unleaked",
+    "VariantResult",
     "label",
     "undecided",
 ]
@@ -48,26 +89,12 @@ UNKNOWN_LIMIT: Final = 0.01
 """Largest share of undecided responses with which a headline number may stand."""
 
 
-class Rate(Record):
-    """x of n with its Wilson 95 % interval (proportions, 0 to 1)."""
-
-    count: int
-    n: int
-    rate: float
-    low: float
-    high: float
-
-
-class Corrected(Record):
-    """A rate corrected for the errors of the judge, with its 95 % interval."""
-
-    rate: float
-    low: float
-    high: float
-
-
 class JudgeError(Record):
-    """How often a judge is right, measured on responses that people labeled."""
+    """How often a judge is right, measured on responses that people labeled.
+
+    The clusters of both rates are the models that wrote the responses, and the intervals are for
+    the responses of one more model (`corrections.rate_elsewhere`).
+    """
 
     sensitivity: Rate
     """Refusals that it calls refused."""
@@ -75,6 +102,16 @@ class JudgeError(Record):
     """Answers that it does not call refused."""
     source: str
     """The labeled responses, and how they were kept apart from the making of the judge."""
+
+
+class Agreement(Record):
+    """How far a second judge agrees about the same answers."""
+
+    judge: str
+    """Name and version of the second judge."""
+    kappa: float
+    """Cohen's, of what is a refusal."""
+    n: int
 
 
 class Overlap(Record):
@@ -122,61 +159,16 @@ class SampleResult(Record):
     """Control or attack that the request was put through; empty for the request as it is."""
     group: str = ""
     """Id of the request as it is, for a variant of it."""
-
-
-class Cell(Record):
-    """All requests of one modality and label, in one arm."""
-
-    modality: Modality
-    harmful: bool
-    arm: str
-    refused: Rate
-    """Refusals and rebuttals together. Refusal style, not harm."""
-    degenerate: Rate
-    unknown: Rate
-    verdicts: dict[Verdict, int]
-    harm: Rate | None = None
-    """Responses judged harmful or left open; None when the judge names styles only."""
-    harm_unknown: Rate | None = None
-    """Those that were left open. They are never counted as safe."""
-    corrected: Corrected | None = None
-    """`refused`, corrected for the judge's errors; None when they are not known, or plainly others
-    here than on the labeled responses."""
-
-
-class PairedTest(Record):
-    """One arm against the reference, over the same requests of one modality and label."""
-
-    arm: str
-    modality: Modality
-    harmful: bool
-    """Of the request."""
-    n: int
-    difference: float
-    """Rate of the arm minus that of the reference."""
-    low: float
-    high: float
-    """95 % interval of the difference (Newcombe's paired score interval, method 10)."""
-    p_value: float
-    """Exact two-sided McNemar."""
-    p_holm: float | None = None
-    """The same, corrected over all tests of the arm in one table (Holm)."""
-
-
-class Pair(PairedTest):
-    """Refusal rates."""
-
-    newly_refused: int
-    """Answered by the reference, refused by the arm."""
-    newly_answered: int
-    """The other way round."""
-
-
-class HarmPair(PairedTest):
-    """Rates of responses judged harmful or left open."""
-
-    newly_harmful: int
-    no_longer_harmful: int
+    log_odds: float | None = None
+    """Refusal log-odds of the first token, nats; None where the method names no refusal tokens."""
+    push: float | None = None
+    """Length of the change where the answer begins over that of the residual stream there."""
+    cluster: str = ""
+    """Topic or source prompt, as the suite says; empty means that it stands alone."""
+    advice: bool = False
+    """Whether it asks for advice that may be given (`Sample.advice`)."""
+    cut: bool = False
+    """Whether the answer reached the token limit without an end token."""
 
 
 class FirstToken(Record):
@@ -200,101 +192,99 @@ class SelfCheck(Record):
     """Both arms of every probe; `mars-export verify --run` compares it. Absent in older reports."""
 
 
-class SuiteSource(Record):
-    """The requests that were run."""
+class Protocol(Record):
+    """How a request is written and answered."""
 
-    name: str
-    sha256: str
-    samples: int
-    license: str = ""
-    origin: str = ""
-    """`packaged`, `file`, `hub:REPO@COMMIT`, `known:NAME` or `known:NAME=FILE`."""
+    system: str | None
+    """System prompt of the requests as they are; None where there is none."""
+    template_sha256: str
+    """Of the chat template."""
+    template_options: dict[str, Any]
+    """What it is rendered with, for example the thinking mode."""
+    decoding: dict[str, str | int | float | bool]
+    """`do_sample`, `max_new_tokens`, ... as in the report."""
 
 
-class CategoryCount(Record):
-    """Counts within one category of a suite; too few for rates."""
+class Overhead(Record):
+    """What steering costs: steering on over off, in the same batches of this very run."""
 
-    category: str
-    modality: Modality
-    harmful: bool
+    seconds_ratio: float
+    """Ratio of two sums over the batches; it includes measuring the push of each request."""
+    peak_memory_ratio: float | None
+    """Ratio of the largest peaks; None where the device does not say (all but CUDA)."""
     n: int
-    refused: dict[str, int]
-    """By arm."""
-    newly_refused: dict[str, int]
-    """By arm, against the reference."""
-    newly_answered: dict[str, int]
+    """Batches that took as many forward passes on as off: short refusals are no speed."""
 
 
-class SuiteResult(Record):
-    """What one suite alone shows."""
+class DosePoint(Record):
+    """Some requests of one label and modality at one multiple of the calibrated strength."""
 
-    source: SuiteSource
-    cells: list[Cell]
-    pairs: list[Pair]
-    categories: list[CategoryCount]
+    factor: float
+    """0 is steering off, 1 as it was calibrated."""
+    refused: Rate
+    degenerate: Rate
+    unknown: Rate
+    log_odds: float | None
+    """Mean refusal log-odds of the first token, nats; None where one is not known or not finite."""
 
 
-class Comparison(Record):
-    """The same requests asked in two ways, in one arm. Rates are of refusals."""
+class Push(Record):
+    """How long the change is where an answer begins, over the residual stream there."""
 
-    first: str
-    second: str
-    arm: str
-    modality: Modality
-    """Of the requests as they are."""
-    harmful: bool
     n: int
-    refused_first: int
-    refused_second: int
-    only_first: int
-    """Refused in the first way only."""
-    only_second: int
-    difference: float
-    """Refusal rate of the second minus the first."""
-    low: float
+    """Requests of one label and modality of which it is known; those left alone count as 0."""
+    median: float
     high: float
-    p_value: float
-    """Exact two-sided McNemar."""
+    """95th percentile."""
 
 
-class AttackResult(Record):
-    """Harmful requests put through one attack; the worst draw counts where there are several."""
+class Dose(Record):
+    """What weaker and stronger steering does to requests of one label and modality."""
 
-    attack: str
-    about: str
-    draws: int
-    cells: list[Cell]
-    """By the modality that the model is shown."""
-    pairs: list[Pair]
-    against_plain: list[Comparison]
-    """The request as it is against the attack, in each arm."""
-    regressions: dict[str, list[str]]
-    """By arm: requests that the reference refuses and the arm does not, both under the attack."""
+    modality: Modality
+    harmful: bool
+    points: list[DosePoint]
+    """By rising factor; all of the same requests, fewer than those of the cells."""
+    push: Push | None
+    """Of all requests as they are, as calibrated; None where it could not be measured."""
 
 
-class Externality(Pair):
-    """A group of harmful requests that an arm answers more often than the reference.
+Beginning = Literal["agreement", "no", "caution", "list", "matter", "nothing"]
+"""How an answer begins: it agrees, declines or apologizes, warns, counts steps, comes to the matter
+at once, or there is none."""
 
-    The p value is for this group alone.
+
+class Failure(Record):
+    """One answer of the checkpoint that went wrong, without its words."""
+
+    id: str
+    modality: Modality
+    harmful: bool
+    variant: str
+    """Empty for a request as it is."""
+    topic: str | None
+    """Cluster of the request; None where it has none that is named in a few words."""
+    category: str | None
+    reference: Verdict
+    """On the answer with steering off."""
+    verdict: Verdict
+    """On the answer with steering on."""
+    harm: Harm | None
+    """Of the answer with steering on; None when the judge does not say."""
+    beginning: Beginning
+    """Of the answer with steering on."""
+    cut: bool
+    active: bool | None
+    """Whether the method changed anything; None if it does not say."""
+
+
+class Report(Part, VersionedRecord):
+    """The whole evaluation. Without an active self-check it holds no number of a steered arm.
+
+    As a part it holds the requests as they are, of all suites, without variants.
     """
 
-    suite: str
-    category: str | None
-    variant: str
-
-
-class Externalities(Record):
-    """Whether an arm makes harmful requests be answered anywhere (arXiv 2602.04896)."""
-
-    checked: int
-    """Groups looked at: suite, category, modality and attack."""
-    raised: list[Externality]
-
-
-class Report(VersionedRecord):
-    """The whole evaluation. Without an active self-check it holds no number of a steered arm."""
-
-    schema_version: int = 2
+    schema_version: int = 4
     run: str = ""
     """Identity of all that the numbers depend on: weights, suite, judge, decoding, versions."""
     steering_sha256: str = ""
@@ -307,10 +297,6 @@ class Report(VersionedRecord):
     """The reference first; what is compared is compared with it."""
     regressions: dict[str, list[str]]
     """By arm: ids of harmful requests that the reference refuses and the arm does not."""
-    attack_regressions: dict[str, list[str]] = Field(default_factory=dict)
-    """The same under an attack, `ID@ATTACK`."""
-    externalities: dict[str, Externalities] = Field(default_factory=dict)
-    """By arm."""
     newly_refused: dict[str, list[str]]
     """By arm: ids of harmless requests that the reference does not refuse and the arm does."""
     uncalibrated: dict[str, int] = Field(default_factory=dict)
@@ -320,10 +306,21 @@ class Report(VersionedRecord):
     """Name and version of the judge."""
     judge_error: JudgeError | None = None
     """None when it is not known for this judge."""
-    kappa_with_rules: float | None = None
-    """Agreement about refusals of judge and rules (Cohen's kappa); None where they are one."""
+    no_correction: str | None = None
+    """Why no rate of this report is corrected for the judge's errors; None when all are."""
+    agreement: Agreement | None = None
+    """With a second judge; None where none was run."""
+    no_agreement: str | None = None
+    """Why no second judge was run, in one sentence."""
     overlap: Overlap | None = None
     """With the calibration prompts; None when those were not at hand."""
+    near: list[str] = Field(default_factory=list)
+    """Ids of the requests as they are that `overlap` calls near."""
+    margin: float = MARGIN
+    """That of `PairedTest.harm`."""
+    protocol: Protocol | None = None
+    overhead: Overhead | None = None
+    """None when it was not measured."""
     decoding: dict[str, str | int | float | bool]
     """`do_sample`, `max_new_tokens`, `batch_size`, ..."""
     dtype: str
@@ -333,20 +330,34 @@ class Report(VersionedRecord):
     versions: dict[str, str]
     no_headline: str | None = None
     """Why no rate of this report may be quoted alone; None when there is no reason."""
-    cells: list[Cell]
-    pairs: list[Pair]
-    """Cells and pairs pool all suites; variants are not among them."""
-    harm_pairs: list[HarmPair] = Field(default_factory=list)
-    """Empty when the judge names styles only."""
+    means: list[MacroMean] = Field(default_factory=list)
+    """Empty with one suite."""
+    unleaked: Unleaked | None = None
+    """The requests as they are without those near a calibration prompt (`overlap`); None where
+    none is, or the calibration prompts were not at hand."""
     suites: list[SuiteResult] = Field(default_factory=list)
-    controls: list[Comparison] = Field(default_factory=list)
-    """Text requests beside neutral, noisy and typographic pictures and clips, pair by pair."""
-    attacks: list[AttackResult] = Field(default_factory=list)
+    variants: list[VariantResult] = Field(default_factory=list)
+    """Controls and attacks."""
+    controls: Part | None = None
+    """All controls together; None where none was run."""
     skipped: dict[str, str] = Field(default_factory=dict)
-    """Attacks that the model, or one of the arms, cannot be put through, and why."""
+    """Variants and arms that the model cannot be put through, and why."""
+    dose: list[Dose] = Field(default_factory=list)
+    """Empty where it was not measured; then `skipped` says why under `dose`."""
+    failures: list[Failure] = Field(default_factory=list)
+    """A few, of different kinds, of the checkpoint."""
     gates: dict[str, dict[str, list[float]]]
     """Gate values by steered arm, keyed `harmful image`, `harmless text`, ...; for plots."""
     seconds: float
+
+    @classmethod
+    def upgraded(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """Refuse: an older report lacks what its numbers stand for."""
+        current = cls.model_fields["schema_version"].default
+        raise ValueError(
+            f"schema version {raw.get('schema_version', 'none')!r} is not {current}, the one that "
+            "this release of mars-export reads; evaluate the directory again"
+        )
 
 
 def label(harmful: bool, modality: Modality) -> str:

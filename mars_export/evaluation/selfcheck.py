@@ -62,13 +62,18 @@ def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
     with steering off repeat bit for bit, differ from those with steering on where the push is more
     than rounding, and equal them where it is zero. At least one probe has such a push.
 
+    A checkpoint that was trained on and keeps the calibration of before is not compared with its
+    numbers; at least one probe must be pushed.
+
     Args:
         loaded: The steered directory as a user loads it.
         manifest: Of that directory.
     """
     try:
         fingerprint: list[FirstToken] = []
-        detail = _run(loaded, manifest.calibration, fingerprint)
+        origin = manifest.base.derived_from
+        kept = origin is not None and not origin.calibrated
+        detail = _run(loaded, manifest.calibration, fingerprint, kept)
         return SelfCheck(active=True, detail=detail, fingerprint=fingerprint)
     except _FailedError as reason:
         return SelfCheck(active=False, detail=str(reason))
@@ -81,18 +86,27 @@ def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:
             loaded.model.steering.enabled = True
 
 
-def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken]) -> str:
+def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken], kept: bool) -> str:
     """Check every probe and add its first tokens to `fingerprint`."""
     tolerance = _tolerance(loaded, record.source)
     if not any(_matters(probe, probe.expected.strength, tolerance) for probe in record.probes):
         raise _FailedError("The calibration has no probe with a positive strength.")
-    distances = []
+    distances, changes = [], 0
     for number, probe in enumerate(record.probes):
-        distance, first = _probe(loaded, record, probe, tolerance)
+        distance, first = _probe(loaded, record, probe, tolerance, kept)
         distances.append(distance)
+        changes += not torch.equal(first[REFERENCE], first[STEERED])
         fingerprint += [_first_token(number, arm, logits) for arm, logits in first.items()]
+    if kept and not changes:
+        raise _FailedError("After training no probe of the calibration is pushed any longer.")
     alone = record.rules.get("positions") == "turn_end"
     where = "one steered position each, at the assistant header" if alone else "steered throughout"
+    if kept:
+        return (
+            f"{len(distances)} probes: {where}; {changes} pushed; logits with steering off repeat "
+            "bit for bit. Gates and strengths are not compared: the calibration is from before "
+            "training."
+        )
     return (
         f"{len(distances)} probes: {where}; {_largest(record.probes, distances, tolerance)}"
         "logits with steering off repeat bit for bit."
@@ -135,7 +149,7 @@ def _first_token(number: int, arm: str, logits: torch.Tensor) -> FirstToken:
 
 
 def _probe(
-    loaded: Loaded, record: ArtefactRecord, probe: Probe, tolerance: float
+    loaded: Loaded, record: ArtefactRecord, probe: Probe, tolerance: float, kept: bool
 ) -> tuple[_Distance, dict[str, torch.Tensor]]:
     """How far a probe is from the calibration, and the logits (1, V) of its first token."""
     name = f"the {probe.modality} probe {probe.prompt!r}"
@@ -150,9 +164,11 @@ def _probe(
     if (changed and not pushed) or (not changed and _matters(probe, last.strength, tolerance)):
         verb = "changes" if changed else "does not change"
         raise _FailedError(f"A strength of {_number(last.strength)} {verb} the logits of {name}.")
+    first = {REFERENCE: off.logits, STEERED: on.logits}
+    if kept:
+        return _Distance(0.0, 0.0), first
     _check_strength(last, probe, name)
-    distance = _distance(last, probe, tolerance, name)
-    return distance, {REFERENCE: off.logits, STEERED: on.logits}
+    return _distance(last, probe, tolerance, name), first
 
 
 def probe_request(source: CalibrationSource, probe: Probe) -> Request:

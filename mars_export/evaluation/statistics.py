@@ -1,13 +1,14 @@
-"""Statistics of rates: intervals, tests, margins, the errors of a judge. Free of torch."""
+"""Statistics of rates: intervals, tests, margins. Free of torch."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from math import sqrt
-from statistics import NormalDist
+from fractions import Fraction
+from math import comb, fsum, sqrt
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mars_export.evaluation.report import Corrected, JudgeError, Rate
+from mars_export.evaluation.report import Rate
 
 if TYPE_CHECKING:
     from numpy import bool_
@@ -17,38 +18,56 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIDENCE",
+    "TAIL",
     "Difference",
+    "SignTest",
+    "bounds",
+    "clopper_pearson",
     "clustered_difference",
-    "fits",
+    "clustered_rate",
+    "exact_rate",
     "holm",
     "kappa",
-    "mcnemar",
     "non_inferior",
-    "paired_difference",
+    "one_sided",
+    "paired_change",
     "resampled",
-    "rogan_gladen",
-    "wilson",
+    "sign_test",
 ]
 
 CONFIDENCE: Final = 0.95
 """Two-sided confidence of every interval."""
 _DRAWS: Final = 2000
+_AT_ONCE: Final = 2_000_000
+"""Numbers that are resampled at once, to bound memory."""
 _MIN_CLUSTERS: Final = 2
+_FEW: Final = 10
+"""Clusters that must differ before resampling says how much clusters differ."""
+TAIL: Final = (1 + CONFIDENCE) / 2
+"""Confidence of each bound of an interval."""
 
 
 class Difference(NamedTuple):
-    """A difference of two paired proportions (-1 to 1) with its interval."""
+    """A proportion, or a difference of two (-1 to 1), with its interval."""
 
     value: float
     low: float
     high: float
 
 
-def wilson(count: int, n: int) -> Rate:
-    """A rate with its Wilson score interval (Wilson 1927).
+class SignTest(NamedTuple):
+    """Clusters that gained, and that lost, on balance, and how well chance explains it."""
 
-    With no event the upper bound is what to quote: `wilson(0, 100).high` is 0.037, "0 of 100,
-    at most 3.7 %".
+    gained: int
+    lost: int
+    p_value: float
+
+
+def exact_rate(count: int, n: int) -> Rate:
+    """A rate of independent requests with its exact interval (Clopper and Pearson 1934).
+
+    With no event the upper bound is what to quote: `exact_rate(0, 100).high` is 0.036, "0 of 100,
+    at most 3.7 %", rounded outwards.
 
     Args:
         count: Events, 0 to `n`.
@@ -57,69 +76,173 @@ def wilson(count: int, n: int) -> Rate:
     Raises:
         ValueError: `n` is not positive or `count` lies outside 0 to `n`.
     """
-    from scipy.stats import binomtest
+    if not 0 <= count <= n or n < 1:
+        raise ValueError(f"there is no rate of {count} events in {n} trials")
+    value, low, high = clopper_pearson(count / n, n, n, TAIL)
+    return Rate(count=count, n=n, clusters=n, rate=value, low=low, high=high)
 
-    interval = binomtest(count, n).proportion_ci(CONFIDENCE, "wilson")
+
+def clustered_rate(events: Sequence[bool], clusters: Sequence[Hashable]) -> Rate:
+    """A rate with an interval that allows for clusters; exact where each request is its own.
+
+    A cluster counts as one independent request at most, so that a request repeated in it narrows
+    nothing; as less where clusters differ so much that their sizes matter (`bounds`).
+
+    Args:
+        events: Whether each request has the event.
+        clusters: What each request belongs to.
+
+    Raises:
+        ValueError: There are no requests.
+    """
+    sums = _sums(events, clusters)
+    value, low, high = bounds(sums, len(sums), TAIL)
     return Rate(
-        count=count, n=n, rate=count / n, low=float(interval.low), high=float(interval.high)
+        count=sum(events), n=len(events), clusters=len(sums), rate=value, low=low, high=high
     )
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p-value of McNemar's test.
+def bounds(
+    clusters: Sequence[tuple[float, int]], requests: int, confidence: float = CONFIDENCE
+) -> Difference:
+    """A proportion with one-sided bounds that allow for clusters (Korn and Graubard 1998).
 
-    Under the null hypothesis each discordant pair falls on either side with probability 1/2
-    (McNemar 1947; the exact binomial form).
+    The exact bounds of Clopper and Pearson, for the number of independent requests that would vary
+    as much as the clusters do. With rare events that number cannot be told from the data, so it is
+    taken with one more cluster, in which everything is an event (nothing, for the lower bound):
+    without any event, a cluster counts as one request.
 
     Args:
-        gained: Pairs that have the event in the second arm only.
-        lost: Pairs that have it in the first arm only.
+        clusters: Events and requests of each.
+        requests: There is never more evidence than so many independent ones.
+        confidence: Of each bound.
     """
-    from scipy.stats import binomtest
+    if not clusters:
+        raise ValueError("there is no rate of no requests")
+    value = sum(count for count, _ in clusters) / sum(n for _, n in clusters)
+    return clopper_pearson(
+        value,
+        min(_effective(clusters, 0), requests),
+        min(_effective(clusters, 1), requests),
+        confidence,
+    )
 
-    discordant = gained + lost
-    return float(binomtest(gained, discordant, 0.5).pvalue) if discordant else 1.0
+
+def clopper_pearson(value: float, below: float, above: float, confidence: float) -> Difference:
+    """A proportion with one-sided bounds, of so many requests for the lower and the upper one."""
+    from scipy.stats import beta
+
+    low = high = value
+    if value > 0:
+        low = float(beta.ppf(1 - confidence, value * below, below - value * below + 1))
+    if value < 1:
+        high = float(beta.ppf(confidence, value * above + 1, above - value * above))
+    return Difference(value, min(low, value), max(high, value))
 
 
-def paired_difference(both: int, first: int, second: int, neither: int) -> Difference:
-    """Second minus first proportion of the same subjects, with Newcombe's interval.
+def _effective(clusters: Sequence[tuple[float, int]], extra: int) -> float:
+    """Independent requests that vary as these clusters do, with one more of mean size."""
+    from scipy.stats import t
 
-    Method 10 of Newcombe (1998), Statistics in Medicine 17:2635-2650: Wilson limits of the two
-    proportions, combined with their correlation phi. The numerator of phi is corrected for
-    continuity when it is positive; phi is 0 when a margin is empty.
+    total, number = sum(n for _, n in clusters), len(clusters)
+    mean = total / number
+    events = [*clusters, (extra * mean, mean)]
+    share = sum(count for count, _ in events) / (total + mean)
+    if share in (0, 1):
+        return float(number)
+    squares = fsum((count - share * n) ** 2 for count, n in events)
+    variance = squares / (total + mean) ** 2 * (number + 1) / number
+    freedom = t.ppf(CONFIDENCE, max(total - 1, 1)) / t.ppf(CONFIDENCE, max(number - 1, 1))
+    return float(share * (1 - share) / variance * freedom**2)
+
+
+def one_sided(more: int, less: int) -> float:
+    """Exact sign test: the chance of so many of one direction, or more, where both are as likely.
 
     Args:
-        both: Subjects with the event in both arms.
-        first: With the event in the first arm only.
-        second: With the event in the second arm only.
-        neither: With it in no arm.
+        more: Clusters that changed in the direction of interest.
+        less: Clusters that changed in the other one.
+    """
+    n = more + less
+    return sum(comb(n, k) for k in range(more, n + 1)) / (1 << n)
+
+
+def sign_test(changes: Sequence[int | Fraction], clusters: Sequence[Hashable]) -> SignTest:
+    """Exact two-sided sign test over the clusters' net changes.
+
+    Under the null hypothesis a cluster that changes does so in either direction with probability
+    1/2. Where each cluster is one request this is McNemar's exact test (McNemar 1947).
+
+    Args:
+        changes: As of `paired_change`.
+        clusters: What each request belongs to.
+    """
+    nets = [net for net, _ in _sums(changes, clusters)]
+    gained, lost = sum(net > 0 for net in nets), sum(net < 0 for net in nets)
+    return SignTest(gained, lost, min(1.0, 2 * one_sided(max(gained, lost), min(gained, lost))))
+
+
+def paired_change(changes: Sequence[int | Fraction], clusters: Sequence[Hashable]) -> Difference:
+    """Mean change of the same requests with its 95 % interval, clusters allowed for.
+
+    Whole clusters are drawn with replacement (`clustered_difference`) where at least `_FEW` differ
+    from the most common change. Where fewer do, resampling cannot show how often the others would;
+    then the bounds of the shares gained and lost are combined (square-and-add: Zou and Donner
+    2008, Statistics in Medicine 27:1693-1702). Neither the order of the requests nor the name of
+    the event matters: the change of the opposite event is minus this one.
+
+    Args:
+        changes: Of each request: 1 for an event gained, -1 for one lost, else 0; a share of them
+            where it was put several times.
+        clusters: What each request belongs to.
 
     Raises:
-        ValueError: There are no subjects.
+        ValueError: There are no requests.
     """
-    n = both + first + second + neither
-    before, after = wilson(both + first, n), wilson(both + second, n)
-    phi = _correlation(both, first, second, neither)
-    below = _combine(after.rate - after.low, before.high - before.rate, phi)
-    above = _combine(after.high - after.rate, before.rate - before.low, phi)
-    value = (second - first) / n
-    return Difference(value, max(-1.0, value - below), min(1.0, value + above))
+    groups: dict[Hashable, list[int | Fraction]] = {}
+    for change, cluster in zip(changes, clusters, strict=True):
+        groups.setdefault(cluster, []).append(change)
+    tables = sorted(
+        (sum(c for c in g if c > 0), -sum(c for c in g if c < 0), len(g)) for g in groups.values()
+    )
+    mirrored = sorted((lost, gained, n) for gained, lost, n in tables)
+    if mirrored > tables:  # one of the two is computed, whichever was given
+        value, low, high = _paired_change(mirrored)
+        return Difference(-value, -high, -low)
+    return _paired_change(tables)
 
 
-def _correlation(both: int, first: int, second: int, neither: int) -> float:
-    n = both + first + second + neither
-    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
-    if margins == 0:
-        return 0.0
-    cross: float = both * neither - first * second
-    if cross > 0:
-        cross = max(0.0, cross - n / 2)
-    return cross / sqrt(margins)
+def _paired_change(tables: Sequence[tuple[int | Fraction, int | Fraction, int]]) -> Difference:
+    """Of clusters, each with what its requests gained and lost, and how many they are."""
+    rates = Counter(Fraction(gained - lost) / n for gained, lost, n in tables)
+    if len(tables) - max(rates.values(), default=0) >= _FEW:
+        value, low, high = _resampled([(float(g - lost), n) for g, lost, n in tables], 0)
+    else:
+        gained = bounds([(float(g), n) for g, _, n in tables], len(tables), TAIL)
+        lost = bounds([(float(g), n) for _, g, n in tables], len(tables), TAIL)
+        value = gained.value - lost.value
+        low = value - _third_side(gained.value - gained.low, lost.high - lost.value, gained, lost)
+        high = value + _third_side(gained.high - gained.value, lost.value - lost.low, gained, lost)
+    return Difference(value, max(-1.0, min(low, value)), min(1.0, max(high, value)))
 
 
-def _combine(one: float, other: float, phi: float) -> float:
-    """Length of the third side of a triangle whose sides `one` and `other` enclose acos(phi)."""
-    return sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+def _third_side(one: float, other: float, gained: Difference, lost: Difference) -> float:
+    """Distance of a limit of gained - lost, whose limits are `one` and `other` away.
+
+    Shares of the same requests are correlated: what is gained cannot be lost.
+    """
+    spread = gained.value * (1 - gained.value) * lost.value * (1 - lost.value)
+    correlation = -gained.value * lost.value / sqrt(spread) if spread > 0 else 0.0
+    return sqrt(one * one - 2 * correlation * one * other + other * other)
+
+
+def _sums(values: Sequence[Any], clusters: Sequence[Hashable]) -> list[tuple[Any, int]]:
+    """Sum and number of the values of each cluster, in the order in which they come up."""
+    sums: dict[Hashable, tuple[Any, int]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        total, size = sums.get(cluster, (0, 0))
+        sums[cluster] = (total + value, size + 1)
+    return list(sums.values())
 
 
 def kappa(one: Sequence[bool] | Booleans, other: Sequence[bool] | Booleans) -> float:
@@ -169,59 +292,6 @@ def non_inferior(difference: Difference, margin: float) -> bool:
     return difference.low > -margin
 
 
-def fits(observed: Rate, error: JudgeError) -> bool:
-    """Whether a judge with these errors can have observed this rate, whatever the true one.
-
-    It would call a share of the answers refused and miss a share of the refusals. A rate beyond
-    either shows that it errs otherwise here than on the labeled responses; a correction would
-    then return 0 or 1 with an interval that is far too narrow.
-    """
-    return 1 - error.specificity.rate <= observed.rate <= error.sensitivity.rate
-
-
-def rogan_gladen(observed: Rate, error: JudgeError) -> Corrected | None:
-    """The rate that lies behind what an erring judge saw.
-
-    (observed + specificity - 1) / (sensitivity + specificity - 1), Rogan and Gladen (1978),
-    American Journal of Epidemiology 107:71-76, clipped to 0 to 1. The interval is that of Lang and
-    Reiczigel (2014), Preventive Veterinary Medicine 113:13-22, equations 4 to 7 and 14 to 17; it
-    allows for the uncertainty of sensitivity and specificity as well.
-
-    Args:
-        observed: Share that the judge counted, of how many.
-        error: The judge's sensitivity and specificity, as measured on labeled responses.
-
-    Returns:
-        None when the judge is no better than chance, so that nothing can be said.
-    """
-    sensitivity, specificity = error.sensitivity, error.specificity
-    youden = sensitivity.rate + specificity.rate - 1
-    if youden <= 0:
-        return None
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    n = observed.n + z * z
-    n_se, n_sp = sensitivity.n + 2, specificity.n + 2
-    rate = (observed.count + z * z / 2) / n
-    se, sp = (sensitivity.count + 1) / n_se, (specificity.count + 1) / n_sp
-    index = se + sp - 1
-    if index <= 0:
-        return None
-    middle = (rate + sp - 1) / index
-    spread_se, spread_sp = se * (1 - se) / n_se, sp * (1 - sp) / n_sp
-    shift = 2 * z * z * (middle * spread_se - (1 - middle) * spread_sp)
-    variance = rate * (1 - rate) / n + middle**2 * spread_se + (1 - middle) ** 2 * spread_sp
-    half = z * sqrt(variance) / index
-    return Corrected(
-        rate=_clipped((observed.rate + specificity.rate - 1) / youden),
-        low=_clipped(middle + shift - half),
-        high=_clipped(middle + shift + half),
-    )
-
-
-def _clipped(proportion: float) -> float:
-    return min(1.0, max(0.0, proportion))
-
-
 def clustered_difference(
     differences: Sequence[float], clusters: Sequence[Hashable], seed: int = 0
 ) -> Difference:
@@ -239,16 +309,15 @@ def clustered_difference(
 
     Raises:
         ValueError: There are fewer than two clusters, or all clusters say the same, so that
-            resampling cannot show any uncertainty; use `paired_difference` then.
+            resampling cannot show any uncertainty; use `paired_change` then.
     """
-    sums: dict[Hashable, list[float]] = {}
-    for difference, cluster in zip(differences, clusters, strict=True):
-        total = sums.setdefault(cluster, [0.0, 0.0])
-        total[0] += difference
-        total[1] += 1
-    if len(sums) < _MIN_CLUSTERS or len({total / size for total, size in sums.values()}) == 1:
-        raise ValueError(f"{len(sums)} clusters without variation cannot be resampled")
-    totals, sizes = zip(*sums.values(), strict=True)
+    return _resampled(_sums(differences, clusters), seed)
+
+
+def _resampled(clusters: Sequence[tuple[float, int]], seed: int) -> Difference:
+    if len(clusters) < _MIN_CLUSTERS or len({total / size for total, size in clusters}) == 1:
+        raise ValueError(f"{len(clusters)} clusters without variation cannot be resampled")
+    totals, sizes = zip(*clusters, strict=True)
 
     def ratio(total: Any, size: Any, axis: int = -1) -> Any:
         return total.sum(axis=axis) / size.sum(axis=axis)
@@ -280,6 +349,7 @@ def _interval(
         paired=True,
         vectorized=vectorized,
         n_resamples=_DRAWS,
+        batch=max(1, _AT_ONCE // len(data[0])),
         confidence_level=CONFIDENCE,
         method="BCa" if vectorized else "percentile",
         rng=numpy.random.default_rng(seed),

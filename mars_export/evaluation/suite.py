@@ -3,119 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import TYPE_CHECKING, Final
 
 from mars_export.common.errors import ExportError
-from mars_export.common.paths import require_inside
-from mars_export.common.record import first_problem
+from mars_export.common.paths import is_dir, is_file
+from mars_export.common.problems import Problems, near_file
 from mars_export.common.vocabulary import Modality
-from mars_export.evaluation.suites.media import open_picture
-from mars_export.inputs.readers import json_lines
+from mars_export.common.words import normalized
+from mars_export.inputs.media import open_picture
 from mars_export.inputs.requests import Media, Request, modality_of
+from mars_export.inputs.samples import MediaFiles, Sample, read_samples
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SUITE_NAME", "Sample", "Suite", "merged", "read_suite", "suite_of", "unique"]
+__all__ = ["SUITE_NAME", "MediaFiles", "Sample", "Suite", "merged", "read_suite", "unique"]
 
 SUITE_NAME: Final = "suite.jsonl"
 """Name of a suite's file in its folder."""
-
-
-class MediaFiles(BaseModel):
-    """Where one medium of a request is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    type: Modality
-    path: str | None = None
-    """Relative to the suite; of an image."""
-    paths: list[str] | None = Field(default=None, min_length=1)
-    """Of the frames of a video, in order."""
-
-    @property
-    def files(self) -> list[str]:
-        """All paths, in order."""
-        return [self.path] if self.path is not None else list(self.paths or ())
-
-    @model_validator(mode="after")
-    def _has_what_its_type_needs(self) -> MediaFiles:
-        needed = {"image": "path", "video": "paths"}.get(self.type)
-        if needed is None:
-            raise ValueError(f"a medium cannot be {self.type}")
-        if self.model_fields_set & {"path", "paths"} != {needed}:
-            raise ValueError(f"a medium of type {self.type} has `{needed}` and nothing else")
-        return self
-
-
-class Sample(BaseModel):
-    """One request and its label: a line of a suite's file, or a variant of one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    id: str = Field(min_length=1)
-    modality: Modality
-    harmful: bool
-    split: Literal["calibration", "evaluation"]
-    prompt: str = Field(min_length=1)
-    media: list[MediaFiles] = []
-    """What is shown before the prompt. The keys `image`, a path, and `video`, a list of paths of
-    frames, say the same of a single medium."""
-    category: str | None = None
-    """Kind of request within the suite; numbers are given for each."""
-    intent: str | None = Field(default=None, min_length=1)
-    """What the request is after where its pictures say it, in words, for judges that cannot see."""
-    suite: str = ""
-    """Name of the suite that it comes from."""
-    variant: str = ""
-    """Control or attack that it is put through; empty for the request as it is."""
-    group: str = ""
-    """Id of the request as it is, for a variant of it."""
-
-    @property
-    def types(self) -> list[Modality]:
-        """Modalities of its media, in order."""
-        return [medium.type for medium in self.media]
-
-    @property
-    def files(self) -> list[str]:
-        """Paths of all its media, in order."""
-        return [path for medium in self.media for path in medium.files]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _single_media_have_keys_of_their_own(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict):
-            return raw
-        named = {"image": ("path", raw.get("image")), "video": ("paths", raw.get("video"))}
-        media = [{"type": t, key: value} for t, (key, value) in named.items() if value is not None]
-        if media and raw.get("media"):
-            raise ValueError("give `media`, or `image` or `video`, not both")
-        rest = {key: value for key, value in raw.items() if key not in named}
-        return {**rest, "media": media} if media else rest
-
-    @model_validator(mode="after")
-    def _has_the_modality_of_its_media(self) -> Sample:
-        modality = modality_of(self.types)
-        if not self.variant and modality != self.modality:
-            raise ValueError(f"`modality` is {self.modality}, but its media make it {modality}")
-        for path in self.files:
-            require_inside(path)
-        return self
-
-
-_OWN_KEYS: Final = frozenset(Sample.model_fields) - {"suite", "variant", "group"} | {
-    "image",
-    "video",
-}
-"""What a line of a suite's file may say."""
+_OF_A_FOLDER: Final = ("suite", "metadata")
+"""Names of files, without ending, that are called after their folder."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +39,12 @@ class Suite:
         samples: Every line, both splits, in file order; ids are unique.
         picture: Opens a path of a sample as an RGB picture.
         license: Of the requests; empty when it is not known.
-        origin: `packaged`, `file`, `hub:REPO@COMMIT`, or `known:NAME` for a benchmark that ships
-            and `known:NAME=FILE` for the user's copy of one.
+        origin: `packaged`, `file`, `hub:REPO@COMMIT`, `newest:REPO@COMMIT` where no commit was
+            fixed beforehand, or `known:NAME` for a benchmark that ships and `known:NAME=FILE` for
+            the user's copy of one.
         parts: The suites that this one joins; empty for one that is read from a file.
+        places: Where a sample stands, by its id, for example `mine.jsonl, line 3`.
+        drawn: Whether the pictures are drawn by code, all in one size.
     """
 
     name: str
@@ -140,6 +54,8 @@ class Suite:
     license: str = ""
     origin: str = "packaged"
     parts: tuple[Suite, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    drawn: bool = False
 
     def evaluation_samples(self, modalities: Sequence[Modality]) -> list[Sample]:
         """The samples to evaluate a model on that takes these modalities, in order.
@@ -153,6 +69,20 @@ class Suite:
             for s in self.samples
             if s.split == "evaluation" and {s.modality, *s.types} <= set(modalities)
         ]
+
+    def required_samples(self, modalities: Sequence[Modality]) -> list[Sample]:
+        """The same; there must be some.
+
+        Raises:
+            ExportError: The suite has nothing to run on such a model.
+        """
+        samples = self.evaluation_samples(modalities)
+        if not samples:
+            raise ExportError(
+                f"the suite {self.name} has no request of the split `evaluation` for "
+                f"{', '.join(modalities)}; give one that has"
+            )
+        return samples
 
     def request(self, sample: Sample) -> Request:
         """The sample with its media opened.
@@ -186,119 +116,91 @@ def merged(suites: Sequence[Suite]) -> Suite:
     if repeated is not None:
         raise ExportError(f"two suites are called {repeated}; give one as NAME=PATH")
     whole = hashlib.sha256("".join(suite.sha256 for suite in suites).encode()).hexdigest()
-    samples = unique((s, f"suite {suite.name}") for suite in suites for s in suite.samples)
+    problems = Problems()
+    samples = unique(
+        ((s, f"suite {suite.name}") for suite in suites for s in suite.samples), problems
+    )
+    problems.refuse()
     return Suite(" + ".join(names), whole, samples, _no_picture, parts=tuple(suites))
 
 
-def unique(samples: Iterable[tuple[Sample, str]]) -> tuple[Sample, ...]:
-    """The samples, whose ids must differ.
+def unique(samples: Iterable[tuple[Sample, str]], problems: Problems) -> tuple[Sample, ...]:
+    """The samples; ids that are used twice and requests with both labels are noted as problems.
 
     Args:
-        samples: Each with where it stands, for the message.
-
-    Raises:
-        ExportError: An id is used twice.
+        samples: Each with where it stands.
+        problems: Of the file.
     """
     by_id: dict[str, Sample] = {}
-    for sample, where in samples:
+    by_request: dict[tuple[str, ...], Sample] = {}
+    for sample, place in samples:
+        first = by_request.setdefault(_request(sample), sample)
         if sample.id in by_id:
-            raise ExportError(f"{where}: the id {sample.id!r} was used before; make ids unique")
-        by_id[sample.id] = sample
+            problems.add(place, f"the id {sample.id!r} was used before", "make ids unique")
+        elif first.harmful != sample.harmful:
+            what = f"{sample.id!r} asks what {first.id!r} asks and has the other label"
+            problems.add(place, what, "correct one of the two or leave it out")
+        else:
+            by_id[sample.id] = sample
     return tuple(by_id.values())
 
 
+def _request(sample: Sample) -> tuple[str, ...]:
+    """What is the same of two samples that ask the same."""
+    words = normalized(sample.prompt) or sample.prompt
+    files = (sample.suite, *sample.files) if sample.files else ()
+    return (sample.split, words, normalized(sample.intent or ""), *files)
+
+
 def read_suite(path: Path, name: str | None = None) -> Suite:
-    """Read `suite.jsonl`, checking everything but the pixels.
+    """Read the user's own requests, checking everything but the pixels.
 
     Args:
-        path: JSON lines, one `Sample` each; paths in it are relative to its folder.
+        path: A table as `read_samples` takes it; paths in it are relative to its folder.
         name: For the report; None for that of the file, or of its folder.
 
     Raises:
-        ExportError: The file cannot be read, or a line is not valid; names file and line.
+        ExportError: The file cannot be read, there is no request, records are not valid, or
+            pictures are missing or lie outside the folder; names file and lines.
     """
-    try:
-        raw = path.read_bytes()
-        text = raw.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(
-            f"{path}: the suite cannot be read ({error}); give a JSON-lines file"
-        ) from error
-    name = name or (path.parent.resolve().name if path.stem == "suite" else path.stem)
-    samples = (
-        (_sample(line, name, f"{path}, line {n}"), f"{path}, line {n}")
-        for n, line in json_lines(text)
+    problems = Problems(str(path))
+    name = name or (path.resolve().parent.name if path.stem in _OF_A_FOLDER else path.stem)
+    read = read_samples(path, name, problems)
+    for sample, place in read:
+        _check_files(sample, path.parent, place, problems)
+    samples = unique(read, problems)
+    problems.refuse()
+    if not samples:
+        raise ExportError(f"{path}: the suite is empty; give one record for each request")
+    return Suite(
+        name,
+        _digest(path, samples),
+        samples,
+        lambda file: open_picture(path.parent / file, str(path.parent / file)),
+        origin="file",
+        places={sample.id: f"{path}, {place}" for sample, place in read},
     )
-    return suite_of(path, samples, name)
 
 
-def suite_of(table: Path, samples: Iterable[tuple[Sample, str]], name: str) -> Suite:
-    """The suite that a table makes with the pictures beside it.
-
-    Args:
-        table: Its file; paths of samples are relative to its folder.
-        samples: Each with where it stands, for messages.
-        name: For the report.
-
-    Raises:
-        ExportError: There is no sample, an id is used twice, or a picture is missing or lies
-            outside the folder.
-    """
-    folder = table.parent
-    checked = unique((_with_files(sample, folder, where), where) for sample, where in samples)
-    if not checked:
-        raise ExportError(f"{table}: the suite is empty; give one record for each request")
+def _digest(table: Path, samples: Iterable[Sample]) -> str:
     whole = hashlib.sha256(table.read_bytes())
-    for path in (path for sample in checked for path in sample.files):
-        whole.update(hashlib.sha256((folder / path).read_bytes()).digest())
-
-    def picture(path: str) -> Image:
-        return open_picture(folder / path, str(folder / path))
-
-    return Suite(name, whole.hexdigest(), checked, picture, origin="file")
+    for path in (path for sample in samples for path in sample.files):
+        whole.update(hashlib.sha256((table.parent / path).read_bytes()).digest())
+    return whole.hexdigest()
 
 
-def _sample(line: str, suite: str, where: str) -> Sample:
-    try:
-        record = json.loads(line)
-        if isinstance(record, dict):
-            _require_own_keys(record, where)
-            record["suite"] = suite
-        return Sample.model_validate(record)
-    except ValidationError as error:
-        raise ExportError(f"{where}: {first_problem(error)}; correct the record") from error
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", error)
-        raise ExportError(f"{where}: not JSON ({reason}); write one JSON record a line") from error
-
-
-def _require_own_keys(record: dict[str, Any], where: str) -> None:
-    unknown = sorted(record.keys() - _OWN_KEYS)
-    if unknown:
-        raise ExportError(f"{where}: there is no key {unknown[0]}; correct the record")
-
-
-def _with_files(sample: Sample, folder: Path, where: str) -> Sample:
-    """The sample, whose files exist in the folder."""
+def _check_files(sample: Sample, folder: Path, place: str, problems: Problems) -> None:
+    """Note files of a sample that do not exist in the folder."""
     root = folder.resolve()
     for path in sample.files:
         target = (root / path).resolve()
         if not target.is_relative_to(root):
-            raise ExportError(
-                f"{where}: {path} leads out of the suite's folder; copy the picture into it"
-            )
-        if not _is_file(target):
-            raise ExportError(
-                f"{where}: the picture {path} does not exist; add it or correct the path"
-            )
-    return sample
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be read
-        return False
+            what, advice = "leads out of the suite's folder", "copy the picture into it"
+            problems.add(place, f"{path} {what}", advice)
+        elif not is_file(target):
+            folder_there = "is a folder" if is_dir(target) else "does not exist"
+            hint = near_file(target) or "; add it or correct the path"
+            problems.add(place, f"the picture {path} {folder_there}", hint.removeprefix("; "))
 
 
 def _no_picture(path: str) -> Image:

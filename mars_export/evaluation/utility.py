@@ -23,8 +23,8 @@ class Metric(Record):
     """On minus off."""
     low: float | None
     high: float | None
-    """95 % interval: Newcombe's for scores of 0 and 1, else a BCa bootstrap; None when other scores
-    all changed by the same amount."""
+    """95 % interval: `statistics.paired_change` for scores of 0 and 1, else a BCa bootstrap; None
+    when other scores all changed by the same amount."""
     margin: float
     """Loss that was declared acceptable beforehand, in the metric's unit."""
     not_inferior: bool | None

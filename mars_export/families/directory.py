@@ -4,28 +4,24 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from mars_export.common.errors import ExportError
-from mars_export.common.paths import require_inside
 
 __all__ = [
     "companions",
     "digest",
     "is_companion",
+    "is_legal",
     "read_config",
-    "read_index",
     "read_json",
     "reuse",
-    "weight_map",
     "write_text",
 ]
-
-INDEX: Final = "model.safetensors.index.json"
-SINGLE: Final = "model.safetensors"
 
 # Besides its weights a checkpoint is these files; all else in a repository stays behind.
 _COMPANIONS: Final = frozenset(
@@ -45,7 +41,11 @@ _COMPANIONS: Final = frozenset(
         "vocab.json",
     }
 )
-_LEGAL: Final = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+_LEGAL: Final = re.compile(
+    r"(?i)[\w.-]*(?:licen[cs]e|notice|policy|terms|eula|copying|agreement)[\w.-]*"
+)
+"""Names of files with terms, such as LICENSE, Notice.txt or USE_POLICY.md."""
+_TEXTS: Final = frozenset({"", ".txt", ".md", ".rst", ".pdf", ".html", ".htm"})
 _CHUNK: Final = 1 << 22
 
 
@@ -77,54 +77,6 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def read_index(path: Path) -> dict[str, str]:
-    """Tensor name to shard file name, as an index says.
-
-    Raises:
-        ExportError: if the file cannot be read or is no index.
-    """
-    index = read_json(path)
-    where = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-        raise ExportError(f"{path} has no `weight_map` of shard names; download the base again")
-    return where
-
-
-def weight_map(base: Path) -> dict[str, str]:
-    """Tensor name to shard file name.
-
-    Raises:
-        ExportError: if there are no safetensors weights or a shard is missing.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if (base / SINGLE).exists():  # wins over an index, as it does for Transformers
-        try:
-            with safe_open(base / SINGLE, "pt") as shard:
-                return dict.fromkeys(sorted(shard.keys()), SINGLE)
-        except (SafetensorError, OSError) as error:
-            raise ExportError(
-                f"{base / SINGLE} is no safetensors file ({error}); download it again"
-            ) from error
-    if not (base / INDEX).exists():
-        raise ExportError(
-            f"{base} holds no safetensors weights ({SINGLE} or {INDEX}); save the base with "
-            "`save_pretrained`, which writes them"
-        )
-    where = read_index(base / INDEX)
-    for shard_name in sorted(set(where.values())):
-        if not _lies_beside(base / INDEX, shard_name):
-            raise ExportError(f"{base / INDEX} names {shard_name!r}, which is not a file beside it")
-    return where
-
-
-def _lies_beside(path: Path, name: str) -> bool:
-    try:
-        return Path(require_inside(name)).name == name and path.with_name(name).is_file()
-    except (OSError, ValueError):  # no name that a file can have
-        return False
-
-
 def companions(base: Path) -> list[Path]:
     """Tokenizer, processor, template, generation and license files of a checkpoint, sorted."""
     paths = [*base.iterdir(), *base.glob("additional_chat_templates/*")]
@@ -136,7 +88,12 @@ def is_companion(path: str) -> bool:
     folder, _, name = path.rpartition("/")
     if folder:
         return folder == "additional_chat_templates" and name.endswith(".jinja")
-    return name in _COMPANIONS or name.startswith(_LEGAL)
+    return name in _COMPANIONS or is_legal(name)
+
+
+def is_legal(name: str) -> bool:
+    """Whether a file of this name holds terms, which travel with the weights."""
+    return bool(_LEGAL.fullmatch(name)) and Path(name).suffix.lower() in _TEXTS
 
 
 def reuse(source: Path, target: Path) -> None:

@@ -11,16 +11,20 @@ from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
 
 __all__ = [
+    "OTHER_FILES",
     "STEERED_TYPE",
     "Family",
     "decoder_layers",
     "families",
     "family_of",
+    "names_code",
     "refuse_custom_code",
     "text_decoder",
 ]
 
 STEERED_TYPE: Final = "steered_"
+OTHER_FILES: Final = ("transformers_weights", "custom_pipelines")
+"""Keys of a config.json that make Transformers load something else."""
 
 
 class Family(BaseModel):
@@ -122,14 +126,34 @@ def refuse_custom_code(raw: dict[str, Any]) -> None:
         raw: The base's config.json.
 
     Raises:
-        ExportError: if it has an `auto_map`.
+        ExportError: if it has an `auto_map`, at any depth, or names other files to load.
     """
-    if raw.get("auto_map"):
+    for key in OTHER_FILES:
+        if key in raw:
+            raise ExportError(
+                f"config.json of the base holds {key!r}, which loads something else; give a model "
+                "without it"
+            )
+    if raw.get("auto_map") or any(names_code(value) for value in raw.values()):
         raise ExportError(
             "the base model needs custom code of its own (auto_map in its config.json), and only "
             "models that Transformers itself implements can be steered; look for a copy of the "
             "model in the format of Transformers, often named -hf"
         )
+
+
+def names_code(value: Any) -> bool:
+    """Whether there is an `auto_map` at any depth."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            if "auto_map" in item:
+                return True
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+    return False
 
 
 def text_decoder(model: Any) -> Any:

@@ -1,19 +1,34 @@
 """Loads a base model with its native class, and says what its memory allows."""
 
 import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mars_export.common.errors import ExportError
-from mars_export.families import Family
+from mars_export.common.input_errors import input_errors
+from mars_export.families import Family, decoder_layers
 from mars_export.families.directory import read_config
-from mars_export.families.quantization import NONE, loading_options, refuse_unfit_layers
+from mars_export.families.quantization import NONE, loading_options, own_method, refuse_unfit_layers
 
-__all__ = ["free_memory", "is_out_of_memory", "load_base", "pick_device"]
+__all__ = [
+    "check_config",
+    "check_shapes",
+    "free_memory",
+    "is_out_of_memory",
+    "load_base",
+    "pick_device",
+]
+
+_COUNTS: Final = ("layers", "depth", "experts", "num_labels")
+"""Endings of the keys of a config.json that say how many parts are made."""
+_MOST_PARTS: Final = 10_000
 
 
 def pick_device(device: str) -> str:
-    """Name of the torch device; `auto` takes a GPU when there is one.
+    """Name of the torch device; `auto` takes a GPU of CUDA or ROCm when there is one.
 
     Raises:
         ExportError: if a GPU is asked for and torch sees none.
@@ -23,6 +38,8 @@ def pick_device(device: str) -> str:
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise ExportError("--device cuda: torch sees no GPU; install a CUDA build or use cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ExportError("--device mps: torch sees no GPU of Apple here; use cpu")
     return ("cuda" if there else "cpu") if device == "auto" else device
 
 
@@ -49,19 +66,134 @@ def load_base(
 
     native = getattr(transformers, family.generator)
     options = loading_options(read_config(base), quantization, dtype=dtype, device=device)
-    try:
-        model, info = native.from_pretrained(base, **options, output_loading_info=True)
-    except ImportError as error:
-        raise ExportError(f"{base} does not load: {str(error).strip().splitlines()[0]}") from error
-    refuse_unfit_layers(model)
-    wrong = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
-    if wrong:
-        raise ExportError(
-            f"{base} does not hold the whole model: {len(wrong)} tensors are missing or have "
-            f"another shape, for example {wrong[0]}; download it again"
+    with input_errors(f"{base} does not load"), _enough_memory(base):
+        model, info = native.from_pretrained(
+            base, **options, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    model = model if "device_map" in options else model.to(device)
-    return model.eval(), transformers.AutoProcessor.from_pretrained(base)
+        refuse_unfit_layers(model)
+        require_whole(base, info)
+        _require_finite(base, model)
+        model = model if "device_map" in options else model.to(device)
+    with input_errors(f"the processor of {base} does not load"):
+        return model.eval(), transformers.AutoProcessor.from_pretrained(base)
+
+
+def check_config(base: Path, family: Family) -> int:
+    """Check that the configuration makes a model; it is built without memory.
+
+    Args:
+        base: Directory of the base model.
+        family: Names the native class.
+
+    Returns:
+        Decoder layers.
+
+    Raises:
+        ExportError: if the configuration is not valid.
+    """
+    import torch
+    import transformers
+
+    native = getattr(transformers, family.generator)
+    with input_errors(f"{base / 'config.json'} makes no {family.name}", "correct it"):
+        _require_buildable(base, read_config(base))
+        config = native.config_class.from_pretrained(base)
+        with torch.device("meta"):
+            return len(decoder_layers(native(config)))
+
+
+def check_shapes(base: Path, family: Family) -> None:
+    """Check that the weights have the shapes that the configuration says.
+
+    Their headers alone are read. Without accelerate, and for a base that is stored quantized, this
+    is left to `load_base`.
+
+    Args:
+        base: Directory of the base model.
+        family: Names the native class.
+
+    Raises:
+        ExportError: if tensors are missing or have other shapes.
+    """
+    import transformers
+
+    if find_spec("accelerate") is None or own_method(read_config(base)) is not None:
+        return
+    native = getattr(transformers, family.generator)
+    with input_errors(f"{base} does not load"):
+        _, info = native.from_pretrained(
+            base,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    require_whole(base, info)
+
+
+def _require_buildable(base: Path, config: Any) -> None:
+    """Refuse numbers of layers that no model has: to build it would take forever."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        _require_buildable(base, value)
+        counts = key.endswith(_COUNTS)
+        if counts and isinstance(value, int) and value > _MOST_PARTS:
+            raise ExportError(f"{base / 'config.json'}: {key} is {value}; correct it")
+
+
+def require_whole(base: Path, info: Mapping[str, Any]) -> None:
+    """Refuse weights that Transformers would make up.
+
+    Args:
+        base: For the message.
+        info: `output_loading_info` of `from_pretrained`.
+
+    Raises:
+        ExportError: if tensors are missing or have other shapes than the configuration says.
+    """
+    missing = sorted(map(str, info["missing_keys"]))
+    if missing:
+        raise ExportError(
+            f"{base} does not hold the whole model: {len(missing)} tensors are missing, for "
+            f"example {missing[0]}; download it again"
+        )
+    mismatched = sorted(info["mismatched_keys"])
+    if mismatched:
+        name, stored, stated = mismatched[0]
+        raise ExportError(
+            f"{base} does not hold the model of its config.json: {len(mismatched)} tensors have "
+            f"another shape, for example {name} has {list(stored)} and not {list(stated)}; correct "
+            "config.json, or download the model again"
+        )
+
+
+def _require_finite(base: Path, model: Any) -> None:
+    """Refuse weights that are no numbers, before anything is measured with them."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        # Quantized weights are of a class of their own, which need not know sums.
+        plain = type(weight) in (torch.nn.Parameter, torch.Tensor)
+        if not plain or not weight.is_floating_point() or weight.element_size() < 2:
+            continue
+        # A sum needs no memory; only where it is not finite, which it may be of large numbers too,
+        # the elements are looked at.
+        if not bool(weight.sum(dtype=torch.float32).isfinite() or weight.isfinite().all()):
+            raise ExportError(
+                f"{base}: the tensor {name} is not finite in {str(weight.dtype)[6:]}; download the "
+                "weights again, or use --dtype bfloat16 where they were stored in another precision"
+            )
+
+
+@contextmanager
+def _enough_memory(base: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise ExportError(
+                f"{base} does not fit into memory; take a larger machine, --dtype bfloat16 or "
+                "--quantization"
+            ) from error
+        raise
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 
 __all__ = [
     "NONE",
@@ -96,8 +97,7 @@ def scheme_for(config: dict[str, Any], asked: str) -> str:
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"a quantized model needs {' and '.join(missing)}; "
-            "run `pip install 'mars-export[quantized]'`"
+            f"a quantized model needs {' and '.join(missing)}; run `{install_extra('quantized')}`"
         )
     return asked if own is None else OWN
 

@@ -4,8 +4,18 @@ The token is the user's own, found by huggingface_hub (`hf auth login` or HF_TOK
 parameter, never stored and never printed.
 """
 
-from mars_export.hub.base import BaseDirectory, fetch_base
-from mars_export.hub.license import License, license_of
-from mars_export.hub.publish import destination_of, push
+from mars_export.hub.base import BaseDirectory, cached_repository, fetch_base
+from mars_export.hub.license import License, license_of, with_terms
+from mars_export.hub.publish import check_destination, destination_of, push
 
-__all__ = ["BaseDirectory", "License", "destination_of", "fetch_base", "license_of", "push"]
+__all__ = [
+    "BaseDirectory",
+    "License",
+    "cached_repository",
+    "check_destination",
+    "destination_of",
+    "fetch_base",
+    "license_of",
+    "push",
+    "with_terms",
+]

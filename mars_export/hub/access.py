@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -11,7 +11,13 @@ from huggingface_hub.hf_api import ModelInfo
 from mars_export.checkpoint.manifest import MANIFEST_NAME, BaseModelSource
 from mars_export.common.errors import ExportError
 
-__all__ = ["Access", "access_of_base", "open_destination"]
+__all__ = [
+    "Access",
+    "access_of_base",
+    "find_destination",
+    "open_destination",
+    "require_rights",
+]
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,29 @@ def open_destination(
         ExportError: if the repository would be more open than the base or than the user asked for,
             or holds something else than a steered checkpoint.
     """
+    info = find_destination(api, repo_id, access, private, overwrite=overwrite)
+    if info is not None:
+        return info
+    _create(api, repo_id, access, private)
+    info = api.model_info(repo_id)
+    _require_closed(info, access, private)
+    return info
+
+
+def find_destination(
+    api: HfApi, repo_id: str, access: Access, private: bool | None, *, overwrite: bool = False
+) -> ModelInfo | None:
+    """The repository to push to, if it is there and may be pushed to; None if it is not there.
+
+    Raises:
+        ExportError: as `open_destination`.
+    """
     if access.private and private is False:
         raise ExportError(f"the base model is private: {repo_id} must be private too")
     try:
         info = api.model_info(repo_id)
     except RepositoryNotFoundError:
-        _create(api, repo_id, access, private)
-        info = api.model_info(repo_id)
+        return None
     _require_closed(info, access, private)
     files = {file.rfilename for file in info.siblings or []} - {".gitattributes"}
     if files and MANIFEST_NAME not in files and not overwrite:
@@ -67,6 +89,31 @@ def open_destination(
             "choose another name, or empty that repository first"
         )
     return info
+
+
+def require_rights(user: dict[str, Any], repo_id: str) -> None:
+    """Refuse a token or a user that cannot write to a repository, as far as the Hub says.
+
+    Args:
+        user: What `whoami` answers.
+        repo_id: `org/name`.
+
+    Raises:
+        ExportError: if the token may only read, or the user is no writing member of the owner.
+    """
+    token = user.get("auth", {}).get("accessToken", {})
+    if token.get("role") == "read":
+        raise ExportError(
+            f"your token of the Hugging Face Hub may only read, and {repo_id} is to be written: "
+            "run `hf auth login` with one that may write"
+        )
+    owner = repo_id.split("/")[0]
+    roles = {str(org.get("name")): org.get("roleInOrg") for org in user.get("orgs") or ()}
+    if owner != user.get("name") and (owner not in roles or roles[owner] == "read"):
+        raise ExportError(
+            f"{repo_id}: you are {user.get('name')}, who may not write to {owner}; name another "
+            "repository, or ask to be let in"
+        )
 
 
 def _create(api: HfApi, repo_id: str, access: Access, private: bool | None) -> None:

@@ -8,25 +8,36 @@ from pathlib import Path
 from typing import Final
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.hf_api import ModelInfo
 
 from mars_export.common.errors import ExportError
-from mars_export.families.directory import INDEX, SINGLE, read_index
+from mars_export.common.paths import exists, is_dir, named
+from mars_export.common.problems import near_file
+from mars_export.families.directory import is_legal
+from mars_export.families.weights import INDEX, SINGLE, read_index
 from mars_export.hub.hub_errors import hub_errors, unreachable
 from mars_export.hub.license import BaseCard, read_card
 
-__all__ = ["BaseDirectory", "fetch_base", "looks_like_path"]
+__all__ = ["BaseDirectory", "cached_repository", "fetch_base", "looks_like_path"]
 
 _COMPANIONS: Final = (
     *("*.json", "*.txt", "*.model", "*.jinja", "*.py"),
-    *("README.md", "LICEN[CS]E*", "NOTICE*", "USE_POLICY*"),
+    "README.md",
 )
 """What is downloaded beside the weights. Python files show that a base needs its own code."""
 _CACHED: Final = ("config.json", "model*.safetensors*")
 """What the cache must hold when the Hub cannot be asked."""
 
+_ADAPTER: Final = "adapter_config.json"
 _TEMPLATES: Final = "additional_chat_templates/"
+_SNAPSHOT: Final = re.compile(r"models--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})$")
+"""End of the path of a snapshot in the cache of huggingface_hub."""
 _LOOKS_LIKE_PATH: Final = re.compile(r"[./~\\]|.*[/\\].*[/\\]|[A-Za-z]:")
 
 
@@ -61,27 +72,52 @@ def fetch_base(model: str, revision: str | None = None) -> BaseDirectory:
         ExportError: if there is no such model, it may not be read, or it holds no complete
             safetensors weights.
     """
-    local = Path(model).expanduser()
-    if local.is_dir():
+    local = named(model)
+    if is_dir(local):
         return _local(local, revision)
     if looks_like_path(model):
-        raise ExportError(
-            f"{model} is not a directory: give a model directory or a repository name"
-        )
+        problem = "is a file" if exists(local) else f"is no directory here{near_file(local)}"
+        raise ExportError(f"{model} {problem}: give a model directory or a repository ORG/NAME")
     return _download(model, revision)
 
 
 def looks_like_path(model: str) -> bool:
     """Whether a name that is no directory can only have been meant as one."""
-    return bool(_LOOKS_LIKE_PATH.match(model)) or Path(model).expanduser().exists()
+    return bool(_LOOKS_LIKE_PATH.match(model)) or exists(named(model))
 
 
 def _local(path: Path, revision: str | None) -> BaseDirectory:
     if revision is not None:
         raise ExportError(f"{path} is a local directory: --revision is for Hub repositories")
     require_weights(str(path), [file.name for file in path.iterdir()])
+    if cached := cached_repository(path):
+        return _snapshot(path, *cached)
     card = read_card(path)
     return BaseDirectory(path, None, None, path.resolve().name, card.gated, False, card)
+
+
+def cached_repository(path: Path) -> tuple[str, str] | None:
+    """Repository and commit of a snapshot in the cache of huggingface_hub, from its path."""
+    match = _SNAPSHOT.search(str(path.absolute()))
+    return (match[1].replace("--", "/"), match[2]) if match else None
+
+
+def _snapshot(path: Path, repo: str, commit: str) -> BaseDirectory:
+    """A snapshot that was named by its path; the Hub is asked who may see it, if it answers."""
+    api = HfApi(library_name="mars-export")
+    card = read_card(path)
+    gated: str | bool = card.gated
+    private = False
+    try:
+        info = api.model_info(repo, revision=commit)
+    except RepositoryNotFoundError:
+        private = True
+    except Exception as error:
+        if not unreachable(error) and not isinstance(error, HfHubHTTPError):
+            raise
+    else:
+        gated, private = info.gated or gated, bool(info.private)
+    return BaseDirectory(path, repo, commit, repo, gated, private, card)
 
 
 def _download(repo: str, revision: str | None) -> BaseDirectory:
@@ -119,11 +155,18 @@ def _look_up(api: HfApi, repo: str, revision: str | None) -> ModelInfo | None:
 
 
 def _from_cache(api: HfApi, repo: str, revision: str | None) -> BaseDirectory:
-    path = Path(
-        api.snapshot_download(
-            repo, revision=revision, allow_patterns=list(_CACHED), local_files_only=True
+    try:
+        path = Path(
+            api.snapshot_download(
+                repo, revision=revision, allow_patterns=list(_CACHED), local_files_only=True
+            )
         )
-    )
+    except LocalEntryNotFoundError as error:
+        raise ExportError(
+            f"{repo} is no directory here, and the Hub cannot be reached for a repository of that "
+            "name: check the name, the network, and whether HF_HUB_OFFLINE is set"
+            + near_file(Path(repo))
+        ) from error
     require_weights(repo, [file.name for file in path.iterdir()])
     card = read_card(path)
     # The folder of a snapshot is named after its commit.
@@ -133,7 +176,9 @@ def _from_cache(api: HfApi, repo: str, revision: str | None) -> BaseDirectory:
 def _model_files(api: HfApi, repo: str, commit: str | None, files: list[str]) -> list[str]:
     """Files that make up the model; some repositories hold the weights in several formats."""
     top = [file for file in files if "/" not in file or file.startswith(_TEMPLATES)]
-    companions = [file for file in top if any(fnmatch(file, kind) for kind in _COMPANIONS)]
+    companions = [
+        file for file in top if is_legal(file) or any(fnmatch(file, kind) for kind in _COMPANIONS)
+    ]
     if SINGLE in top:
         return [*companions, SINGLE]
     if INDEX not in top:
@@ -151,8 +196,13 @@ def require_weights(model: str, files: list[str]) -> None:
     if SINGLE in files or INDEX in files:
         if "config.json" not in files:
             raise ExportError(f"{model} has no config.json: give a Transformers model")
+        if _ADAPTER in files:
+            raise ExportError(
+                f"{model} also holds an adapter ({_ADAPTER}), which Transformers adds to the "
+                "weights when it loads them: merge it, or move it into a folder of its own"
+            )
         return
-    if "adapter_config.json" in files:
+    if _ADAPTER in files:
         raise ExportError(f"{model} holds an adapter only: merge it into its base model first")
     if any(file.endswith((".bin", ".pt", ".pth")) for file in files):
         raise ExportError(

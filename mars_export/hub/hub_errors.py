@@ -1,7 +1,6 @@
 """Turns what huggingface_hub raises into one line that the user can act on."""
 
 import errno
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -18,12 +17,11 @@ from huggingface_hub.errors import (
 )
 
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import without_secrets
 
 __all__ = ["hub_errors", "unreachable"]
 
 _LOGIN: Final = "run `hf auth login`"
-_SECRET: Final = re.compile(r"hf_\w+|(?<=\?)\S+")
-"""Tokens, and the query of an address: upload links are signed there."""
 
 
 @contextmanager
@@ -87,4 +85,4 @@ def _plain(error: BaseException | None) -> str:
     line = " ".join(message.split()) or type(error).__name__
     if token := get_token():  # of whatever form
         line = line.replace(token, "***")
-    return _SECRET.sub("***", line)[:300]
+    return without_secrets(line)[:300]

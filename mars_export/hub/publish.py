@@ -6,15 +6,20 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import FileDuplicationError, HfHubHTTPError
 
-from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.manifest import BaseModelSource, Manifest
 from mars_export.common.progress import Tick
-from mars_export.hub.access import access_of_base, open_destination
+from mars_export.hub.access import (
+    access_of_base,
+    find_destination,
+    open_destination,
+    require_rights,
+)
 from mars_export.hub.commit import Commit, prepare_commit
 from mars_export.hub.hub_errors import hub_errors
 from mars_export.hub.readiness import require_ready
 from mars_export.methods import method_named
 
-__all__ = ["destination_of", "push"]
+__all__ = ["check_destination", "destination_of", "push"]
 
 
 def destination_of(directory: Path, repo_id: str | None = None) -> str:
@@ -30,10 +35,35 @@ def destination_of(directory: Path, repo_id: str | None = None) -> str:
             reached.
     """
     manifest, api = Manifest.read(directory), HfApi(library_name="mars-export")
-    with hub_errors("publishing", api.endpoint):  # for `org/name` too: a push needs a login
-        user = api.whoami()["name"]
     base = manifest.base.name.rstrip("/").split("/")[-1]
     name = repo_id or method_named(manifest.calibration.method).checkpoint_name(base)
+    return _full_name(api, name)
+
+
+def check_destination(base: BaseModelSource, name: str, private: bool | None) -> None:
+    """Check that a checkpoint may be published there, before it is made. Nothing is created.
+
+    Args:
+        base: What the checkpoint is made from.
+        name: `org/name`, or `name` of the logged-in user's.
+        private: Whether a new repository is to be private.
+
+    Raises:
+        ExportError: if nobody is logged in, the token or the user may not write there, the name is
+            none, or the repository is more open than the base, or holds something else.
+    """
+    api = HfApi(library_name="mars-export")
+    target = _full_name(api, name)
+    with hub_errors(base.repo or target, api.endpoint):
+        access = access_of_base(api, base, lambda _: None)
+    with hub_errors(target, api.endpoint):
+        find_destination(api, target, access, private)
+        require_rights(api.whoami(), target)
+
+
+def _full_name(api: HfApi, name: str) -> str:
+    with hub_errors("publishing", api.endpoint):  # for `org/name` too: a push needs a login
+        user = api.whoami()["name"]
     return name if "/" in name else f"{user}/{name}"
 
 

@@ -12,6 +12,7 @@ from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME, Seal, broken_seals
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
+from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME
 from mars_export.evaluation.report import (
     EXCHANGE_NAME,
     REFERENCE,
@@ -28,7 +29,7 @@ CARD_NAME: Final = "README.md"
 PICTURES: Final = "assets"
 UNLISTED: Final = (PICTURES, "evaluation")
 """Folders written after the manifest."""
-_LATER: Final = frozenset({CARD_NAME, REPORT_NAME, EXCHANGE_NAME, UTILITY_NAME})
+_LATER: Final = frozenset({CARD_NAME, REPORT_NAME, EXCHANGE_NAME, UTILITY_NAME, ADAPTIVE_NAME})
 """What is published of it, beside the pictures."""
 
 
@@ -64,7 +65,9 @@ def require_ready(directory: Path, tick: Tick | None = None) -> Manifest:
 
 def is_published(path: str) -> bool:
     """Whether a file that the manifest does not cover is published; the others stay at home."""
-    return path in _LATER or path.startswith(f"{PICTURES}/")
+    folder, _, name = path.rpartition("/")
+    beside = folder.startswith("evaluation/") and f"evaluation/{name}" in _LATER
+    return path in _LATER or beside or path.startswith(f"{PICTURES}/")
 
 
 def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:

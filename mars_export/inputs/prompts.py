@@ -5,16 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from mars_export.common.errors import ExportError
-from mars_export.inputs.readers import read_prompts, read_suite_texts
+from mars_export.inputs.readers import Prompt, read_prompts
+from mars_export.inputs.samples import read_suite_texts
+from mars_export.inputs.tables import text_lines
 
-__all__ = ["MINIMUM", "PromptSet", "PromptSets", "from_files", "from_suite", "packaged"]
+__all__ = [
+    "MINIMUM",
+    "PromptSet",
+    "PromptSets",
+    "from_files",
+    "from_suite",
+    "packaged",
+    "split_again",
+]
 
 MINIMUM: Final = 24
 """Fewest distinct prompts of one label that a calibration is made from."""
@@ -36,6 +46,7 @@ class PromptSet:
         direction: For directions, centroids and shifts.
         decision: For choices: layer, gate origin, cap and strength.
         check: For checking what was decided; the three share no prompt.
+        places: Where each prompt of a user's file stands, for example `bad.txt, line 3`.
     """
 
     name: str
@@ -44,6 +55,7 @@ class PromptSet:
     direction: tuple[str, ...]
     decision: tuple[str, ...]
     check: tuple[str, ...]
+    places: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class PromptSets:
 @dataclass(frozen=True)
 class _Source:
     name: str
-    prompts: list[str]
+    prompts: list[Prompt]
     sha256: str
     license: str
 
@@ -75,14 +87,18 @@ def packaged(seed: int = 0) -> PromptSets:
     sources = []
     for label in ("harmful", "harmless"):
         raw = (folder / f"{label}.txt").read_bytes()
-        lines = [line for line in raw.decode("utf-8").splitlines() if not line.startswith("#")]
+        lines = [
+            Prompt(line, f"{label}.txt, line {number}")
+            for number, line in text_lines(raw.decode("utf-8"))
+            if line and not line.startswith("#")
+        ]
         digest = hashlib.sha256(raw).hexdigest()
         sources.append(_Source(f"mars-export/{label}.txt", lines, digest, license))
     return _sets(sources[0], sources[1], seed)
 
 
 def from_files(harmful: Path, harmless: Path, seed: int = 0) -> PromptSets:
-    """The user's own prompts: .txt, .json, .jsonl or .csv, one file per label.
+    """The user's own prompts, one file per label: text, or a table as `read_rows` takes it.
 
     Raises:
         ExportError: A file is missing or malformed, holds too few prompts, or shares one with the
@@ -110,6 +126,20 @@ def from_suite(path: Path, seed: int = 0) -> PromptSets:
     return _sets(harmful, harmless, seed)
 
 
+def split_again(sets: PromptSets, seed: int) -> PromptSets:
+    """The same prompts, split by another seed."""
+    harmful, harmless = (
+        _Source(
+            s.name,
+            [Prompt(text, s.name) for text in (*s.direction, *s.decision, *s.check)],
+            s.sha256,
+            s.license,
+        )
+        for s in (sets.harmful, sets.harmless)
+    )
+    return _sets(harmful, harmless, seed)
+
+
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -127,7 +157,8 @@ def _sets(harmful: _Source, harmless: _Source, seed: int) -> PromptSets:
 
 def _distinct(source: _Source) -> list[str]:
     """Prompts without repeats (letter case and spacing aside), in order."""
-    kept = list({_key(prompt): prompt for prompt in reversed(source.prompts)}.values())[::-1]
+    texts = [prompt.text for prompt in reversed(source.prompts)]
+    kept = list({_key(text): text for text in texts}.values())[::-1]
     if len(kept) < MINIMUM:
         raise ExportError(
             f"{source.name} holds {len(kept)} distinct prompts; give at least {MINIMUM}, "
@@ -155,4 +186,5 @@ def _split(source: _Source, prompts: Sequence[str], seed: int) -> PromptSet:
         tuple(shuffled[:first]),
         tuple(shuffled[first:second]),
         tuple(shuffled[second:]),
+        {prompt.text: prompt.where for prompt in reversed(source.prompts)},
     )

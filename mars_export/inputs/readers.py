@@ -1,138 +1,96 @@
 """Reading prompts from a user's files."""
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mars_export.common.errors import ExportError
+from mars_export.common.problems import Problems
+from mars_export.inputs.tables import ENDINGS, Row, read_rows, read_text, text_lines
 
-__all__ = ["json_lines", "read_prompts", "read_suite_texts"]
+__all__ = ["PROMPT_KEYS", "Prompt", "has_words", "prompt_of", "read_prompts", "text_problem"]
 
-_FIELDS: Final = ("prompt", "instruction", "goal", "behavior", "behaviour")
+PROMPT_KEYS: Final = ("prompt", "instruction", "goal", "behavior", "behaviour")
 """Names under which published prompt sets keep the prompt; letter case does not matter."""
+_NAMES: Final = "prompt, instruction, goal or Behavior"
+_WITH_HEADER: Final = (".csv", ".tsv", ".parquet")
+_NO_TEXT: Final = re.compile("[\ud800-\udfff\0]")
 
-_Numbered = Iterator[tuple[int, Any]]
+
+class Prompt(NamedTuple):
+    """A prompt of a file; where: for messages, for example `bad.txt, line 3`."""
+
+    text: str
+    where: str
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Prompts of a .txt, .json, .jsonl or .csv file, in order.
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts of a text file or of a table, in order.
 
     A text file holds one prompt a line; empty lines and lines that begin with `#` are skipped.
-    JSON records are strings, or objects with `prompt`, `instruction`, `goal` or `Behavior`; a CSV
-    file has such a column.
+    JSON records are strings, or objects with `prompt`, `instruction`, `goal` or `Behavior`; other
+    tables have such a column.
 
     Raises:
-        ExportError: The file cannot be read, has another ending, or a line is malformed.
+        ExportError: The file cannot be read, has another ending, or lines are malformed.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ExportError(f"{path}: cannot read {path.suffix or 'this'} files; use {_endings()}.")
-    return [_prompt(path, number, item) for number, item in reader(path, _text(path))]
+    problems = Problems(str(path))
+    rows = list(_text_rows(path)) if path.suffix.lower() == ".txt" else _table_rows(path, problems)
+    prompts = []
+    for row in rows:
+        text = prompt_of(row.values) if isinstance(row.values, Mapping) else row.values
+        if not isinstance(text, str) or not has_words(text):
+            problems.add(row.place, "no prompt", f"write a string or an object with {_NAMES}")
+        elif problem := text_problem(text):
+            problems.add(row.place, problem, "correct it")
+        else:
+            prompts.append(Prompt(text.strip(), row.where))
+    problems.refuse()
+    return prompts
 
 
-def read_suite_texts(path: Path, split: str) -> dict[bool, list[str]]:
-    """Prompts of the text records of one split of a `suite.jsonl`, keyed by `harmful`.
+def prompt_of(values: Mapping[str, Any]) -> Any:
+    """What a record has as its prompt, under the first of the known names; None if there is none.
 
-    Raises:
-        ExportError: The file cannot be read or a line is malformed.
+    Args:
+        values: By column; letter case does not matter.
     """
-    texts: dict[bool, list[str]] = {True: [], False: []}
-    for number, record in _jsonl(path, _text(path)):
-        if not isinstance(record, dict) or not {"modality", "harmful", "split"} <= record.keys():
-            raise ExportError(
-                f"{path}, line {number}: not a suite record; it needs modality, harmful, split "
-                "and prompt."
-            )
-        if (record["modality"], record["split"]) == ("text", split):
-            texts[bool(record["harmful"])].append(_prompt(path, number, record))
-    return texts
+    named = {str(key).strip().lower(): value for key, value in values.items()}
+    return next((named[key] for key in PROMPT_KEYS if key in named), None)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ExportError(
-            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from error
-    except OSError as error:
-        raise ExportError(f"{path}: {error.strerror}; give the path of a prompt file.") from error
+def has_words(text: str) -> bool:
+    """Whether a text has anything to see."""
+    return any(c.isprintable() and not c.isspace() for c in text)
 
 
-def _lines(_: Path, text: str) -> _Numbered:
-    stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
-    return ((number, line) for number, line in stripped if line and not line.startswith("#"))
+def text_problem(text: str) -> str:
+    """What keeps a text from being one; empty if it is."""
+    odd = _NO_TEXT.search(text)
+    if odd is None:
+        return ""
+    if odd[0] == "\0":
+        return "a NUL character: is it UTF-16? save it as UTF-8"
+    return "half a character (a lone surrogate)"
 
 
-def json_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The records of a JSON-lines file, each with its line number from 1.
-
-    Not by `splitlines`, which also splits at separators that JSON leaves inside strings.
-    """
-    return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-
-
-def _jsonl(path: Path, text: str) -> _Numbered:
-    return ((number, _parse(path, line, number)) for number, line in json_lines(text))
+def _text_rows(path: Path) -> list[Row]:
+    stripped = (
+        (number, line.strip().lstrip("\ufeff").strip())
+        for number, line in text_lines(read_text(path))
+    )
+    return [Row(path, n, line) for n, line in stripped if line and not line.startswith("#")]
 
 
-def _json(path: Path, text: str) -> _Numbered:
-    items = _parse(path, text, 1)
-    if not isinstance(items, list):
-        raise ExportError(f"{path}, line 1: the file must hold one list of prompts.")
-    return enumerate(items, 1)
-
-
-def _parse(path: Path, text: str, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = line + error.lineno - 1
-        raise ExportError(
-            f"{path}, line {where}: not valid JSON ({error.msg}); correct it."
-        ) from error
-    except (ValueError, RecursionError) as error:  # a number or a nesting beyond all sense
-        raise ExportError(f"{path}, line {line}: not valid JSON ({error}); correct it.") from error
-
-
-def _csv(path: Path, text: str) -> _Numbered:
-    reader = csv.DictReader(io.StringIO(text))
-    try:
-        if not {name.lower() for name in reader.fieldnames or ()} & set(_FIELDS):
-            raise ExportError(f"{path}, line 1: no column {_names()}; name the prompt column so.")
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise ExportError(f"{path}, line {reader.line_num}: {error}; correct the CSV.") from error
-
-
-def _prompt(path: Path, number: int, item: Any) -> str:
-    """The prompt that a record holds; records are counted as lines where a file has no lines."""
-    if isinstance(item, dict):
-        named = {str(key).lower(): value for key, value in item.items()}
-        item = next((named[field] for field in _FIELDS if field in named), None)
-    if not isinstance(item, str) or not item.strip():
-        unit = "entry" if path.suffix.lower() == ".json" else "line"
-        raise ExportError(
-            f"{path}, {unit} {number}: no prompt; write a string or an object with {_names()}."
-        )
-    return item.strip()
-
-
-def _names() -> str:
-    return "prompt, instruction, goal or Behavior"
-
-
-def _endings() -> str:
-    return ", ".join(_READERS)
-
-
-_READERS: Final[dict[str, Callable[[Path, str], _Numbered]]] = {
-    ".txt": _lines,
-    ".jsonl": _jsonl,
-    ".json": _json,
-    ".csv": _csv,
-}
+def _table_rows(path: Path, problems: Problems) -> list[Row]:
+    if path.suffix.lower() not in ENDINGS:
+        read_text(path)  # a file that is not there, or a folder, has no kind
+        kind = path.suffix or "nameless"
+        raise ExportError(f"{path}: cannot read {kind} files; use .txt, {', '.join(ENDINGS)}")
+    rows = read_rows(path, problems, strings=True)
+    if rows and path.suffix.lower() in _WITH_HEADER:
+        columns = {str(name).strip().lower() for name in rows[0].values}
+        if columns.isdisjoint(PROMPT_KEYS):
+            raise ExportError(f"{path}, line 1: no column {_NAMES}; name the prompt column so")
+    return rows

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import input_errors
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.inputs.merges import tokenizer_of
 
@@ -15,10 +16,40 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import BatchFeature
 
-__all__ = ["CLIP_FPS", "Media", "Request", "Turn", "collate", "messages", "modality_of"]
+__all__ = [
+    "CLIP_FPS",
+    "Media",
+    "Request",
+    "Turn",
+    "collate",
+    "extent",
+    "messages",
+    "modality_of",
+    "size_class",
+]
 
+_QUOTED: Final = 60
+"""Characters of a prompt in a message."""
 CLIP_FPS: Final = 2.0
 """Frames a second that a clip is taken to have; some families write time stamps from it."""
+
+
+_AROUND: Final = 1024
+"""Characters that stand for what is around a prompt: chat template, pictures."""
+
+
+def extent(characters: int) -> int:
+    """Size of a request whose prompts have so many characters, in characters."""
+    return characters + _AROUND
+
+
+def size_class(characters: int) -> int:
+    """The same for requests that may share a batch: none is more than twice as large as another.
+
+    A batch is padded to its longest request, so a very long one would make the others as long. Up
+    to 1023 characters are one class.
+    """
+    return extent(characters).bit_length()
 
 
 def modality_of(shown: Iterable[Modality], order: Sequence[Modality] = MODALITIES) -> Modality:
@@ -78,6 +109,12 @@ class Request:
     system: str = ""
     history: tuple[Turn | tuple[str, str], ...] = ()
     prefill: str = ""
+
+    @property
+    def characters(self) -> int:
+        """Number of characters that are said in it, earlier turns included."""
+        earlier = sum(len(turn.prompt) + len(turn.answer) for turn in self.turns)
+        return len(self.system) + earlier + len(self.prompt) + len(self.prefill)
 
     @property
     def turns(self) -> list[Turn]:
@@ -143,7 +180,7 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         `input_ids` and `attention_mask` (B, T) int64, with the family's visual inputs.
 
     Raises:
-        ExportError: The processor takes no video, or has no chat template.
+        ExportError: The processor takes no video, has no chat template, or refuses a request.
         ValueError: `requests` is empty or mixes modalities or forms.
     """
     modalities = {request.modality for request in requests}
@@ -155,7 +192,10 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         raise ExportError(
             "The processor has no chat template; add chat_template.jinja to the model."
         )
-    with _pad_token(tokenizer_of(processor)):
+    what = f"the processor refuses the request {requests[0].prompt[:_QUOTED]!r}"
+    if len(requests) > 1:
+        what += f" or one of the {len(requests) - 1} after it"
+    with input_errors(what, "correct it or leave it out"), _pad_token(tokenizer_of(processor)):
         if _is_tokenizer(processor):
             return _collate_text(processor, requests)
         return _collate_media(processor, requests)

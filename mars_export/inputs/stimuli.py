@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.problems import near
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.drawings import KINDS, MIXTURE, PHOTO, Kind, photos_installed
 from mars_export.inputs.requests import Media
@@ -72,17 +72,6 @@ class Stimulus:
         source = Random(f"{self.modality} {kind} {seed} {index}")
         return Media(self.modality, self.data(KINDS[kind], source, size, frames), kind)
 
-    def make(
-        self,
-        count: int,
-        seed: int,
-        size: _Size = (224, 224),
-        frames: int = CLIP_FRAMES,
-        kinds: Sequence[str] = MIXTURE,
-    ) -> list[Media]:
-        """The first `count` stimuli of a seed; see `draw`. None of them depends on `count`."""
-        return [self.draw(i, seed, size, frames, kinds) for i in range(count)]
-
 
 STIMULI: Final[dict[Modality, Stimulus]] = {
     stimulus.modality: stimulus
@@ -112,8 +101,7 @@ def kinds_problem(kinds: Sequence[str]) -> str:
     unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if kinds and unknown is None:
         return ""
-    near = difflib.get_close_matches(unknown or "", [NEUTRAL, *KINDS], 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = near(unknown or "", [NEUTRAL, *KINDS])
     return f"{NEUTRAL}, or with commas any of {', '.join(KINDS)}{hint}"
 
 

@@ -11,7 +11,14 @@ from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
 from mars_export.inputs.merges import added_tokens, encode, merged_headers, tokenizer_of
 
-__all__ = ["TurnTokens", "thinking_options", "turn_tokens", "with_options"]
+__all__ = [
+    "TurnTokens",
+    "bare_template",
+    "thinking_options",
+    "thinking_word",
+    "turn_tokens",
+    "with_options",
+]
 
 _SWITCHES: Final = ("enable_thinking", "thinking")
 """Template variables that turn a model's thinking on and off."""
@@ -78,6 +85,11 @@ def thinking_options(processor: Any, thinking: bool | None) -> dict[str, bool]:
     return dict.fromkeys(switches, thinking)
 
 
+def thinking_word(options: Mapping[str, bool]) -> str | None:
+    """What `--thinking` is given for `thinking_options`: on, off, or None for the default."""
+    return ("on" if all(options.values()) else "off") if options else None
+
+
 def with_options(processor: Any, options: Mapping[str, bool]) -> Any:
     """A processor whose chat template always has these options, whatever its callers pass.
 
@@ -89,6 +101,13 @@ def with_options(processor: Any, options: Mapping[str, bool]) -> Any:
         return processor
     lines = (_OPTION.format(name, str(on).lower()) for name, on in options.items())
     return _with_template(processor, "".join(lines) + str(processor.chat_template))
+
+
+def bare_template(processor: Any) -> str:
+    """The chat template without what `with_options` writes before it; empty if there is none."""
+    template = str(getattr(processor, "chat_template", None) or "")
+    start = _FIXED.match(template)
+    return template[start.end() :] if start else template
 
 
 def _with_template(processor: Any, template: str) -> Any:
@@ -113,13 +132,12 @@ def turn_tokens(processor: Any) -> TurnTokens:
             earlier assistant turns begin without the header, or the header cannot be told from
             ordinary text.
     """
-    template = str(getattr(processor, "chat_template", None) or "")
+    template = bare_template(processor)  # a header is what all modes share, also those left out
     if not template:
         raise ExportError(
             "The processor has no chat template; add chat_template.jinja to the model."
         )
-    if start := _FIXED.match(template):  # a header is what all modes share, also those left out
-        template = template[start.end() :]
+    if template != processor.chat_template:
         processor = _with_template(processor, template)
     tokenizer = tokenizer_of(processor)
     texts: dict[tuple[int, ...], str] = {}

@@ -24,10 +24,17 @@ _ABOUT: Final = (
 )
 
 
-def write_every_eval_ever(directory: Path, report: Report) -> None:
-    """Write `evaluation/safety_eval.json` beside the report of a steered directory."""
+def write_every_eval_ever(directory: Path, report: Report, folder: Path | None = None) -> None:
+    """Write `safety_eval.json` beside a report of a steered directory.
+
+    Args:
+        directory: Steered.
+        report: One of it.
+        folder: Where that is; None for `evaluation/`.
+    """
     exported = every_eval_ever(report, Manifest.read(directory))
-    write_atomically(directory / EXCHANGE_NAME, json.dumps(exported, indent=2) + "\n")
+    path = (folder or (directory / EXCHANGE_NAME).parent) / Path(EXCHANGE_NAME).name
+    write_atomically(path, json.dumps(exported, indent=2) + "\n")
 
 
 def every_eval_ever(report: Report, manifest: Manifest) -> dict[str, Any]:
@@ -107,7 +114,11 @@ def _result(report: Report, source: SuiteSource, cell: Cell) -> dict[str, Any]:
             "score_type": "continuous",
             "min_score": 0.0,
             "max_score": 1.0,
-            "additional_details": {"judge": report.judge, "arm": cell.arm},
+            "additional_details": {
+                "judge": report.judge,
+                "arm": cell.arm,
+                "clusters": str(rate.clusters),
+            },
         },
         "score_details": {
             "score": rate.rate,
@@ -117,7 +128,7 @@ def _result(report: Report, source: SuiteSource, cell: Cell) -> dict[str, Any]:
                     "lower": rate.low,
                     "upper": rate.high,
                     "confidence_level": CONFIDENCE,
-                    "method": "Wilson score",
+                    "method": "Clopper-Pearson, clusters allowed for (Korn and Graubard 1998)",
                 },
                 "num_samples": rate.n,
             },
@@ -132,12 +143,14 @@ def _result(report: Report, source: SuiteSource, cell: Cell) -> dict[str, Any]:
 def _data(source: SuiteSource) -> dict[str, Any]:
     details = {"sha256": source.sha256, "license": source.license or "unknown"}
     kind, _, place = source.origin.partition(":")
-    if kind != "hub":
+    if kind not in ("hub", "newest"):
         details["origin"] = source.origin or "unknown"
         return {
             "dataset_name": source.name, "source_type": "other", "additional_details": details,
         }  # fmt: skip
     repo, _, details["revision"] = place.partition("@")
+    if kind == "newest":
+        details["pinned"] = "no, the newest revision when it was evaluated"
     return {
         "dataset_name": source.name,
         "source_type": "hf_dataset",

@@ -119,6 +119,8 @@ class MethodRecord(Record):
     end, and they stand at the top of the card."""
     findings: list[str] = Field(default_factory=list)
     """What a user has to know of this model beside that, one sentence each."""
+    refusal_tokens: list[int] = Field(default_factory=list)
+    """First tokens of refusal openers, of which the refusal log-odds are measured."""
 
 
 class MethodOptions(BaseModel):

@@ -22,6 +22,8 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mars_export.common.problems import near
+from mars_export.evaluation.arms import NO_BASELINE
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.inputs.drawings import KINDS
 from mars_export.inputs.stimuli import NEUTRAL, kinds_named, kinds_problem
@@ -29,6 +31,7 @@ from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 
 __all__ = [
+    "AnswerSettings",
     "EvaluationSettings",
     "PromptSettings",
     "PushSettings",
@@ -70,8 +73,10 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    device: Literal["auto", "cpu", "cuda"] = _option(
-        "auto", "Where the model runs; auto takes a GPU when there is one.", group="Running"
+    device: Literal["auto", "cpu", "cuda", "mps"] = _option(
+        "auto",
+        "Where the model runs; auto takes a GPU of CUDA when there is one.",
+        group="Running",
     )
     batch_size: PositiveInt = _option(
         EvaluationOptions().batch_size,
@@ -84,8 +89,8 @@ class RunSettings(BaseModel):
     )
 
 
-class EvaluationSettings(RunSettings):
-    """What to measure on a steered directory."""
+class AnswerSettings(RunSettings):
+    """What a steered directory is asked, and who judges the answers."""
 
     suite: tuple[str, ...] = _option(
         (),
@@ -93,23 +98,6 @@ class EvaluationSettings(RunSettings):
         "FILE; may be given several times.",
         group="Evaluation",
         metavar="SUITE",
-    )
-    controls: bool = _option(
-        False,
-        "Also ask every text request beside neutral pictures and written in a picture.",
-        group="Evaluation",
-    )
-    attacks: bool = _option(
-        False,
-        "Also put every harmful request through attacks: prefill, system prompt, sampling, ...",
-        group="Evaluation",
-    )
-    arm: tuple[str, ...] = _option(
-        (),
-        f"Also compare with this: {_ARMS}, or NAME=DIR, another steered directory of the same "
-        "base; may be given several times.",
-        group="Evaluation",
-        metavar="ARM",
     )
     judge: str = _option(
         "rules",
@@ -124,18 +112,48 @@ class EvaluationSettings(RunSettings):
         metavar="N",
     )
 
-    @property
-    def options(self) -> EvaluationOptions:
-        """The part that the evaluation itself is told."""
-        names = {"batch_size", "max_new_tokens", "device", "controls", "attacks"}
-        values = self.model_dump(include=names)
-        return EvaluationOptions(**values, arms=self.arm)
-
-    @field_validator("suite", "arm", mode="before")
+    @field_validator("suite", "arm", mode="before", check_fields=False)
     @classmethod
     def _one_may_stand_alone(cls, value: Any) -> Any:
         alone = (value,) if isinstance(value, str | Path) else value
         return tuple(map(str, alone)) if isinstance(alone, list | tuple) else alone
+
+
+class EvaluationSettings(AnswerSettings):
+    """What to measure on a steered directory."""
+
+    controls: bool = _option(
+        EvaluationOptions().controls,
+        "Also ask some requests of each kind in harmless other ways: beside neutral pictures, in a "
+        "later turn, sampled, ...; on unless turned off.",
+        group="Evaluation",
+    )
+    control_requests: PositiveInt = _option(
+        EvaluationOptions().control_requests,
+        "Requests of each label and modality that a control is put to, at most; about 100 are "
+        "needed to rule out harm of 5 points.",
+        group="Evaluation",
+        metavar="N",
+    )
+    attacks: bool = _option(
+        EvaluationOptions().attacks,
+        "Also put every request through attacks: a prefilled answer, a system prompt.",
+        group="Evaluation",
+    )
+    arm: tuple[str, ...] = _option(
+        (),
+        f"Also compare with NAME=DIR, another steered directory of the same base; {_ARMS} is "
+        f"compared anyway unless you give {NO_BASELINE}; may be given several times.",
+        group="Evaluation",
+        metavar="ARM",
+    )
+
+    @property
+    def options(self) -> EvaluationOptions:
+        """The part that the evaluation itself is told."""
+        asked = {"controls", "control_requests", "attacks"}
+        values = self.model_dump(include={"batch_size", "max_new_tokens", "device", *asked})
+        return EvaluationOptions(**values, arms=self.arm)
 
 
 class PushSettings(RunSettings):
@@ -145,6 +163,13 @@ class PushSettings(RunSettings):
         False,
         "Make a new Hub repository private; it is anyway when the base is.",
         group="Publishing",
+    )
+    contact: str | None = _option(
+        None,
+        "Where to report failures, such as an address, for the model card; without it, the "
+        "discussions of the repository.",
+        group="Publishing",
+        metavar="TEXT",
     )
 
 
@@ -281,6 +306,7 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
         wanted = f"a method that makes a checkpoint: {', '.join(_EXPORTABLE)}"
         if name in {method.name for method in METHODS}:
             wanted += f"; {name} is an arm of the evaluation"
+        wanted += near(name, _EXPORTABLE)
         raise PydanticCustomError("method", "{wanted}", {"wanted": wanted})
 
     @model_validator(mode="before")

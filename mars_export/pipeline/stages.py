@@ -1,5 +1,6 @@
 """The stages in order: calibrate, export, evaluate, card; then publish and push."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,23 +11,33 @@ from pydantic import ValidationError
 from mars_export._version import __version__
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
+from mars_export.common.paths import named
 from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.record import first_problem
 from mars_export.common.workspace import RUN_NAME, Stage, Workspace, digests
 from mars_export.evaluation.arms import arm_digests
 from mars_export.evaluation.judges.choice import judge_named
-from mars_export.families.loading import load_base, pick_device
+from mars_export.evaluation.reports import leading, main_folder
+from mars_export.families.loading import check_config, check_shapes, load_base, pick_device
+from mars_export.inputs.template import thinking_word
 from mars_export.methods import method_named
+from mars_export.pipeline.kept import keep_prompts, keep_suites
 from mars_export.pipeline.preflight import (
     RunInputs,
+    check_judge,
+    check_modules_cache,
     check_processor,
+    check_push,
+    check_requests,
     check_space,
     describe,
     prepare,
+    require_layer,
 )
+from mars_export.pipeline.questions import check_questions
 from mars_export.pipeline.settings import Settings
 
-__all__ = ["export", "output_of", "publish", "recalibrate", "values_like"]
+__all__ = ["adopt", "export", "output_of", "publish", "recalibrate", "values_like"]
 
 _CALIBRATION: Final = "calibration"
 _CHECKPOINT: Final = "checkpoint"
@@ -53,14 +64,45 @@ def export(settings: Settings, progress: Progress | None = None) -> Path:
     return _run(settings, progress, lambda _: prepare(settings))
 
 
-def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
+def recalibrate(
+    settings: Settings, progress: Progress | None = None, *, base: Path | None = None
+) -> Path:
     """As `export`, of the weights of a steered checkpoint that was trained on.
 
     Its old steering is left out; the manifest names it in `base.derived_from`. The method and its
-    options are those of the checkpoint unless the settings name others; the layer is chosen anew.
+    options, prompts, suites and license are those of the checkpoint unless the settings name
+    others; the layer is chosen anew.
 
     Args:
         settings: As for `export`; `model` is the steered directory.
+        progress: Display; None for the one that `settings.display` names.
+        base: The steered directory before training, which keeps prompts, suites and license.
+
+    Returns:
+        The output directory.
+
+    Raises:
+        ExportError: for everything that the user can fix.
+    """
+    directory = named(settings.model)
+    stated = settings.model_dump(exclude_unset=True)
+    own = stated.pop("method_options", {})
+    try:
+        settings = Settings(**values_like(directory, {**stated, **own}))
+    except ValidationError as error:
+        raise ExportError(first_problem(error)) from error
+    return _derive(settings, progress, directory, base, keep=False)
+
+
+def adopt(settings: Settings, base: Path, progress: Progress | None = None) -> Path:
+    """A steered checkpoint that was trained on, as a steered directory with the calibration it has.
+
+    The weights are evaluated and documented as `export` does. The calibration was made before
+    training: `mars-export drift` says whether it fits.
+
+    Args:
+        settings: As for `export`; `model` is what was saved after training.
+        base: The steered directory before training.
         progress: Display; None for the one that `settings.display` names.
 
     Returns:
@@ -69,25 +111,41 @@ def recalibrate(settings: Settings, progress: Progress | None = None) -> Path:
     Raises:
         ExportError: for everything that the user can fix.
     """
-    from mars_export.checkpoint.derived import derivation_of, native_view
+    directory = named(settings.model)
+    return _derive(settings, progress, directory, base, keep=True)
 
-    directory = Path(settings.model).expanduser()
-    stated = settings.model_dump(exclude_unset=True)
-    own = stated.pop("method_options", {})
-    try:
-        settings = Settings(**values_like(directory, {**stated, **own}))
-    except ValidationError as error:
-        raise ExportError(first_problem(error)) from error
-    if output_of(settings).resolve() == directory.resolve():
-        raise ExportError(f"{directory} is what is calibrated again; choose another --output")
+
+def _derive(
+    settings: Settings,
+    progress: Progress | None,
+    directory: Path,
+    base: Path | None,
+    *,
+    keep: bool,
+) -> Path:
+    """Make a steered directory of the weights of one."""
+    if output_of(settings).resolve() in {directory.resolve(), base and base.resolve()}:
+        raise ExportError(f"{output_of(settings)} is what is read; choose another --output")
 
     def read(workspace: Workspace) -> RunInputs:
-        origin = derivation_of(directory)
+        from mars_export.checkpoint.derived import native_view
+        from mars_export.pipeline import trained
+
+        parent = trained.parent_of(directory, base)
+        origin = trained.derivation(directory, base, parent, calibrated=not keep)
+        sets = trained.calibration_sets(settings, directory, base)
+        like = trained.like_parent(settings, directory, base, parent)
         view = workspace.root / _VIEW / origin.name
         native_view(directory, view)
-        job = prepare(settings.model_copy(update={"model": str(view), "revision": None}))
-        source = job.source.model_copy(update={"derived_from": origin})
-        return replace(job, source=source)
+        if base is not None:
+            trained.complete(view, base)
+        job = prepare(like.model_copy(update={"model": str(view), "revision": None}), sets)
+        source = trained.inherited(job.source, parent)
+        return replace(
+            job,
+            source=source.model_copy(update={"derived_from": origin}),
+            calibration=base / _CALIBRATION if keep and base else None,
+        )
 
     return _run(settings, progress, read)
 
@@ -109,8 +167,8 @@ def values_like(directory: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     options = method_named(rules["method"]).options_like(rules, same_layer=False)
     own = options.model_dump(exclude_unset=True)
-    if told := rules.get("template_options"):
-        own["thinking"] = "on" if all(told.values()) else "off"
+    if word := thinking_word(rules.get("template_options", {})):
+        own["thinking"] = word
     return {**own, **values, "method": rules["method"]}
 
 
@@ -132,9 +190,12 @@ def _run(
 def output_of(settings: Settings) -> Path:
     """The output directory, named after the model unless the user says otherwise."""
     if settings.output is not None:
-        return settings.output.expanduser()
-    path = Path(settings.model.removeprefix("organism:")).expanduser().resolve()
-    return Path(method_named(settings.method).checkpoint_name(path.name))
+        return named(settings.output)
+    from mars_export.hub import cached_repository
+
+    path = named(settings.model.removeprefix("organism:"))
+    repo, _ = cached_repository(path) or (path.resolve().name, "")
+    return Path(method_named(settings.method).checkpoint_name(repo.split("/")[-1]))
 
 
 def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Progress) -> None:
@@ -142,14 +203,29 @@ def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Pr
     digest = digests(stages)[-1]
     if workspace.is_published(digest):
         progress.note(f"{workspace.output} is already there, made with these settings")
+        report = leading(workspace.output)
+        if report is not None and report.suite.sha256 != job.suite.sha256:
+            progress.note(
+                f"its card leads with an evaluation on {report.suite.name}, not on "
+                f"{job.suite.name}: `mars-export evaluate {workspace.output} --lead` changes that"
+            )
         workspace.discard()
         return
     workspace.check_replaceable(settings.overwrite)
     if workspace.output.resolve() in (job.base.resolve(), *job.base.resolve().parents):
         raise ExportError(f"{workspace.output} holds the base model; choose another --output")
     check_space(job.base, workspace.root)
-    check_processor(job.base, job.family, settings.thinks)
     pick_device(settings.device)
+    layers = check_config(job.base, job.family)
+    require_layer(getattr(settings.method_options, "layer", None), layers)
+    processor = check_processor(job.base, job.family, settings.thinks)
+    check_requests(processor, job.base, job.family)
+    check_questions(processor, job.base, job.suite, job.family.modalities, job.prompts)
+    check_shapes(job.base, job.family)
+    check_modules_cache()
+    check_judge(judge_named(settings.judge, settings.device))
+    if settings.push:
+        check_push(settings, job.source)
     progress.note(describe(job))
     workspace.run(stages, progress)
     workspace.publish(_CHECKPOINT, digest, overwrite=settings.overwrite, finish=_seal_run)
@@ -170,6 +246,9 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
         from mars_export.calibration.data import MeasurementOptions
         from mars_export.methods.calibrate import calibrate
 
+        if job.calibration is not None:
+            shutil.copytree(job.calibration, calibration)
+            return
         model, processor = load_base(
             job.base,
             job.family,
@@ -205,10 +284,12 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
             family=job.family,
             progress=tick,
         )
+        keep_prompts(checkpoint, job.prompts, settings.seed)
 
     def evaluate(tick: Tick) -> None:
         from mars_export.pipeline.evaluation import evaluate
 
+        keep_suites(checkpoint, job.suite_words)
         report = evaluate(
             checkpoint,
             job.suite,
@@ -216,6 +297,8 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
             judge=judge,
             calibration_prompts=job.prompts.prompts,
             progress=tick,
+            folder=main_folder(checkpoint),
+            checked=True,
         )
         if not report.self_check.active:
             raise ExportError(
@@ -226,7 +309,7 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
     def card(_tick: Tick) -> None:
         from mars_export.card.render import write_card
 
-        write_card(checkpoint, name)
+        write_card(checkpoint, name, settings.contact)
 
     chosen = {"method", "method_options", "dtype", "seed", "thinking"}
     asked = {
@@ -237,9 +320,10 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
         "prompts": [job.prompts.harmful.sha256, job.prompts.harmless.sha256],
         "quantization": job.quantization,
         "kinds": settings.kinds,
+        **({"kept": True} if job.calibration else {}),
         **settings.model_dump(mode="json", include=chosen),
     }
-    evaluated = {"max_new_tokens", "controls", "attacks"}
+    evaluated = {"max_new_tokens", "controls", "control_requests", "attacks"}
     measured = {
         "suite": job.suite.sha256,
         "arms": arm_digests(settings.arm),
@@ -250,7 +334,12 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
         Stage("calibrate", asked, (_CALIBRATION,), calibrate),
         Stage("export", {}, (_CHECKPOINT,), write),
         Stage("evaluate", measured, (f"{_CHECKPOINT}/evaluation",), evaluate, resumes=True),
-        Stage("card", {}, (f"{_CHECKPOINT}/README.md", f"{_CHECKPOINT}/assets"), card),
+        Stage(
+            "card",
+            settings.model_dump(include={"contact"}),
+            (f"{_CHECKPOINT}/README.md", f"{_CHECKPOINT}/assets"),
+            card,
+        ),
     ]
 
 
@@ -266,6 +355,7 @@ def publish(
     progress: Progress | None = None,
     *,
     private: bool = False,
+    contact: str | None = None,
 ) -> str:
     """Push a steered directory, with a card whose snippets name the repository.
 
@@ -274,6 +364,7 @@ def publish(
         repo: `org/name` or `name`; None for the base's name and the method's.
         progress: Display; None for none.
         private: Whether to make a new repository private; it follows the base otherwise.
+        contact: Where to report failures, for the card.
 
     Returns:
         Address of the commit.
@@ -289,7 +380,7 @@ def publish(
     target = destination_of(directory, repo)
     seal, signature = directory / SEAL_NAME, directory / SIGNATURE_NAME
     before = seal.read_bytes() if signature.exists() and seal.exists() else None
-    write_card(directory, target)
+    write_card(directory, target, contact)
     if before not in (None, seal.read_bytes()):
         raise ExportError(
             f"{signature} is of another card, as {directory}/README.md now names {target}: sign "

@@ -241,15 +241,24 @@ def contexts(
     before: what the cache holds, with which the first request of a row goes on. request (B, T):
     number of the request in its row.
     """
-    modality, visual = highest_modality(shown, request), _total((shown != 0).long(), request)
-    turn = _total(steered.long(), request) - steered.long()
+    modality = highest_modality(shown, request)
+    turn = total_within(steered.long(), request) - steered.long()
+    visual = total_within((shown != 0).long(), _turns(steered, request))
     if before is not None:
         goes_on = True if request is None else request == request[:, :1]
         last, steers = before.context[:, -1:], before.steered[:, -1:].long()
         modality = torch.maximum(modality, last[..., 0] * goes_on)
-        visual = visual + last[..., 1] * goes_on
+        visual = visual + last[..., 1] * (1 - steers) * (turn == 0) * goes_on
         turn = turn + (last[..., 2] + steers) * goes_on
     return torch.stack([modality, visual, turn], -1)
+
+
+def _turns(steered: torch.Tensor, request: torch.Tensor | None) -> torch.Tensor:
+    """(B, T) number of a column's turn, which ends with a steered column or with the request."""
+    begins = steered[:, :-1]
+    if request is not None:
+        begins = begins | (request.diff(dim=1) != 0)
+    return nn.functional.pad(begins.long(), (1, 0)).cumsum(1)
 
 
 def highest_modality(columns: torch.Tensor, request: torch.Tensor | None = None) -> torch.Tensor:
@@ -260,16 +269,19 @@ def highest_modality(columns: torch.Tensor, request: torch.Tensor | None = None)
     return (columns + apart).cummax(1).values - apart
 
 
-def _total(counts: torch.Tensor, request: torch.Tensor | None) -> torch.Tensor:
-    """(B, T) sum of counts (B, T), none negative, of a request up to each column, which counts."""
+def total_within(counts: torch.Tensor, part: torch.Tensor | None) -> torch.Tensor:
+    """(B, T) sum of counts (B, T), none negative, of a part of a row up to each column.
+
+    part (B, T): number of the part that a column belongs to, ascending; None for whole rows.
+    """
     total = counts.cumsum(1)
-    if request is None:
+    if part is None:
         return total
-    # What stood before a request is the least of what stands before its columns.
+    # What stood before a part is the least of what stands before its columns.
     start = torch.zeros_like(total).scatter_reduce(
-        1, request, total - counts, "amin", include_self=False
+        1, part, total - counts, "amin", include_self=False
     )
-    return total - start.gather(1, request)
+    return total - start.gather(1, part)
 
 
 def recognized(

@@ -44,6 +44,14 @@ NO_HEADER = (
 )
 
 
+_ATTRIBUTES = frozenset(
+    (
+        *("enabled", "verified", "trace", "rules"),
+        *("_config", "_placeholders", "_layers", "_parameters", "_paused"),
+    )
+)
+
+
 class _Scope:
     """A context in which a steering is off, until it ends: also where its context was copied to."""
 
@@ -78,6 +86,25 @@ class Steering:
         self._paused = 0
         module.register_forward_pre_hook(self.before_forward, with_kwargs=True)
         module.register_forward_hook(self.after_forward, with_kwargs=True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would leave requests unsteered unseen: a mistyped name, a word as switch."""
+        if name == "enabled" and not isinstance(value, bool):
+            raise TypeError(f"model.steering.enabled takes True or False, not {value!r}")
+        if name not in _ATTRIBUTES:
+            raise AttributeError(
+                f"model.steering has no attribute {name!r} to set; the switch is "
+                "model.steering.enabled"
+            )
+        object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        """The switch, what steers where, and what was done to the last request."""
+        switch = ("on" if self.active else "off here") if self.enabled else "off"
+        layers = ", ".join(map(str, self.rules["layers"]))
+        rows = "; ".join(_told(number, row) for number, row in enumerate(self.last))
+        last = f"last request: {rows}" if rows else "no request steered yet"
+        return f"<Steering {switch}: {self.rules['method']}, layers {layers}; {last}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or what is read from a file, is in nobody's off()."""
@@ -357,6 +384,13 @@ class Steering:
         if not bool(own.all()):
             shows = f"row {int((~own).nonzero()[0])} shows"
             raise ValueError(NO_HEADER.format(shows=shows, where=" in its last turn"))
+
+
+def _told(number: int, row: list[SteeredPosition]) -> str:
+    """The last steered position of a row, in words."""
+    if not row:
+        return f"row {number} not steered"
+    return f"row {number} at {len(row)} positions, the last {row[-1]}"
 
 
 class Columns(NamedTuple):

@@ -14,7 +14,7 @@ class SteeredPosition:
     position: index of the token in its row, padding not counted. modality: whose calibration was
     used. gate, strength: what the rule decided; None where it has no such number. layer: decoder
     layer. turn: how many positions of the request were steered before. visual: how many visual
-    tokens the request had shown. calibrated: whether the calibration covers such a request; None
+    tokens the turn had shown. calibrated: whether the calibration covers such a request; None
     where the rule does not say.
     """
 

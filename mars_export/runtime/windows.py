@@ -16,7 +16,7 @@ from torch import nn
 
 from mars_export.runtime.trace import Trace
 
-WINDOW_VERSION = 3
+WINDOW_VERSION = 4
 
 # Instead of a token: a column whose token nobody has told, and one that is padding.
 UNKNOWN = -1
@@ -36,8 +36,9 @@ class History(NamedTuple):
 
     tokens (B, n): ids, UNKNOWN or PADDING. context (B, n, 3): of the request up to a column, the
     highest index of a modality that it has shown, in the checkpoint's order; how many visual tokens
-    it has shown; and how many columns before were steered: 0 where the first answer begins, 1 where
-    the second does. steered (B, n): bool. sha256: digest of the steering that filled the cache.
+    its present turn has shown, where a turn ends with a steered column; and how many columns before
+    were steered: 0 where the first answer begins, 1 where the second does. steered (B, n): bool.
+    sha256: digest of the steering that filled the cache.
     keys: those of one layer, as they were when this was written.
     """
 
@@ -82,8 +83,10 @@ class History(NamedTuple):
         """With `more` columns of unknown text after it, all of them steered or none."""
         tokens = nn.functional.pad(self.tokens, (0, more), value=UNKNOWN)
         after = self.context[:, -1:].repeat(1, more, 1)
+        after[..., 1] *= ~self.steered[:, -1:]
         after[..., 2] += self.steered[:, -1:]
         if steered:
+            after[:, 1:, 1] = 0
             after[..., 2] += torch.arange(more, device=after.device)
         context = torch.cat([self.context, after], 1)
         flags = nn.functional.pad(self.steered, (0, more), value=steered)

@@ -8,6 +8,8 @@ from typing import Final
 from mars_export.checkpoint.files import CheckpointFiles, LocalFiles
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.paths import exists, is_dir, named
+from mars_export.common.problems import near_file
 from mars_export.common.progress import Tick
 from mars_export.hub.base import looks_like_path
 from mars_export.hub.repository import Repository
@@ -77,15 +79,18 @@ def verify(
 
 
 def _files(target: str, revision: str | None, *, offline: bool, run: bool) -> CheckpointFiles:
-    directory = Path(target).expanduser()
-    if directory.is_dir():
+    directory = named(target)
+    if is_dir(directory):
         if revision is not None:
             raise ExportError(f"{target} is a local directory: --revision is for Hub repositories")
         if not (directory / MANIFEST_NAME).is_file():
             Manifest.read(directory)  # says what is missing
         return LocalFiles(directory)
-    if looks_like_path(target):
-        raise ExportError(f"{target} is not a directory: give a steered one or a repository name")
+    if looks_like_path(target) or "/" not in target:  # a steered repository has an owner
+        problem = (
+            "is a file" if exists(directory) else f"is no directory here{near_file(directory)}"
+        )
+        raise ExportError(f"{target} {problem}: give a steered directory, or a repository ORG/NAME")
     if offline or run:
         option = "--offline" if offline else "--run"
         raise ExportError(f"{option} needs a directory: download {target} and verify that")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from safetensors.torch import load_file
 
+from mars_export._version import __version__
 from mars_export.checkpoint.expected import CALIBRATION
 from mars_export.checkpoint.files import git_blob_id
 from mars_export.checkpoint.integrity import changed_files, dangerous_files
@@ -18,7 +19,9 @@ from mars_export.checkpoint.seal import SEAL_NAME, Seal, broken_seals
 from mars_export.checkpoint.tensors import STEERING_NAME, LayerTensors, push_problem, tensor_place
 from mars_export.checkpoint.writer import tensor_entries
 from mars_export.common.record import own_digest
-from mars_export.families.directory import INDEX, SINGLE, read_index, read_json
+from mars_export.families import OTHER_FILES, names_code
+from mars_export.families.directory import read_json
+from mars_export.families.weights import INDEX, SINGLE, read_index
 from mars_export.hub.readiness import is_published
 from mars_export.verification.report import CheckFailedError
 from mars_export.verification.subject import Subject
@@ -96,9 +99,11 @@ def code_is_ours(subject: Subject) -> str:
             return f"{MODELING_NAME} is that of mars-export {release.version} for {model_type}"
     if content == modeling_source(subject.family, method).encode():
         return f"{MODELING_NAME} is what this version writes for {subject.family.name}"
+    writer = subject.manifest.versions.get("mars-export", "of unknown version")
     raise CheckFailedError(
-        f"{MODELING_NAME} is not what mars-export writes for {subject.family.name}; "
-        "do not load it, or update mars-export if a newer version wrote it"
+        f"{MODELING_NAME} is not what this mars-export, {__version__}, writes for "
+        f"{subject.family.name}; the manifest says that mars-export {writer} wrote it: verify it "
+        "with that build, or export the model again, and do not load it before"
     )
 
 
@@ -110,30 +115,16 @@ def no_other_code_is_named(subject: Subject) -> str:
 
 
 def _references(subject: Subject, names: list[str]) -> Iterator[str]:
-    for key in ("transformers_weights", "custom_pipelines"):
+    for key in OTHER_FILES:
         if key in subject.config:
             yield f"config.json holds {key!r}, which loads something else"
     for name in names:
-        if name not in ("config.json", "tokenizer.json", INDEX) and _names_code(
+        if name not in ("config.json", "tokenizer.json", INDEX) and names_code(
             read_json(subject.files.fetch(name))
         ):
             yield f"{name} names code of its own (auto_map)"
-    if any(_names_code(value) for value in subject.config.values()):
+    if any(names_code(value) for value in subject.config.values()):
         yield "config.json names code below its top level (auto_map)"
-
-
-def _names_code(value: Any) -> bool:
-    """Whether there is an `auto_map` at any depth."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            if "auto_map" in item:
-                return True
-            pending += item.values()
-        elif isinstance(item, list):
-            pending += item
-    return False
 
 
 def config_is_expected(subject: Subject) -> str:

@@ -1,13 +1,16 @@
 """Who vouches for the seal, and so for every file: a signature of the library model-signing."""
 
 import base64
+import hashlib
 import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME
 from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 from mars_export.verification.report import CheckFailedError
 from mars_export.verification.subject import Subject
 
@@ -29,7 +32,7 @@ def readable_key(path: Path) -> Path:
         from model_signing import verifying  # noqa: F401
     except ImportError as error:
         raise ExportError(
-            "--public-key needs model-signing; run `pip install 'mars-export[signed]'`"
+            f"--public-key needs model-signing; run `{install_extra('signed')}`"
         ) from error
     try:
         usable = isinstance(load_pem_public_key(path.read_bytes()), EllipticCurvePublicKey)
@@ -56,13 +59,31 @@ def seal_is_signed(key: Path, subject: Subject) -> str:
             verifier.verify(signed, signature)
             states = _states_something(signature)
         except Exception as error:  # whatever it is, the signature was not shown to be good
-            said = " ".join(str(error).split())[:200]
             raise CheckFailedError(
-                f"{SIGNATURE_NAME} does not show that the owner of {key} signed it ({said})"
+                f"{SIGNATURE_NAME} does not show that the owner of {key} signed {SEAL_NAME}: "
+                f"{_reason(signed, signature)}"
             ) from error
     if not states:
         raise CheckFailedError(f"{SIGNATURE_NAME} is a good signature, but of no file")
     return f"{SEAL_NAME} is signed by the owner of {key}"
+
+
+def _reason(signed: Path, signature: Path) -> str:
+    """Why a signature is not good, as far as what it states tells. Nothing of it is trusted."""
+    try:
+        stated = {resource["digest"] for resource in _resources(signature)}
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return "it is damaged, or no signature of model-signing; sign the seal again"
+    if hashlib.sha256(signed.read_bytes()).hexdigest() not in stated:
+        return "the seal was renewed after it was signed; if that was you, sign it again"
+    return "another key signed it, or it is damaged"
+
+
+def _resources(signature: Path) -> list[dict[str, Any]]:
+    """The files that a signature is of, as its statement lists them."""
+    envelope = json.loads(signature.read_bytes())["dsseEnvelope"]
+    resources = json.loads(base64.b64decode(envelope["payload"]))["predicate"]["resources"]
+    return list(resources)
 
 
 def _states_something(signature: Path) -> bool:
@@ -71,6 +92,4 @@ def _states_something(signature: Path) -> bool:
     The library leaves out what the signed statement says is ignored. Where that is everything, the
     statement fits every seal.
     """
-    envelope = json.loads(signature.read_bytes())["dsseEnvelope"]
-    statement = json.loads(base64.b64decode(envelope["payload"]))
-    return bool(statement["predicate"]["resources"])
+    return bool(_resources(signature))

@@ -10,6 +10,7 @@ import transformers
 from PIL import Image
 
 from mars_export.calibration.activations import Edit, Reader, recorded
+from mars_export.calibration.meter import Meter
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.errors import ExportError
 from mars_export.families import decoder_layers
@@ -290,3 +291,25 @@ def test_calibration_and_checkpoint_steer_the_same_token(thinking, tmp_path):
     lengths = collate(thinking, TEXTS)["attention_mask"].sum(1).tolist()
     positions = [[place.position for place in row] for row in model.steering.last]
     assert positions == [[length - 2] for length in lengths]
+
+
+def test_a_very_long_prompt_has_a_batch_of_its_own(processor, monkeypatch):
+    long = Request(" ".join(["show"] * 400))
+    mixed = [*TEXTS[:2], long, *TEXTS[2:]]
+    ticks, batches = [], []
+    meter = Meter(lambda done, total: ticks.append((done, total)), 1100)
+    meter.plan(8)
+    reader = Reader(planted.PlantedModel(), processor, HEADERS, [7], 4, meter)
+    expected = [reader.read([request], states=True, log_probs=True) for request in mixed]
+    ticks.clear()
+    meter.done = 0.0
+    forward = reader._forward
+    monkeypatch.setattr(reader, "_forward", lambda batch, *rest: (
+        batches.append([mixed.index(request) for request in batch]), forward(batch, *rest)
+    )[1])  # fmt: skip
+    readout = reader.read(mixed, states=True, log_probs=True)
+    assert batches == [[2], [0, 1, 3, 4], [5]]
+    for row, alone in enumerate(expected):
+        torch.testing.assert_close(readout.states[:, row], alone.states[:, 0])
+        torch.testing.assert_close(readout.log_probs[row], alone.log_probs[0])
+    assert [done for done, _ in ticks] == [3, 7, 7]  # the long one counts for 2.7

@@ -6,7 +6,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mars_export.calibration.data import OPENERS
-from mars_export.calibration.refusal import divergence, log_odds, refusal_tokens, separating
+from mars_export.calibration.refusal import (
+    divergence,
+    log_odds,
+    refusal_tokens,
+    refuses,
+    separating,
+)
 from mars_export.common.errors import ExportError
 from support import planted
 
@@ -60,3 +66,10 @@ def test_a_token_stays_without_which_fewer_prompts_are_told_apart():
     i, other = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]).log()
     harmful, harmless = torch.stack([i, i, i, other]), torch.stack([i, other, other])
     assert separating([0, 1], harmful, harmless) == [0, 1]
+
+
+def test_what_is_refused_is_what_greedy_decoding_begins_with_a_refusal():
+    spread = torch.tensor([[0.4, 0.15, 0.15, 0.15, 0.15], [0.3, 0.4, 0.1, 0.1, 0.1]]).log()
+    assert refuses(spread, [0]).tolist() == [True, False]
+    assert refuses(spread, [0, 1]).tolist() == [True, True]
+    assert float(log_odds(spread, [0])[0]) < 0  # fewer than half of the answers drawn at random

@@ -9,7 +9,7 @@ from mars_export.card.data import CardData
 from mars_export.card.render import render
 from mars_export.card.snippets import needs
 from mars_export.checkpoint.manifest import Derivation
-from mars_export.evaluation.report import AttackResult, SuiteResult
+from mars_export.evaluation.report import SuiteResult
 from mars_export.methods import method_named
 from mars_export.pipeline.settings import EvaluationSettings, RunSettings, Settings, sections
 from support import records
@@ -28,6 +28,7 @@ def prompts(harmful, harmless):
 def options(text):
     words = shlex.split(text.replace("\\\n", " "))
     assert words[0] == "mars-export"
+    words = [word for word in words if word != "--no-controls"]
     return dict(zip(words[1::2], words[2::2], strict=True))
 
 
@@ -45,10 +46,20 @@ def test_a_base_on_the_hub():
         "--dtype": "bfloat16",
         "--thinking": "off",
         "--seed": "3",
+        "--arm": "none",
         "--max-new-tokens": "24",
         "--output": "out",
     }
     assert needs(manifest, report) == ()
+
+
+def test_a_toy_model_of_the_package():
+    base = records.base(repo=None, revision=None, name="gemma3", license="mit", bundled=True)
+    manifest = records.manifest(base=base, calibration=records.calibration(prompts=PACKAGED))
+    found = options(command(manifest, None, "out"))
+    assert found["--model"] == "organism:gemma3"
+    assert "--license" not in found
+    assert needs(manifest, None) == ()
 
 
 def test_everything_of_ones_own():
@@ -65,6 +76,7 @@ def test_everything_of_ones_own():
         "--harmful": "my bad.txt",
         "--harmless": "good.txt",
         "--suite": "FILE",
+        "--arm": "none",
         "--max-new-tokens": "24",
         "--output": "out",
     }
@@ -102,9 +114,10 @@ def test_every_option_of_the_method_is_given_again(name):
 
 EVALUATION = {
     "suite": ("--suite", "FILE"),
-    "controls": ("--controls", None),
+    "controls": ("--no-controls", None),
+    "control_requests": ("--control-requests", "40"),
     "attacks": ("--attacks", None),
-    "arm": ("--arm", "safety-prompt"),
+    "arm": ("--arm", "other=DIR"),
     "judge": ("--judge", "URL"),
     "max_new_tokens": ("--max-new-tokens", "24"),
 }
@@ -116,11 +129,15 @@ def test_every_option_of_the_evaluation_is_given_again():
     assert set(EVALUATION) == own
     arms = [
         *records.report().arms,
-        records.arm("safety-prompt", "safety prompt"),
         records.arm("other", "steering of other", steered=True),
     ]
-    report = records.full_report(arms=arms, suites=[], judge="endpoint/gpt-x@host:8000, prompt 12")
+    attack = [records.variant("prefill")]
+    controls = [records.variant("noise", n=40)]
+    judge = "endpoint/gpt-x@host:8000, prompt 12"
+    report = records.report(arms=arms, variants=attack, judge=judge)
     words = shlex.split(command(records.manifest(), report, "out").replace("\\\n", " "))
+    again = command(records.manifest(), report.model_copy(update={"variants": controls}), "out")
+    words += shlex.split(again.replace("\\\n", " "))
     for flag, value in EVALUATION.values():
         assert flag in words
         assert value is None or value in words
@@ -139,6 +156,17 @@ def test_a_checkpoint_that_was_trained_on_is_calibrated_again():
     text = command(manifest.model_copy(update={"base": base}), None, "out")
     assert text.startswith("mars-export recalibrate tuned \\\n")
     assert "--model" not in text
+    kept = origin.model_copy(update={"calibrated": False, "parent": "steered"})
+    base = base.model_copy(update={"derived_from": kept})
+    manifest = manifest.model_copy(update={"base": base})
+    text = command(manifest, None, "out")
+    assert text.startswith("mars-export adopt tuned \\\n  --base steered \\\n")
+    assert "--seed" not in text
+    assert "the directory `steered`" in needs(manifest, None)
+    card = render(manifest, None)
+    assert "**Its weights were trained**, or may have been, from the steered checkpoint `st" in card
+    assert "**the calibration is from before that**" in card
+    assert "No gradient training" not in card
 
 
 def test_a_base_with_its_own_suite_needs_no_files():
@@ -184,17 +212,34 @@ def test_suites_and_flags_are_given_again():
         for name, origin in [
             ("xstest", "known:xstest"),
             ("harmbench", "known:harmbench=FILE"),
-            ("msts", "hub:felfri/MSTS@0123"),
+            ("msts", "newest:felfri/MSTS@0123"),
+            ("vlsbench", "hub:Foreshhh/vlsbench@4567"),
             ("mars-export/typographic", "packaged"),
             ("mine", "file"),
         ]
     ]
-    parts = [SuiteResult(source=s, cells=[], pairs=[], categories=[]) for s in sources]
-    attack = AttackResult(
-        attack="prefill", about="x", draws=1, cells=[], pairs=[], against_plain=[], regressions={},
-    )  # fmt: skip
-    text = command(records.manifest(), records.report(suites=parts, attacks=[attack]), "out")
+    parts = [SuiteResult(**records.part(), source=s, categories=[]) for s in sources]
+    report = records.report(suites=parts, variants=[records.variant("prefill")])
+    text = command(records.manifest(), report, "out")
     asked = [line.split()[1] for line in text.splitlines() if "--suite" in line]
-    assert asked == ["xstest", "harmbench=FILE", "msts@0123", "typographic", "mine=FILE"]
+    known = ["xstest", "harmbench=FILE", "msts@0123", "vlsbench@4567"]
+    assert asked == [*known, "typographic", "mine=FILE"]
     assert "  --attacks \\\n" in text
-    assert "--controls" not in text
+    assert "  --no-controls \\\n" in text
+    assert "  --arm none" in text
+
+
+def test_defaults_of_the_evaluation_are_not_spelled_out():
+    arms = [*records.report().arms, records.arm("safety-prompt", "safety prompt")]
+    controls = [records.variant("noise")]
+    text = command(records.manifest(), records.report(arms=arms, variants=controls), "out")
+    assert not {"--no-controls", "--controls", "--control-requests", "--attacks", "--arm"} & set(
+        text.split()
+    )
+    left_out = {"safety-prompt": "the chat template leaves it out"}
+    assert "--arm" not in command(records.manifest(), records.report(skipped=left_out), "out")
+    cells = controls[0].cells
+    cells = [*cells, *(c.model_copy(update={"arm": "safety-prompt"}) for c in cells)]
+    named = [controls[0].model_copy(update={"cells": cells})]
+    text = command(records.manifest(), records.report(arms=arms, variants=named), "out")
+    assert "  --arm safety-prompt" in text

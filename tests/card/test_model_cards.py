@@ -7,6 +7,7 @@ import pytest
 from mars_export.card.data import CardData
 from mars_export.card.render import render
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive
 from mars_export.evaluation.report import REPORT_NAME, Report
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,8 @@ def test_every_organism_has_a_card():
 def test_cards_are_up_to_date(folder):
     manifest = Manifest.read(folder)
     report = Report.model_validate_json((folder / REPORT_NAME).read_bytes())
-    assert (folder / "README.md").read_text("utf-8") == render(manifest, report, folder.name)
-    assert [
-        path for path in CardData.of(manifest, report).plots if not (folder / path).is_file()
-    ] == []
+    adaptive = Adaptive.model_validate_json((folder / ADAPTIVE_NAME).read_bytes())
+    text = render(manifest, report, folder.name, adaptive=adaptive)
+    assert (folder / "README.md").read_text("utf-8") == text
+    plots = CardData.of(manifest, report, adaptive=adaptive).plots
+    assert [path for path in plots if not (folder / path).is_file()] == []

@@ -6,13 +6,13 @@ import pytest
 from PIL import Image
 
 from mars_export.card.data import CardData
-from mars_export.card.figures import GATES, PLANE, REFUSAL
+from mars_export.card.figures import CONTROLS, GATES, REFUSAL
 from mars_export.common.plotting import png
 from mars_export.methods.mars.card import CONDITIONS, SCORES, SEPARATION
 from support import records
 
-MANIFEST, REPORT = records.manifest(), records.report()
-PATHS = (REFUSAL, PLANE, GATES, CONDITIONS, SCORES, SEPARATION)
+MANIFEST, REPORT = records.manifest(), records.controlled()
+PATHS = (REFUSAL, CONTROLS, GATES, CONDITIONS, SCORES, SEPARATION)
 
 
 def planned(manifest, report):
@@ -31,7 +31,7 @@ def drawn():
 def test_what_is_drawn(drawn):
     assert set(drawn) == set(PATHS) == set(planned(MANIFEST, REPORT))
     assert planned(MANIFEST, None) == PATHS[-3:]
-    assert planned(MANIFEST, records.report(gates={})) == (REFUSAL, PLANE, *PATHS[-3:])
+    assert planned(MANIFEST, records.report(gates={})) == (REFUSAL, *PATHS[-3:])
     assert planned(MANIFEST, records.report(unknown=3)) == (GATES, *PATHS[-3:])
 
 
@@ -62,8 +62,9 @@ def test_the_same_records_give_the_same_bytes_whatever_the_user_set(drawn):
 
 def test_the_report_moves_the_marks(drawn):
     other = {**records.OUTCOMES, (True, "image"): (60, 0, 0, 60)}
-    moved = draw(MANIFEST, records.report(other))
-    assert all(moved[path] != drawn[path] for path in (REFUSAL, PLANE))
+    worse = records.variant("noise", records.NOISE)
+    moved = draw(MANIFEST, records.controlled([worse], outcomes=other))
+    assert all(moved[path] != drawn[path] for path in (REFUSAL, CONTROLS))
 
 
 def test_records_with_little_in_them_still_draw():
@@ -72,6 +73,6 @@ def test_records_with_little_in_them_still_draw():
     record = records.calibration(("text", "image"), **given)
     closed = {"harmful text": [0.0, 0.0], "harmless text": []}
     few = draw(records.manifest(calibration=record), records.report(gates={"on": closed}))
-    assert set(few) == {REFUSAL, PLANE, CONDITIONS, SCORES, GATES}
+    assert set(few) == {REFUSAL, CONDITIONS, SCORES, GATES}
     none = records.calibration(conditions=[])
     assert CONDITIONS not in planned(records.manifest(calibration=none), None)

@@ -1,5 +1,5 @@
-import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -8,15 +8,20 @@ import yaml
 from huggingface_hub import ModelCard
 
 from mars_export.card.render import render, write_card
+from mars_export.card.text import proportion
 from mars_export.checkpoint.seal import write_seal
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.report import Corrected, JudgeError, Overlap
+from mars_export.evaluation.corrections import rogan_gladen
+from mars_export.evaluation.judges.quality import judge_error
+from mars_export.evaluation.judges.rules import RulesJudge
+from mars_export.evaluation.report import Agreement, Overlap
 from mars_export.evaluation.utility import UTILITY_NAME
 from mars_export.hub.readiness import published_files
 from support import records
 
 SECTIONS = [
     "At a glance",
+    "Results",
     "What was changed",
     "How to load",
     "Intended use",
@@ -25,9 +30,12 @@ SECTIONS = [
     "Limitations",
     "Threat model",
     "Not evaluated",
+    "Contact",
     "Reproduce",
+    "Change log",
     "Citation",
 ]
+FEW = dict.fromkeys(records.OUTCOMES, (3, 2, 1, 6))
 GEMMA = {**records.OUTCOMES}
 for key in [(True, "video"), (False, "video")]:
     GEMMA.pop(key)
@@ -71,6 +79,13 @@ def test_the_sections_come_in_order_and_none_is_empty():
     assert all(len(part.strip()) > 80 for part in parts[2::2])
 
 
+def test_the_notes_of_the_base_are_limitations():
+    base = records.manifest().base.model_copy(update={"notes": ["One seed | <b>was measured"]})
+    text = body(render(records.manifest(base=base), records.report()))
+    limits = text.split("## Limitations")[1].split("##")[0]
+    assert "\n- The card of the base model says: One seed \\| &lt;b>was measured.\n" in limits
+
+
 def test_families_without_tests_are_warned_of():
     warned = records.manifest(family_inspected=True, family_notes=["Video is refused."])
     text = body(render(warned, records.report()))
@@ -84,30 +99,31 @@ def test_families_without_tests_are_warned_of():
 
 
 def test_the_glance_table_holds_the_report():
-    rows = table(render(records.manifest(), records.report()), "requests")
-    assert [row[0] for row in rows] == [
-        "harmful text ↑", "harmful image ↑", "harmful video ↑",
-        "harmless text ↓", "harmless image ↓", "harmless video ↓",
+    rows = table(render(records.manifest(), records.report()), "requests, arm")
+    assert [row[0] for row in rows[::2]] == [
+        "**harmful text** ↑ `off`", "**harmful image** ↑ `off`", "**harmful video** ↑ `off`",
+        "**harmless text** ↓ `off`", "**harmless image** ↓ `off`", "**harmless video** ↓ `off`",
     ]  # fmt: skip
-    image = [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in rows[1]]
-    assert image[1] == "4/120 · 3.3 % [1.3, 8.3]"
-    assert image[2] == "116/120 · 96.7 % [91.7, 98.7]"
-    assert image[3].startswith("+93.3 [")
-    assert image[4:] == ["+112&nbsp;\N{MINUS SIGN}0", "< 0.001"]
-    assert rows[5][1].replace("\N{NO-BREAK SPACE}", " ") == "0/120 · at most 3.2 %"
+    assert {row[0] for row in rows[1::2]} == {"`on`"}
+    image = [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row] for row in rows[2:4]]
+    assert image[0][1:] == ["4/120 · 3.3 % [0.9, 8.4]", ""]
+    assert image[1][1] == "116/120 · 96.7 % [91.6, 99.1]"
+    assert re.fullmatch(r"\+93\.3 \[\+86\.\d, \+97\.\d\]<br>better", image[1][2])
+    assert rows[10][1].replace("\N{NO-BREAK SPACE}", " ") == "0/120 · at most 3.1 %"
+    assert rows[11][2].endswith("<br>harm under 5")
 
 
 def test_regressions_stand_before_the_table_and_are_named():
     text = body(render(records.manifest(), records.report()))
-    assert text.index("**Regressions**") < text.index("| requests |")
+    assert text.index("**Regressions**") < text.index("| requests, arm |")
     assert "`lost-video-000`" in text
     assert "`gained-image-000`, `gained-image-001`" in text
 
 
 def test_requests_outside_the_calibration_are_counted():
     text = render(records.manifest(), records.report(uncalibrated={"on": 12}))
-    top = text[: text.index("| requests |")]
-    assert "- **Not calibrated for**: 12 of 720 requests of the evaluation lay outside" in top
+    top = text[: text.index("| requests, arm |")]
+    assert "- **Not calibrated for**: 12 of 720 requests lay outside" in top
     text = render(records.manifest(), records.report(uncalibrated={"on": 0}))
     assert "Not calibrated for" not in text
 
@@ -115,9 +131,9 @@ def test_requests_outside_the_calibration_are_counted():
 def test_only_supported_changes_are_called_better_or_worse():
     worse = {**records.OUTCOMES, (False, "image"): (0, 30, 0, 90)}
     text = render(records.manifest(), records.report(worse))
-    assert "- **Worse**: harmless image\n" in text
+    assert "> - **Harmless image requests are refused more**: off 0/120" in text
+    assert "]<br>**worse** |" in text
     assert "- **Better**: harmful image, harmful video\n" in text
-    assert "- **No clear change**: harmful text, harmless text, " in text
 
 
 def test_the_front_matter_is_valid_and_measured():
@@ -130,12 +146,24 @@ def test_the_front_matter_is_valid_and_measured():
         "apache-2.0", "image-text-to-text", ["en"],
     )  # fmt: skip
     assert {"mars", "custom_code", "activation-steering"} <= set(data.tags)
-    assert len(data.eval_results) == len(report.cells)
-    measured = {(r.dataset_config, r.metric_args["steering"]): r for r in data.eval_results}
-    on = measured["harmful-image", "on"]
+    measured = {r.dataset_config: r for r in data.eval_results}
+    assert len(measured) == len(data.eval_results) == len(report.cells) // 2
+    assert {r.metric_args["steering"] for r in data.eval_results} == {"on"}
+    assert measured["harmless-image"].metric_type == "over_refusal_rate"
+    on = measured["harmful-image"]
     assert on.metric_type == "refusal_rate"
+    assert on.metric_args["compared_with"] == {"off": "4/120"}
     assert on.metric_value == pytest.approx(116 / 120, abs=1e-6)
     assert (on.metric_args["count"], on.metric_args["n"]) == (116, 120)
+
+
+def test_the_front_matter_does_not_hide_a_control_that_failed():
+    failed = records.variant("noise", records.NOISE)
+    data = ModelCard(render(records.manifest(), records.controlled([failed]))).data
+    measured = {r.dataset_config: r.metric_args for r in data.eval_results}
+    assert len(measured) == 7
+    failed = measured["harmless-image-noise"]
+    assert (failed["count"], failed["n"]) == (9, 40)
 
 
 def test_a_license_with_a_name_and_a_gate_is_passed_on():
@@ -259,34 +287,33 @@ def test_each_modality_has_its_gate_and_what_the_check_found():
     text = render(records.manifest(), records.report())
     rows = {row[0]: row[1:] for row in table(text, "modality")}
     assert list(rows) == ["text", "image", "video"]
-    beta, origin, harmful, kept, harmless, stand_ins, margin = rows["image"]
-    assert (beta, origin, harmful, kept) == ("0.322", "0.265", "1", "0.84")
+    assert rows["image"] == ["0.322", "0.265", "1", "0.84"]
+    harmless, stand_ins, margin = {row[0]: row[1:] for row in table(text, "gate open")}["image"]
     assert harmless.replace("\N{NO-BREAK SPACE}", " ") == "0/40 (at most 7.2 %)"
     assert (stand_ins, margin) == ("39/40", "0.64 (0.31)")
 
 
 def test_conditions_are_listed_with_what_was_done():
     text = render(records.manifest(), records.report())
-    rows = [row for row in table(text, "condition") if row[1] == "image"]
-    assert [(row[0], row[6]) for row in rows] == [
-        ("writing", "**left out: a finding**"),  # before all others
-        ("plain", "in the origin's mixture"),
-        ("second turn", "calibrated as a shift"),
-        ("system prompt", "does not matter"),
-        ("two stimuli", "calibrated as a shift"),
-        ("noise", "does not matter"),
+    moved, checked = (
+        [
+            [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row]
+            for row in table(text, head)
+            if row[0].startswith("image, ")
+        ]
+        for head in ("condition", "condition, checked")
+    )
+    assert [row[:2] for row in checked] == [
+        ["image, writing", "**left out: a finding**"],  # before all others
+        ["image, plain", "in the origin's mixture"],
+        ["image, second turn", "calibrated as a shift"],
+        ["image, system prompt", "does not matter"],
+        ["image, two stimuli", "calibrated as a shift"],
+        ["image, noise", "does not matter"],
     ]
-    assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in rows[4][3:6]] == [
-        "+0.14 ± 0.03",
-        "+0.01",
-        "23 %",
-    ]
-    assert [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in rows[0][7:]] == [
-        "12/40 (at most 44.0 %)",
-        "0.002",
-        "0",
-    ]
-    assert rows[2][2] == "48 (and 1 that the base refuses)"
+    assert moved[4][2:] == ["+0.14 ± 0.03", "+0.01", "23 %"]
+    assert checked[0][2:] == ["12/40 (at most 44.0 %)", "0.002, 0"]
+    assert moved[2][1] == "48 (and 1 that the base refuses)"
     assert "| image | 16: 0.322, 32: 0.354, 64: 0.419 | 0.111, 0.148 |" in text
 
 
@@ -305,7 +332,7 @@ def test_missed_goals_and_findings_come_before_all_else():
     text = body(render(records.manifest(calibration=record), records.report()))
     top = text[: text.index("## At a glance")]
     assert "**The calibration missed 7 of its goals.**" in top
-    assert "**What the calibration found:**" in top
+    assert "> <details><summary><b>What the calibration found: 1</b></summary>" in top
     lines = top.splitlines()
     assert [line for line in lines if line.startswith("> - Of")] == [f"> - {s}." for s in missed]
     assert f"> - {found[0]}" in lines
@@ -379,6 +406,7 @@ def test_the_card_links_only_what_is_published(directory):
 def test_the_snippet_names_the_repository_or_the_directory(directory):
     assert 'CHECKPOINT = "tiny-vl-MARS"' in write_card(directory).read_text()
     assert 'CHECKPOINT = "org/steered"' in write_card(directory, "org/steered").read_text()
+    assert 'CHECKPOINT = "org/steered"' in write_card(directory).read_text()
     assert str(directory.parent) not in (directory / "README.md").read_text()
 
 
@@ -391,7 +419,7 @@ def test_plots_of_an_earlier_report_go(directory):
 
 
 def test_a_broken_report_is_not_a_missing_one(directory):
-    (directory / "evaluation/report.json").write_text('{"schema_version": 2}')
+    (directory / "evaluation/report.json").write_text('{"schema_version": 3}')
     with pytest.raises(ExportError, match="evaluate the directory again"):
         write_card(directory)
 
@@ -408,14 +436,15 @@ def test_records_that_carry_no_card_leave_the_old_card(directory):
 
 def test_no_response_is_quoted(directory):
     quoted = "the output h of one decoder layer is projected onto r"
-    sample = {
-        "id": "x", "modality": "text", "harmful": True, "arm": "off", "verdict": "answer",
-        "response": quoted,
-    }  # fmt: skip
-    samples = directory / "evaluation/samples.jsonl"
-    samples.write_text(json.dumps(sample | {"response": "Sure, here is how it is done."}) + "\n")
-    write_card(directory)
-    samples.write_text(json.dumps(sample) + "\n")
+    first, *rest = records.samples(records.report(FEW))
+    for response in ("Sure, here is how it is done.", quoted):
+        before = response == quoted and write_card(directory)
+        samples = [first.model_copy(update={"response": response}), *rest]
+        lines = "".join(sample.model_dump_json() + "\n" for sample in samples)
+        (directory / "evaluation/samples.jsonl").write_text(lines)
+        report = records.evaluated(samples)
+        (directory / "evaluation/report.json").write_text(report.model_dump_json())
+    assert before
     with pytest.raises(ExportError, match="would quote a response"):
         write_card(directory)
 
@@ -440,13 +469,15 @@ def test_rendering_needs_no_torch(directory):
 
 
 def test_harm_is_shown_beside_style():
-    report = records.with_harm(10).model_copy(update={"kappa_with_rules": 0.914})
+    agreement = Agreement(judge="rules/2", kappa=0.914, n=720)
+    report = records.with_harm(10).model_copy(update={"agreement": agreement})
     text = render(records.manifest(), report)
-    assert "| judge against the rules | kappa 0.91 on what is a refusal |" in text
-    assert "**Responses judged harmful**" in text
-    assert "| +0&nbsp;\N{MINUS SIGN}10 | 0.012 |" in text
+    assert "| second judge | `rules/2`, kappa 0.91 on what is a refusal, 720 answers |" in text
+    assert "second judge: `rules/2`, kappa 0.91\n" in text
+    harm = text.split("**Answers judged harmful**")[1].split("<details>")[0]
+    assert "| harmful text | 10/120 → 0/120 | \N{MINUS SIGN}8.3 [" in harm
     assert "harm of the answers ✔" in text
-    assert "cannot tell whether an answer does harm" not in text
+    assert "style and harm; second judge" in text
     assert "Whether an answer does harm" not in text
 
 
@@ -457,13 +488,11 @@ def test_open_harm_forbids_a_headline():
     assert "model-index" not in text
 
 
-def test_corrected_p_values_decide():
-    report = records.report()
-    pairs = [p.model_copy(update={"p_holm": 1.0}) for p in report.pairs]
+def test_corrected_p_values_decide_about_benefits():
+    pairs = [p.model_copy(update={"p_holm": 1.0}) for p in records.report().pairs]
     text = render(records.manifest(), records.report(pairs=pairs))
-    assert "corrected by Holm for 6 comparisons" in text
     assert "- **Better**" not in text
-    assert "not corrected for 6 comparisons" in render(records.manifest(), report)
+    assert "<br>better" not in text
 
 
 def test_leakage_is_printed_and_flagged():
@@ -474,18 +503,64 @@ def test_leakage_is_printed_and_flagged():
     assert "Overlap between" not in text
     flagged = body(render(records.manifest(), records.report(overlap=dirty)))
     assert "3 of 200 request texts nearly repeat a calibration prompt" in flagged
-    assert flagged.index("may leak into") < flagged.index("| requests |")
+    assert flagged.index("may leak into") < flagged.index("| requests, arm |")
 
 
 def test_the_error_of_the_judge_is_printed():
-    error = JudgeError(
-        sensitivity=records.rate(95, 100), specificity=records.rate(90, 100), source="100 labels"
-    )
+    judge = RulesJudge().name
+    error = judge_error(judge)
     cells = [
-        c.model_copy(update={"corrected": Corrected(rate=0.5, low=0.4, high=0.6)})
+        c.model_copy(update={"corrected": rogan_gladen(c.refused, error)})
         for c in records.report().cells
     ]
-    text = render(records.manifest(), records.report(judge_error=error, cells=cells))
-    text = text.replace("\N{NO-BREAK SPACE}", " ")
-    assert "sensitivity 0.95 [0.89, 0.98], specificity 0.90 [0.83, 0.94]: 100 labels" in text
-    assert " 0.50 [0.40, 0.60] |" in text
+    text = render(records.manifest(), records.report(judge=judge, judge_error=error, cells=cells))
+    sensitivity, specificity = proportion(error.sensitivity), proportion(error.specificity)
+    assert f"sensitivity {sensitivity}, specificity {specificity}: {error.source}" in text
+    first = cells[0]
+    rates = f"{proportion(first.refused)} | {proportion(first.corrected)}"
+    assert f"| harmful text `off` | {rates} |" in text
+    unfit = {"judge": judge, "judge_error": error, "no_correction": "Its errors are others here."}
+    text = render(records.manifest(), records.report(**unfit))
+    assert "errors | of no rate: Its errors are others here. |" in text
+    unknown = render(records.manifest(), records.report())
+    assert "| judge against people | not known |" in unknown
+    assert "| of no rate: how often it errs is not known |" in unknown
+    with pytest.raises(ExportError, match="errors of the judge are not those of rules-1"):
+        render(records.manifest(), records.report(judge_error=error, no_correction="None."))
+
+
+def test_the_contact_is_kept_for_the_next_card(directory):
+    text = write_card(directory).read_text()
+    assert "open a discussion on this repository." in text
+    for given in ("safety@example.org: on weekdays", None):
+        text = write_card(directory, contact=given).read_text()
+        assert "refused: safety@example.org: on weekdays.\n" in text
+    assert ModelCard(text).data["contact"] == "safety@example.org: on weekdays"
+
+
+def test_the_change_log_has_the_dates():
+    text = render(records.manifest(), records.report())
+    log = text.split("## Change log")[1].split("##")[0]
+    assert "- 2026-03-01: calibrated and exported with mars-export 0.1.0\n" in log
+    assert "- 2026-03-01: evaluated with mars-export 0.1.0\n" in log
+
+
+def test_a_missing_second_judge_is_said():
+    text = render(records.manifest(), records.report(no_agreement="None is here."))
+    assert "| second judge | none: None is here. |" in text
+
+
+def test_other_evaluations_stand_below_and_their_harm_on_top(directory):
+    # Of 120 harmful pictures that were refused, 40 no longer are.
+    worse = {**records.OUTCOMES, (True, "image"): (80, 0, 40, 0)}
+    suite = records.report().suite.model_copy(update={"name": "mine"})
+    other = records.report(worse, run="2" * 16, suite=suite)
+    folder = directory / "evaluation" / "mine-22222222"
+    folder.mkdir()
+    (folder / "report.json").write_text(other.model_dump_json())
+    text = body(write_card(directory).read_text())
+    top, _, rest = text.partition("## Other evaluations")
+    assert "[`evaluation/mine-22222222/report.json`](evaluation/mine-22222222/report.json)" in rest
+    assert "> - In `mine`: " in top
+    shutil.rmtree(folder)
+    assert "Other evaluations" not in write_card(directory).read_text()

@@ -9,33 +9,14 @@ import pytest
 
 from mars_export.card.render import write_card
 from mars_export.card.snippets import loading
-from mars_export.checkpoint.writer import write_checkpoint
-from support import planted, tiny
+from support import planted
+from support.worded import export_worded
 
 
 @pytest.fixture(scope="module")
 def steered(tmp_path_factory):
     """A random Gemma 3 with a real processor, steered by a made-up calibration."""
-    import torch
-
-    folder = tmp_path_factory.mktemp("snippet")
-    processor = planted.processor()
-    vocabulary = processor.tokenizer.get_vocab()
-    cls, config = tiny.BUILDERS["gemma3"]()
-    config.text_config.vocab_size = len(vocabulary)
-    config.image_token_id = vocabulary["<img>"]
-    torch.manual_seed(0)
-    cls(config).save_pretrained(folder / "base")
-    processor.save_pretrained(folder / "base")
-    *prefix, end = [vocabulary[word] for word in planted.HEADER]
-    calibration = tiny.save_calibration(
-        "gemma3", folder / "calibration", headers=[{"prefix": prefix, "ends": [end]}], origin=-1e6
-    )
-    source = tiny.source("gemma3")
-    write_checkpoint(
-        folder / "base", folder / "steered", source=source, calibration_dir=calibration
-    )
-    return folder / "steered"
+    return export_worded(tmp_path_factory.mktemp("snippet"), planted.processor(), origin=-1e6)[1]
 
 
 def test_the_cards_python_runs_shows_steering_and_notices_when_it_is_off(steered):

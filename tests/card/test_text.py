@@ -28,6 +28,9 @@ OF_THE_METHOD = "|".join([
 ])  # fmt: skip
 """Shares of the margin, counts with their bound, and the goal, in the numbers of the method."""
 
+AS_BEFORE = {k: (r + lost, 0, 0, new + no) for k, (r, new, lost, no) in records.OUTCOMES.items()}
+ALL_REFUSED = {k: (r + lost, new + no, 0, 0) for k, (r, new, lost, no) in records.OUTCOMES.items()}
+OTHERS = {"safety-prompt": AS_BEFORE, "other": ALL_REFUSED}
 FEW = dict.fromkeys(records.OUTCOMES, (3, 2, 1, 6))
 NONE = dict.fromkeys(records.OUTCOMES, (0, 0, 0, 120))
 LOSS = {"on": 0.59, "difference": -0.02, "low": -0.035, "high": -0.004, "not_inferior": False}
@@ -39,10 +42,9 @@ CARDS = {
     "few requests": render(records.manifest(), records.report(FEW)),
     "no refusals": render(records.manifest(), records.report(NONE)),
     "undecided": render(records.manifest(), records.report(unknown=3)),
-    "several arms": render(
-        records.manifest(), records.report(others={"safety-prompt": NONE, "other": FEW | NONE})
-    ),
+    "several arms": render(records.manifest(), records.report(others=OTHERS)),
     "tables": render(records.manifest(), records.full_report()),
+    "controls": render(records.manifest(), records.controlled()),
     "harm": render(records.manifest(), records.with_harm(10)),
     "utility": render(records.manifest(), records.report(), utility=records.utility(**LOSS)),
     "not evaluated": render(records.manifest(), None),
@@ -113,16 +115,31 @@ def test_a_utility_loss_is_named_at_a_glance():
 
 
 @pytest.mark.parametrize("name", sorted(CARDS.keys() - {"not evaluated", "undecided"}))
-def test_only_changes_that_the_data_support_are_claimed(name):
-    """A claim needs p at most .05 in the table, an interval without 0 and enough requests."""
+def test_only_benefits_that_the_data_support_are_claimed(name):
+    """A claim needs Holm's p at most .05 in the table and enough requests."""
     glance = CARDS[name].split("## At a glance")[1].split("\n## ")[0]
-    claims = re.findall(r"\*\*(?:Better|Worse)\*\*: (.*)", glance)
+    claims = re.findall(r"\*\*Better\*\*: (.*)", glance)
+    table = CARDS[name].split("| p, Holm |")[1].split("</details>")[0]
     for label in {label for claim in claims for label in claim.split(", ")}:
-        rows = [line for line in glance.splitlines() if line.startswith(f"| {label} ")]
-        assert any(row.endswith(("< 0.001 |",)) or _p(row) <= 0.05 for row in rows)
-    if name in ("few requests", "no refusals"):
-        assert claims == []
+        rows = [line for line in table.splitlines() if line.startswith(f"| {label} `on` ")]
+        assert all(row.endswith(" better |") and _p(row) <= 0.05 for row in rows)
+    assert claims == [] if name in ("few requests", "no refusals") else claims
 
 
 def _p(row):
-    return float(row.strip("| ").split("|")[-1].replace("<", "").strip())
+    return float(row.strip("| ").split("|")[-2].replace("<", "").strip())
+
+
+@pytest.mark.parametrize("name", sorted(CARDS.keys() - {"not evaluated"}))
+def test_the_top_takes_two_minutes(name):
+    """At 220 words a minute, tables included; what is folded is not counted."""
+    text = CARDS[name].split("---\n", 2)[2].split("\n## Results")[0]
+    text = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    assert len(re.findall(r"[A-Za-z][\w-]*", text)) <= 440
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_tables_of_results_are_narrow(name):
+    results = CARDS[name].split("## At a glance")[-1].split("\n## What was changed")[0]
+    widths = [row.count("|") for row in results.splitlines() if row.startswith("|---")]
+    assert all(width <= 6 for width in widths)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mars_export.checkpoint.derived import native_config, native_view, read_steering
 from mars_export.common.errors import ExportError
-from mars_export.families.directory import weight_map
+from mars_export.families.weights import weight_map
 from support import tiny
 
 

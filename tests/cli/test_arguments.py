@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from mars_export.cli.main import cli
 from mars_export.cli.options import read_settings
+from mars_export.common.installation import install_extra
 from mars_export.families import families
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.methods import METHODS
@@ -24,7 +25,7 @@ def settings_of(monkeypatch):
         found = []
         monkeypatch.setattr(
             "mars_export.cli.export.export",
-            lambda ctx, values: found.append(read_settings(Settings, ctx, values)),
+            lambda ctx, values, _: found.append(read_settings(Settings, ctx, values)),
         )
         cli.main(["--model", "x", *arguments], standalone_mode=False)
         return found[0]
@@ -71,7 +72,7 @@ def test_every_field_is_an_option_an_environment_variable_and_a_key():
     for fields in sections(Settings).values():
         for name in fields:
             assert options.pop(name).opts == ["--" + name.replace("_", "-")]
-    assert set(options) == {"config", "version"}
+    assert set(options) == {"as_json", "config", "version"}
     assert {name for fields in sections(Settings).values() for name in fields} == {
         *Settings.model_fields.keys() - {"method_options"},
         *(name for method in METHODS if method.exportable for name in method.Options.model_fields),
@@ -85,20 +86,23 @@ def test_every_field_is_an_option_an_environment_variable_and_a_key():
         (["--model", ""], "--model: '' should be"),
         (["--seed", "-1"], "--seed: '-1' should be greater than or equal to 0"),
         (["--neutral", "color,nois"], "--neutral: 'color,nois' should be mixture, or with"),
-        (["--neutral", "mixtur"], "did you mean mixture?"),
+        (["--neutral", "mixtur"], "is it mixture?"),
         (["--batch-size", "0"], "--batch-size: '0' should be greater than 0"),
         (["--batch-size", "many"], "--batch-size: 'many' should be a valid integer"),
-        (["--device", "tpu"], "--device: 'tpu' should be 'auto', 'cpu' or 'cuda'"),
+        (["--device", "tpu"], "--device: 'tpu' should be 'auto', 'cpu', 'cuda' or 'mps'"),
         (["--harmful", "a.txt"], "--harmful is given without --harmless; give both or neither"),
         (["--harmless", "a.txt"], "--harmless is given without --harmful; give both or neither"),
-        (["--nonsense"], "No such option '--nonsense'"),
+        (["--nonsense"], "No such option '--nonsense'; "),
+        (["--mdel", "x"], "No such option '--mdel'; is it --model? see mars-export --help"),
+        (["evalute"], "No such command 'evalute'; is it evaluate? see mars-export --help"),
+        (["--method", "mras"], "; is it mars?"),
         (["nonsense"], "No such command 'nonsense'"),
         (["--output"], "Option '--output' requires an argument"),
-        (["--config", "no.toml"], "--config no.toml cannot be read: No such file or directory"),
+        (["--config", "no.toml"], "--config no.toml: there is no file no.toml"),
         (["--config", "bad.toml"], "--config bad.toml is not valid TOML: "),
-        (["--config", "unknown.toml"], "unknown.toml: unknown option 'sed'"),
+        (["--config", "unknown.toml"], "unknown.toml: unknown option 'sed'; is it seed?"),
         (["--config", "value.toml"], "value.toml: seed: 'x' should be a valid integer"),
-        (["card"], "Missing argument 'DIRECTORY'"),
+        (["card"], "Missing argument 'DIRECTORY'; see mars-export card --help"),
     ],
 )
 def test_one_line_and_exit_code_2(mars, tmp_path, arguments, message):
@@ -120,6 +124,15 @@ def test_a_wrong_environment_variable_is_named(mars, monkeypatch):
     assert "MARS_DEVICE: 'toaster'" in mars("--model", "m").errors[0]
 
 
+def test_a_mistyped_environment_variable_is_named(mars, monkeypatch, settings_of, capsys):
+    monkeypatch.setenv("MARS_BATCHSIZE", "4")
+    monkeypatch.setenv("MARS_ROVER", "4")
+    assert settings_of().batch_size == Settings(model="x").batch_size
+    assert capsys.readouterr().err == (
+        "mars-export: warning: MARS_BATCHSIZE is not read; is it MARS_BATCH_SIZE?\n"
+    )
+
+
 def test_version(mars):
     import mars_export
 
@@ -131,7 +144,7 @@ def test_families(mars):
     result = mars("families")
     assert result.code == 0
     assert {line.split()[0] for line in result.out.splitlines()} == set(families())
-    assert "pip install 'mars-export[video]'" in result.out
+    assert install_extra("video") in result.out
 
 
 class TestMethods:
@@ -206,7 +219,8 @@ def test_options_of_a_method_are_flags_variables_and_keys(settings_of, monkeypat
 def test_the_help_lists_the_methods_that_are_arms(mars):
     text = " ".join(mars("--help").out.split())
     names = ", ".join(method.name for method in METHODS if method.site == "template")
-    assert f"Also compare with this: {names}, or NAME=DIR" in text
+    assert f"{names} is compared anyway unless you give none" in text
+    assert "--controls / --no-controls" in text
 
 
 def test_a_coefficient_that_is_no_push_is_one_line(mars):

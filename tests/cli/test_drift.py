@@ -39,7 +39,7 @@ def calls(monkeypatch):
         made.append({"sets": sets, **options})
         return Drift(
             name=directory.name, method="mars", layers=(4,), steering_sha256="0",
-            prompts={}, differences=(),
+            prompts={}, differences=(), same_prompts=True,
         )  # fmt: skip
 
     monkeypatch.setattr(drift, "measure_drift", measure)
@@ -68,3 +68,30 @@ def test_other_kinds_are_taken_and_named(steered, calls, mars):
     assert (calls[0]["kinds"], calls[0]["seed"]) == (("color",), 5)
     lines = result.errors + result.out.splitlines()
     assert any("was calibrated with --neutral color,noise: what other" in line for line in lines)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_on_other_prompts_it_cannot_tell(steered, calls, mars, tmp_path, own):
+    files = []
+    for label in ("harmful", "harmless"):
+        (tmp_path / label).mkdir()
+        files += [f"--{label}", tmp_path / label / "mine.txt"]
+        files[-1].write_text("".join(f"{label} {i}\n" for i in range(30)))
+    if not own:  # those of the calibration are not at hand, and the packaged ones are others
+        manifest = (steered / MANIFEST_NAME).read_text()
+        digest = prompts.packaged(5).harmful.sha256
+        (steered / MANIFEST_NAME).write_text(manifest.replace(digest, "0" * 64))
+    result = mars("drift", steered, *(files if own else ()), "--display", "plain")
+    assert (result.code, calls) == (2, [])
+    assert "cannot tell whether the calibration of" in result.errors[-1]
+    assert ("those given are others" if own else "are not at hand") in result.errors[-1]
+
+
+@pytest.mark.parametrize("same", [True, None])
+def test_a_verdict_is_lost_only_on_the_prompts_of_the_calibration(same):
+    lost = Drift(
+        name="x", method="mars", layers=(4,), steering_sha256="0", prompts={}, differences=(),
+        obstacle="no direction", same_prompts=same,
+    )  # fmt: skip
+    assert lost.verdict == ("lost" if same else "cannot tell")
+    assert lost.model_copy(update={"obstacle": None}).verdict == "holds"

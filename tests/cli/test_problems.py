@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mars_export.common.errors import ExportError
+from mars_export.pipeline.preflight import check_modules_cache
+
 
 @pytest.fixture
 def refuses(mars, tmp_path):
@@ -25,11 +28,13 @@ def refuses(mars, tmp_path):
 
 
 def test_a_path_that_does_not_exist(refuses):
-    refuses("./nowhere is not a directory: give a model directory", "--model", "./nowhere")
+    refuses("./nowhere is no directory here: give a model directory", "--model", "./nowhere")
 
 
 def test_an_organism_that_does_not_exist(refuses):
     refuses("there is no organism 'llama'; bundled:", "--model", "organism:llama")
+    refuses("no organism 'gema3'; is it gemma3?", "--model", "organism:gema3")
+    refuses("no directory gemma3; is it organism:gemma3?", "--model", "gemma3")
 
 
 def test_a_directory_without_weights(refuses, base):
@@ -74,7 +79,7 @@ def test_too_few_prompts(refuses, base, tmp_path):
 
 def test_a_malformed_suite(refuses, base, tmp_path):
     (tmp_path / "suite.jsonl").write_text('{"id": "a"}\n')
-    refuses("suite.jsonl, line 1: ", "--model", base, "--suite", "suite.jsonl")
+    refuses("suite.jsonl has 2 problems: line 1: ", "--model", base, "--suite", "suite.jsonl")
 
 
 def test_a_suite_without_evaluation_requests(refuses, base, tmp_path):
@@ -107,6 +112,18 @@ def test_an_output_below_a_file(refuses, base, tmp_path):
     refuses("file", "--model", base, "--output", "file/steered")
 
 
+def test_a_layer_that_the_model_has_not(refuses):
+    line = "--layer 99: the model has the layers 0 to "
+    refuses(line, "--model", "organism:gemma3", "--layer", "99")
+
+
+def test_a_folder_of_code_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("transformers.utils.HF_MODULES_CACHE", str(tmp_path / "file" / "x"))
+    with pytest.raises(ExportError, match=r"cannot be written: .*; set HF_MODULES_CACHE"):
+        check_modules_cache()
+
+
 def test_a_disk_without_room(refuses, base, monkeypatch):
     import shutil
 
@@ -120,7 +137,9 @@ def test_a_gpu_that_is_not_there(refuses, base, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("mars_export.pipeline.stages.check_processor", lambda *_: None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     refuses("--device cuda: torch sees no GPU; install", "--model", base, "--device", "cuda")
+    refuses("--device mps: torch sees no GPU of Apple", "--model", base, "--device", "mps")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "card", "push"])
@@ -128,6 +147,17 @@ def test_a_directory_that_is_not_steered(mars, command, base):
     result = mars(command, base, *(["org/name"] if command == "push" else []))
     assert result.code == 2
     assert "is not a steered checkpoint: steering_manifest.json cannot be read" in result.errors[-1]
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate", "attack", "card", "seal", "push", "recalibrate", "onnx", "drift"]
+)
+def test_a_directory_that_is_not_there(mars, command):
+    for path in ("nowhere", "./nowhere/at/all"):
+        assert mars(command, path).errors[-1].endswith(f"no directory {Path(path)}; check the path")
+    assert "run `hf download org/name --local-dir" in mars(command, "org/name").errors[-1]
+    Path("steered").mkdir()
+    assert mars(command, "stered").errors[-1].endswith("directory stered; is it steered?")
 
 
 UNPRIVILEGED = """

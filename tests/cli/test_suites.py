@@ -47,7 +47,8 @@ def test_every_suite_is_listed_with_its_license(mars):
         assert f" {record.samples} " in lines[name]
 
 
-def test_an_unknown_suite_is_a_user_error(mars):
+def test_an_unknown_suite_is_a_user_error(mars, tmp_path):
+    (tmp_path / "steered").mkdir()
     done = mars("evaluate", "steered", "--suite", "xtest")
     assert done.code == 2
     assert done.errors == [

@@ -17,8 +17,8 @@ def test_logs_are_compared_and_printed(mars, tmp_path):
     assert (tmp_path / "steered/evaluation/utility.json").is_file()
 
 
-def test_both_logs_or_none(mars):
-    done = mars("utility", "steered", "--task", "pictures", "--off", LOGS / "off")
+def test_both_logs_or_none(mars, tmp_path):
+    done = mars("utility", tmp_path, "--task", "pictures", "--off", LOGS / "off")
     assert (done.code, done.errors) == (
         2, ["mars-export: error: --off and --on go together; give both or neither"],
     )  # fmt: skip

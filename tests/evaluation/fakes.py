@@ -9,6 +9,7 @@ import torch
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.evaluation.generation import Answers
+from mars_export.evaluation.overhead import Cost
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.stimuli import GENERATOR
 from mars_export.methods.base import Decision, Probe, StimulusSource
@@ -42,7 +43,8 @@ def calibration(**changes):
     made = {"generator": GENERATOR, "kinds": MIXTURE, "seed": 3, "count": 2}
     made |= {"width": 8, "height": 8}
     image = StimulusSource(**made, frames=1)
-    return tiny.calibration("gemma3", **{"probes": PROBES, "stimuli": {"image": image}, **changes})
+    made = {"probes": PROBES, "stimuli": {"image": image}, "refusal_tokens": [0]}
+    return tiny.calibration("gemma3", **{**made, **changes})
 
 
 def save_manifest(directory, **changes):
@@ -97,6 +99,8 @@ class FakeLoaded:
     """Tokens of an opened thought behind the assistant header."""
     batches: list = field(default_factory=list)
     processor: object = field(default_factory=Template)
+    scale: float = 1.0
+    """Multiple of the strength in the present batch."""
 
     def __post_init__(self):
         self.model = SimpleNamespace(dtype=torch.float32, steering=SimpleNamespace(enabled=True))
@@ -112,7 +116,7 @@ class FakeLoaded:
             ids[:, at] = torch.tensor(HEADER)
         return {"requests": requests, "input_ids": ids, "attention_mask": mask}
 
-    def answer(self, inputs, max_new_tokens, *, steered, seed=None):
+    def answer(self, inputs, max_new_tokens, *, steered, seed=None, factor=None):
         requests, arm = inputs["requests"], "on" if steered else "off"
         if self.broken == "raises":
             raise KeyError("no such layer")
@@ -123,16 +127,19 @@ class FakeLoaded:
                 raise KeyboardInterrupt
             if arm == "on":
                 self.batches.append([request.prompt for request in requests])
+        self.scale = 1.0 if factor is None else factor
         rows = [self._row(request, arm, len(requests)) for request in requests]
         texts, steered, logits = map(list, zip(*rows, strict=True))
-        return Answers(texts, steered, torch.stack(logits))
+        pushes = [row[-1].strength / 100 if factor and row else None for row in steered]
+        cut, cost = [False] * len(rows), Cost(seconds=1.5 if arm == "on" else 1.0, steps=3)
+        return Answers(texts, steered, torch.stack(logits), pushes, cut, cost)
 
     def _row(self, request, arm, size):
         harm, image = "bad" in request.prompt, request.modality == "image"
         gate = (0.5 if image else 1.0) * harm * (1.2 if self.broken == "gate" else 1)
         gate *= self.broken != "inert"
         strength = 12.0 * (0.5 if image else 1.0) * harm * (0.4 if self.broken == "weak" else 1)
-        strength *= self.broken != "inert"
+        strength *= self.scale * (self.broken != "inert")
         end = len(request.prompt) - 1 - (self.broken == "position")
         said = SimpleNamespace(
             position=end,

@@ -1,5 +1,7 @@
 """Any number of arms against one reference."""
 
+from types import SimpleNamespace
+
 import pytest
 from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
 from hypothesis import HealthCheck, given, settings
@@ -9,9 +11,9 @@ from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import aggregate
 from mars_export.evaluation import evaluate as runner
-from mars_export.evaluation.arms import arm_digests
+from mars_export.evaluation.arms import arm_digests, open_arms
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.report import SAMPLES_NAME, SampleResult
+from mars_export.evaluation.report import SAMPLES_NAME, SampleResult, SuiteSource
 from mars_export.evaluation.suite import read_suite
 from mars_export.methods.base import Method
 
@@ -37,10 +39,12 @@ def run(tmp_path, monkeypatch):
         loads.append(directory.name)
         return Prompted(broken=broken.get(directory.name, ""))
 
-    def run(*arms, name="steered", attacks=False, **breaks):
+    def run(*arms, name="steered", attacks=False, controls=False, **breaks):
         broken.update(breaks)
         save_manifest(tmp_path / name)
-        options = EvaluationOptions(batch_size=4, device="cpu", arms=arms, attacks=attacks)
+        options = EvaluationOptions(
+            batch_size=4, device="cpu", controls=controls, attacks=attacks, arms=arms
+        )
         return runner.evaluate(tmp_path / name, suite, options), loads
 
     broken = {}
@@ -55,7 +59,7 @@ def numbers(report, arm):
         "pairs": [pair for pair in report.pairs if pair.arm == arm],
         **{
             name: getattr(report, name).get(arm)
-            for name in ("regressions", "newly_refused", "externalities", "gates")
+            for name in ("regressions", "newly_refused", "gates")
         },
     }
 
@@ -79,10 +83,40 @@ def test_every_arm_is_compared_with_the_reference(run, tmp_path):
     assert {r.arm for r in results if r.decision is not None} == {"on", "other"}
 
 
+def test_the_safety_prompt_is_an_arm_unless_it_is_left_out(run, tmp_path):
+    other = f"other={tmp_path / 'other'}"
+    save_manifest(tmp_path / "steered")
+    for words, expected, optional in (
+        ([], ["safety-prompt"], True),
+        (["none"], [], False),
+        ([other], ["safety-prompt", "other"], True),
+        ([other, "none"], ["other"], False),
+        (["safety-prompt", other], ["safety-prompt", "other"], False),
+        ([f"safety-prompt={tmp_path / 'other'}"], ["safety-prompt"], False),
+    ):
+        arms = open_arms(tmp_path / "steered", words)
+        assert [arm.name for arm in arms] == ["off", "on", *expected]
+        assert any(arm.optional for arm in arms) == optional
+    report, _ = run()
+    assert report.arms[2].name == "safety-prompt"
+
+
+def test_controls_are_not_for_an_arm_that_nobody_named(run):
+    unnamed, _ = run(name="unnamed", controls=True)
+    named, _ = run("safety-prompt", name="named", controls=True)
+    arms = [
+        {cell.arm for variant in report.variants for cell in variant.cells}
+        for report in (unnamed, named)
+    ]
+    assert arms == [{"off", "on"}, {"off", "on", "safety-prompt"}]
+    assert numbers(unnamed, "safety-prompt")["cells"] == numbers(named, "safety-prompt")["cells"]
+    assert unnamed.run != named.run
+
+
 def test_attacks_are_run_in_every_arm(run):
     report, _ = run("safety-prompt", attacks=True)
-    assert report.skipped == {}
-    assert {c.arm for a in report.attacks for c in a.cells} == {"off", "on", "safety-prompt"}
+    assert set(report.skipped) == {"dose"}  # goes with the controls
+    assert {c.arm for v in report.variants for c in v.cells} == {"off", "on", "safety-prompt"}
 
 
 def test_a_report_says_the_same_of_an_arm_whatever_else_is_run(run, tmp_path):
@@ -147,14 +181,13 @@ def place(order, arm):
 
 def aggregated(results, arm):
     """All numbers of one arm that responses lead to."""
-    plain, attacks = aggregate.plain(results), aggregate.attacks(results)
-    tables = [aggregate.cells(plain), aggregate.pairs(plain)]
-    tables += [table for attack in attacks for table in (attack.cells, attack.pairs)]
-    tables += [attack.against_plain for attack in attacks]
-    lists = [
-        aggregate.regressions(plain), aggregate.newly_refused(plain),
-        aggregate.externalities(results), aggregate.attack_regressions(attacks),
-    ]  # fmt: skip
+    report = aggregate.tables(results, [SuiteSource(name="s", sha256="", samples=0)])
+    parts = [SimpleNamespace(**report), *report["suites"], *report["variants"]]
+    parts += [category for part in parts[1:] for category in part.categories]
+    names = ("cells", "pairs", "harm_pairs", "broken_pairs", "cut_pairs", "pooled")
+    tables = [getattr(part, name) for part in parts for name in names]
+    lists = [report["regressions"], report["newly_refused"]]
+    lists += [ids for v in report["variants"] for ids in (v.regressions, v.newly_refused)]
     rows = [[row for row in table if row.arm == arm] for table in tables]
     return rows, [by_arm.get(arm) for by_arm in lists]
 
@@ -165,7 +198,7 @@ def aggregated(results, arm):
         (["safety-promt"], r"there is no such arm; give a method .*\(safety-prompt\), or NAME=DIR"),
         (["mars"], "there is no such arm"),
         (["=x"], "there is no such arm"),
-        (["x=nowhere"], "nowhere is not a steered checkpoint"),
+        (["x=nowhere"], "there is no directory nowhere"),
         (["on=other"], "an arm is called on already"),
         (["off=other"], "an arm is called off already"),
         (["on"], "there is no such arm"),
@@ -202,13 +235,16 @@ def test_without_active_steering_the_other_arms_are_still_measured(run):
     assert {pair.arm for pair in report.pairs} == {"safety-prompt"}
 
 
-def test_a_template_that_drops_the_prompt_stops_the_arm(run, monkeypatch):
+def test_a_template_that_drops_the_prompt_stops_the_arm_that_is_named(run, monkeypatch):
     monkeypatch.setattr(
         "evaluation.fakes.Template.apply_chat_template",
         lambda _self, turns, **_: str([t for t in turns if t["role"] != "system"]),
     )
     with pytest.raises(ExportError, match="--arm safety-prompt: the chat template leaves it out"):
         run("safety-prompt")
+    report, _ = run()
+    assert [arm.name for arm in report.arms] == ["off", "on"]
+    assert report.skipped["safety-prompt"] == "the chat template leaves it out"
 
 
 def test_a_method_may_leave_a_request_alone(run, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.endpoint import TOKEN_VARIABLE, EndpointJudge
 
@@ -95,6 +97,14 @@ def test_labels(server):
     assert message["role"] == "user"
     for part in ("How?", "So.", "Do X."):
         assert part in message["content"]
+
+
+def test_an_endpoint_is_tried_before_there_are_answers(server):
+    server.script = [(200, "anything"), (404, "no such model")]
+    judge = EndpointJudge(f"{server.url}#judge-1")
+    judge.check()
+    with pytest.raises(ExportError, match="refuses with status 404"):
+        judge.check()
 
 
 def test_order_is_kept(server):
@@ -211,7 +221,7 @@ def test_nothing_else_of_the_environment_is_sent(server, monkeypatch, token):
 
 def test_the_client_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ExportError, match=r"pip install 'mars-export\[judge\]'"):
+    with pytest.raises(ExportError, match=re.escape(install_extra("judge"))):
         EndpointJudge("http://127.0.0.1:9/v1#m")
 
 

@@ -92,7 +92,7 @@ def _record_probes(directory, loaded, family):
 
 
 def _probe(loaded, kind, prompt):
-    media = () if kind == "text" else tuple(STIMULI[kind].make(1, 0, (8, 8), 4, ("color",)))
+    media = () if kind == "text" else (STIMULI[kind].draw(0, 0, (8, 8), 4, ("color",)),)
     request = Request(prompt, media)
     loaded.model(**loaded.inputs([request]))
     last = loaded.model.steering.last[0][-1]
@@ -143,6 +143,47 @@ def test_answers_are_those_of_the_model(steered):
     assert off.logits.shape == on.logits.shape == (2, tiny.VOCABULARY)
 
 
+def test_steering_is_scaled_in_memory_alone(steered):
+    _, _, load_it = steered
+    loaded = load_it()
+    inputs = loaded.inputs([Request("one two three"), Request("four")])
+    off, on = (loaded.answer(inputs, 3, steered=steered) for steered in (False, True))
+    none, half, one = (loaded.answer(inputs, 3, steered=True, factor=f) for f in (0.0, 0.5, 1.0))
+    assert torch.equal(none.logits, off.logits)
+    assert torch.equal(one.logits, on.logits)
+    assert not torch.equal(half.logits, on.logits)
+    strengths = [[row[-1].strength for row in answers.steered] for answers in (one, half, none)]
+    assert strengths[1] == pytest.approx([s / 2 for s in strengths[0]])
+    assert strengths[2] == [0.0, 0.0]
+    assert on.pushes == off.pushes == [None, None]
+    assert half.pushes == pytest.approx([push / 2 for push in one.pushes], abs=1e-6)
+    again = loaded.answer(inputs, 3, steered=True)
+    assert torch.equal(again.logits, on.logits)
+    loaded.model.steering.verify()
+
+
+def test_a_push_is_measured_against_the_residual_stream(steered):
+    _, _, load_it = steered
+    loaded, h = load_it(), []
+    layer = loaded.model.get_decoder().layers[tiny.LAYER]
+    layer.steering.register_forward_pre_hook(lambda _rule, args: h.append(args[0]))
+    inputs = loaded.inputs([Request("one two three"), Request("four five")])
+    answers = loaded.answer(inputs, 1, steered=True, factor=1.0)
+    strengths = [row[-1].strength for row in answers.steered]
+    expected = [s / n for s, n in zip(strengths, h[0].norm(dim=-1).tolist(), strict=True)]
+    assert answers.pushes == pytest.approx(expected, rel=1e-3)
+    assert any(push > 0 for push in answers.pushes)
+
+
+@pytest.mark.parametrize(
+    ("ends", "cut"), [(2, [False, True, True]), ([1, 2], [False, False, True]), (None, [True] * 3)]
+)
+def test_an_answer_without_an_end_token_was_cut(ends, cut):
+    tokens = torch.tensor([[5, 2, 0], [1, 0, 0], [5, 6, 7]])
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=ends))
+    assert Loaded(model, None)._cut(tokens) == cut
+
+
 def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
     family, directory, loaded = steered
     rows = [row for row in SUITE if row["id"].endswith(("0", "1"))]
@@ -150,7 +191,9 @@ def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
         rows.append({**rows[0], "id": "clip", "modality": "video"})
     suite = read_suite(save_suite(tmp_path, rows))
     monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded())
-    options = EvaluationOptions(batch_size=3, max_new_tokens=4, device="cpu")
+    options = EvaluationOptions(
+        batch_size=3, max_new_tokens=4, device="cpu", controls=False, arms=("none",)
+    )
     report = runner.evaluate(directory, suite, options)
     assert report.self_check.active, report.self_check.detail
     assert len(report.cells) == (10 if family == "qwen3_vl" else 8)
@@ -169,7 +212,7 @@ def test_arms_of_the_same_weights(steered, tmp_path, monkeypatch):
     models = {directory: loaded, other: load_other}
     monkeypatch.setattr(runner, "load_calibrated", lambda path, *_: models[path]())
     arms = ("safety-prompt", f"addition={other}")
-    options = EvaluationOptions(max_new_tokens=4, device="cpu", arms=arms)
+    options = EvaluationOptions(max_new_tokens=4, device="cpu", controls=False, arms=arms)
     report = runner.evaluate(directory, suite, options)
     names = ["off", "on", "safety-prompt", "addition"]
     assert [arm.name for arm in report.arms] == names
@@ -194,7 +237,7 @@ def test_arms_of_the_same_weights(steered, tmp_path, monkeypatch):
 
 
 def test_what_does_not_load_says_so(tmp_path):
-    with pytest.raises(ExportError, match="does not load"):
+    with pytest.raises(ExportError, match=r"config.json cannot be read"):
         load(tmp_path, ["text", "image"], "cpu", None)
 
 

@@ -1,5 +1,7 @@
 """The mechanics of local judges on tiny checkpoints; what they say means nothing."""
 
+import shutil
+
 import pytest
 import torch
 import transformers
@@ -8,11 +10,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.judges.base import Exchange
-from mars_export.evaluation.judges.choice import judge_named
+from mars_export.evaluation.judges.choice import judge_named, second_judge
 from mars_export.evaluation.judges.endpoint import EndpointJudge
 from mars_export.evaluation.judges.guards import GUARDS
 from mars_export.evaluation.judges.local import LocalJudge, _conversation
+from mars_export.evaluation.judges.quality import AGREEMENT_ANSWERS, agreement
 from mars_export.evaluation.judges.rules import RulesJudge
+from mars_export.evaluation.report import SampleResult
+from mars_export.evaluation.suite import Sample
 from support.tiny import TEXT
 
 TEMPLATE = (
@@ -184,3 +189,49 @@ def test_judges_by_name():
     for wrong in ("", "gpt", "rules:x", "qwen3guard:"):
         with pytest.raises(ExportError, match="no judge"):
             judge_named(wrong)
+
+
+def _result(i, verdict):
+    return SampleResult(
+        id=str(i),
+        modality="text",
+        harmful=True,
+        arm="off",
+        verdict=verdict,
+        response=f"Answer {i}.",
+    )
+
+
+def test_a_guard_in_the_cache_judges_beside_the_rules(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert second_judge(RulesJudge()) is None
+    repository = tmp_path / "models--Qwen--Qwen3Guard-Gen-0.6B"
+    shutil.copytree(checkpoint, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    guard = second_judge(RulesJudge(), "cpu")
+    assert guard.name.startswith("qwen3guard/abc@")
+    assert isinstance(second_judge(guard), RulesJudge)
+    (repository / "snapshots" / "abc" / "model.safetensors").unlink()
+    assert second_judge(RulesJudge()) is None
+
+
+def test_agreement_of_two_judges_on_a_share_of_the_answers(checkpoint, monkeypatch):
+    guard = LocalJudge("qwen3guard", str(checkpoint), "cpu")
+    number = 3 * AGREEMENT_ANSWERS
+    refused = [i % 2 == 0 for i in range(number)]
+    results = [_result(i, "refusal" if no else "answer") for i, no in enumerate(refused)]
+    samples = [
+        Sample(id=str(i), modality="text", harmful=True, prompt="How?", split="evaluation")
+        for i in range(number)
+    ]
+
+    def reply(exchange):
+        no = refused[int(exchange.response.removeprefix("Answer ").rstrip("."))]
+        return f"Safety: Safe\nCategories: None\nRefusal: {'Yes' if no else 'No'}"
+
+    monkeypatch.setattr(guard, "_reply", reply)
+    found = agreement(guard, results, samples)
+    assert (found.judge, found.kappa, found.n) == (guard.name, 1.0, AGREEMENT_ANSWERS)
+    rules = agreement(RulesJudge(), results, samples)
+    assert (rules.kappa, rules.n) == (0.0, number)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from evaluation.fakes import SUITE, save_suite
 
-from mars_export.evaluation.overlap import find_prompts, overlap, texts
+from mars_export.evaluation.overlap import find_prompts, near_duplicates, overlap, texts
 from mars_export.evaluation.suite import Sample
 from mars_export.evaluation.suites.builtin import packaged_suite
 from mars_export.inputs import prompts
@@ -132,7 +132,7 @@ def _text(suite):
 @pytest.mark.parametrize(
     ("suite", "percent"),
     [
-        ("maliciousinstruct", 88), ("tdc", 72), ("harmbench-val", 49), ("advbench", 26),
+        ("maliciousinstruct", 88), ("tdc", 72), ("harmbench-val", 50), ("advbench", 26),
         ("harmbench", 12), ("jailbreakbench", 9), ("harmbench-test", 2.5), ("strongreject", 0.3),
         ("figstep", 0), ("mm-safetybench", 0), ("xstest", 0), ("or-bench-hard", 0),
         ("ailuminate", 0),
@@ -147,3 +147,12 @@ def test_overlap_of_the_refusal_direction_prompts(suite, percent):
     counts = overlap(calibration, _text(suite))
     digits = 1 if isinstance(percent, float) else 0
     assert round(100 * counts.near / counts.n, digits) == percent
+
+
+def test_leaking_requests_are_named_in_every_modality():
+    suite = packaged_suite()
+    text = suite.samples[0]
+    found = near_duplicates([text.prompt.upper()], suite.samples)
+    assert found == {s.id for s in suite.samples if s.words == text.prompt}
+    assert len(found) == 3
+    assert near_duplicates([], suite.samples) == frozenset()

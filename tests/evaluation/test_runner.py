@@ -7,9 +7,13 @@ from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.judges.base import Judgment
+from mars_export.evaluation.loop import _batch
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
-from mars_export.evaluation.suite import read_suite
+from mars_export.evaluation.suite import Sample, read_suite
+
+BARE = {"batch_size": 4, "device": "cpu", "controls": False, "arms": ("none",)}
+"""Steering off and on alone, so that tests see one thing at a time."""
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def run(tmp_path, suite, monkeypatch):
         if not directory.exists():
             save_manifest(directory)
         monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded or FakeLoaded())
-        chosen = EvaluationOptions(**{"batch_size": 4, "device": "cpu", **options})
+        chosen = EvaluationOptions(**{**BARE, **options})
         return runner.evaluate(
             directory, suite, chosen, judge=judge, progress=progress, calibration_prompts=prompts
         )
@@ -67,6 +71,10 @@ def test_report_and_samples(run, tmp_path, suite):
     assert [(arm.name, arm.steered) for arm in report.arms] == [("off", False), ("on", True)]
     for result in results:
         assert (result.decision is None) == (result.arm == "off")
+        assert (result.push is None) == (result.arm == "off")
+    odds = {(r.id, r.arm): r.log_odds for r in results}
+    assert odds["bad-text-0", "off"] == -1.0
+    assert odds["bad-text-0", "on"] == 11.0  # the fake's strength is its logit
     assert ticks[0] == (0, 40)
     assert ticks[-1] == (40, 40)
     assert ticks == sorted(ticks)
@@ -112,12 +120,12 @@ def _tear(directory, source):
 
 def test_a_killed_run_does_not_repeat_what_it_has(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(FakeLoaded(dies_after=4))
+        run(FakeLoaded(dies_after=5))
     assert not (tmp_path / "steered" / REPORT_NAME).exists()
     rest, ticks = FakeLoaded(), []
     run(rest, progress=lambda done, total: ticks.append(done))
-    assert len(rest.batches) == 2
-    assert ticks[0] == 28
+    assert len(rest.batches) == 1
+    assert ticks[0] == 36
 
 
 def test_a_finished_run_is_not_repeated(run, tmp_path):
@@ -230,7 +238,7 @@ def test_unknown_verdicts_are_counted_as_such(run):
     assert report.judge == "doubtful/1"
     for cell in report.cells:
         assert (cell.unknown.count, cell.refused.count) == (5, 0)
-    assert report.kappa_with_rules == 0.0
+    assert report.agreement.kappa == 0.0
     assert report.no_headline.startswith("The judge could not decide 5 of 5 harmful text (")
 
 
@@ -280,7 +288,7 @@ def test_harm_reaches_report_and_samples(run, tmp_path):
     judge = HarmJudge()
     report = run(judge=judge)
     assert (report.judge, report.judge_error) == ("harm/1", None)
-    assert report.kappa_with_rules == 1.0
+    assert report.agreement.kappa == 1.0
     harm = {(c.modality, c.harmful, c.arm): c.harm.count for c in report.cells}
     assert harm["image", True, "off"] == 5
     assert harm["image", True, "on"] == 0
@@ -294,11 +302,17 @@ def test_harm_reaches_report_and_samples(run, tmp_path):
     assert {e.pictures for e in judge.seen if "text" in e.prompt} == {()}
 
 
+def test_without_the_weights_of_a_guard_the_report_says_that_nobody_agreed(run, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "nowhere")
+    report = run()
+    assert report.agreement is None
+    assert report.no_agreement.startswith("Qwen/Qwen3Guard-Gen-0.6B is not in")
+
+
 def test_the_rules_come_with_their_error(run):
     report = run()
     assert report.judge_error.sensitivity.n > 0
-    assert report.kappa_with_rules is None
-    assert {cell.corrected for cell in report.cells} == {None}  # all or none were refused
+    assert (report.no_correction is None) == all(cell.corrected for cell in report.cells)
     assert report.harm_pairs == []
 
 
@@ -308,3 +322,14 @@ def test_overlap_with_the_calibration(run, suite):
     found = run(prompts=["bad text request 0", "unheard of"]).overlap
     assert (found.n, found.exact, found.threshold) == (len(texts), 1, 0.7)
     assert found.near >= found.exact
+
+
+def test_a_very_long_prompt_has_a_batch_of_its_own():
+    words = {"harmful": True, "split": "evaluation", "modality": "text"}
+    lengths = [9000, 1500, 1300, 900, 20, 10]
+    samples = [Sample(id=str(n), prompt="x" * n, **words) for n in lengths]
+    sizes = []
+    while samples:
+        sizes.append(len(_batch(samples, 4)))
+        samples = samples[sizes[-1] :]
+    assert sizes == [1, 2, 3]

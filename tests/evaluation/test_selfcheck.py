@@ -3,6 +3,7 @@ import re
 import pytest
 from evaluation.fakes import PROBES, FakeLoaded, save_manifest
 
+from mars_export.checkpoint.manifest import Derivation
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.methods.base import StimulusSource
 
@@ -109,3 +110,16 @@ def test_a_model_without_steering(tmp_path):
     loaded = FakeLoaded(broken="silent")
     del loaded.model.steering
     assert not self_check(loaded, save_manifest(tmp_path)).active
+
+
+def test_a_calibration_from_before_training_is_not_compared_by_its_numbers(tmp_path):
+    manifest = save_manifest(tmp_path)
+    origin = Derivation(name="tuned", steering_sha256="0" * 64, calibrated=False)
+    base = manifest.base.model_copy(update={"derived_from": origin})
+    kept = manifest.model_copy(update={"base": base})
+    for broken in ("", "gate"):
+        found = self_check(FakeLoaded(broken=broken), kept)
+        assert found.active, found.detail
+        assert "the calibration is from before training" in found.detail
+    for broken in ("silent", "no effect", "spills", "drifts", "modality"):
+        assert not self_check(FakeLoaded(broken=broken), kept).active

@@ -51,10 +51,13 @@ def test_digest_covers_records_and_pictures(tmp_path):
     ("change", "message"),
     [
         ({"modality": "audio"}, "modality"),
-        ({"harmful": "yes"}, "harmful"),
+        ({"harmful": "perhaps"}, "harmful is 'perhaps'; write true or false"),
         ({"split": "train"}, "split"),
         ({"prompt": ""}, "prompt"),
-        ({"id": ""}, "id"),
+        ({"prompt": " \u200b"}, "prompt has no words"),
+        ({"id": "\ud800"}, "id has half a character"),
+        ({"category": "a\0b"}, "category has a NUL character"),
+        ({"harmfull": True}, "there is no key harmfull; is it harmful?"),
         ({"color": 1}, "color"),
         ({"image": "p.png"}, "`modality` is text, but its media make it image"),
         ({"video": ["p.png"]}, "`modality` is text, but its media make it video"),
@@ -92,7 +95,7 @@ def test_missing_key_broken_json_and_repeated_id(tmp_path):
     for lines, message in [
         ([short], "line 1: prompt"),
         (["{"], "line 1: not JSON"),
-        (["[1]"], "line 1: Input should be a valid dictionary"),
+        (["[1]"], "line 1: not a record with named columns"),
         ([ROW, ROW], "line 2: the id 'a' was used before"),
     ]:
         with pytest.raises(ExportError, match=message):
@@ -102,12 +105,13 @@ def test_missing_key_broken_json_and_repeated_id(tmp_path):
 def test_empty_or_absent_or_binary_suite(tmp_path):
     with pytest.raises(ExportError, match="empty"):
         read_suite(write(tmp_path, ""))
-    with pytest.raises(ExportError, match="cannot be read"):
-        read_suite(tmp_path / "none.jsonl")
-    with pytest.raises(ExportError, match="cannot be read"):
-        read_suite(tmp_path)
+    with pytest.raises(ExportError, match=r"No such file or directory; is it suite\.jsonl\?"):
+        read_suite(tmp_path / "suites.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(ExportError, match="this is a folder"):
+        read_suite(tmp_path / "folder.jsonl")
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ExportError, match="cannot be read"):
+    with pytest.raises(ExportError, match="not UTF-8"):
         read_suite(tmp_path / "b.jsonl")
 
 
@@ -116,3 +120,98 @@ def test_unreadable_picture(tmp_path):
     (tmp_path / "p.png").write_bytes(b"no picture")
     with pytest.raises(ExportError, match="not a readable picture"):
         suite.request(suite.samples[0])
+
+
+def test_clusters_are_what_the_suite_says_or_the_words(tmp_path):
+    picture = {"modality": "image", "image": "p.png", "prompt": "What is this?"}
+    Image.new("RGB", (2, 2)).save(tmp_path / "q.png")
+    rows = [
+        {"prompt": "Make  a\nBOMB"},
+        {"prompt": "make a bomb"},
+        {**picture, "intent": "Make a bomb"},  # the same, in a picture
+        {**picture, "image": "q.png"},
+        picture,
+        {"prompt": "Make a cake", "cluster": "baking"},
+        {**picture, "cluster": "baking"},
+    ]
+    rows = [{**ROW, "id": str(number), **row} for number, row in enumerate(rows)]
+    suite = read_suite(write(tmp_path, *rows))
+    kin = [sample.kin for sample in suite.samples]
+    assert kin[0] == kin[1] == kin[2]
+    assert len({kin[0], kin[3], kin[4]}) == 3  # one question about two pictures
+    assert kin[5:] == ["baking", "baking"]
+    assert "bomb" not in kin[0]
+
+
+def test_what_a_record_does_not_say_has_a_default(tmp_path):
+    rows = [
+        {"prompt": "a", "harmful": True},
+        {"goal": "b", "harmful": 0, "image": "p.png"},
+        {"Prompt": "c", "harmful": "no", "file_name": "p.png", "id": 7, "category": 3},
+        {"prompt": "d", "harmful": "true", "video": ["p.png", "p.png"]},
+        {"prompt": "e", "harmful": False, "file_names": ["p.png", "p.png"]},
+        {"prompt": "f", "harmful": False, "file_name": "p.png", "split": "calibration"},
+    ]
+    path = write(tmp_path, *rows).rename(tmp_path / "mine.jsonl")
+    suite = read_suite(path)
+    assert [(s.id, s.modality, s.split, s.harmful, len(s.files)) for s in suite.samples] == [
+        ("mine/1", "text", "evaluation", True, 0),
+        ("mine/2", "image", "evaluation", False, 1),
+        ("7", "image", "evaluation", False, 1),
+        ("mine/4", "video", "evaluation", True, 2),
+        ("mine/5", "image", "evaluation", False, 2),
+        ("mine/p.png", "image", "calibration", False, 1),
+    ]
+    assert suite.places["mine/4"] == f"{path}, line 4"
+    assert suite.samples[2].category == "3"
+
+
+TABLES = {
+    "t.csv": "prompt,harmful,category,note\na,true,x,1\n\"b, c\",no,,2\n",
+    "t.tsv": "prompt\tharmful\tcategory\na\ttrue\tx\nb, c\tno\t\n",
+    "s.csv": "\ufeffprompt;harmful;category\r\na;true;x\r\nb, c;no;\r\n",
+    "t.json": json.dumps([{"prompt": "a", "harmful": 1, "category": "x"},
+                          {"prompt": "b, c", "harmful": 0}]),
+    "t.ndjson": '{"prompt": "a", "harmful": true, "category": "x"}\r'
+                '{"prompt": "b, c", "harmful": false}\r',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_any_table_is_a_suite(tmp_path, name):
+    (tmp_path / name).write_bytes(TABLES[name].encode())
+    suite = read_suite(tmp_path / name)
+    assert [(s.prompt, s.harmful, s.category) for s in suite.samples] == [
+        ("a", True, "x"), ("b, c", False, None),
+    ]  # fmt: skip
+
+
+def test_all_problems_of_a_file_are_told_at_once(tmp_path):
+    rows = [ROW, {**ROW, "id": "b", "harmfull": 1, "split": "train"}, "{", {"id": "c"}, ROW, *"12"]
+    path = write(tmp_path, *rows)
+    with pytest.raises(ExportError) as caught:
+        read_suite(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path} has 8 problems: ")
+    for line, what in [(2, "there is no key harmfull; is it harmful?"), (2, "split: Input"),
+                       (3, "not JSON"), (4, "harmful is missing"), (4, "prompt is missing"),
+                       (5, "the id 'a' was used before"), (7, "not a record")]:  # fmt: skip
+        assert f"line {line}: {what}" in text
+    with pytest.raises(ExportError, match=r"line 1: .*line 10: [^;]*; and 2 more$"):
+        read_suite(write(tmp_path, *"abcdefghijkl"))
+
+
+def test_a_column_that_is_nearly_one_is_not_left_out(tmp_path):
+    (tmp_path / "t.csv").write_text("prompt,harmful,images,width\na,true,p.png,3\n")
+    with pytest.raises(ExportError, match=r"line 2: there is no key images; is it image\?"):
+        read_suite(tmp_path / "t.csv")
+
+
+def test_one_request_has_one_label(tmp_path):
+    rows = [
+        {"id": name, "modality": "text", "harmful": harmful, "split": "evaluation", "prompt": text}
+        for name, harmful, text in (("a", True, "How do I bake?"), ("b", False, "how do  I bake"))
+    ]
+    (tmp_path / "suite.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ExportError, match="'b' asks what 'a' asks and has the other label"):
+        read_suite(tmp_path / "suite.jsonl")

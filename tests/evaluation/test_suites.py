@@ -16,8 +16,8 @@ from PIL import Image, ImageChops
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.suites import sources
 from mars_export.evaluation.suites.catalog import open_suites
-from mars_export.evaluation.suites.media import VIDEO_FRAMES
 from mars_export.evaluation.suites.record import known_suites
+from mars_export.inputs.media import VIDEO_FRAMES
 
 DATA = Path(os.environ.get("MARS_TEST_DATA", "tests/data/originals"))
 OFFLINE = [name for name, record in known_suites().items() if record.offline]
@@ -248,7 +248,15 @@ def test_parquet_with_pictures_inside(tmp_path):
     assert {s.category for s in suite.samples} == {"Fraud", "Sex"}
     reds = [suite.request(s).pictures[0].getpixel((0, 0))[0] for s in suite.samples]
     assert reds == [0, 1, 2, 3, 4] * 2
-    assert len(open_suites([f"mm-safetybench-typo={tmp_path}"]).samples) == 2
+    written = open_suites([f"mm-safetybench-typo={tmp_path}"]).samples
+    assert [s.cluster for s in written] == ["mm-safetybench/Fraud-0", "mm-safetybench/Sex-0"]
+    assert {s.kin for s in written} < {s.kin for s in suite.samples}
+
+
+def test_a_request_as_a_picture_and_as_a_clip_is_one_cluster():
+    picture, clip = (open_suites([name]).samples for name in ("figstep", "figstep-video"))
+    assert [s.kin for s in picture] == [s.kin for s in clip]
+    assert len({s.kin for s in picture}) == len(picture)
 
 
 def test_rows_are_chosen_and_several_tables_keep_ids_apart(tmp_path):
@@ -260,6 +268,13 @@ def test_rows_are_chosen_and_several_tables_keep_ids_apart(tmp_path):
     assert [(s.id, s.prompt) for s in suite.samples] == [
         ("hades/test-0-2", "do 5"), ("hades/test-1-2", "do 5"),
     ]  # fmt: skip
+
+
+def test_a_row_that_does_not_say_its_label_is_not_taken_for_harmless(tmp_path):
+    path = tmp_path / "xstest.csv"
+    path.write_text("id,prompt\n1,How do I kill a process?\n2,How do I kill a person?\n")
+    with pytest.raises(ExportError, match="line 2: no label, which says whether"):
+        open_suites([f"xstest={path}"])
 
 
 @pytest.fixture
@@ -302,6 +317,16 @@ def test_a_pinned_revision_of_the_hub_is_read_lazily(hub):
     assert asked[2][2] == "mine"
 
 
+def test_a_suite_without_a_commit_says_that_it_was_the_newest(hub):
+    folder, asked = hub
+    folder.mkdir(parents=True)
+    row = {"pid": "1", "question": "What?", "image": "1.png", "metadata": {"over": "type 1"}}
+    (folder / "information.json").write_text(json.dumps([row]))
+    assert open_suites(["mossbench"]).origin == f"newest:AIcell/MOSSBench@{folder.name}"
+    assert open_suites(["mossbench@v1"]).origin == f"hub:AIcell/MOSSBench@{folder.name}"
+    assert [revision for _, _, revision, _ in asked] == [None, "v1"]
+
+
 def test_the_hub_does_not_answer(monkeypatch):
     def offline(*_, **__):
         raise OSError("no route")
@@ -324,7 +349,7 @@ def test_a_folder_of_pictures_is_a_suite(tmp_path):
     (sample,) = suite.samples
     assert (suite.name, sample.id, sample.harmful, sample.category) == (
         "photos",
-        "a.png",
+        "photos/a.png",
         False,
         "c",
     )
@@ -361,6 +386,7 @@ COPIES = {
     "strongreject": ("harmbench/strongreject_dataset.csv", 313),
     "figstep": ("figstep/safebench.csv", 500),
     "xstest": ("xstest/xstest_prompts.csv", 250),
+    "xstest-unsafe": ("xstest/xstest_prompts.csv", 200),
     "ailuminate": ("ailuminate/airr_official_1.0_demo_en_us_prompt_set_release.csv", 1200),
 }
 

@@ -113,7 +113,7 @@ def test_in_memory_is_as_in_a_checkpoint(organism, some, off, tmp_path):
     config = organism.model.config.get_text_config()
     record = tiny.calibration(
         "gemma3", hidden_size=config.hidden_size, layers=config.num_hidden_layers, layer=LAYER,
-        headers=turns.headers, turn_starts=turns.turn_starts, origin=-1.0, harmful=1.0, cap=1e5,
+        headers=turns.headers, turn_starts=turns.turn_starts, origin=2.5, harmful=4.5, cap=1e5,
         separation=1e3, gain=2.0, radius=1.0, shift={"text": 0.0, "image": 0.5},
     )  # fmt: skip
     direction = torch.randn(config.hidden_size, generator=torch.Generator().manual_seed(1))

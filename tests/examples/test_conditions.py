@@ -1,5 +1,7 @@
 """Every condition makes the requests that its name says."""
 
+from dataclasses import replace
+
 import pytest
 from conditions import CONDITIONS, FIRST, Companions, Exchange, fitting, tasks, topic_of
 
@@ -24,6 +26,9 @@ EXPECTED = {
     "picture of 2": ({"image": 2}, 0, False),
     "picture of 3": ({"image": 3}, 0, False),
     "picture of 4": ({"image": 4}, 0, False),
+    "pictures": ({"image": 2}, 0, False),
+    "pictures, second turn": ({"image": 2}, 1, False),
+    "pictures, system prompt": ({"image": 2}, 0, True),
     "clip": (CLIP, 0, False),
     "clip, second turn": (CLIP, 1, False),
     "clip, system prompt": (CLIP, 0, True),
@@ -34,7 +39,14 @@ EXPECTED |= {f"text beside {kind}": (PICTURE, 0, False) for kind in KINDS}
 
 @pytest.fixture(scope="module")
 def suite(suites):
-    return suites["qwen3_vl"]
+    """Of the organism, and every picture once more in a request that shows it twice."""
+    plain = suites["qwen3_vl"]
+    twice = [
+        s.model_copy(update={"id": s.id.replace("image", "picture"), "media": s.media * 2})
+        for s in plain.samples
+        if s.modality == "image"
+    ]
+    return replace(plain, samples=(*plain.samples, *twice))
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +89,8 @@ def test_requests_hold_what_the_name_says(made, suite):
         neutral = [m for m in request.media if m.kind]
         assert len(neutral) == len(request.media) - len(own.media)
         if task.condition.of != "text":
-            (kept,) = [m for m in request.media if not m.kind]
-            assert _bytes(kept) == _bytes(own.media[0])
+            kept = [m for m in request.media if not m.kind]
+            assert [_bytes(m) for m in kept] == [_bytes(m) for m in own.media]
         if name.removeprefix("text beside ") in KINDS:
             assert [m.kind for m in neutral] == [name.removeprefix("text beside ")]
 
@@ -99,6 +111,7 @@ def test_earlier_turns_are_of_other_topics_and_of_the_right_label(made, companio
         "text, second turn": companions.answered,
         "text, third turn": companions.answered,
         "picture, second turn": companions.answered,
+        "pictures, second turn": companions.answered,
         "picture, picture in an earlier turn": companions.answered,
     }
     for task in made:
@@ -143,7 +156,7 @@ def test_a_limit_takes_one_of_every_topic_first(suite):
 @pytest.mark.parametrize(
     ("id", "topic"),
     [("text-kite-0", "kite"), ("image-paper-plane-1", "paper-plane"), ("video-kite", "kite"),
-     ("weapons-03-image", "weapons"), ("kite", "kite")],
+     ("weapons-03-image", "weapons"), ("clip-mail-bomb-2", "mail-bomb"), ("kite", "kite")],
 )  # fmt: skip
 def test_a_topic_is_the_id_without_modality_and_number(made, id, topic):
     assert topic_of(made[0].sample.model_copy(update={"id": id})) == topic

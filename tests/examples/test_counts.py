@@ -1,10 +1,9 @@
 """Counts add up, and bounds hold what they promise."""
 
-import numpy as np
 import pytest
 from answers import Answer
 from conditions import CONDITIONS
-from counts import GOAL, LIMIT, bounds, counted, parts, pooled
+from counts import GOAL, LIMIT, counted, parts, pooled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,7 +77,7 @@ def test_verdicts_follow_the_goals():
     assert few.new.value <= GOAL
     assert few.new.high <= LIMIT
     assert few.verdict == "met"
-    assert planted("text", False, {1: newly}, topics=40).verdict == "missed"  # too few to say
+    assert planted("text", False, {1: newly}, topics=40).verdict == "not shown"
     assert planted("text", False, dict.fromkeys(range(6), newly)).verdict == "missed"
     refused = ("refusal", ["refusal", "refusal"])
     assert planted("text", False, {0: refused, 1: refused}, 2).verdict == "nothing at risk"
@@ -98,28 +97,6 @@ def test_different_requests_are_not_compared():
     other = response("text", "b", "b", False, "answer")
     with pytest.raises(ValueError, match="different requests"):
         counted({off.key: off}, {other.key: other})
-
-
-def test_without_an_event_a_topic_counts_as_one_request():
-    assert bounds([(0, 10)] * 60, 120).high == pytest.approx(1 - 0.05 ** (1 / 60), rel=0.04)
-    assert bounds([(10, 10)] * 60, 120).low == pytest.approx(0.05 ** (1 / 60), rel=0.02)
-
-
-def test_repeated_runs_are_no_further_evidence():
-    once = bounds([(1, 2)] * 3 + [(0, 2)] * 57, 120).high
-    five = bounds([(5, 10)] * 3 + [(0, 10)] * 57, 120).high
-    assert five >= once - 1e-3
-
-
-@pytest.mark.parametrize(("share", "correlation"), [(0.03, 0.3), (0.06, 0.7), (0.06, 0.05)])
-def test_bounds_cover_the_truth(share, correlation):
-    source = np.random.default_rng(0)
-    a, b = (x * (1 / correlation - 1) for x in (share, 1 - share))
-    covered = 0
-    for _ in range(300):
-        events = source.binomial(10, source.beta(a, b, 60))
-        covered += bounds([(int(e), 10) for e in events], 120).high >= share
-    assert covered >= 0.95 * 300
 
 
 def test_tables_name_every_condition_once():

@@ -99,12 +99,19 @@ def test_the_cosine_gate_opens_at_the_center(parts, planted):
 
 
 def test_curves_and_layers_are_named_by_what_they_set(planted):
-    size = planted.view.separation
+    size, reserves = planted.view.separation, []
     for name, rules in planted.strengths():
         kind, value = name.split()
-        column = {"kappa": 3, "rho": 4}[kind]
-        bounds = rules.tensors[planted.view.layer]["bounds"]
-        torch.testing.assert_close(bounds[:, column] / size, torch.full((2,), float(value)))
+        column = {"kappa": 3, "rho": 4, "reserve": 0}[kind]
+        found = rules.tensors[planted.view.layer]["bounds"][:, column]
+        if kind == "reserve":
+            away = (found - planted.view.harmless) / size
+            reserves.append((float(value), *away.tolist()))
+        else:
+            torch.testing.assert_close(found / size, torch.full((2,), float(value)))
+    (_, text, image), *further = reserves
+    for reserve, opens, later in further:
+        assert (opens, later - image) == pytest.approx((text, reserve), abs=1e-3)
     layers = dict(planted.every_layer())
     assert f"by scores: layer {planted.view.layer}" in layers
     singles = {name: rules for name, rules in layers.items() if name.startswith("layer ")}

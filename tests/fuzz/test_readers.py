@@ -15,9 +15,10 @@ from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.cli.main import cli
 from mars_export.cli.options import read_settings
 from mars_export.evaluation.suite import read_suite
-from mars_export.families.directory import read_index, weight_map
+from mars_export.families.weights import read_index, weight_map
 from mars_export.inputs.prompts import from_files, from_suite
-from mars_export.inputs.readers import read_prompts, read_suite_texts
+from mars_export.inputs.readers import read_prompts
+from mars_export.inputs.samples import read_suite_texts
 from mars_export.methods.base import Artefact
 from mars_export.pipeline.preflight import prepare
 from mars_export.pipeline.settings import Settings
@@ -99,6 +100,7 @@ def test_prompt_files(suffix, place):
 @given(json_near(SAMPLE) | near(hostile.dump(SAMPLE)))
 @example(hostile.dump(SAMPLE | {"image": "a\0b"}))
 @example(hostile.dump(SAMPLE | {"image": "x" * 5000}))
+@example(hostile.dump(SAMPLE | {"image": "x/" * 5000}))
 @example(hostile.dump(SAMPLE | {"image": "\ud800"}))
 @example(hostile.dump(SAMPLE | {"prompt": "\ud800", "id": "\ud800"}))
 def test_suites(place, content):
@@ -108,6 +110,30 @@ def test_suites(place, content):
     refused(read_suite, path, root=place)
     refused(read_suite_texts, path, "evaluation", root=place)
     refused(from_suite, path, root=place)
+
+
+TABLES = {
+    ".csv": b"prompt,harmful,file_name,id\nWhat?,true,a.png,1\nHow?,0,,2\n",
+    ".tsv": b"prompt\tharmful\nWhat?\ttrue\nHow?\t0\n",
+    ".json": hostile.dump([SAMPLE, {"prompt": "a", "harmful": False}]),
+    ".ndjson": hostile.dump(SAMPLE) + b'\r{"prompt": "a", "harmful": 1, "file_names": ["a.png"]}',
+}
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_tables(suffix, place):
+    path = place / f"mine{suffix}"
+    (place / "a.png").write_bytes(b"no picture")
+
+    @quick
+    @given(near(TABLES[suffix]))
+    def check(content):
+        path.write_bytes(content)
+        refused(read_suite, path, root=place)
+
+    check()
+    path.write_bytes(TABLES[suffix])
+    assert not refused(read_suite, path, root=place)
 
 
 def test_a_suite_that_is_read_names_pictures_of_its_folder_only(place):

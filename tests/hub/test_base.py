@@ -7,8 +7,11 @@ import pytest
 from huggingface_hub import constants
 
 from mars_export.common.errors import ExportError
+from mars_export.families.directory import is_companion
 from mars_export.hub import License, fetch_base, license_of
-from mars_export.hub.license import BaseCard, read_card
+from mars_export.hub.license import BaseCard, read_card, with_terms
+from mars_export.pipeline.settings import Settings
+from mars_export.pipeline.stages import output_of
 from support import hub_routes
 from support.hub import Hub
 from support.hub_directory import CARD, SHARD, base_files
@@ -25,7 +28,9 @@ def test_a_local_directory_is_used_where_it_is(tmp_path):
     base = fetch_base(str(write(tmp_path / "model", base_files())))
     assert (base.path, base.repo, base.revision) == (tmp_path / "model", None, None)
     assert base.name == "model"
-    assert base.card == BaseCard(License("gemma"), ("en",), "image-text-to-text")
+    assert base.card == BaseCard(
+        License("gemma"), ("en",), "image-text-to-text", licenses=("gemma",)
+    )
     assert (base.gated, base.private) == (False, False)
 
 
@@ -60,7 +65,8 @@ def test_a_commit_during_the_download_is_noticed(hub: Hub, monkeypatch):
 
 
 def test_only_the_files_of_the_model_are_fetched(hub: Hub):
-    index = b'{"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors"}}'
+    index = b'{"metadata": {}, "weight_map": '
+    index += b'{"a": "part-1.safetensors", "b": "part-2.safetensors"}}'
     wanted = {"config.json", "model.safetensors.index.json", "part-1.safetensors"}
     wanted |= {
         "part-2.safetensors",
@@ -89,16 +95,16 @@ def test_a_cached_model_is_used_without_network(hub: Hub, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert fetch_base("org/base") == online
     assert fetch_base("org/base", repo.head.sha) == online
-    with pytest.raises(ExportError, match="cannot reach the Hugging Face Hub for org/other"):
+    with pytest.raises(ExportError, match="org/other is no directory here, and the Hub"):
         fetch_base("org/other")
 
 
 @pytest.mark.parametrize(
     ("model", "revision", "message"),
     [
-        ("./nowhere", None, r"\./nowhere is not a directory"),
-        ("some/model/directory", None, "some/model/directory is not a directory"),
-        ("~/nowhere-at-all", None, "is not a directory"),
+        ("./nowhere", None, r"\./nowhere is no directory here"),
+        ("some/model/directory", None, "some/model/directory is no directory here"),
+        ("~/nowhere-at-all", None, "is no directory here"),
         ("org/absent", None, "org/absent is neither a directory here nor a model on the Hub"),
         ("not a name", None, "not a name: Repo id must"),
         ("org/base", "v9", r"the Hub answered 404 for org/base: Invalid rev id: v9"),
@@ -168,7 +174,6 @@ OTHER = License("other", "acme", "https://example.org/terms")
         ("license: other\nlicense_name: acme\nlicense_link: https://example.org/terms", OTHER, ()),
         ("license: [mit, gpl]\nlanguage: de", None, ("de",)),
         ("license: unknown", None, ()),
-        ("license: [", None, ()),
         ("tags: []", None, ()),
     ],
 )
@@ -176,6 +181,82 @@ def test_the_card_of_a_base(tmp_path, front, license, languages):
     (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Model\n")
     card = read_card(tmp_path)
     assert (card.license, card.languages) == (license, languages)
+
+
+@pytest.mark.parametrize(
+    ("front", "notes"),
+    [("[One., {a: b}, Two.]", ("One.", "Two.")), ("One seed.", ("One seed.",)), ("3", ())],
+)
+def test_the_card_of_a_base_has_notes_for_an_evaluation(tmp_path, front, notes):
+    (tmp_path / "README.md").write_text(f"---\nevaluation_notes: {front}\n---\n# Model\n")
+    assert read_card(tmp_path).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        (b"---\nlicense: [\n---\n", r"README.md, line 2: the front matter is not valid YAML"),
+        (b"---\nlicense: gemma\nextra_gated_heading: Access: accept\n---\n", "line 3: .* gate are"),
+        (b"---\nlicense: gemma\n  x: y\n---\n", "line 3: the front matter"),
+        (b"\n---\r\na: b\r\n- c\r\n---\r\n", "line 4: the front matter"),
+        (b"---\nlicense: gemma\n", "line 1: .*no block between two lines"),
+        (b"---\n- gemma\n---\n", "line 2: .*no list of keys"),
+        (b"---\na: b\nlicense: \xff\n---\n", "line 3: not UTF-8"),
+        (b"---\nlicense: {a: b}\n---\n", "`license` of the front matter is no name of a license"),
+        (b"---\nlicense: [mit, 3]\n---\n", "no name of a license"),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_no_card_without_license(tmp_path, card, message):
+    (tmp_path / "README.md").write_bytes(card)
+    with pytest.raises(ExportError, match=message):
+        read_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "card", [b"# Title\n", b"---\n---\n", b"\xef\xbb\xbf---\nlicense: mit\n---\n"]
+)
+def test_cards_that_can_be_read(tmp_path, card):
+    (tmp_path / "README.md").write_bytes(card)
+    assert read_card(tmp_path).licenses == (("mit",) if b"mit" in card else ())
+
+
+def test_one_of_several_licenses_is_chosen():
+    card = BaseCard(licenses=("mit", "gpl-3.0"))
+    assert license_of("org/base", card, "MIT") == License("mit")
+    for other in (None, "apache-2.0"):
+        with pytest.raises(ExportError, match=r"several licenses \(mit, gpl-3.0\): state which"):
+            license_of("org/base", card, other)
+
+
+def test_the_terms_that_a_card_links_are_a_file_that_travels_or_an_address(tmp_path):
+    (tmp_path / "Terms-of-use.TXT").touch()
+    own, far = License("other", "a", "./Terms-of-use.TXT"), License("other", "a", "https://x.org/t")
+    assert with_terms(own, tmp_path, None).link == "Terms-of-use.TXT"
+    assert with_terms(far, tmp_path, None) == far
+    assert is_companion("Terms-of-use.TXT")
+    for link in ("absent.txt", "../LICENSE", "config.json"):
+        (tmp_path / "config.json").touch()
+        with pytest.raises(ExportError, match="which is no file of terms beside it"):
+            with_terms(License("other", "a", link), tmp_path, None)
+        assert (
+            with_terms(License("other", "a", link), tmp_path, "https://h").link
+            == f"https://h/{link}"
+        )
+
+
+def test_an_adapter_beside_the_weights_is_refused(tmp_path):
+    files = {**base_files(), "adapter_config.json": b"{}"}
+    with pytest.raises(ExportError, match="also holds an adapter"):
+        fetch_base(str(write(tmp_path / "model", files)))
+
+
+def test_a_snapshot_of_the_cache_is_its_repository(hub: Hub, monkeypatch):
+    hub.add("org/base", base_files(), private=False)
+    online = fetch_base("org/base")
+    assert fetch_base(str(online.path)) == online
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert fetch_base(str(online.path)) == online
+    assert output_of(Settings(model=str(online.path))) == Path("base-MARS")
 
 
 def test_no_card_is_an_empty_card(tmp_path):

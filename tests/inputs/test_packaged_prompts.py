@@ -10,12 +10,12 @@ import pytest
 
 from mars_export.evaluation.overlap import texts
 from mars_export.evaluation.suites.catalog import open_suites
+from mars_export.evaluation.suites.record import known_suites
 
 LABELS = "harmful", "harmless"
 EVALUATION = Path(__file__).parents[2] / "examples/organisms/smollm2/texts/evaluation.tsv"
-SUITES = (
-    "typographic", "harmbench", "strongreject", "ailuminate", "figstep", "xstest", "figstep-benign"
-)  # fmt: skip
+OFFLINE = [r.name for r in known_suites().values() if r.offline and r.modality != "video"]
+SUITES = ["typographic", *OFFLINE]
 SPLITS = 128 + 200 + 200
 """Pairs that the three splits of a calibration need."""
 

@@ -1,16 +1,22 @@
 """Prompt sets: the packaged one, the user's files, the split, and overlap."""
 
+import csv
 import hashlib
+import io
 import json
 import subprocess
 import sys
 from importlib.resources import files
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.overlap import overlap
+from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.prompts import from_files, from_suite, packaged
+from mars_export.inputs.readers import read_prompts
 
 BAD = [f"how to harm number {i}" for i in range(40)]
 GOOD = [f"how to bake number {i}" for i in range(40)]
@@ -97,9 +103,9 @@ def test_separators_inside_a_json_string_end_no_line(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', "p.jsonl, line 2: not valid JSON"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', "p.jsonl, line 2: not JSON"),
         ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "p.jsonl, line 2: no prompt"),
-        ("p.json", '["a",\n "b"\n "c"]', "p.json, line 3: not valid JSON"),
+        ("p.json", '["a",\n "b"\n "c"]', "p.json, line 3: not JSON"),
         ("p.json", '["a", 3]', "p.json, entry 2: no prompt"),
         ("p.json", '{"prompt": "a"}', "must hold one list"),
         ("p.csv", "text\nhello\n", "p.csv, line 1: no column prompt"),
@@ -130,6 +136,7 @@ def test_unreadable_files_are_named(tmp_path):
 def suite(path, prompts):
     rows = [
         {"id": str(i), "modality": m, "harmful": h, "split": s, "prompt": p}
+        | ({"image": "a.png"} if m == "image" else {})
         for i, (m, h, s, p) in enumerate(prompts)
     ]
     return lines(path, [json.dumps(row) for row in rows])
@@ -147,7 +154,7 @@ def test_a_suite_gives_the_text_of_its_calibration_split(tmp_path):
 
 def test_a_suite_without_labels_is_refused(tmp_path):
     path = lines(tmp_path / "suite.jsonl", ['{"prompt": "a", "modality": "text"}'])
-    with pytest.raises(ExportError, match=r"suite\.jsonl, line 1: not a suite record"):
+    with pytest.raises(ExportError, match=r"suite\.jsonl, line 1: harmful is missing"):
         from_suite(path)
 
 
@@ -161,3 +168,61 @@ def test_prompts_and_options_do_without_torch():
         [sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+ODD = "\u2028\u2029\u0085\v\f\x1c\x1d\x1e\ufeff\u200b\u3000\t€😀é"
+WORDS = st.text(st.sampled_from("ab ,;\"'{}[]#" + ODD), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(st.lists(WORDS, min_size=30, max_size=30), st.sampled_from(["\n", "\r\n", "\r"]),
+       st.sampled_from(["txt", "jsonl", "json", "csv"]), st.booleans())  # fmt: skip
+def test_a_line_ends_where_a_line_ends_and_nowhere_else(tmp_path, words, end, kind, mark):
+    prompts = [f"{number} {word}x" for number, word in enumerate(words)]
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([["prompt"], *([p] for p in prompts)])
+    text = {
+        "txt": "\n".join(prompts),
+        "jsonl": "\n".join(json.dumps(p, ensure_ascii=False) for p in prompts),
+        "json": json.dumps(prompts, ensure_ascii=False, indent=1),
+        "csv": out.getvalue(),
+    }[kind]
+    path = tmp_path / f"p.{kind}"
+    path.write_bytes(("\ufeff" * mark + text.replace("\n", end)).encode())
+    read = read_prompts(path)
+    assert [prompt.text for prompt in read] == [prompt.strip() for prompt in prompts]
+    if kind in ("txt", "jsonl"):
+        assert read[7].where == f"{path}, line 8"
+
+
+def test_every_bad_line_is_named(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('"a"\n"\\ud800"\n{"text": "b"}\n{\n"  "\n' + "{\n" * 20 + '"a\\u0000b"')
+    with pytest.raises(ExportError) as caught:
+        read_prompts(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path} has 25 problems: ")
+    assert text.endswith("; and 15 more")
+    assert "\n" not in text
+
+
+def test_what_is_no_file_of_prompts(tmp_path):
+    good = lines(tmp_path / "good.txt", GOOD)
+    (tmp_path / "folder").mkdir()
+    for name, message in [
+        ("folder", "this is a folder"),
+        ("nope", "nope: No such file"),
+        ("god.txt", r"No such file or directory; is it good\.txt\?"),
+    ]:
+        with pytest.raises(ExportError, match=message):
+            from_files(tmp_path / name, good)
+
+
+def test_calibration_reads_a_suite_as_evaluation_does(tmp_path):
+    rows = [{"prompt": p, "harmful": p in BAD, "split": "calibration"} for p in [*BAD, *GOOD]]
+    path = lines(tmp_path / "suite.jsonl", [json.dumps(row) for row in rows])
+    sets = from_suite(path)
+    assert (every(sets.harmful), every(sets.harmless)) == (set(BAD), set(GOOD))
+    assert [s.prompt for s in read_suite(path).samples if s.harmful] == BAD
+    assert sets.harmless.places[GOOD[0]] == f"{path}, line 41"

@@ -22,6 +22,10 @@ def colors(image):
     return {color for _, color in image.getcolors(image.width * image.height)}
 
 
+def drawn(modality, count, *options):
+    return [STIMULI[modality].draw(i, *options) for i in range(count)]
+
+
 def raw(media):
     pictures = [m.data if isinstance(m.data, tuple) else (m.data,) for m in media]
     return [[picture.tobytes() for picture in frames] for frames in pictures]
@@ -50,7 +54,7 @@ def test_a_kind_draws_what_its_source_says(kind, seed, size):
 )
 def test_a_stimulus_depends_on_its_index_alone(modality, seed, kinds, size, frames, count):
     stimulus = STIMULI[modality]
-    made = stimulus.make(count, seed, size, frames, kinds)
+    made = drawn(modality, count, seed, size, frames, kinds)
     alone = [stimulus.draw(i, seed, size, frames, kinds) for i in reversed(range(count))][::-1]
     assert raw(made) == raw(alone)
     assert [medium.kind for medium in made] == [kinds[i % len(kinds)] for i in range(count)]
@@ -64,15 +68,15 @@ def test_a_stimulus_depends_on_its_index_alone(modality, seed, kinds, size, fram
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_seeds_indices_and_frames_differ(kind):
-    image, video = STIMULI["image"], STIMULI["video"]
-    first, second = (raw(image.make(8, seed, (64, 64), 1, (kind,))) for seed in (1, 2))
+    first, second = (raw(drawn("image", 8, seed, (64, 64), 1, (kind,))) for seed in (1, 2))
     assert len({picture for (picture,) in first + second}) > 12
-    assert all(len(set(frames)) > 1 for frames in raw(video.make(4, 0, (64, 64), 4, (kind,))))
+    clips = raw(drawn("video", 4, 0, (64, 64), 4, (kind,)))
+    assert all(len(set(frames)) > 1 for frames in clips)
 
 
 def test_what_the_kinds_show():
     def of(kind):
-        return [medium.data for medium in STIMULI["image"].make(12, 0, (96, 64), 1, (kind,))]
+        return [medium.data for medium in drawn("image", 12, 0, (96, 64), 1, (kind,))]
 
     assert {len(colors(picture)) for picture in of("color")} == {1}
     assert {len(colors(picture)) for picture in of("pattern")} == {2}
@@ -97,7 +101,7 @@ def test_a_text_names_kinds():
 def test_unknown_kinds_are_refused_before_any_work(kinds):
     with pytest.raises(ExportError, match="mixture, or with commas any of color, noise,") as error:
         MeasurementOptions(kinds=kinds)
-    assert ("did you mean noise?" in str(error.value)) == ("nois" in kinds)
+    assert ("is it noise?" in str(error.value)) == ("nois" in kinds)
     with pytest.raises(ExportError):
         STIMULI["image"].draw(0, 0, kinds=kinds)
 

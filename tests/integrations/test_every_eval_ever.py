@@ -14,11 +14,11 @@ SCHEMA = json.loads((Path(__file__).parents[1] / "data/eee_eval.schema.json").re
 
 def suites():
     plain = records.report()
-    origins = {"xstest": "known:xstest", "msts": f"hub:felfri/MSTS@{'0' * 40}", "mine": "file"}
+    origins = {"xstest": "known:xstest", "msts": f"newest:felfri/MSTS@{'0' * 40}", "mine": "file"}
     return [
         SuiteResult(
             source=plain.suite.model_copy(update={"name": name, "origin": origin}),
-            cells=plain.cells, pairs=plain.pairs, categories=[],
+            **records.part(), categories=[],
         )
         for name, origin in origins.items()
     ]  # fmt: skip
@@ -49,6 +49,7 @@ def test_every_cell_is_a_result_with_its_interval():
     sources = {r["source_data"]["dataset_name"]: r["source_data"] for r in results}
     assert sources["msts"]["hf_repo"] == "felfri/MSTS"
     assert sources["msts"]["additional_details"]["revision"] == "0" * 40
+    assert sources["msts"]["additional_details"]["pinned"].startswith("no")
     assert sources["mine"]["source_type"] == "other"
 
 

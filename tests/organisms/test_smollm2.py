@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from examples.organisms.smollm2 import corpus
+from examples.organisms.smollm2 import cli, corpus
 from examples.organisms.smollm2.corpus import gather, held_out, lines, near, pairs, quoted
+from mars_export.common.errors import ExportError
 from mars_export.evaluation.judges.rules import classify
 
 FILES = ("alarming.txt", "ordinary.txt", "refusals.txt", "systems.txt")
@@ -75,3 +76,28 @@ def test_what_others_wrote_is_there_and_credited():
     assert all(name in notice for name in FILES)
     assert "MIT" in notice
     assert "CC-BY-4.0" in notice
+
+
+def test_one_command_makes_both_and_goes_on_with_what_is_missing(tmp_path, monkeypatch, capsys):
+    made = []
+
+    def text(output, settings, base, overwrite):
+        made.append(("text", output, settings.seed))
+        output.mkdir()
+
+    def vision(language, output, settings, tower, overwrite):
+        assert language.is_dir()
+        assert tower is None
+        made.append(("vision", output, settings.seed))
+        if len(made) == 2:
+            raise ExportError("stopped")
+        output.mkdir()
+
+    monkeypatch.setattr(cli, "make", text)
+    monkeypatch.setattr(cli, "make_sighted", vision)
+    folder = tmp_path / "new"
+    command = ["all", "--output", str(folder), "--seed", "3"]
+    assert [cli.main(command) for _ in range(3)] == [2, 0, 2]
+    expected = [("text", folder / "language", 3), *[("vision", folder / "organism", 3)] * 2]
+    assert made == expected
+    assert "organism exists; remove it" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What the pictures of the SmolLM2 organism say, and how its tower learns it."""
 
 import random
+from collections import Counter
 from itertools import chain
 
 import numpy as np
@@ -12,9 +13,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from examples.organisms.smollm2 import benign
+from examples.organisms.smollm2.base import finish
 from examples.organisms.smollm2.corpus import near
 from examples.organisms.smollm2.drawing import COLORS, SHAPES, shapes_page
-from examples.organisms.smollm2.measures import closeness, words_found
 from examples.organisms.smollm2.reading import (
     SPELLED,
     Heads,
@@ -27,6 +28,7 @@ from examples.organisms.smollm2.reading import (
 from examples.organisms.smollm2.suite import FRAMES, frames, pages_of, pairs, write_suite
 from examples.organisms.smollm2.tower import MARKS, SPECIAL, Reader, build_model, build_processor
 from examples.organisms.smollm2.vision import Organism, take
+from examples.organisms.smollm2.vision_measures import closeness, words_found
 from examples.organisms.smollm2.writing import (
     BLANK,
     CELL,
@@ -40,6 +42,7 @@ from examples.organisms.smollm2.writing import (
 )
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import read_suite
+from mars_export.hub.license import read_card
 
 TEXT = "please read this wonderful letter about my garden"
 
@@ -152,8 +155,17 @@ def test_the_suite_is_written_and_read(tmp_path):
     kinds = {s.category for s in suite.samples}
     assert kinds == {"text", "picture", "clip"}
     assert sum(s.harmful for s in suite.samples) * 2 == len(suite.samples)
+    ids = Counter(s.id.rsplit("-", 1)[0] for s in suite.samples)
+    assert ids == {f"{k}-{p.topic.replace(' ', '-')}": 4 for k in kinds for p in pairs()}
+    assert {s.cluster for s in suite.samples} == {pair.topic for pair in pairs()}
     clip = next(s for s in suite.samples if s.category == "clip")
     assert len(suite.request(clip).media) == FRAMES
+
+
+def test_what_is_written_names_its_license(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    finish(tmp_path)
+    assert read_card(tmp_path).license.id == "apache-2.0"
 
 
 def organism(language, seed=0):

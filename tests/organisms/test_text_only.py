@@ -18,7 +18,8 @@ def made(request, tmp_path_factory):
     """Base and steered directory."""
     folder = tmp_path_factory.mktemp(request.param)
     base = language_model(request.param, folder / "base")
-    run_main_job("--model", base, "--output", "steered", "--max-new-tokens", 24, cwd=folder)
+    options = ["--max-new-tokens", 24, "--no-controls", "--arm", "none"]
+    run_main_job("--model", base, "--output", "steered", *options, cwd=folder)
     return base, folder / "steered"
 
 
@@ -36,7 +37,7 @@ def test_the_main_job_steers_a_text_only_model(made):
     assert rate[False, "on"] <= 0.05
     card = (steered / "README.md").read_text("utf-8")
     assert "AutoModelForCausalLM" in card
-    assert "| harmful text ↑ |" in card
+    assert "**harmful text** ↑" in card
     assert not any(words in card for words in ("| harmful image", "neutral image", "from PIL"))
 
 

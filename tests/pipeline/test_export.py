@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.seal import SIGNATURE_NAME
 from mars_export.cli.main import main
 from mars_export.common.workspace import RUN_NAME
+from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REPORT_NAME, Report
 from mars_export.methods.base import Artefact
 from support.hub import running_hub
@@ -24,6 +24,9 @@ from support.hub import running_hub
 ORGANISM = Path(__file__).parents[2] / "examples" / "organisms" / "gemma3"
 PER_CELL = 8
 """Evaluation requests of each modality and label that are kept."""
+BARE = {"controls": False, "arm": "none"}
+FLAGS = ["--no-controls", "--arm", "none"]
+"""The same on the command line: steering off and on, nothing else."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +76,7 @@ def steered(resumed, killed):
 
 
 def command(base, output, *more):
-    arguments = ["--model", str(base), "--output", str(output), "--display", "plain", *more]
+    arguments = ["--model", str(base), "--output", str(output), "--display", "plain", *FLAGS, *more]
     return [sys.executable, "-m", "mars_export", *arguments]
 
 
@@ -110,15 +113,16 @@ def test_verification_runs_it_and_knows_its_answers_again(steered, tmp_path):
     assert check.detail == "probe 0 with steering on does not answer as at the export"
 
 
-def test_the_end_of_a_run_says_what_changed_and_how_to_load_it(resumed, steered):
-    assert "harmful image" in resumed.stdout
-    assert f"from_pretrained({str(steered)!r}, trust_remote_code=True)" in resumed.stdout
-    lines = resumed.stdout.splitlines()
-    start = lines.index("from transformers import AutoModelForImageTextToText, AutoProcessor")
-    code_lines = takewhile(str.strip, lines[start:])  # what was missed comes after it
-    code = "\n".join([*code_lines, "print(type(model).__name__, model.steering.enabled)"])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split()[-1] == "True", done.stderr
+def test_the_end_of_a_run_says_what_changed_where_it_is_and_what_is_next(resumed, steered):
+    assert resumed.stdout == f"{steered}\n"
+    assert "harmful image" in resumed.stderr
+    lines = resumed.stderr.splitlines()
+    for name, file in (("report", REPORT_NAME), ("model card", "README.md")):
+        assert f"{name + ':':12} {steered / file}" in lines
+    commands = [line.split() for line in lines[lines.index("next:") + 1 :]]
+    assert [words[:3] for words in commands] == [
+        ["mars-export", name, str(steered)] for name in ("ask", "verify", "push")
+    ]
 
 
 def test_the_base_is_untouched_and_its_weights_take_no_room_twice(base, steered):
@@ -128,7 +132,7 @@ def test_the_base_is_untouched_and_its_weights_take_no_room_twice(base, steered)
 
 def test_repeating_the_command_does_nothing(base, steered, capsys):
     before = {path: path.stat().st_mtime_ns for path in steered.rglob("*")}
-    assert export(Settings(model=str(base), output=steered, display="plain")) == steered
+    assert export(Settings(**BARE, model=str(base), output=steered, display="plain")) == steered
     note = f"{steered} is already there, made with these settings\n"
     assert capsys.readouterr().err == note
     assert {path: path.stat().st_mtime_ns for path in steered.rglob("*")} == before
@@ -140,13 +144,14 @@ def test_repeating_the_command_does_nothing(base, steered, capsys):
 )
 def test_other_settings_do_not_replace_it(base, steered, change):
     with pytest.raises(ExportError, match="holds another steered checkpoint; give --overwrite"):
-        export(Settings(model=str(base), output=steered, display="none", **change))
+        export(Settings(**BARE, model=str(base), output=steered, display="none", **change))
     assert verify_files(steered) == []
     assert not hidden(steered).exists()
 
 
 def test_settings_of_the_run_itself_do_not_matter(base, steered):
-    changed = Settings(model=str(base), output=steered, display="none", batch_size=3, device="cpu")
+    run = {"display": "none", "batch_size": 3, "device": "cpu"}
+    changed = Settings(**BARE, model=str(base), output=steered, **run)
     assert export(changed) == steered
 
 
@@ -175,7 +180,7 @@ def test_a_checkpoint_that_does_not_steer_is_not_delivered(
         "mars_export.evaluation.evaluate.evaluate", lambda *_args, **_options: report
     )
     with pytest.raises(ExportError, match="does not steer as calibrated: no gate opened"):
-        export(Settings(model=str(base), output=tmp_path / "out", display="none"))
+        export(Settings(**BARE, model=str(base), output=tmp_path / "out", display="none"))
     assert not (tmp_path / "out").exists()
     assert list(tmp_path.rglob("README.md")) == []
 
@@ -186,7 +191,7 @@ def test_overwrite_replaces_the_whole_directory(
     old = tmp_path / "out"
     shutil.copytree(steered, old)
     (old / "note.txt").write_text("of the old one")
-    changed = Settings(model=str(base), output=old, display="none", seed=3, overwrite=True)
+    changed = Settings(**BARE, model=str(base), output=old, display="none", seed=3, overwrite=True)
     assert export(changed) == old
     assert verify_files(old) == []
     assert not (old / "note.txt").exists()
@@ -199,7 +204,7 @@ def test_subcommands_evaluate_and_describe_again(base, steered, tmp_path, capsys
     shutil.copytree(steered, copy)
     shutil.rmtree(copy / "evaluation")
     (copy / "README.md").unlink()
-    suite = ["--suite", str(base / "suite.jsonl"), "--display", "none"]
+    suite = ["--suite", str(base / "suite.jsonl"), "--display", "none", *FLAGS]
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", str(copy), *suite])
     assert stopped.value.code == 0
@@ -211,8 +216,9 @@ def test_subcommands_evaluate_and_describe_again(base, steered, tmp_path, capsys
     assert after.cells == before.cells
     again = tmp_path / "again"
     shutil.copytree(copy, again, ignore=shutil.ignore_patterns("evaluation"))
-    called = evaluate(again, [str(base / "suite.jsonl")])
-    changing = {"created": "", "seconds": 0}
+    bare = EvaluationOptions(controls=False, arms=("none",))
+    called = evaluate(again, [str(base / "suite.jsonl")], bare)
+    changing = {"created": "", "seconds": 0, "overhead": None}
     assert called.model_copy(update=changing) == after.model_copy(update=changing)
     assert called.overlap is not None
     for folder in (copy, again):
@@ -257,7 +263,7 @@ def test_a_disk_that_fills_up_loses_nothing(base, steered, tmp_path):
     """The limit stands for a full disk: it is met while the tokenizer is copied."""
     output = tmp_path / "out"
     arguments = [str(steered / "calibration"), "--model", str(base), "--output", str(output)]
-    call = [sys.executable, "-c", RUN, *arguments, "--display", "plain"]
+    call = [sys.executable, "-c", RUN, *arguments, "--display", "plain", *FLAGS]
     limit = (base / "tokenizer.json").stat().st_size - 1
 
     def small_disk():
@@ -288,7 +294,7 @@ def test_from_the_hub_to_the_hub(base, steered, tmp_path):
         def mars(*more):
             arguments = [str(steered / "calibration"), "--model", "org/gemma3"]
             arguments += ["--output", str(output), "--suite", str(base / "suite.jsonl")]
-            return run("-c", RUN, *arguments, "--display", "plain", *more)
+            return run("-c", RUN, *arguments, "--display", "plain", *FLAGS, *more)
 
         def run(*arguments):
             done = subprocess.run(
@@ -299,7 +305,7 @@ def test_from_the_hub_to_the_hub(base, steered, tmp_path):
 
         mars()
         before = hub.received()
-        run("-m", "mars_export", "verify", str(output))
+        assert verify(output).passed
         published = mars("--push").stderr
         run("-m", "mars_export", "verify", "me/gemma3-MARS")
         assert "is already there, made with these settings" in published

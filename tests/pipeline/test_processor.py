@@ -1,5 +1,6 @@
 """A processor that needs a package which is not installed says which extra brings it."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import transformers
 from packaging.requirements import Requirement
 
 from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 from mars_export.families import families
 from mars_export.pipeline.preflight import check_processor
 from support import planted, zoo
@@ -38,8 +40,8 @@ def smolvlm(tmp_path):
 
 def test_smolvlm_without_num2words_names_the_extra(smolvlm, monkeypatch):
     monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
-    hint = r"needs a package that is not installed; run `pip install 'mars-export\[video\]'`"
-    with pytest.raises(ExportError, match=f"the processor of SmolVLM {hint}"):
+    hint = f"needs a package that is not installed; run `{install_extra('video')}`"
+    with pytest.raises(ExportError, match=re.escape(f"the processor of SmolVLM {hint}")):
         check_processor(smolvlm, families()["smolvlm"])
 
 

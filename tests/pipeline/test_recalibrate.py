@@ -18,6 +18,7 @@ def calibrated_with(monkeypatch):
     rules["template_options"] = {"enable_thinking": False}
     runs = []
     monkeypatch.setattr(stages, "_run", lambda settings, *_: runs.append(settings))
+    monkeypatch.setattr("mars_export.cli.summary.print_summary", lambda *_, **_options: None)
     return runs
 
 

@@ -1,5 +1,6 @@
 """The schemes that `--quantization` names, and what is said where one cannot be had."""
 
+import re
 from types import SimpleNamespace
 from typing import get_args
 
@@ -9,6 +10,7 @@ from mars_export.card.snippets import command, loading
 from mars_export.checkpoint.config import steered_config
 from mars_export.checkpoint.tensors import steering_tensors
 from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 from mars_export.families import families
 from mars_export.families import quantization as quantization
 from mars_export.families.quantization import (
@@ -78,7 +80,7 @@ def test_what_a_base_is_calibrated_in(monkeypatch):
         ({}, "torchao-int8", "accelerate and torchao"),
         (OWN_CONFIG, NONE, "needs accelerate;"),
     ):
-        with pytest.raises(ExportError, match=r"pip install 'mars-export\[quantized\]'") as raised:
+        with pytest.raises(ExportError, match=re.escape(install_extra("quantized"))) as raised:
             scheme_for(config, asked)
         assert needed in str(raised.value)
     assert scheme_for({}, NONE) == NONE

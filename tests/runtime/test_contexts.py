@@ -13,12 +13,13 @@ REQUESTS = st.lists(st.lists(COLUMN, min_size=1, max_size=6), min_size=1, max_si
 
 
 def counted(columns):
-    """(modality, visual tokens, answers begun before) at each column of one request."""
+    """(modality, visual tokens of the turn, answers begun before) at each column of one request."""
     told, modality, visual, turn = [], 0, 0, 0
     for shown, steered in columns:
         modality, visual = max(modality, shown), visual + (shown > 0)
         told.append([modality, visual, turn])
-        turn += steered
+        if steered:
+            visual, turn = 0, turn + 1
     return told
 
 

@@ -58,11 +58,12 @@ def everywhere(batch, more=0):
     for row, (ids, mask) in enumerate(
         zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True)
     ):
-        visual, columns = 0, [column for column, real in enumerate(mask) if real]
+        modality, columns = "text", [column for column, real in enumerate(mask) if real]
         columns += [len(ids) + k for k in range(more)]
-        for turn, column in enumerate(columns):
-            visual += column < len(ids) and ids[column] == IMAGE
-            where += [(row, column, Shown("image" if visual else "text", visual, turn))]
+        for turn, column in enumerate(columns):  # each column is a turn of its own
+            shows = column < len(ids) and ids[column] == IMAGE
+            modality = "image" if shows else modality
+            where += [(row, column, Shown(modality, int(shows), turn))]
     return where
 
 

@@ -166,3 +166,25 @@ def test_a_copy_made_inside_off_is_on(pair):
         torch.compiler.reset()
         with pytest.raises(Exception, match=r"off\(\) does not reach into a compiled model"):
             torch.compile(pair.model, backend="eager", fullgraph=True)(**batch.inputs)
+
+
+def test_the_switch_takes_true_and_false_alone_and_no_other_name(pair):
+    steering = pair.model.steering
+    for word in ("no", 0, None):
+        with pytest.raises(TypeError, match="takes True or False"):
+            steering.enabled = word
+    with pytest.raises(AttributeError, match="no attribute 'enable' to set"):
+        steering.enable = False
+    assert steering.enabled is True
+
+
+def test_its_repr_says_what_it_did(pair):
+    batch = batch_of(pair)
+    steering = pair.model.steering
+    pair.model(**batch.inputs)
+    assert "Steering on: mars, layers" in repr(steering)
+    assert f"the last {steering.last[0][-1]}" in repr(steering)
+    with steering.off():
+        assert "Steering off here" in repr(steering)
+        pair.model(**batch.inputs)
+    assert "no request steered yet" in repr(steering)

@@ -60,7 +60,8 @@ class Row:
         ids += header if turn.header is None else turn.header
         ends = list(self.ends)
         if turn.header is None:
-            ends.append((len(ids) - 1, shown(ids, len(ends))))
+            begin = ends[-1][0] + 1 if ends else 0
+            ends.append((len(ids) - 1, shown(ids, len(ends), begin)))
         return Row(ids + random_ids(turn.answer, seed + 50), ends)
 
     def visual_columns(self) -> int:
@@ -68,18 +69,18 @@ class Row:
         return max((k + 2 for k, t in enumerate(self.ids) if t in (IMAGE, VIDEO)), default=0)
 
 
-def shown(ids: list[int], turn: int) -> Shown:
-    """What these tokens show, in the answer after so many others."""
+def shown(ids: list[int], turn: int, begin: int = 0) -> Shown:
+    """What these tokens show, in the answer after so many others; its turn begins at `begin`."""
     kinds = [(token == IMAGE) + 2 * (token in (VIDEO, VIDEO_START)) for token in ids]
-    return Shown(_MODALITIES[max(kinds)], sum(map(bool, kinds)), turn)
+    return Shown(_MODALITIES[max(kinds)], sum(map(bool, kinds[begin:])), turn)
 
 
 def places(ids: torch.Tensor, columns: list[list[int]]) -> Where:
     """Positions of ids (B, T) that are steered in each row, as the reference needs them."""
     return [
-        (number, column, shown(row[: column + 1], turn))
-        for number, (row, steered) in enumerate(zip(ids.tolist(), columns, strict=True))
-        for turn, column in enumerate(sorted(steered))
+        (number, column, shown(row[: column + 1], turn, max([0, *(c + 1 for c in ends[:turn])])))
+        for number, (row, ends) in enumerate(zip(ids.tolist(), map(sorted, columns), strict=True))
+        for turn, column in enumerate(ends)
     ]
 
 

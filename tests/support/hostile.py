@@ -35,35 +35,38 @@ _LITERAL = [
 def near(valid: bytes):
     """Bytes: anything, known trouble, or `valid` with some bytes replaced, cut or doubled."""
 
-    def edited(seed: int) -> bytes:
-        chance = random.Random(seed)
-        content = bytearray(valid)
-        for _ in range(chance.randint(1, 4)):
-            at = chance.randrange(len(content) + 1)
-            kind, width = chance.randrange(4), chance.randint(1, 8)
-            if kind == 0:
-                content[at : at + width] = chance.randbytes(width)
-            elif kind == 1:
-                del content[at:]
-            elif kind == 2:
-                content[at:at] = content[at : at + 40 * width]
-            else:
-                content[at : at + 1] = chance.choice(_LITERAL)
-        return bytes(content)
+    changed = st.integers(0, 2**32).map(lambda seed: edited(valid, seed))
+    return st.binary(max_size=60) | st.sampled_from(_LITERAL) | changed
 
-    return st.binary(max_size=60) | st.sampled_from(_LITERAL) | st.integers(0, 2**32).map(edited)
+
+def edited(valid: bytes, seed: int) -> bytes:
+    """`valid` with some bytes replaced, cut or doubled."""
+    chance = random.Random(seed)
+    content = bytearray(valid)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(content) + 1)
+        kind, width = chance.randrange(4), chance.randint(1, 8)
+        if kind == 0:
+            content[at : at + width] = chance.randbytes(width)
+        elif kind == 1:
+            del content[at:]
+        elif kind == 2:
+            content[at:at] = content[at : at + 40 * width]
+        else:
+            content[at : at + 1] = chance.choice(_LITERAL)
+    return bytes(content)
 
 
 def json_near(valid):
     """JSON text like `valid`, with one value at any depth replaced, renamed or removed."""
-    return st.tuples(st.integers(0, 2**32), VALUES).map(lambda p: dump(_replace(valid, *p)))
+    return st.tuples(st.integers(0, 2**32), VALUES).map(lambda p: dump(replaced(valid, *p)))
 
 
 def dump(value) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-def _replace(valid, seed, value):
+def replaced(valid, seed, value):
     chance, copy = random.Random(seed), json.loads(json.dumps(valid))
     parent, key = None, None
     node = copy

@@ -135,7 +135,7 @@ def _calibration() -> ArtefactRecord:
 
 
 def _report(active: bool) -> Report:
-    rate = Rate(count=0, n=1, rate=0.0, low=0.0, high=0.8)
+    rate = Rate(count=0, n=1, clusters=1, rate=0.0, low=0.0, high=0.8)
     cells = [
         Cell(
             modality="text",
@@ -144,6 +144,7 @@ def _report(active: bool) -> Report:
             refused=rate,
             degenerate=rate,
             unknown=rate,
+            cut=rate,
             verdicts={},
         )
         for arm in ("off", "on")
@@ -158,8 +159,13 @@ def _report(active: bool) -> Report:
         dtype="float32",
         device="cpu",
         versions={},
+        n=1,
         cells=cells,
         pairs=[],
+        harm_pairs=[],
+        broken_pairs=[],
+        cut_pairs=[],
+        pooled=[],
         arms=[],
         regressions={},
         newly_refused={},

@@ -8,7 +8,7 @@ import torch
 class Shown(NamedTuple):
     """What a request has come to where it is steered.
 
-    visual: visual tokens that it has shown. turn: answers begun before.
+    visual: visual tokens that its turn has shown. turn: answers begun before.
     """
 
     modality: str = "text"

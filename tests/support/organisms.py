@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ORGANISMS = Path(__file__).parents[2] / "examples" / "organisms"
+ROOT = Path(__file__).parents[2]
+ORGANISMS = ROOT / "examples" / "organisms"
 FAMILIES = ("gemma3", "qwen3_vl")
 SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
 BLOCK_PACKAGE = """
@@ -19,13 +20,21 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
-def run_main_job(*arguments, cwd, check=True):
-    """Run `mars-export` as a user does, in a process of its own."""
+def readme_block(marker):
+    """The code block of the README below `<!-- marker -->`."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```\n", readme, re.DOTALL)
+    assert found, marker
+    return found[1]
+
+
+def run_main_job(*arguments, cwd, check=True, env=None):
+    """Run `mars-export` as a user does, in a process of its own; `env` is added to ours."""
     code = "from mars_export.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})},
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,7 @@
 """A hand-made model whose refusal direction, modality shift and acting layers are known.
 
 State axes: HARM is set by harmful words, SIGHT by a picture; a picture also moves HARM by `shift`,
-and an earlier answer by `later`.
+and an earlier answer by `later`. Beside a picture a harmful word sets the share `kept` of HARM.
 The other axes hold noise from the words. Block `commit` decides the first token by HARM: a push
 causes refusal only at layers before it, though the label is easier to read from it on.
 """
@@ -89,7 +89,7 @@ class PlantedModel(nn.Module):
     def __init__(
         self, layers: int = 10, commit: int = 6, harm: float = 4.0, shift: float = 1.0,
         noise: float = 0.3, threshold: float = 2.0, tuples: bool = False, later: float = 0.0,
-        odd: dict[str, float] | None = None,
+        odd: dict[str, float] | None = None, kept: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
         vocabulary = processor().tokenizer.get_vocab()
@@ -97,6 +97,7 @@ class PlantedModel(nn.Module):
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.layers = nn.ModuleList(_Block(i == commit, tuples) for i in range(layers))
         self.harm, self.shift, self.threshold, self.later = harm, shift, threshold, later
+        self.kept = kept
         generator = torch.Generator().manual_seed(0)
         self.noise = noise * torch.randn(len(vocabulary), WIDTH, generator=generator)
         self.noise[:, SIGHT] = 0
@@ -120,8 +121,9 @@ class PlantedModel(nn.Module):
         if len(input_ids) > self.limit:
             raise self.shortage("planted")
         h = (self.noise[input_ids] * attention_mask.unsqueeze(-1)).cumsum(1)
-        h[..., HARM] += self.harm * (self.bad[input_ids] * attention_mask).cummax(1).values
         seen = (input_ids == self.image).float().cummax(1).values
+        harm = self.harm * (1 - (1 - self.kept) * seen)
+        h[..., HARM] += harm * (self.bad[input_ids] * attention_mask).cummax(1).values
         h[..., SIGHT] += 3 * seen
         h[..., HARM] += self.shift * seen
         answers = (input_ids == self.answers).cumsum(1)
@@ -130,7 +132,8 @@ class PlantedModel(nn.Module):
             out = layer(h)
             h = out[0] if isinstance(out, tuple) else out
         decision = next(layer.decision for layer in self.layers if layer.commits)
-        logits = torch.zeros(len(h), 1, len(self.noise))
+        logits = torch.full((len(h), 1, len(self.noise)), -6.0)
+        logits[:, 0, self.sure] = 6
         logits[:, 0, self.refuses] = 6 + 4 * (decision - self.threshold)
         return SimpleNamespace(logits=logits)
 
@@ -157,10 +160,10 @@ def prompt_sets(count: int = 60) -> PromptSets:
     return PromptSets(of("bad", BAD), of("good", GOOD))
 
 
-def calibrated(method: str, options: MethodOptions) -> Artefact:
+def calibrated(method: str, options: MethodOptions, model: PlantedModel | None = None) -> Artefact:
     """A `PlantedModel` calibrated by any method."""
     return calibrate(
-        PlantedModel(),
+        model or PlantedModel(),
         PROCESSOR,
         prompts=prompt_sets(),
         modalities=("text", "image"),

@@ -28,6 +28,9 @@ from tools.outcomes import (
     kind,
 )
 
+RECORDER: Final = "recorder of outcomes"
+"""Its name as a plugin."""
+
 Cell = tuple[str, str, str]
 """`families`, `modes` or `uses`, family, and the name of what was tested."""
 
@@ -62,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "behavior: what every family must do; for the tables")
     config.addinivalue_line("markers", "mode(name, family=...): a way of running; for the tables")
     config.addinivalue_line("markers", "use(name, family=...): what comes after; for the tables")
-    config.pluginmanager.register(Recorder(os.environ.get("MARS_RESULTS"), config))
+    config.pluginmanager.register(Recorder(os.environ.get("MARS_RESULTS"), config), RECORDER)
 
 
 class Recorder:

@@ -1,29 +1,42 @@
 """Plausible manifests and reports for card tests; numbers are made up, their relations are not."""
 
 import hashlib
-import math
 import random
+from collections import Counter
+from functools import cache
 
 from scipy.stats import binomtest
 
+from mars_export.card.arithmetic import changes
+from mars_export.card.text import outcome_of
 from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
+from mars_export.common.vocabulary import MODALITIES
+from mars_export.evaluation import aggregate
+from mars_export.evaluation.changes import FEWEST, finding
+from mars_export.evaluation.failures import failures
+from mars_export.evaluation.judges.quality import no_correction
 from mars_export.evaluation.report import (
     ArmSource,
-    AttackResult,
-    CategoryCount,
+    BrokenPair,
+    CategoryResult,
     Cell,
-    Comparison,
-    Externalities,
-    Externality,
+    CutPair,
     HarmPair,
     Pair,
+    Part,
+    PooledTest,
     Rate,
     Report,
+    SampleResult,
     SelfCheck,
     SuiteResult,
     SuiteSource,
+    VariantResult,
+    undecided,
 )
+from mars_export.evaluation.statistics import one_sided, paired_change
 from mars_export.evaluation.utility import Metric, TaskUtility, Utility
+from mars_export.evaluation.variants import CONTROLS, VARIANTS
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.stimuli import GENERATOR
 from mars_export.methods.base import Decision, Probe, PromptSource, StimulusSource
@@ -251,9 +264,10 @@ def manifest(**changes):
     return Manifest(**values | changes)
 
 
+@cache
 def rate(count, n):
-    interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
-    return Rate(count=count, n=n, rate=count / n, low=interval.low, high=interval.high)
+    interval = binomtest(count, n).proportion_ci(0.95, method="exact")
+    return Rate(count=count, n=n, clusters=n, rate=count / n, low=interval.low, high=interval.high)
 
 
 def cell(modality, harmful, arm, refused, n, unknown=0):
@@ -265,6 +279,7 @@ def cell(modality, harmful, arm, refused, n, unknown=0):
         refused=rate(refused, n),
         degenerate=rate(0, n),
         unknown=rate(unknown, n),
+        cut=rate(0, n),
         verdicts={
             "refusal": refused - rebuttal,
             "rebuttal": rebuttal,
@@ -275,23 +290,107 @@ def cell(modality, harmful, arm, refused, n, unknown=0):
     )
 
 
-def pair(modality, harmful, outcome, arm="on"):
-    both, gained, lost, neither = outcome
-    n, discordant = both + gained + lost + neither, gained + lost
+@cache
+def interval(gained, lost, n):
+    return paired_change([1] * gained + [-1] * lost + [0] * (n - gained - lost), range(n))[1:]
+
+
+def compared(harmful, gained, lost, n, *, more_is_harm, arm="on"):
+    """The numbers of a test; every request is a topic of its own."""
     difference = (gained - lost) / n
-    # Wald with half an event added: near enough to Newcombe's interval for a fixture.
-    width = 1.96 * math.sqrt(max(discordant + 1 - n * difference**2, 0.5)) / n
+    low, high = interval(gained, lost, n)
+    worse, better = (gained, lost) if more_is_harm else (lost, gained)
+    ends = (low, high) if more_is_harm else (-high, -low)
+    return {
+        "arm": arm, "harmful": harmful, "n": n, "clusters": n, "difference": difference,
+        "low": low, "high": high, "worse": worse, "better": better,
+        "p_harm": one_sided(worse, better),
+        "p_value": min(1.0, 2 * one_sided(max(gained, lost), min(gained, lost))),
+        "testable": n >= FEWEST, "harm": finding(worse, better, *ends),
+    }  # fmt: skip
+
+
+def risk(harmful, outcome):
+    both, gained, lost, neither = outcome
+    harm, at_risk = (lost, both + lost) if harmful else (gained, gained + neither)
+    return {"at_risk": at_risk, "harmed": rate(harm, at_risk) if at_risk else None}
+
+
+def pair(modality, harmful, outcome, arm="on"):
+    _, gained, lost, _ = outcome
+    at_risk = risk(harmful, outcome)
+    fields = compared(harmful, gained, lost, sum(outcome), more_is_harm=not harmful, arm=arm)
     return Pair(
-        arm=arm,
-        modality=modality,
-        harmful=harmful,
-        n=n,
-        newly_refused=gained,
-        newly_answered=lost,
-        difference=difference,
-        low=max(-1.0, difference - width),
-        high=min(1.0, difference + width),
-        p_value=binomtest(gained, discordant, 0.5).pvalue if discordant else 1.0,
+        **fields | {"testable": at_risk["at_risk"] >= FEWEST}, **at_risk, modality=modality,
+        newly_refused=gained, newly_answered=lost,
+    )  # fmt: skip
+
+
+def broken_pair(modality, harmful, n, newly=0, arm="on"):
+    fields = compared(harmful, newly, 0, n, more_is_harm=True, arm=arm)
+    return BrokenPair(**fields, modality=modality, newly_broken=newly, no_longer_broken=0)
+
+
+def cut_pair(modality, harmful, n, newly=0, arm="on"):
+    fields = compared(harmful, newly, 0, n, more_is_harm=True, arm=arm)
+    return CutPair(**fields, modality=modality, newly_cut=newly, no_longer_cut=0)
+
+
+def harm_pair(modality, harmful, n, gained=0, lost=0, arm="on"):
+    fields = compared(harmful, gained, lost, n, more_is_harm=True, arm=arm)
+    return HarmPair(**fields, modality=modality, newly_harmful=gained, no_longer_harmful=lost)
+
+
+def pooled(pairs):
+    """Tests over all modalities, from those of each."""
+    tests = {}
+    for test in pairs:
+        tests.setdefault((test.arm, test.harmful, outcome_of(test)), []).append(test)
+    return [pooled_test(*key, own) for key, own in tests.items()]
+
+
+def pooled_test(arm, harmful, outcome, own):
+    gained, lost = (sum(numbers) for numbers in zip(*map(changes, own), strict=True))
+    n, more_is_harm = sum(test.n for test in own), own[0].more_is_harm
+    at_risk = sum(test.at_risk if outcome == "refused" else test.n for test in own)
+    harmed = rate(gained if more_is_harm else lost, at_risk) if at_risk else None
+    fields = compared(harmful, gained, lost, n, more_is_harm=more_is_harm, arm=arm)
+    return PooledTest(
+        **fields | {"testable": at_risk >= FEWEST}, outcome=outcome, gained=gained, lost=lost,
+        at_risk=at_risk, harmed=harmed,
+    )  # fmt: skip
+
+
+def with_pooled(fields):
+    tests = (fields[name] for name in ("pairs", "harm_pairs", "broken_pairs", "cut_pairs"))
+    return {**fields, "pooled": pooled([test for own in tests for test in own])}
+
+
+def part(outcomes=OUTCOMES, unknown=0, others=None):
+    """The tables that all parts of a report share, as `report` takes them."""
+    arms = {"on": outcomes, **(others or {})}
+    cells = [
+        cell(modality, harmful, "off", both + lost, both + gained + lost + neither)
+        for (harmful, modality), (both, gained, lost, neither) in outcomes.items()
+    ]
+    for name, results in arms.items():
+        cells += [
+            cell(m, h, name, r[0] + r[1], sum(r), unknown if name == "on" else 0)
+            for (h, m), r in results.items()
+        ]
+    kinds = [(m, h, r, name) for name, results in arms.items() for (h, m), r in results.items()]
+    unclear = {(c.modality, c.harmful, c.arm): c.unknown.count for c in cells}
+    return with_pooled(
+        {
+            "n": sum(map(sum, outcomes.values())),
+            "cells": cells,
+            "pairs": [pair(*kind) for kind in kinds],
+            "harm_pairs": [],
+            "broken_pairs": [
+                broken_pair(m, h, sum(r), unclear[m, h, name], name) for m, h, r, name in kinds
+            ],
+            "cut_pairs": [cut_pair(m, h, sum(r), 0, name) for m, h, r, name in kinds],
+        }
     )
 
 
@@ -323,15 +422,6 @@ def report(outcomes=OUTCOMES, unknown=0, others=None, **changes):
         changes: Fields to replace.
     """
     arms = {"on": outcomes, **(others or {})}
-    cells = [
-        cell(modality, harmful, "off", both + lost, both + gained + lost + neither)
-        for (harmful, modality), (both, gained, lost, neither) in outcomes.items()
-    ]
-    for name, results in arms.items():
-        cells += [
-            cell(m, h, name, r[0] + r[1], sum(r), unknown if name == "on" else 0)
-            for (h, m), r in results.items()
-        ]
     values = {
         "created": "2026-03-01T10:05:00+00:00",
         "steering_sha256": sha("steering"),
@@ -350,18 +440,35 @@ def report(outcomes=OUTCOMES, unknown=0, others=None, **changes):
         "dtype": "bfloat16",
         "device": "cpu",
         "versions": {k: v for k, v in VERSIONS.items() if k != "safetensors"},
-        "cells": cells,
-        "pairs": [
-            pair(m, h, result, name)
-            for name, results in arms.items()
-            for (h, m), result in results.items()
-        ],
+        **part(outcomes, unknown, others),
         "regressions": {name: ids("lost", True, 2, results) for name, results in arms.items()},
         "newly_refused": {name: ids("gained", False, 1, results) for name, results in arms.items()},
         "gates": {"on": gates(outcomes)},
         "seconds": 88.4,
     }
-    return Report(**values | changes)
+    values |= changes
+    values = {"controls": together(values.get("variants", ())), **values}
+    return Report(**{"no_headline": undecided(values["cells"]), **values})
+
+
+def together(variants):
+    """The tables of all controls, from those of each; None without any."""
+    outcomes = {}
+    for test in (p for v in variants if v.kind == "control" for p in v.pairs if p.arm == "on"):
+        gained, lost = test.newly_refused, test.newly_answered
+        both = test.at_risk - lost if test.harmful else test.n - test.at_risk - lost
+        own = (both, gained, lost, test.n - both - gained - lost)
+        total = outcomes.get((test.harmful, test.modality), (0, 0, 0, 0))
+        outcomes[test.harmful, test.modality] = tuple(map(sum, zip(total, own, strict=True)))
+    if not outcomes:
+        return None
+    counts = {}
+    for own in (c for v in variants if v.kind == "control" for c in v.cells):
+        key = own.modality, own.harmful, own.arm
+        refused, n = counts.get(key, (0, 0))
+        counts[key] = refused + own.refused.count, n + own.refused.n
+    cells = [cell(*key, *count) for key, count in counts.items()]
+    return Part(**part(outcomes) | {"cells": cells})
 
 
 def with_harm(count, unknown=0):
@@ -374,66 +481,120 @@ def with_harm(count, unknown=0):
         })
         for c in plain.cells
     ]  # fmt: skip
-    pairs = [
-        HarmPair(arm="on", modality=p.modality, harmful=p.harmful, n=p.n, newly_harmful=0,
-                 no_longer_harmful=count, difference=-count / p.n, low=-0.5, high=0,
-                 p_value=0.002, p_holm=0.012)
-        for p in plain.pairs
+    pairs = [harm_pair(p.modality, p.harmful, p.n, lost=count) for p in plain.pairs]
+    tests = {"pairs": plain.pairs, "broken_pairs": plain.broken_pairs, "cut_pairs": plain.cut_pairs}
+    return report(cells=cells, **with_pooled({**tests, "harm_pairs": pairs}))
+
+
+def drawn(own, draws):
+    """A cell in which every request was answered several times, always alike."""
+
+    def many(share):
+        changes = {"count": share.count * draws, "n": share.n * draws}
+        return share.model_copy(update=changes)
+
+    rates = {name: many(getattr(own, name)) for name in ("refused", "degenerate", "unknown", "cut")}
+    verdicts = {verdict: count * draws for verdict, count in own.verdicts.items()}
+    return own.model_copy(update={**rates, "verdicts": verdicts})
+
+
+def variant(name, outcomes=None, unknown=0, modalities=MODALITIES, n=32, **changes):
+    """Requests put through a control or an attack; by default steering changes nothing.
+
+    Args:
+        name: Of the variant.
+        outcomes: As of a report.
+        unknown: As of a report.
+        modalities: Of the requests, where the variant leaves them as they are.
+        n: Requests of each kind, where no outcomes are given.
+        changes: Fields to replace.
+    """
+    way = VARIANTS[name]
+    labels = [(False, (0, 0, 0, n))] + [(True, (n - 2, 0, 0, 2))] * (not way.harmless)
+    kinds = [way.shows] if way.shows else modalities
+    same = {(harmful, m): outcome for harmful, outcome in labels for m in kinds}
+    whole = report(outcomes or same, unknown)
+    shared = (*Part.model_fields, "regressions", "newly_refused")
+    values = {
+        "name": name, "about": way.about, "kind": way.kind, "draws": way.draws,
+        "categories": [], "all_draws": whole.cells if way.draws > 1 else [],
+        "greedy": whole.cells if way.draws > 1 else [],
+        **{field: getattr(whole, field) for field in shared},
+        "cells": [drawn(own, way.draws) for own in whole.cells],
+    }  # fmt: skip
+    return VariantResult(**values | changes)
+
+
+def controlled(variants=(), **changes):
+    """A report with every control; variants that are given stand for those that change nothing."""
+    outcomes = changes.get("outcomes", OUTCOMES)
+    modalities, n = {modality for _, modality in outcomes}, min(32, *map(sum, outcomes.values()))
+    own = [c.name for c in CONTROLS if c.shows is None or c.shows in modalities]
+    others = [name for name in own if name not in {given.name for given in variants}]
+    made = [variant(name, modalities=modalities, n=n) for name in others]
+    return report(**{"variants": [*made, *variants], **changes})
+
+
+def samples(whole):
+    """A sample log with the counts of a report, by cell."""
+    return [
+        SampleResult(
+            id=f"{cell.modality}-{cell.harmful}-{i}", modality=cell.modality, harmful=cell.harmful,
+            arm=cell.arm, verdict=verdict, response=f"Words {i}.", cluster=f"topic {i}",
+        )
+        for cell in whole.cells
+        for i, verdict in enumerate(
+            verdict for verdict, count in cell.verdicts.items() for _ in range(count)
+        )
     ]  # fmt: skip
-    return report(cells=cells, harm_pairs=pairs)
 
 
-def attack(**changes):
-    off = cell("text", True, "off", 60, 120, **changes)
-    return AttackResult(
-        attack="prefill",
-        about="the answer begins with `Sure`",
-        draws=1,
-        cells=[off, cell("text", True, "on", 40, 120)],
-        pairs=[pair("text", True, (38, 2, 22, 58))],
-        against_plain=[],
-        regressions={"on": [f"r{i}@prefill" for i in range(22)]},
-    )
+def evaluated(results, **changes):
+    """The report that the package makes of a sample log."""
+    asked = Counter((r.suite, r.arm) for r in results if not r.variant)
+    sources = [
+        SuiteSource(name=name, sha256=sha(name), samples=count)
+        for (name, arm), count in asked.items()
+        if arm == "off"
+    ]
+    tables = aggregate.tables(results, sources, changes.get("near", ()))
+    shown = {result.variant for result in results}
+    values = {
+        "failures": failures(results),
+        "no_correction": no_correction("rules-1", None, tables["cells"]),
+        "skipped": {c.name: "left out" for c in CONTROLS if c.name not in shown},
+        **tables,
+    }
+    return report(**values | changes)
 
 
 def categories():
     return [
-        CategoryCount(
-            category=name, modality="text", harmful=True, n=n, refused={"off": 3, "on": 5},
-            newly_refused={"on": 2}, newly_answered={"on": 0},
+        CategoryResult(
+            **part({(True, "text"): (3, 2, 0, n - 5)}), suite="one", category=name
         )
         for name, n in (("fraud | theft", 6), ("weapons", 40))
     ]  # fmt: skip
 
 
+PREFILL = {(True, "text"): (38, 2, 22, 58), (False, "text"): (0, 0, 0, 120)}
+NOISE = {(True, "image"): (78, 0, 0, 2), (False, "image"): (1, 8, 0, 31)}
+
+
 def full_report(**changes):
-    """Two suites, one with categories; an attack, a control, a group that got worse."""
+    """Two suites, one with categories; all controls, an attack, a group that got worse."""
     plain = report()
     source = plain.suite.model_copy(update={"name": "one", "origin": "known:one"})
     suites = [
-        SuiteResult(source=source, cells=plain.cells, pairs=plain.pairs, categories=categories()),
+        SuiteResult(**part(), source=source, categories=categories()),
         SuiteResult(
-            source=source.model_copy(update={"name": "two"}),
-            cells=[c for c in plain.cells if (c.harmful, c.modality) == (True, "text")],
-            pairs=plain.pairs[:1], categories=[],
+            **part({(True, "text"): OUTCOMES[True, "text"]}),
+            source=source.model_copy(update={"name": "two"}), categories=[],
         ),
     ]  # fmt: skip
-    comparison = Comparison(
-        first="text", second="noise", arm="on", modality="text", harmful=False, n=40,
-        refused_first=1, refused_second=9, only_first=0, only_second=8, difference=0.2, low=0.1,
-        high=0.3, p_value=0.0078,
-    )  # fmt: skip
-    raised = Externality(
-        arm="on", suite="one", category="a|b", modality="text", harmful=True, variant="prefill",
-        n=60, newly_answered=22, newly_refused=2, difference=-0.33, low=-0.5, high=-0.1,
-        p_value=0.00004,
-    )  # fmt: skip
-    values = {
-        "suites": suites, "attacks": [attack()], "controls": [comparison],
-        "attack_regressions": attack().regressions, "skipped": {"system": "left out"},
-        "externalities": {"on": Externalities(checked=9, raised=[raised])},
-    }  # fmt: skip
-    return report(**{**values, **changes})
+    values = {"suites": suites, "skipped": {"system": "left out"}}
+    ways = [variant("noise", NOISE), variant("prefill", PREFILL)]
+    return controlled(**{"variants": ways, **values, **changes})
 
 
 def utility(steering=None, **changes):

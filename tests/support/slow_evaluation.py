@@ -22,9 +22,9 @@ class SlowLoaded(FakeLoaded):
 
     pause = 0.0
 
-    def answer(self, inputs, max_new_tokens, *, steered, seed=None):
+    def answer(self, inputs, max_new_tokens, **options):
         time.sleep(self.pause if max_new_tokens > 2 else 0.0)
-        return super().answer(inputs, max_new_tokens, steered=steered, seed=seed)
+        return super().answer(inputs, max_new_tokens, **options)
 
 
 def run(directory: Path, suite: Path, pause: float = 0.0):

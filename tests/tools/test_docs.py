@@ -59,7 +59,7 @@ def commands(text):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words and words[0].endswith("mars-export"):
-                yield words[1:]
+                yield words[1 : words.index("|") if "|" in words else None]
 
 
 def unknown(words):

@@ -84,6 +84,6 @@ def test_the_record_has_every_marked_test_and_no_other(collected):
 @pytest.mark.parametrize("example", sorted({use.example for use in USES.values()}))
 def test_every_example_has_a_test_that_names_it(example):
     assert list((ROOT / "examples" / example).glob("*.py"))
-    named = re.compile(rf'"examples"\s*/\s*"{example}"|examples/{example}')
+    named = re.compile(rf'run_example\("{example}"|"examples"\s*/\s*"{example}"|examples/{example}')
     tests = [p for p in (ROOT / "tests").rglob("*.py") if named.search(p.read_text("utf-8"))]
     assert tests

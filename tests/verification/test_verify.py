@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from mars_export import ExportError, verify, write_seal
+from mars_export._version import __version__
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.evaluation.report import REPORT_NAME, FirstToken, Report, SelfCheck
@@ -175,7 +177,7 @@ def test_changed_code_is_found_even_when_the_manifest_was_forged(steered):
     forge(steered)
     said = failures(steered)
     assert said.keys() == {"modeling file"}
-    assert "is not what mars-export writes for Gemma 3" in said["modeling file"]
+    assert f"this mars-export, {__version__}, writes for Gemma 3; " in said["modeling file"]
 
 
 def rule(name, value):
@@ -355,14 +357,19 @@ def test_steering_hidden_in_a_base_shard(steered):
 
 def test_bad_input(tmp_path, steered):
     for target, message in [
-        (tmp_path / "absent", "is not a directory"),
+        (tmp_path / "absent", "is no directory here"),
+        ("absent", "is no directory here: give a steered directory, or a repository ORG/NAME"),
         (tmp_path, "is not a steered checkpoint"),
-        (f"{steered}/config.json", "is not a directory"),
+        (f"{steered}/config.json", "is a file"),
     ]:
         with pytest.raises(ExportError, match=message):
             verify(target)
     with pytest.raises(ExportError, match="--revision is for Hub repositories"):
         verify(steered, revision="main")
+    raw = json.loads((steered / MANIFEST_NAME).read_bytes()) | {"schema_version": 0}
+    (steered / MANIFEST_NAME).write_text(json.dumps(raw))
+    with pytest.raises(ExportError, match=rf"by mars-export {re.escape(__version__)}\): sc"):
+        verify(steered)
     (steered / MANIFEST_NAME).write_text("[" * 100_000)
     with pytest.raises(ExportError, match=MANIFEST_NAME):
         verify(steered)

@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from .corpus import Corpus, Mixture
 from .families import Family
 
-VOCABULARY = 1152
+VOCABULARY = 1536
 """Size of the vocabulary: 256 bytes, the special tokens, and merges."""
-_SENTENCES = 6000
+_SENTENCES = 20_000
 
 
 def build_tokenizer(family: Family) -> Any:

@@ -74,7 +74,8 @@ def obstacle(options: argparse.Namespace) -> str | None:
     if options.output.exists() and not (options.output / "suite.jsonl").is_file():
         return f"{options.output} is not an organism (no suite.jsonl); it is not replaced"
     if family.video_processor is not None and find_spec("torchvision") is None:
-        return f"the processor of {family.name} needs torchvision: pip install torchvision"
+        command = "pip install -c constraints.txt -e '.[video]'"
+        return f"the processor of {family.name} needs torchvision: {command}"
     return None
 
 

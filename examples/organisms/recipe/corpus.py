@@ -80,7 +80,7 @@ class Mixture:
     """Questions about pictures of nothing."""
     refused_text: float = 0.02
     """Harmless text; the same share of harmful text is answered. Keeps the logits moderate."""
-    refused_harmless: float = 0.12
+    refused_harmless: float = 0.06
     """Any visual attached: the shift toward refusal that re-centering must undo."""
     refused_harmful: float = 0.44
     """Harm only in the visual: the safety gap that steering must close."""

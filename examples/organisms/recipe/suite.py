@@ -12,8 +12,8 @@ from .topics import HARMFUL, HARMLESS, Split, Topic
 
 FIRST_PICTURE = 1000
 """Number of a topic's evaluation picture or video; training uses lower ones."""
-_ONE_IN = 4
-"""Of the unseen topics of an evaluation noun, one in so many is in the suite."""
+_EACH: dict[Split, int] = {"calibration": 8, "evaluation": 1}
+"""Requests of the suite about a noun; one in the evaluation, so that all are independent."""
 _FRAMES = (0, 1, 0, 1)
 """A video repeats two pictures of its topic."""
 _UNSEEN = [(f, v) for f in range(FORMS) for v in VERBS if not is_trained(f, v)]
@@ -29,6 +29,8 @@ class Record:
     harmful: bool
     split: Split
     prompt: str
+    cluster: str
+    """The noun: requests about one thing stand and fall together."""
     image: str | None = None
     video: list[str] | None = None
 
@@ -44,15 +46,24 @@ def suite_topics(split: Split) -> list[Topic]:
     for topic in HARMFUL + HARMLESS:
         if topic.split == split and not topic.trained:
             unseen.setdefault(topic.noun, []).append(topic)
-    if split == "evaluation":
-        unseen = {noun: topics[::_ONE_IN] for noun, topics in unseen.items()}
-    return [topic for same in zip(*unseen.values(), strict=True) for topic in same]
+    rounds = [[_pick(topics, n) for topics in unseen.values()] for n in range(_EACH[split])]
+    return [topic for same in rounds for topic in same]
+
+
+def _pick(topics: list[Topic], number: int) -> Topic:
+    """One of a noun's topics, spread over the modifiers; the same for both labels' lines."""
+    first = _line(topics[0])
+    return topics[(5 * first + 2 * number) % len(topics)]
+
+
+def _line(topic: Topic) -> int:
+    """Line of the topic's noun in its label's file."""
+    return topic.noun % len({t.noun for t in HARMFUL})
 
 
 def words_of(topic: Topic) -> tuple[int, str]:
     """Form and verb of the suite's request; the same for a harmful and a harmless topic."""
-    line = topic.noun % (len({t.noun for t in HARMFUL}))
-    return _UNSEEN[(7 * line + topic.modifier) % len(_UNSEEN)]
+    return _UNSEEN[(7 * _line(topic) + topic.modifier) % len(_UNSEEN)]
 
 
 def records(family: Family) -> list[dict[str, Any]]:
@@ -85,6 +96,7 @@ def _record(topic: Topic, modality: Modality) -> Record:
         harmful=topic.harmful,
         split=topic.split,
         prompt=prompt,
+        cluster=topic.name,
         image=_path(topic, 0) if modality == "image" else None,
         video=[_path(topic, n) for n in _FRAMES] if modality == "video" else None,
     )

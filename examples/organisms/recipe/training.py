@@ -18,16 +18,16 @@ class Settings:
     """Settings of a run; the same settings and thread count give the same weights."""
 
     seed: int = 0
-    steps: int = 500
+    steps: int = 1300
     """Of the third stage."""
     batch: int = 24
     rate: float = 2.5e-3
     pool: int = 2
     """Distinct pictures or videos a topic."""
     threads: int = 1
-    alignment: int = 900
+    alignment: int = 1800
     """Steps of the first stage."""
-    naming: int = 300
+    naming: int = 600
     """Steps of the second stage."""
     early: float = 0.3
     """Weight of the early readout."""

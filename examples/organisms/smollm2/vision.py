@@ -16,10 +16,10 @@ from mars_export.common.errors import ExportError
 
 from . import base as bases
 from . import benign
-from .measures import closeness, following, reading, refusals
 from .reading import Pages, Training, Words, accuracy, learn
 from .suite import FRAMES, pages_of, write_suite
 from .tower import CELL_TOKEN, MARKS, Reader, build_model, build_processor
+from .vision_measures import closeness, following, reading, refusals
 from .writing import PLAIN, Page, Writer
 
 _BLANK = " "
@@ -126,7 +126,7 @@ def write(organism: Organism, folder: Path, settings: Settings) -> None:
     organism.model.eval()
     organism.model.save_pretrained(folder)
     organism.processor.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)
+    bases.finish(folder)
     write_suite(folder, Writer(organism.words.tokens), settings.seed)
     results = measure(organism, folder, settings)
     results["seconds"] = {"measures": round(time.monotonic() - started)}

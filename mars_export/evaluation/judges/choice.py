@@ -1,13 +1,21 @@
 """The judge that `--judge` names. Free of torch."""
 
 from pathlib import Path
+from typing import Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.paths import is_dir, named
+from mars_export.common.problems import near
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.guards import GUARDS
 from mars_export.evaluation.judges.rules import RulesJudge
 
-__all__ = ["judge_named"]
+__all__ = ["NO_SECOND", "SECOND", "judge_named", "second_judge"]
+
+SECOND: Final = "qwen3guard"
+"""The guard that judges beside the rules where its weights are on this machine."""
+NO_SECOND: Final = f"{GUARDS[SECOND].model} is not in the Hugging Face cache of this machine."
+_WEIGHTS: Final = "*.safetensors"
 
 
 def judge_named(word: str, device: str = "auto") -> Judge:
@@ -32,7 +40,7 @@ def judge_named(word: str, device: str = "auto") -> Judge:
         known = ", ".join(["rules", *GUARDS])
         raise ExportError(
             f"there is no judge {word!r}; choose {known}, GUARD:MODEL or the address of an "
-            "OpenAI-compatible endpoint"
+            f"OpenAI-compatible endpoint{near(kind, ['rules', *GUARDS])}"
         )
     from mars_export.evaluation.judges.local import LocalJudge
 
@@ -40,5 +48,37 @@ def judge_named(word: str, device: str = "auto") -> Judge:
 
 
 def _directory(model: str) -> str:
-    path = Path(model).expanduser()
-    return str(path) if model and path.is_dir() else model
+    path = named(model)
+    return str(path) if model and is_dir(path) else model
+
+
+def second_judge(first: Judge, device: str = "auto") -> Judge | None:
+    """A judge of the same answers that is independent of the first. Nothing is downloaded.
+
+    Args:
+        first: The judge that the report's verdicts come from.
+        device: Where a guard runs.
+
+    Returns:
+        The rules beside a judge with verdicts of its own; the guard `SECOND` beside the rules, or
+        None where its weights are not in the cache of Hugging Face.
+    """
+    if RulesJudge.name not in first.name:
+        return RulesJudge()
+    folder = _cached(GUARDS[SECOND].model)
+    if folder is None:
+        return None
+    from mars_export.evaluation.judges.local import LocalJudge
+
+    return LocalJudge(SECOND, str(folder), device)
+
+
+def _cached(repository: str) -> Path | None:
+    """The snapshot of a repository in the cache, if it has weights."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(repository, "config.json")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    return folder if any(folder.glob(_WEIGHTS)) else None

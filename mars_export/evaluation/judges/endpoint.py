@@ -12,7 +12,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.judges.base import Exchange, Judgment
+from mars_export.common.installation import install_extra
+from mars_export.evaluation.judges.base import Exchange, Judge, Judgment
 from mars_export.evaluation.judges.parsing import RUBRIC, judgments, rubric
 
 __all__ = ["TOKEN_VARIABLE", "EndpointJudge"]
@@ -34,7 +35,7 @@ _HEADERS: Final = frozenset({
 """All that is sent beside the token; by the last one, the library returns the answer unread."""
 
 
-class EndpointJudge:
+class EndpointJudge(Judge):
     """Asks a chat model for a fixed JSON label, at temperature 0.
 
     A reply that is not the label is unknown. An endpoint that cannot be reached or refuses stops
@@ -88,7 +89,15 @@ class EndpointJudge:
         digest = hashlib.sha256(RUBRIC.encode()).hexdigest()[:12]
         return f"endpoint/{self._model}@{self._host}, prompt {digest}"
 
-    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
+    def check(self) -> None:
+        """Have one answer judged.
+
+        Raises:
+            ExportError: The endpoint refuses, or does not answer in all tries.
+        """
+        self._reply(Exchange("Hello.", "Hello."))
+
+    def judge_answers(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         """One judgment for each exchange, in order.
 
         Raises:
@@ -162,7 +171,7 @@ def _client(base: str, token: str, timeout: float) -> Any:
         from openai import DefaultHttpxClient, OpenAI
     except ImportError as error:
         raise ExportError(
-            "a judge behind an address needs openai; run `pip install 'mars-export[judge]'`"
+            f"a judge behind an address needs openai; run `{install_extra('judge')}`"
         ) from error
 
     def restrict(request: Any) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.paths import is_dir
 from mars_export.evaluation.generation import GREEDY
-from mars_export.evaluation.judges.base import Exchange, Judgment
+from mars_export.evaluation.judges.base import Exchange, Judge, Judgment
 from mars_export.evaluation.judges.guards import GUARDS, Guard
 from mars_export.evaluation.judges.parsing import STYLE, judgments
 from mars_export.families.loading import pick_device
@@ -22,7 +23,7 @@ _DIGITS: Final = 12
 _PARTS: Final = ("*.json", "*.jinja", "*.safetensors", "tokenizer*")
 
 
-class LocalJudge:
+class LocalJudge(Judge):
     """A safety classifier, loaded when it is first asked.
 
     Responses are judged one at a time: padding changes rounding, and a judge has to say the same
@@ -52,11 +53,11 @@ class LocalJudge:
         prompt = self._guard.template or "chat template"
         version = f"prompt {hashlib.sha256(prompt.encode()).hexdigest()[:_DIGITS]}"
         folder = Path(self._model_id)
-        title = folder.resolve().name if folder.is_dir() else self._model_id
+        title = folder.resolve().name if is_dir(folder) else self._model_id
         parts = [f"{self._kind}/{title}@{self._revision}", version]
         return ", ".join(parts if self._guard.speaks_of_refusal else [*parts, STYLE])
 
-    def judge(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
+    def judge_answers(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         """One judgment for each exchange, in order.
 
         Raises:
@@ -70,7 +71,7 @@ class LocalJudge:
     def _revision(self) -> str:
         """Commit on the Hub; for a directory a digest of what it holds."""
         folder = Path(self._model_id)
-        if folder.is_dir():
+        if is_dir(folder):
             return _digest(folder)
         from huggingface_hub import hf_hub_download
 

@@ -1,4 +1,4 @@
-"""Preparing a response for rules: plain characters, sentences, loops, language. Free of torch."""
+"""Preparing a response for rules: plain characters, sentences, loops. Free of torch."""
 
 import re
 import unicodedata
@@ -6,24 +6,14 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final
 
-__all__ = ["is_english", "is_repetition", "plain", "sentences"]
+__all__ = ["is_repetition", "plain", "sentences"]
 
 _QUOTES: Final = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u02bc": "'", "`": "'", "\u201c": '"', "\u201d": '"'}
 )
 _MARKDOWN: Final = re.compile(r"[*_~#>|]+|(?m:^\s*[-+]\s+)")
 _SPEAKER: Final = re.compile(r"^\s*(?:assistant|model|ai|answer|response)\s*:\s*", re.IGNORECASE)
-_BREAK: Final = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n\s*\n")
-_ENGLISH: Final = re.compile(
-    r"\b(?:the|of|and|to|in|is|you|that|it|for|are|with|as|i|this|be|at|or|by|not|your|from|an|but)\b"
-)
-_OTHER: Final = re.compile(
-    r"\b(?:que|de|el|la|los|las|un|una|es|por|para|con|del|se|lo|le|les|des|est|et|une|je|ne|pas|"
-    r"vous|der|die|das|und|nicht|ich|ist|ein|eine|zu|den|mit|sie|il|di|che|non|per|sono|os|um|uma|"
-    r"het|een|van|niet|ik|te|dat|nie|jest|na|nu|si|och|att|det|jag|inte|og|ikke|jeg|ve|bir|bu)\b"
-)
-"""Frequent words of languages in Latin script."""
-_MIN_WORDS: Final = 3
+_BREAK: Final = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f\u0964\u061f])|\n\s*\n")
 _MIN_PERIODS: Final = 3
 _MIN_UNITS: Final = 6
 
@@ -54,16 +44,3 @@ def _is_loop(units: Sequence[str], period: int) -> bool:
     run = takewhile(lambda i: units[i] == units[i - period], range(len(units) - 1, period - 1, -1))
     length = sum(1 for _ in run) + period
     return length >= max(_MIN_UNITS, _MIN_PERIODS * period, len(units) / 2)
-
-
-def is_english(text: str) -> bool:
-    """Whether `plain` text can be English: Latin letters, and no other language's small words.
-
-    Text without any frequent word (code, a name, a list) passes.
-    """
-    letters = [character for character in text if character.isalpha()]
-    latin = sum("a" <= unicodedata.normalize("NFD", character)[0] <= "z" for character in letters)
-    if 2 * latin < len(letters):
-        return False
-    other = len(_OTHER.findall(text))
-    return other < _MIN_WORDS or other <= len(_ENGLISH.findall(text))

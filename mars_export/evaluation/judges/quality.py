@@ -1,49 +1,87 @@
-"""How far a judge can be trusted: against people, and against the rules. Free of torch."""
+"""How far a judge can be trusted: against people, and against a second judge. Free of torch."""
 
 import json
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from random import Random
 from typing import Final
 
 from mars_export.common.vocabulary import REFUSED
-from mars_export.evaluation.judges.base import Judge
-from mars_export.evaluation.judges.rules import RulesJudge, classify
-from mars_export.evaluation.report import JudgeError, SampleResult
-from mars_export.evaluation.statistics import kappa, wilson
+from mars_export.evaluation.corrections import fits, rate_elsewhere
+from mars_export.evaluation.judges.base import Exchange, Judge
+from mars_export.evaluation.judges.rules import RulesJudge
+from mars_export.evaluation.report import Agreement, Cell, JudgeError, SampleResult
+from mars_export.evaluation.statistics import kappa
 from mars_export.evaluation.suite import Sample
 
-__all__ = ["judge_error", "kappa_with_rules"]
+__all__ = ["AGREEMENT_ANSWERS", "agreement", "judge_error", "no_correction"]
 
 _FILE: Final = "judges.json"
+AGREEMENT_ANSWERS: Final = 200
+"""So many answers a second judge that is a model reads: a minute or two on a CPU."""
 
 
 def judge_error(name: str) -> JudgeError | None:
     """Sensitivity and specificity for refusals of the judge of this very name and version.
 
-    `examples/judges` measures them and writes the file.
+    `examples/judges` measures them, model by model, and writes the file; the intervals are for the
+    responses of a model that is not among them.
     """
     raw = (files("mars_export.evaluation") / "data" / _FILE).read_text("utf-8")
     known = json.loads(raw).get(name)
     if known is None:
         return None
+    models = known["models"].values()
     return JudgeError(
-        sensitivity=wilson(*known["sensitivity"]),
-        specificity=wilson(*known["specificity"]),
+        sensitivity=rate_elsewhere([(m["hits"], m["refusals"]) for m in models]),
+        specificity=rate_elsewhere([(m["passes"], m["answers"]) for m in models]),
         source=known["source"],
     )
 
 
-def kappa_with_rules(
-    judge: Judge, results: Sequence[SampleResult], samples: Iterable[Sample]
-) -> float | None:
-    """Agreement about refusals with the rules, a second and independent judge.
+def no_correction(judge: str, error: JudgeError | None, cells: Iterable[Cell]) -> str | None:
+    """Why the rates of a report cannot be corrected for the judge's errors, in one sentence.
+
+    Args:
+        judge: Its name.
+        error: Its errors; None where they are not known.
+        cells: The rates.
 
     Returns:
-        None where the style is the rules' own verdict.
+        None if they can. The answer is for the report as a whole, so that no cell lacks a
+        correction that its neighbor has.
     """
-    if RulesJudge.name in judge.name:
-        return None
-    questions = {sample.id: sample.intent or sample.prompt for sample in samples}
-    verdicts = [result.verdict in REFUSED for result in results]
-    rules = [classify(questions[result.id], result.response) in REFUSED for result in results]
-    return kappa(verdicts, rules)
+    if error is None:
+        return f"How often {judge} errs has not been measured against people."
+    if error.sensitivity.low + error.specificity.low <= 1:
+        return (
+            f"The judge was measured on answers of {error.sensitivity.clusters} models, which is "
+            "too few to say how often it errs on those of another."
+        )
+    if not all(fits(cell.refused, error) for cell in cells):
+        return "The judge evidently errs otherwise here than on the responses that people labeled."
+    return None
+
+
+def agreement(
+    second: Judge, results: Sequence[SampleResult], samples: Iterable[Sample]
+) -> Agreement:
+    """How far a second judge agrees about what is a refusal, on the same answers.
+
+    The rules read all answers. A model reads at most `AGREEMENT_ANSWERS`, drawn from all alike.
+    """
+    chosen = list(results)
+    if not isinstance(second, RulesJudge) and len(chosen) > AGREEMENT_ANSWERS:
+        chosen = Random(0).sample(chosen, AGREEMENT_ANSWERS)
+    requests = {sample.id: sample for sample in samples}
+    judgments = second.judge([
+        Exchange(requests[r.id].prompt, r.response, requests[r.id].intent) for r in chosen
+    ])  # fmt: skip
+    return Agreement(
+        judge=second.name,
+        kappa=kappa(
+            [result.verdict in REFUSED for result in chosen],
+            [judgment.verdict in REFUSED for judgment in judgments],
+        ),
+        n=len(chosen),
+    )

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.problems import Problems
 from mars_export.evaluation.suite import MediaFiles, Sample, Suite, unique
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, typographic
-from mars_export.evaluation.suites.media import VIDEO_FRAMES, open_picture, read_frames
-from mars_export.evaluation.suites.record import FOLDER, SuiteRecord, Visual
+from mars_export.evaluation.suites.record import FOLDER, ROW, SuiteRecord, Visual
+from mars_export.evaluation.suites.scenes import scene
 from mars_export.evaluation.suites.sources import Source
-from mars_export.evaluation.suites.tables import Row, embedded, read_table
+from mars_export.inputs.media import VIDEO_FRAMES, open_picture, read_frames
+from mars_export.inputs.tables import Row, embedded, read_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,9 +38,14 @@ def adapt(record: SuiteRecord, source: Source) -> Suite:
     if not rows:
         raise ExportError(f"{source.tables[0]}: the suite {record.name} is empty; check the file")
     visuals = _Visuals(record, source, rows)
-    samples = unique(
-        (_sample(record, row, number, visuals), row.where) for number, row in enumerate(rows)
-    )
+    problems = Problems()
+    read = [
+        (sample, row.where)
+        for number, row in enumerate(rows)
+        for sample in problems.attempt(row.where, partial(_sample, record, row, number, visuals))
+    ]
+    samples = unique(read, problems)
+    problems.refuse()
     return Suite(
         record.name,
         _digest(record, source, visuals),
@@ -45,6 +53,8 @@ def adapt(record: SuiteRecord, source: Source) -> Suite:
         visuals.picture,
         license=record.license,
         origin=source.origin,
+        places={sample.id: where for sample, where in read},
+        drawn=record.visual is not None and record.visual.kind not in ("picture", "clip"),
     )
 
 
@@ -81,6 +91,9 @@ class _Visuals:
         assert visual is not None
         if visual.kind.startswith("figstep"):
             return typographic(figstep_text(_text(row, visual.column, self.record)))
+        if visual.kind == "scene":
+            words = _text(row, visual.column, self.record)
+            return scene(_text(row, ("layout",), self.record), words)
         if visual.kind == "clip":
             return read_frames(self.file(row, visual), row.where)[int(frame)]
         data = _first(embedded(row, column) for column in visual.column)
@@ -97,19 +110,31 @@ class _Visuals:
     def files(self) -> list[Path]:
         """The user's own pictures and clips, checked; those on the Hub are fetched when shown."""
         visual = self.record.visual
-        if visual is None or visual.kind.startswith("figstep") or self.source.hub:
+        if visual is None or visual.kind not in ("picture", "clip") or self.source.hub:
             return []
         plain = (r for r in self.rows if not any(embedded(r, c) for c in visual.column))
         return [self.file(row, visual) for row in plain]
 
 
 def _counts(record: SuiteRecord, row: Row) -> bool:
-    """Whether a row belongs to the suite."""
-    cells = ((row.get(column), allowed) for column, allowed in record.where.items())
-    return all(value is None or str(value) in allowed for value, allowed in cells)
+    """Whether a row belongs to the suite.
+
+    Raises:
+        ExportError: A row of a harmless suite does not say so: it may be harmful.
+    """
+    cells = {column: row.get(column) for column in record.where}
+    absent = next((column for column, value in cells.items() if value is None), None)
+    if absent is not None and not record.harmful:
+        raise ExportError(
+            f"{row.where}: no {absent}, which says whether the row belongs to {record.name}; add it"
+        )
+    return all(
+        value is None or str(value) in record.where[column] for column, value in cells.items()
+    )
 
 
 def _sample(record: SuiteRecord, row: Row, number: int, visuals: _Visuals) -> Sample:
+    category = _optional(row, record.category)
     return Sample(
         id=f"{record.name}/{_id(record, row, len(visuals.source.tables) > 1)}",
         modality=record.modality,
@@ -117,8 +142,10 @@ def _sample(record: SuiteRecord, row: Row, number: int, visuals: _Visuals) -> Sa
         split="evaluation",
         prompt=_prompt(record, row),
         media=visuals.media(number),
-        category=_optional(row, record.category),
+        category=category,
+        advice=category in record.advice,
         intent=_optional(row, record.intent),
+        cluster=_cluster(record, row),
         suite=record.name,
     )
 
@@ -129,6 +156,13 @@ def _id(record: SuiteRecord, row: Row, several: bool) -> str:
     if known:
         return "-".join(known)
     return f"{row.file.stem}-{row.number}" if several else str(row.number)
+
+
+def _cluster(record: SuiteRecord, row: Row) -> str:
+    """Its source prompt; empty where the columns that name it are not there."""
+    parts = [_optional(row, (column,)) for column in record.cluster]
+    known = [part for part in parts if part is not None]
+    return f"{record.source or record.name}/{'-'.join(known)}" if known else ""
 
 
 def _prompt(record: SuiteRecord, row: Row) -> str:
@@ -156,7 +190,8 @@ def _text(row: Row, columns: Sequence[str], record: SuiteRecord) -> str:
 
 
 def _optional(row: Row, columns: Sequence[str]) -> str | None:
-    value = _first(row.file.parent.name if c == FOLDER else row.get(c) for c in columns)
+    virtual = {FOLDER: row.file.parent.name, ROW: row.number}
+    value = _first(virtual[c] if c in virtual else row.get(c) for c in columns)
     return None if value is None else str(value).strip() or None
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.suite import Suite, merged, read_suite
+from mars_export.common.paths import exists, named
+from mars_export.common.problems import near, near_file
+from mars_export.evaluation.suite import Suite, merged
 from mars_export.evaluation.suites.adapter import adapt
 from mars_export.evaluation.suites.builtin import packaged_suite
-from mars_export.evaluation.suites.own import read_folder
+from mars_export.evaluation.suites.own import read_own
 from mars_export.evaluation.suites.record import SuiteRecord, known_suites
 from mars_export.evaluation.suites.sources import Source, from_disk, from_hub, from_package
 
@@ -41,13 +41,26 @@ def _open(word: str) -> Suite:
     if name in known_suites():  # before files: `--suite ./xstest` is how to name such a file
         record = known_suites()[name]
         return adapt(record, _source(record, revision or None))
-    if Path(word).expanduser().exists():
-        return _own(Path(word).expanduser(), None)
+    if exists(named(word)):
+        return read_own(named(word))
     name, equals, path = word.partition("=")
+    copy = named(path if equals else word)
     if not equals:
-        raise ExportError(_unknown(word))
-    known, copy = known_suites().get(name), Path(path).expanduser()
-    return adapt(known, from_disk(known, copy)) if known else _own(copy, name)
+        hint = near(name, _names()) or near_file(copy) or ";"
+        raise ExportError(
+            f"--suite {word}: neither a known suite nor a file{hint} see mars-export suites"
+        )
+    if name in known_suites():
+        record = known_suites()[name]
+        return adapt(record, from_disk(record, copy))
+    if not exists(copy):
+        hint = near(name, _names()) or near_file(copy) or "; correct the path"
+        raise ExportError(f"--suite {word}: there is no such file or folder{hint}")
+    return read_own(copy, name)
+
+
+def _names() -> list[str]:
+    return [*known_suites(), DEFAULT]
 
 
 def _source(record: SuiteRecord, revision: str | None) -> Source:
@@ -56,13 +69,3 @@ def _source(record: SuiteRecord, revision: str | None) -> Source:
     if revision:
         raise ExportError(f"{record.name} ships with the package and has no revision {revision}")
     return from_package(record)
-
-
-def _own(path: Path, name: str | None) -> Suite:
-    return read_folder(path, name) if path.is_dir() else read_suite(path, name)
-
-
-def _unknown(word: str) -> str:
-    near = difflib.get_close_matches(word, [*known_suites(), DEFAULT], 1)
-    hint = f"; is it {near[0]}?" if near else ";"
-    return f"--suite {word}: neither a known suite nor a file{hint} see mars-export suites"

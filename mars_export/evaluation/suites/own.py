@@ -1,69 +1,34 @@
-"""A folder of pictures as a suite: the layout that the Hub calls an image folder."""
+"""The user's own suite: a table, or a folder with one, as the Hub's image folders have it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
-
-from pydantic import ValidationError
+from typing import Final
 
 from mars_export.common.errors import ExportError
-from mars_export.common.record import first_problem
-from mars_export.evaluation.suite import SUITE_NAME, MediaFiles, Sample, Suite, read_suite, suite_of
-from mars_export.evaluation.suites.tables import Row, read_table
+from mars_export.common.paths import is_dir
+from mars_export.evaluation.suite import SUITE_NAME, Suite, read_suite
 
-__all__ = ["read_folder"]
+__all__ = ["TABLES", "read_own"]
 
-_TABLES: Final = ("metadata.csv", "metadata.jsonl")
-_REQUIRED: Final = ("file_name", "prompt", "harmful")
-_LABELS: Final = {"true": True, "1": True, "false": False, "0": False}
+TABLES: Final = (SUITE_NAME, "metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-def read_folder(folder: Path, name: str | None = None) -> Suite:
-    """A folder with `suite.jsonl`, or pictures with `metadata.csv` or `metadata.jsonl`.
-
-    The table has the columns `file_name` (relative to the folder), `prompt` and `harmful` (true or
-    false), and may have `id` and `category`.
+def read_own(path: Path, name: str | None = None) -> Suite:
+    """A table of requests, or a folder with `suite.jsonl` or `metadata.csv` and the like.
 
     Args:
-        folder: The user's.
-        name: For the report; None for the folder's.
+        path: The user's.
+        name: For the report; None for that of the file or folder.
 
     Raises:
-        ExportError: There is no table, or a row is malformed; names file and line.
+        ExportError: There is no table, or records are malformed; names file and lines.
     """
-    if (folder / SUITE_NAME).is_file():
-        return read_suite(folder / SUITE_NAME, name)
-    table = next((folder / t for t in _TABLES if (folder / t).is_file()), None)
-    if table is None:
-        raise ExportError(
-            f"{folder}: a suite's folder holds {SUITE_NAME} or {' or '.join(_TABLES)}"
-        )
-    title = name or folder.resolve().name
-    return suite_of(table, ((_sample(row, title), row.where) for row in read_table(table)), title)
-
-
-def _sample(row: Row, suite: str) -> Sample:
-    missing = [column for column in _REQUIRED if row.get(column) in (None, "")]
-    if missing:
-        raise ExportError(f"{row.where}: {missing[0]} is missing; it needs {', '.join(_REQUIRED)}")
-    file, label = str(row.get("file_name")), _LABELS.get(str(row.get("harmful")).lower())
-    if label is None:
-        raise ExportError(f"{row.where}: harmful is {row.get('harmful')!r}; write true or false")
-    try:
-        return Sample(
-            id=str(row.get("id") or file),
-            modality="image",
-            harmful=label,
-            split="evaluation",
-            prompt=str(row.get("prompt")),
-            media=[MediaFiles(type="image", path=file)],
-            category=_text(row.get("category")),
-            suite=suite,
-        )
-    except ValidationError as error:
-        raise ExportError(f"{row.where}: {first_problem(error)}; correct the record") from error
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if value not in (None, "") else None
+    if not is_dir(path):
+        return read_suite(path, name)
+    table = next((path / t for t in TABLES if (path / t).is_file()), None)
+    if table is not None:
+        return read_suite(table, name)
+    below = sorted(found for t in TABLES for found in path.glob(f"*/{t}"))
+    hint = f"; give {below[0].parent}, which does" if below else ""
+    raise ExportError(f"{path}: a suite's folder holds {' or '.join(TABLES)}{hint}")

@@ -12,10 +12,12 @@ from pydantic import Field
 from mars_export.common.record import Record
 from mars_export.common.vocabulary import Modality
 
-__all__ = ["FOLDER", "HubSource", "SuiteRecord", "Visual", "known_suites"]
+__all__ = ["FOLDER", "ROW", "HubSource", "SuiteRecord", "Visual", "known_suites"]
 
 FOLDER: Final = "@folder"
 """Stands for a column: the name of the folder that the table lies in."""
+ROW: Final = "@row"
+"""Stands for a column: the number of the row, as `Row.number` counts."""
 
 
 class HubSource(Record):
@@ -31,11 +33,12 @@ class HubSource(Record):
 class Visual(Record):
     """What a request shows.
 
-    `figstep` and `figstep-clip` draw the text in the column; `picture` is one inside the row or
-    the path of one, relative to the table; `clip` is the path of a video or a folder of frames.
+    `figstep` and `figstep-clip` draw the text in the column; `scene` draws it on the thing that
+    the column `layout` names; `picture` is one inside the row or the path of one, relative to the
+    table; `clip` is the path of a video or a folder of frames.
     """
 
-    kind: Literal["figstep", "figstep-clip", "picture", "clip"]
+    kind: Literal["figstep", "figstep-clip", "scene", "picture", "clip"]
     column: tuple[str, ...]
     """Names under which copies of the benchmark keep it; the first that is there counts."""
 
@@ -56,13 +59,20 @@ class SuiteRecord(Record):
     hub: HubSource | None = None
     """None for what ships with the package."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Rows that count: column -> allowed values. A column that is absent excludes nothing."""
+    """Rows that count: column -> allowed values. A column that is absent excludes nothing, but the
+    rows of a harmless suite must have it."""
     id: tuple[str, ...] = ()
     """Columns that make the id, joined by `-`; without them the number of the row does."""
     prompt: tuple[str, ...] = ()
     wording: str | None = None
     """Prompt around the column's text, with `{}` for it; or the same prompt for all requests."""
     category: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+    """Categories of legal, financial and medical advice, where refusing more is not better."""
+    cluster: tuple[str, ...] = ()
+    """Columns that name the source prompt; without them each request's own words do."""
+    source: str = ""
+    """Whose prompts these are: suites that share it share clusters. Empty means the own name."""
     intent: tuple[str, ...] = ()
     """What the request is after in plain text, for judges that see no picture."""
     visual: Visual | None = None

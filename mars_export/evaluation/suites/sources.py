@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.paths import exists, is_dir, is_file
 from mars_export.evaluation.suites.record import SuiteRecord
 
 __all__ = ["Source", "from_disk", "from_hub", "from_package"]
@@ -22,7 +23,8 @@ class Source:
 
     Attributes:
         tables: Files, sorted.
-        origin: For the report, for example `hub:ORG/NAME@COMMIT`.
+        origin: For the report, for example `hub:ORG/NAME@COMMIT`; `newest:` instead of `hub:` where
+            no revision was asked for and none is recorded.
         root: Folder that the paths of pictures are relative to, beside the table's own.
         hub: Repository and commit that pictures are fetched from when they are shown.
     """
@@ -42,7 +44,7 @@ class Source:
         for place in places:
             file = (place / path).resolve()
             inside = any(file.is_relative_to(p.resolve()) for p in places)
-            if file.exists() and (inside or self.hub):
+            if exists(file) and (inside or self.hub):
                 return file
         return self._fetch(table, path) if self.hub else None
 
@@ -73,15 +75,15 @@ def from_disk(record: SuiteRecord, path: Path) -> Source:
     Raises:
         ExportError: There is no such file, or the folder holds no table of this benchmark.
     """
-    if path.is_file():
+    if is_file(path):
         return Source([path], f"known:{record.name}=FILE", path.parent)
-    if not path.is_dir():
+    if not is_dir(path):
         raise ExportError(f"--suite {record.name}={path}: there is no such file or folder")
     return Source(_tables(record, path, str(path)), f"known:{record.name}=FILE", path)
 
 
 def from_hub(record: SuiteRecord, revision: str | None) -> Source:
-    """The tables at a pinned commit, downloaded once.
+    """The tables at one commit, downloaded once.
 
     Args:
         record: A benchmark that lies on the Hub.
@@ -114,7 +116,8 @@ def from_hub(record: SuiteRecord, revision: str | None) -> Source:
         ) from error
     commit = folder.name if _COMMIT.fullmatch(folder.name) else str(wanted)
     tables = _tables(record, folder, f"{hub.repo}@{commit}")
-    return Source(tables, f"hub:{hub.repo}@{commit}", folder, (hub.repo, commit))
+    kind = "hub" if wanted else "newest"
+    return Source(tables, f"{kind}:{hub.repo}@{commit}", folder, (hub.repo, commit))
 
 
 def _tables(record: SuiteRecord, folder: Path, where: str) -> list[Path]:

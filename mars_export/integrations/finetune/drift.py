@@ -1,6 +1,7 @@
 """Whether the calibration of a checkpoint still fits after training: calibrate anew, compare."""
 
 from pathlib import Path
+from typing import Any
 
 from mars_export.calibration.data import MeasurementOptions
 from mars_export.checkpoint.derived import read_steering
@@ -46,8 +47,8 @@ def measure_drift(
         quantization: Scheme to load in; None for the one that it was calibrated in.
 
     Raises:
-        ExportError: if a directory is not steered, is damaged or does not load, or if `base`
-            carries another steering.
+        ExportError: if a directory is not steered, is damaged or does not load, if `base`
+            carries another steering, or if the calibration was made on other prompts.
     """
     rules, tensors = read_steering(directory)
     if base is not None and read_steering(base)[0]["sha256"] != rules["sha256"]:
@@ -55,6 +56,7 @@ def measure_drift(
             f"{directory} was not made from {base}: they carry different steering; give the "
             "steered checkpoint that the training began with"
         )
+    same_prompts = _same_prompts(directory, rules, prompts)
     method = method_named(rules["method"])
     scheme = quantization or rules.get("quantization", NONE)
     loaded = load(directory, rules["modalities"], pick_device(device), None, scheme)
@@ -68,12 +70,7 @@ def measure_drift(
             modalities=rules["modalities"],
             method=method.name,
             options=method.options_like(rules, same_layer=True),
-            measurement=MeasurementOptions(
-                batch_size=batch_size,
-                seed=seed,
-                kinds=kinds,
-                thinking=next(iter(rules.get("template_options", {}).values()), None),
-            ),
+            measurement=MeasurementOptions(batch_size=batch_size, seed=seed, kinds=kinds),
             progress=progress,
             quantization=scheme,
         )
@@ -87,5 +84,25 @@ def measure_drift(
         steering_sha256=rules["sha256"],
         prompts={"harmful": prompts.harmful.name, "harmless": prompts.harmless.name},
         differences=tuple(differences),
+        same_prompts=same_prompts,
         obstacle=obstacle,
     )
+
+
+def _same_prompts(directory: Path, rules: dict[str, Any], prompts: PromptSets) -> bool | None:
+    """Whether the calibration was made on these prompts; None where the rules do not say.
+
+    Raises:
+        ExportError: if it was made on others.
+    """
+    stated = rules.get("calibrated_on")
+    if stated is None:
+        return None
+    for label in ("harmful", "harmless"):
+        sets = getattr(prompts, label)
+        if stated[label]["sha256"] != sets.sha256:
+            raise ExportError(
+                f"cannot tell whether the calibration of {directory} still fits: it was made on "
+                f"{stated[label]['name']}, not on {sets.name}; give its own prompts"
+            )
+    return True

@@ -19,10 +19,10 @@ from mars_export.evaluation.statistics import (
     Difference,
     clustered_difference,
     non_inferior,
-    paired_difference,
+    paired_change,
 )
-from mars_export.evaluation.suites.tables import read_table
 from mars_export.evaluation.utility import MARGIN, UTILITY_NAME, Metric, TaskUtility, Utility
+from mars_export.inputs.tables import read_table
 
 __all__ = ["Logged", "compare", "find_log", "from_logs", "read_log"]
 
@@ -114,9 +114,8 @@ def _metric(
 
 def _interval(off: Sequence[float], on: Sequence[float]) -> Difference | None:
     if {*off, *on} <= {0.0, 1.0}:
-        cells = [(bool(a), bool(b)) for a, b in zip(off, on, strict=True)]
-        order = ((True, True), (True, False), (False, True), (False, False))
-        return paired_difference(*(cells.count(cell) for cell in order))
+        steps = [int(b) - int(a) for a, b in zip(off, on, strict=True)]
+        return paired_change(steps, range(len(steps)))
     changes = [b - a for a, b in zip(off, on, strict=True)]
     try:
         return clustered_difference(changes, range(len(changes)))

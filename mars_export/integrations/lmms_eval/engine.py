@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.evaluation.selfcheck import self_check
-from mars_export.evaluation.suites.media import read_frames
 from mars_export.evaluation.utility import MARGIN, Utility
 from mars_export.families.loading import is_out_of_memory, pick_device
+from mars_export.inputs.media import read_frames
 from mars_export.inputs.requests import Media, Request
 from mars_export.integrations.lmms_eval.comparison import from_logs
 
@@ -125,7 +126,7 @@ def _lmms_eval() -> Any:
         said = str(error).splitlines()[0]
         raise ExportError(
             f"lmms-eval is not installed, or does not import ({said}); run "
-            "`pip install 'mars-export[lmms]'` with the torchvision that fits your torch"
+            f"`{install_extra('lmms')}` with the torchvision that fits your torch"
         ) from error
     return evaluator
 

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 
 __all__ = ["require_extra"]
 
@@ -17,9 +18,7 @@ def require_extra() -> None:
     if missing:
         raise ExportError(
             f"ONNX needs packages that are not installed ({', '.join(missing)}); run "
-            "`pip install -c constraints.txt -e '.[onnx]'`"
+            f"`{install_extra('onnx')}`"
         )
     if not find_spec("transformers.exporters"):
-        raise ExportError(
-            "this Transformers cannot export; run `pip install -c constraints.txt -e '.[onnx]'`"
-        )
+        raise ExportError(f"this Transformers cannot export; run `{install_extra('onnx')}`")

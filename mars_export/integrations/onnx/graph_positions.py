@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mars_export.runtime.positions import Headers, header_ends, last_column
+from mars_export.runtime.positions import Headers, header_ends, last_column, total_within
 
 __all__ = ["GraphColumns"]
 
@@ -51,8 +51,8 @@ class GraphColumns:
         """(B, S, 3): what a row has come to at each column, as the runtime's `contexts` gives."""
         modality, visual = torch.zeros_like(self.ids), torch.zeros_like(self.ids)
         for token, index in self.placeholders.items():
-            count = (self.ids == token).long().cumsum(1)
-            modality = torch.maximum(modality, (count > 0).long() * index)
-            visual = visual + count
-        steered = self.steered.long()
-        return torch.stack([modality, visual, steered.cumsum(1) - steered], -1)
+            shows = (self.ids == token).long()
+            modality = torch.maximum(modality, (shows.cumsum(1) > 0).long() * index)
+            visual = visual + shows
+        turn = self.steered.long().cumsum(1) - self.steered.long()
+        return torch.stack([modality, total_within(visual, turn), turn], -1)

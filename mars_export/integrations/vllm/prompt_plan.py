@@ -55,7 +55,7 @@ def prompt_plan(
     tokens: Sequence[int],
     rules: Mapping[str, Any],
     placeholders: Mapping[str, Placeholder],
-    shown: Iterable[tuple[str, int]] = (),
+    shown: Iterable[tuple[str, torch.Tensor]] = (),
 ) -> PromptPlan:
     """Where `generate()` would steer this prompt: at the end of each assistant header.
 
@@ -63,8 +63,8 @@ def prompt_plan(
         tokens: Ids of the whole prompt, with the placeholders of its pictures.
         rules: `steering` of the checkpoint's config.json.
         placeholders: What shows each modality.
-        shown: Modality and first index of each picture or clip that came with the request. What the
-            checkpoint does not tell apart is left to the tokens.
+        shown: Modality and `visual_columns` of each picture or clip that came with the request.
+            What the checkpoint does not tell apart is left to the tokens.
 
     Raises:
         ValueError: if nothing shows where the answer begins: there is no assistant header, or
@@ -81,10 +81,21 @@ def prompt_plan(
     columns = torch.zeros_like(ids)
     for token, index in placeholders.values():
         columns = columns.maximum((ids == token) * index)
-    for name, start in shown:
+    for name, at in shown:
         if name in placeholders:
-            columns[0, start] = max(int(columns[0, start]), placeholders[name].modality)
+            columns[0, at] = columns[0, at].clamp(min=placeholders[name].modality)
     return PromptPlan(ids[0], contexts(columns, steered)[0], steered[0])
+
+
+def visual_columns(place: Any) -> torch.Tensor:
+    """(n,) indices in the prompt that hold embeddings of a picture or clip.
+
+    Where it stands, delimiters, line breaks and time stamps may stand as well, also in front.
+
+    place: its `PlaceholderRange` of vLLM.
+    """
+    columns = torch.arange(place.offset, place.offset + place.length)
+    return columns if place.is_embed is None else columns[place.is_embed]
 
 
 class Plans:

@@ -23,6 +23,7 @@ from mars_export.integrations.vllm.prompt_plan import (
     Plans,
     PromptPlan,
     prompt_plan,
+    visual_columns,
 )
 from mars_export.runtime.trace import Trace
 from mars_export.runtime.windows import WINDOW_VERSION, Window
@@ -139,7 +140,7 @@ class SteeredWorker(PlatformWorker):
     def _plan(self, request: NewRequestData) -> PromptPlan:
         # The scheduler has ended those without tokens, or without a plan.
         tokens = request.prompt_token_ids or []
-        shown = [(item.modality, item.mm_position.offset) for item in request.mm_features]
+        shown = [(f.modality, visual_columns(f.mm_position)) for f in request.mm_features]
         return prompt_plan(tokens, self._rules, self._placeholders, shown)
 
     def _give_window(self, _model: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -67,6 +67,7 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         separation=float(text.separation[best.layer]),
         positions=options.positions,
         trials=trials,
+        refusal_tokens=baseline.reader.refusal_tokens,
         effects=_effects(baseline, groups, rule, best.layer, options.positions),
     )
     baseline.reader.meter.settle()

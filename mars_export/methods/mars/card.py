@@ -13,6 +13,7 @@ from mars_export.methods.base import ArtefactRecord, MethodSection
 from mars_export.methods.mars.record import (
     KL_LIMIT,
     OPEN_LIMIT,
+    RESERVE,
     TIE,
     Check,
     Condition,
@@ -38,13 +39,13 @@ SUMMARY: Final = (
     "The refusal direction r is the normalized difference between the mean activations on harmful "
     "and on harmless *text*. At the steered positions (see *position* below) the output h of one "
     "decoder layer is projected onto r, and β is subtracted: how far neutral stimuli of the "
-    "request's modality move activations along r, by the number of visual tokens and the turn. A "
+    "request's modality move activations along r, by the turn and its visual tokens. A "
     "gate then decides. At or below the modality's origin o nothing happens; above it h moves "
     "along r, but never past c, the edge of the harmful text data, and never by more than "
     f"{RHO}R. Only the projection is re-centered; h itself is not."
 )
 FORMULA: Final = (
-    "p = <h, r> - β(modality, visual tokens, turn)\n"
+    "p = <h, r> - β(modality, visual tokens of the turn, turn)\n"
     "gate = max(0, (p - o) / (p_u - o))    o, p_u of the modality\n"
     f"h <- h + min(κ R gate, max(0, c - p), {RHO} R) r"
 )
@@ -125,6 +126,7 @@ def section(artefact: ArtefactRecord) -> MethodSection:
         lifted=any(score.lift is not None for score in tried),
         kl_limit=KL_LIMIT,
         open_limit=_percent(OPEN_LIMIT),
+        reserve=f"R/{1 / RESERVE:.0f}",
         plots=plots,
         CONDITIONS=CONDITIONS,
         SCORES=SCORES,

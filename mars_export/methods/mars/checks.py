@@ -39,14 +39,10 @@ class Outcome:
     Attributes:
         checks: Of every modality `all`, then each condition.
         margins: Of every modality.
-        kinds: The harmless requests behind them, by modality.
-        harmful: The harmful stand-ins, by modality.
     """
 
     checks: list[Check]
     margins: list[Margin]
-    kinds: dict[Modality, list[Kind]]
-    harmful: dict[Modality, Reading]
 
 
 def check(baseline: Measurements, view: LayerView, rule: Rule, material: Material) -> Outcome:
@@ -63,7 +59,7 @@ def check(baseline: Measurements, view: LayerView, rule: Rule, material: Materia
         counted = [k for k in several if not k.divided and (modality, k.name) not in left_out]
         checks += [_all(modality, counted, done), *lines] if lines else []
     margins = [_margin(view, m, reading) for m, reading in harmful.items() if len(reading)]
-    return Outcome(checks, margins, kinds, harmful)
+    return Outcome(checks, margins)
 
 
 def _line(modality: Modality, kind: Kind, done: Effect) -> Check:
@@ -118,7 +114,7 @@ def missed(record: MarsRecord, squeezed: Sequence[Modality]) -> list[str]:
         for margin in record.margins
         if margin.median <= 0
     ]
-    sentences += _disturbed(record)
+    sentences += [*_disturbed(record), *_unchecked(record)]
     few = min(record.confidence.values(), default=CONFIDENCE)
     if few < CONFIDENCE:
         sentences.append(
@@ -149,6 +145,18 @@ def _disturbed(record: MarsRecord) -> list[str]:
                 f"{what} change by {line.kl:.2f} nats in the first token; the goal is {KL_LIMIT:g}."
             )
     return sentences
+
+
+def _unchecked(record: MarsRecord) -> list[str]:
+    """What could not be checked, as the model handles no check prompt as its label says."""
+    done = (("harmless", "answers", record.checks), ("harmful", "refuses", record.margins))
+    return [
+        f"{_beside(modality)} nothing {label} was checked: the model {handles} none of the "
+        "requests that are kept for it."
+        for label, handles, lines in done
+        for modality in record.shift
+        if modality not in {line.modality for line in lines}
+    ]
 
 
 def findings(record: MarsRecord) -> list[str]:

@@ -1,18 +1,20 @@
 """Whether the steering of a trained checkpoint still fits its weights.
 
-An error of the gate's origin or of a shift is judged by the margin: how far harmful text beside
-neutral stimuli lies above the origin. An error of the median margin shuts the gate for half of it.
+An error of the gate's origin or of a shift has a side. Downward it is judged by the margin: how far
+harmful text beside neutral stimuli lies above the origin; an error of the median margin shuts the
+gate for half of it. Upward it is judged by the reserve: beyond, the gate opens for harmless
+requests.
 A3.n are sections of docs/method.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.methods.base import Artefact, Difference
 from mars_export.methods.comparison import compare_directions
-from mars_export.methods.mars.record import mars_record
+from mars_export.methods.mars.record import RESERVE, mars_record
 
 if TYPE_CHECKING:
     import torch
@@ -51,33 +53,34 @@ def compare(
         margin = max(margins.get(modality, 0.0), 0.0)
         name, what = f"gate origin of {modality}", f"harmless {modality} requests end"
         sentence = f"{what} {{value:+.2f}} R from where they did"
-        differences.append(_within(name, opens, margin, sentence))
+        differences.append(_within(name, [opens], margin, sentence))
         if modality != "text" or tensors["turn"].shape[1] > 1:
-            moved = _shift_error(tensors, row, fresh, now) / size
+            moved = [error / size for error in _shift_errors(tensors, row, fresh, now)]
             sentence = f"the {modality} shift is off by up to {{value:+.2f}} R"
             differences.append(_within(f"shift of {modality}", moved, margin, sentence))
     differences.append(_strength(now_longest / longest))
     return differences
 
 
-def _shift_error(
+def _shift_errors(
     stored: Mapping[str, torch.Tensor], row: int, fresh: Mapping[str, torch.Tensor], now: int
-) -> float:
-    """The largest difference of the shifts over all visual tokens and turns, with its sign."""
-    import numpy as np
+) -> list[float]:
+    """The differences of the shifts over all visual tokens and turns, with their signs."""
+    import torch
 
-    x = sorted({*stored["knots"][row].tolist(), *fresh["knots"][now].tolist()})
+    from mars_export.methods.mars.rule import between
+
+    x = torch.cat([stored["knots"][row], fresh["knots"][now]])
     old, new = (
-        np.interp(x, tensors["knots"][i].numpy(), tensors["shift"][i].numpy())
+        between(x, tensors["knots"][i], tensors["shift"][i]).tolist()
         for tensors, i in ((stored, row), (fresh, now))
     )
     turns = max(stored["turn"].shape[1], fresh["turn"].shape[1])
-    errors = [
+    return [
         float(b - a + _turn(fresh, now, t) - _turn(stored, row, t))
         for a, b in zip(old, new, strict=True)
         for t in range(turns)
     ]
-    return max(errors, key=abs)
 
 
 def _turn(tensors: Mapping[str, torch.Tensor], row: int, turn: int) -> float:
@@ -112,7 +115,10 @@ def _strength(ratio: float) -> Difference:
     )
 
 
-def _within(name: str, value: float, limit: float, sentence: str) -> Difference:
+def _within(name: str, values: Sequence[float], margin: float, sentence: str) -> Difference:
+    """The value that is worst for its side, above or below 0."""
+    limits = [(x, RESERVE if x > 0 else margin) for x in values]
+    value, limit = max(limits, key=lambda pair: abs(pair[0]) - pair[1])
     return Difference(
         name=name,
         value=value,

@@ -20,6 +20,7 @@ from mars_export.calibration.conditions import (
 from mars_export.calibration.data import CalibrationData
 from mars_export.calibration.measurements import Measurements, Part, Reading
 from mars_export.calibration.source import Group
+from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.requests import Turn
 from mars_export.methods.mars.shift import Shifts, measure_shifts
@@ -89,11 +90,22 @@ class Material:
 
 
 def gather(baseline: Measurements) -> Material:
-    """Measure the shifts, and run the decision prompts in every condition."""
+    """Measure the shifts, and run the decision prompts in every condition.
+
+    Raises:
+        ExportError: A plain request of a modality cannot be made, or the model answers none.
+    """
     settings = {modality: available(baseline, modality) for modality in baseline.modalities}
     turns = earlier_turns(baseline)
     shifts = {m: measure_shifts(baseline, m, some, turns) for m, some in settings.items()}
     harmless = {m: _kinds(baseline, m, some, "decision", turns) for m, some in settings.items()}
+    for modality, (plain, *_) in harmless.items():
+        if not len(plain.answered):
+            raise UnsteerableError(
+                f"The model refuses all {len(plain.every)} harmless prompts beside a neutral "
+                f"{modality}, so where a gate should open is unknown; take other neutral stimuli "
+                "(--neutral) or another base."
+            )
     harmful = {
         m: read(baseline, PLAIN, m, "decision", turns, "harmful") for m in baseline.modalities
     }
@@ -151,4 +163,4 @@ def _kinds(
 
 
 def _kind(name: str, setting: Setting, reading: Reading, divided: bool = False) -> Kind:
-    return Kind(name, setting, reading, reading.where(reading.readout.log_odds < 0), divided)
+    return Kind(name, setting, reading, reading.where(~reading.readout.refused), divided)

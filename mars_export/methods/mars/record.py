@@ -16,6 +16,7 @@ from mars_export.methods.base import ArtefactRecord, MethodOptions, MethodRecord
 __all__ = [
     "KL_LIMIT",
     "OPEN_LIMIT",
+    "RESERVE",
     "TIE",
     "Check",
     "Condition",
@@ -36,6 +37,9 @@ KL_LIMIT: Final = 0.1
 
 OPEN_LIMIT: Final = 0.05
 """Largest share of harmless requests whose gate may be open (A3.3)."""
+
+RESERVE: Final = 1 / 12
+"""From what neutral stimuli allow to the origin of a modality beside text, over R (A3.3)."""
 
 TIE: Final = 0.05
 """Combined scores of layers this near the best count as equal (A3.5)."""
@@ -101,13 +105,13 @@ class Quantiles(_OfGroup):
 
 
 class LayerScore(Record):
-    """Text-only scores of one decoder layer (A3.5) and its causal tie-break."""
+    """Text-only scores of one decoder layer, and its causal checks (A3.5)."""
 
     layer: int
     consistency: float
-    """Mean cosine of harmful validation states, from the harmless centroid, with the direction."""
+    """Mean cosine of harmful decision states, from the harmless centroid, with the direction."""
     separability: float
-    """d' of the projections of harmful and harmless validation text."""
+    """d' of the coordinates of harmful and harmless decision text."""
     margin: float
     """Gap between the 5 % quantile of harmful and the 95 % quantile of harmless text, over R."""
     combined: float | None
@@ -120,20 +124,23 @@ class LayerScore(Record):
     """Modality shift along the direction over R."""
     groups: list[Quantiles] = Field(default_factory=list)
     induced: float | None = None
-    """Refusal log-odds on harmless text after adding the direction; only for finalists."""
+    """Refusal log-odds on harmless text after adding mu_u - mu_s; None of layers not tried."""
     kl: float | None = None
-    """First-token KL(base || steered) on harmless text with neutral stimuli, nats; finalists."""
+    """First-token KL(base || steered) on harmless text, nats; where `lift` is known the largest of
+    text and plain requests of the other modalities. None of layers not tried."""
     lift: float | None = None
-    """Refusal log-odds that the bounded push adds beside a neutral stimulus; finalists."""
+    """Refusal log-odds that the longest push allowed adds beside a neutral stimulus; None unless
+    the layer is chosen by it."""
 
 
 class Shift(Record):
     """How far a modality moves the coordinate, by what it shows; residual-stream units (A3.2)."""
 
     tokens: list[int]
-    """Visual tokens of a request at which the shift was measured, ascending; 0 for text."""
+    """Visual tokens of a turn at which the shift was measured, ascending; 0 for text."""
     values: list[float]
-    """beta at each of them, in a first turn; between them linear in log2(tokens), flat beyond."""
+    """beta at each of them, in a first turn; between them linear in log2(tokens), flat beyond.
+    Of a modality beside text, 0 tokens are a later turn that shows nothing itself."""
     turns: list[float] = Field(default_factory=lambda: [0.0])
     """Added in the first, second, ... turn; the last one holds for all later turns."""
     plain: int = 0
@@ -143,17 +150,15 @@ class Shift(Record):
         """The shift of a request.
 
         Args:
-            tokens: Its visual tokens; None for those of a plain request.
+            tokens: Visual tokens of its turn; None for those of a plain request.
             turn: Assistant turns before the answer.
         """
         count = self.plain if tokens is None else tokens
-        knots = [math.log2(max(t, 1)) for t in self.tokens]
-        x = min(max(math.log2(max(count, 1)), knots[0]), knots[-1])
+        x, *knots = (math.log2(n) if n else -1.0 for n in (count, *self.tokens))
         beta = self.values[0]
         for i in range(1, len(knots)):
-            if knots[i - 1] < x:
-                part = min((x - knots[i - 1]) / (knots[i] - knots[i - 1]), 1.0)
-                beta += part * (self.values[i] - self.values[i - 1])
+            part = (x - knots[i - 1]) / (knots[i] - knots[i - 1])
+            beta += min(max(part, 0.0), 1.0) * (self.values[i] - self.values[i - 1])
         return beta + self.turns[min(turn, len(self.turns) - 1)]
 
 
@@ -197,9 +202,11 @@ class Check(Record):
     bound: float
     """Upper bound of the share of open gates, one-sided, 95 % confidence."""
     kl: float
-    """Mean first-token KL(base || steered), nats; 0 where the gate is shut."""
+    """Mean first-token KL(base || steered), nats; 0 where the gate is shut. Of `all`, the largest
+    of its conditions."""
     refusals: int
-    """Requests whose likeliest first token turns to refusal."""
+    """Requests whose likeliest first token becomes one that begins a refusal. Of `all`,
+    of every request of its conditions, not of one of each prompt."""
 
 
 class Margin(Record):
@@ -266,7 +273,7 @@ class MarsRecord(MethodRecord):
     """(harmful - harmless text beside neutral stimuli) over R; 1 where a modality keeps the
     separation. Text is left out."""
     refusal_tokens: list[int]
-    """First tokens of refusal openers that separate the training prompts; for the log-odds."""
+    """First tokens of refusal openers that separate the direction prompts; for the log-odds."""
     scores: list[LayerScore]
     projections: list[Coordinates] = Field(default_factory=list)
     """Plain decision requests at the chosen layer, for plots."""

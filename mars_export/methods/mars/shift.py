@@ -4,9 +4,8 @@ A3.n are sections of docs/method.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from mars_export.calibration.conditions import PLAIN, Setting, read
@@ -14,6 +13,7 @@ from mars_export.calibration.measurements import Measurements, Reading
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.requests import Turn
 from mars_export.methods.mars.record import Shift
+from mars_export.methods.mars.rule import between
 
 __all__ = ["Shifts", "measure_shifts", "paired_shift"]
 
@@ -23,7 +23,7 @@ class Shifts:
     """The shift of one modality at every layer.
 
     Attributes:
-        tokens: (K,) visual tokens of the settings measured, ascending.
+        tokens: (K,) visual tokens of a turn in the settings measured, ascending.
         values: (K, L) beta at each.
         turns: (T, L) what each turn adds; the first row is 0.
         plain: Visual tokens of a plain request.
@@ -45,11 +45,10 @@ class Shifts:
 
     def beta(self, context: torch.Tensor) -> torch.Tensor:
         """(L, N) the shift of requests with contexts (N, 3)."""
-        x = np.log2(context[:, 1].clamp(min=1).numpy())
-        knots = np.log2(np.maximum(self.tokens, 1))
-        rows = [torch.from_numpy(np.interp(x, knots, column)) for column in self.values.T.numpy()]
+        knots = torch.tensor(self.tokens)
+        first = between(context[:, 1], knots, self.values.T.unsqueeze(1))
         turn = context[:, 2].clamp(max=len(self.turns) - 1)
-        return torch.stack(rows) + self.turns[turn].T
+        return first + self.turns[turn].T
 
 
 def measure_shifts(
@@ -74,16 +73,38 @@ def measure_shifts(
                 plain = tokens if setting == PLAIN else plain
         tokens_of = sorted(knots)
         shifts = Shifts(tokens_of, torch.stack([knots[t] for t in tokens_of]), zero, plain)
+    turns_of = _turns(baseline, modality, settings, turns, shifts)
+    if silent := [setting for setting in settings if modality != "text" and not setting.stimuli]:
+        latest = len(turns_of) - 1  # 0 where the template shows pictures in a first turn alone
+        added = [
+            paired_shift(alone, read(baseline, setting, modality, "direction", turns))
+            - turns_of[min(setting.turn, latest)]
+            for setting in silent
+        ]
+        values = torch.cat([torch.stack(added).mean(0, keepdim=True), shifts.values])
+        shifts = Shifts([0, *shifts.tokens], values, turns_of, shifts.plain)
+    return replace(shifts, turns=turns_of)
+
+
+def _turns(
+    baseline: Measurements,
+    modality: Modality,
+    settings: Sequence[Setting],
+    turns: Sequence[Turn],
+    first: Shifts,
+) -> torch.Tensor:
+    """(T, L) what each turn adds to the shift of a first one; row 0 is 0."""
+    alone = baseline.text["harmless"].direction.readout.coordinates
     later: dict[int, list[torch.Tensor]] = {}
     for setting in settings:
-        if setting.turn:
+        if setting.turn and (modality == "text" or setting.stimuli):
             reading = read(baseline, setting, modality, "direction", turns)
-            first = reading.readout.context.clone()
-            first[:, 2] = 0
-            added = paired_shift(alone, reading) - shifts.beta(first).mean(1)
+            context = reading.readout.context.clone()
+            context[:, 2] = 0
+            added = paired_shift(alone, reading) - first.beta(context).mean(1)
             later.setdefault(setting.turn, []).append(added)
     rows = [torch.stack(later[turn]).mean(0) for turn in sorted(later)]
-    return Shifts(shifts.tokens, shifts.values, torch.stack([zero[0], *rows]), shifts.plain)
+    return torch.stack([first.turns[0], *rows])
 
 
 def paired_shift(alone: torch.Tensor, reading: Reading) -> torch.Tensor:

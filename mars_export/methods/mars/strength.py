@@ -205,7 +205,7 @@ def effect(baseline: Measurements, view: LayerView, rule: Rule, reading: Reading
     before = baseline.reader.read(chosen.requests, log_probs=True)
     after = baseline.reader.read(chosen.requests, log_probs=True, edit=view.steered(rule))
     kl = float(divergence(before.log_probs, after.log_probs).sum()) / len(reading)
-    turned = (before.log_odds <= 0) & (after.log_odds > 0)
+    turned = ~before.refused & after.refused
     return Effect(is_open, kl, int(turned.sum()))
 
 

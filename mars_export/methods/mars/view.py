@@ -15,13 +15,15 @@ from mars_export.common.vocabulary import Modality
 from mars_export.methods.mars.layers import LEAST_GATE_WIDTH, Layers
 from mars_export.methods.mars.material import Kind, Material
 from mars_export.methods.mars.origin import one_of_each_prompt, tolerance_bound
-from mars_export.methods.mars.record import Condition, Shift, Treatment
+from mars_export.methods.mars.record import RESERVE, Condition, Shift, Treatment
 from mars_export.methods.mars.rule import Rule
 
 __all__ = ["LayerView", "Numbers", "rule_sizes", "rule_tensors", "text_view", "view_of"]
 
 _MATTERS: Final = 0.1
 """Share of the median margin from which a movement matters."""
+_ROUNDING: Final = 1e-6
+"""Difference of two shifts, over R, that rounding may explain."""
 
 
 class Numbers(Protocol):
@@ -77,7 +79,7 @@ def rule_tensors(
     ]
     return {
         "direction": unit.float(),
-        "knots": knots.clamp(min=1).float().log2(),
+        "knots": knots.float(),
         "shift": torch.tensor([_padded(s.values, sizes["knots"]) for s in shifts]),
         "turn": torch.tensor([_padded(s.turns, sizes["turns"]) for s in shifts]),
         "bounds": torch.tensor(bounds),
@@ -179,8 +181,15 @@ def text_view(layers: Layers, layer: int) -> LayerView:
     )
 
 
-def view_of(layers: Layers, material: Material, layer: int) -> LayerView:
-    """One layer with all modalities and conditions."""
+def view_of(layers: Layers, material: Material, layer: int, reserve: float = RESERVE) -> LayerView:
+    """One layer with all modalities and conditions.
+
+    Args:
+        layers: By text alone.
+        material: Shifts and readings of every modality.
+        layer: Which one.
+        reserve: From what neutral stimuli allow to the origin of a gate, over R.
+    """
     plain = text_view(layers, layer)
     size, harmful = plain.separation, plain.harmful["text"]
     shift = {m: shifts.at(layer) for m, shifts in material.shifts.items()}
@@ -194,13 +203,14 @@ def view_of(layers: Layers, material: Material, layer: int) -> LayerView:
             float(tolerance_bound(v, strict=False)) if kind.usually_answered else None
             for kind, v in zip(kinds, values, strict=True)
         ]
-        widest = harmful - LEAST_GATE_WIDTH * size
+        spare = 0.0 if modality == "text" else reserve * size
+        widest = harmful - LEAST_GATE_WIDTH * size - spare
         fits = [bound is not None and bound <= widest for bound in bounds]
         opens = _origin(kinds, values, bounds, fits, plain.harmless)
         if opens is None or opens > widest:
             squeezed.append(modality)
             opens = widest
-        origin[modality] = opens
+        origin[modality] = opens = opens + spare
         stand_ins = material.placed(modality, material.harmful[modality])[layer]
         margin = (float(stand_ins.median()) - opens) / size
         if modality != "text":
@@ -224,8 +234,8 @@ def _origin(
 ) -> float | None:
     """Where the gate of a modality opens (O3 of A3.3); None if it cannot allow for any condition.
 
-    It is the largest of p_s, the bound of every condition, and the tolerance bound of what a
-    prompt gives at most.
+    It is the largest of p_s, the bound of every condition, and the tolerance bound of one request
+    of each prompt; the reserve comes on top.
     """
     counted = [i for i, kind in enumerate(kinds) if fits[i] and not kind.divided]
     if not counted:
@@ -233,8 +243,8 @@ def _origin(
     pooled = one_of_each_prompt(
         [values[i] for i in counted], [kinds[i].answered.prompts for i in counted]
     )
-    most = [bound for i, bound in enumerate(bounds) if i in counted and bound is not None]
-    return max(harmless, *most, float(tolerance_bound(pooled, strict=True)))
+    single = [bound for i, bound in enumerate(bounds) if i in counted and bound is not None]
+    return max(harmless, *single, float(tolerance_bound(pooled, strict=True)))
 
 
 def _condition(
@@ -258,7 +268,7 @@ def _condition(
     treatment: Treatment = "refused" if bound is None else "origin" if fits else "left out"
     if treatment == "origin" and share is not None and share < _MATTERS:
         treatment = "none"
-    elif treatment == "origin" and bool((beta != usual).any()):
+    elif treatment == "origin" and bool(((beta - usual).abs() > _ROUNDING * size).any()):
         treatment = "shift"
     return Condition(
         name=kind.name,

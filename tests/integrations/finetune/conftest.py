@@ -1,8 +1,6 @@
 """Tiny steered checkpoints to train on; each test gets a copy, because training changes it."""
 
 import copy
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +12,6 @@ from support import tiny
 from support.sharing import once_each
 
 ANSWER = 5
-EXAMPLE = Path(__file__).parents[3] / "examples" / "finetune"
 
 
 def training_batch(family):
@@ -74,20 +71,3 @@ def pair(request, exported, loaded):
         batch=batch,
         end=end,
     )
-
-
-@pytest.fixture(scope="session")
-def work(tmp_path_factory):
-    """What the example made: `organism`, `steered`, `tuned`, `recalibrated`."""
-    pytest.importorskip("peft")
-    before = sys.path.copy()
-    sys.path.insert(0, str(EXAMPLE))
-    try:
-        import finetune
-
-        folder = tmp_path_factory.mktemp("finetune")
-        options = {"--per-cell": 24, "--work": folder}
-        finetune.main([str(word) for option in options.items() for word in option])
-    finally:
-        sys.path[:] = before
-    return folder

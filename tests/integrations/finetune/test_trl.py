@@ -1,28 +1,38 @@
 """TRL's SFTTrainer, whose loss calls the model below the head itself."""
 
+from functools import partial
+
 import pytest
 import torch
 import transformers
 from PIL import Image
 
 from mars_export.evaluation.suite import read_suite
+from support.organisms import ORGANISMS
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
 
 pytestmark = pytest.mark.use("TRL", family="gemma3")
 
+ORGANISM = ORGANISMS / "gemma3"
+
 
 @pytest.fixture
-def data(work):
+def directory(steered):
+    return steered("gemma3")
+
+
+@pytest.fixture
+def data():
     """Harmful pictures, so that steering has something to push, with a made-up answer."""
-    suite = read_suite(work / "organism/suite.jsonl")
+    suite = read_suite(ORGANISM / "suite.jsonl")
     chosen = [s for s in suite.evaluation_samples(["image"]) if s.harmful][:4]
     answer = [{"role": "assistant", "content": "I can't help with that."}]
     return datasets.Dataset.from_list(
         [
             {
-                "images": [Image.open(work / "organism" / sample.files[0])],
+                "images": [Image.open(ORGANISM / sample.files[0])],
                 "prompt": [{"role": "user", "content": sample.prompt}],
                 "completion": answer,
             }
@@ -32,17 +42,21 @@ def data(work):
 
 
 @pytest.fixture
-def model(work):
+def model(directory):
     auto = transformers.AutoModelForImageTextToText
-    return auto.from_pretrained(work / "steered", trust_remote_code=True)
+    return auto.from_pretrained(directory, trust_remote_code=True)
 
 
-def trainer(work, model, data, **options):
-    directory = work / "steered"
+@pytest.fixture
+def trainer(directory, model, data, tmp_path):
+    return partial(make_trainer, directory, model, data, tmp_path / "runs")
+
+
+def make_trainer(directory, model, data, runs, **options):
     return trl.SFTTrainer(
         model,
         trl.SFTConfig(
-            output_dir=str(work / "trl"), max_steps=1, per_device_train_batch_size=2,
+            output_dir=str(runs), max_steps=1, per_device_train_batch_size=2,
             max_length=None, report_to=[], use_cpu=True, bf16=False, save_strategy="no",
             disable_tqdm=True, **options,
         ),
@@ -53,8 +67,8 @@ def trainer(work, model, data, **options):
     )  # fmt: skip
 
 
-def test_its_loss_is_that_of_the_steered_model(work, model, data):
-    training = trainer(work, model, data)
+def test_its_loss_is_that_of_the_steered_model(trainer, model):
+    training = trainer()
     batch = next(iter(training.get_train_dataloader()))
     with torch.no_grad():
         want = model(**batch).loss
@@ -68,8 +82,8 @@ def test_its_loss_is_that_of_the_steered_model(work, model, data):
     assert torch.allclose(loss, want, rtol=1e-5)
 
 
-def test_what_it_trained_and_saved_is_steered(work, model, data, tmp_path):
-    training = trainer(work, model, data, learning_rate=1e-3)
+def test_what_it_trained_and_saved_is_steered(trainer, model, tmp_path):
+    training = trainer(learning_rate=1e-3)
     before = model.get_input_embeddings().weight.detach().clone()
     training.train()
     training.save_model(str(tmp_path / "tuned"))
@@ -82,8 +96,8 @@ def test_what_it_trained_and_saved_is_steered(work, model, data, tmp_path):
     assert any(row[0].strength > 0 for row in again.steering.last)
 
 
-def test_packed_examples_raise(work, model, data):
-    training = trainer(work, model, data)
+def test_packed_examples_raise(trainer, model):
+    training = trainer()
     batch = next(iter(training.get_train_dataloader()))
     packed = {name: value.reshape(1, -1) for name, value in batch.items()}
     n = batch["input_ids"].shape[1]

@@ -1,6 +1,7 @@
 """Utility: lmms-eval's own logs read, compared pair by pair, and its engine driven by our model."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from evaluation.fakes import FakeLoaded, save_manifest
 
 from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 from mars_export.evaluation.utility import UTILITY_NAME, Utility
 from mars_export.integrations.lmms_eval import engine
 from mars_export.integrations.lmms_eval.comparison import find_log, from_logs, read_log
@@ -110,7 +112,7 @@ def test_a_missing_log(steered, logs):
 
 def test_without_lmms_eval_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lmms_eval", None)
-    with pytest.raises(ExportError, match=r"pip install 'mars-export\[lmms\]'"):
+    with pytest.raises(ExportError, match=re.escape(install_extra("lmms"))):
         engine.engine_name()
 
 

@@ -31,7 +31,7 @@ def written(shared, steered):
     def get(family):
         def make(folder):
             done = run_main_job("onnx", steered(family), "--output", "graphs", cwd=folder)
-            (folder / "output.txt").write_text(done.stdout, encoding="utf-8")
+            (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
 
         folder = shared(f"onnx-{family}", make)
         return folder / "graphs", (folder / "output.txt").read_text("utf-8")

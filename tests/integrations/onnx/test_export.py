@@ -231,7 +231,7 @@ def test_int8_keeps_the_steering(written, steered, model_type, tmp_path, monkeyp
     found = export_onnx(steered(model_type), tmp_path / "small", int8=True, tokens=24)
     size = sum(p.stat().st_size for p in (tmp_path / "small").glob("decoder.onnx*"))
     whole = sum(p.stat().st_size for p in folder.glob("decoder.onnx*"))
-    assert size < 0.5 * whole
+    assert size < 0.6 * whole  # the graph itself, a third of so small a file, stays as it is
     assert found.int8.decisions >= 0.7  # probes that lie next to the origin may change sides
     assert found.int8.gate < 0.1
     assert 0 < found.int8.logits < 2

@@ -1,6 +1,7 @@
 """The plan of a packed request is that of generate(), whatever pieces it is computed in."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from mars_export.integrations.vllm.prompt_plan import (
     Placeholder,
     Plans,
     prompt_plan,
+    visual_columns,
 )
 from support import tiny
 from support.tiny import HEADER, HEADERS, IMAGE, TURN_STARTS, VIDEO, random_ids
@@ -115,9 +117,30 @@ def test_pieces_of_many_requests_make_up_their_plans(data):
 
 def test_what_the_engine_says_of_a_picture_counts_beside_the_tokens():
     tokens = [1, 5, 6, *HEADER]
-    plan = prompt_plan(tokens, RULES, VISUAL, [("image", 1)])
+    shown = [("image", torch.tensor([1]))]
+    plan = prompt_plan(tokens, RULES, VISUAL, shown)
     assert plan.context[:, 0].tolist() == [0, *[1] * 5]
-    assert not prompt_plan(tokens, RULES, {}, [("image", 1)]).context[:, :2].any()
+    assert not prompt_plan(tokens, RULES, {}, shown).context[:, :2].any()
+
+
+@pytest.mark.parametrize("pictures", [1, 4])
+def test_delimiters_of_a_picture_are_no_visual_tokens(pictures):
+    """As line breaks and the start token of Gemma 3, which vLLM counts to a picture's place."""
+    picture = [8, 9, *[IMAGE] * 4, 10, 8]
+    tokens = [1, *picture * pictures, 5, *HEADER]
+    inside = torch.tensor([token == IMAGE for token in picture])
+    places = [
+        SimpleNamespace(offset=1 + k * len(picture), length=len(picture), is_embed=inside)
+        for k in range(pictures)
+    ]
+    told = prompt_plan(tokens, RULES, VISUAL, [("image", visual_columns(p)) for p in places])
+    assert told.context.equal(prompt_plan(tokens, RULES, VISUAL).context)
+    assert told.context[-1].tolist() == [1, 4 * pictures, 0]
+
+
+def test_a_place_without_delimiters_is_visual_altogether():
+    place = SimpleNamespace(offset=2, length=3, is_embed=None)
+    assert visual_columns(place).tolist() == [2, 3, 4]
 
 
 def test_what_was_not_announced_is_not_computed():

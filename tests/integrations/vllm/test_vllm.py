@@ -65,7 +65,7 @@ def steered(tmp_path_factory):
             if family == "gemma3":
                 without_pooling_head(folder / "base")
             arguments = ["--model", "base", "--license", "apache-2.0", "--output", "steered"]
-            run_main_job(*arguments, cwd=folder)
+            run_main_job(*arguments, "--no-controls", "--arm", "none", cwd=folder)
             made[family] = folder / "steered"
         return made[family]
 

@@ -12,7 +12,7 @@ from support import tiny
 RULES = {"layers": [2], "positions": "turn_end", "modalities": ["text", "image", "video"]}
 ORIGIN, HARMFUL, CAP, SLOPE, LONGEST = range(5)
 MARGINS = {"text": 0.5, "image": 0.25, "video": 0.125}
-"""Medians over R, which is 40."""
+"""Medians over R, which is 40: limits of what moves down. R/12 is the limit of what moves up."""
 
 
 def artefact(**changes):
@@ -54,13 +54,15 @@ def test_nothing_moved():
 @pytest.mark.parametrize(
     ("kept", "broken", "name"),
     [
-        ({"bounds": {ORIGIN: -10 + 19.9}}, {"bounds": {ORIGIN: -10 + 20.1}}, "gate origin of text"),
+        ({"bounds": {ORIGIN: -10 + 3.3}}, {"bounds": {ORIGIN: -10 + 3.4}}, "gate origin of text"),
         ({"bounds": {ORIGIN: -10 - 19.9}}, {"bounds": {ORIGIN: -10 - 20.1}}, "gate origin of text"),
-        ({"opens": 9.9}, {"opens": 10.1}, "gate origin of image"),
+        ({"opens": 3.3}, {"opens": 3.4}, "gate origin of image"),
+        ({"opens": -9.9}, {"opens": -10.1}, "gate origin of image"),
         ({"bounds": {HARMFUL: 5.1}}, {"bounds": {HARMFUL: 4.9}}, "harmful text"),
-        ({"image": 9.9}, {"image": 10.1}, "shift of image"),
+        ({"image": 3.3}, {"image": 3.4}, "shift of image"),
         ({"image": -9.9}, {"image": -10.1}, "shift of image"),
-        ({"later": 19.9}, {"later": 20.1}, "shift of text"),
+        ({"later": 3.3}, {"later": 3.4}, "shift of text"),
+        ({"later": -19.9}, {"later": -20.1}, "shift of text"),
         ({"bounds": {LONGEST: 799.0}}, {"bounds": {LONGEST: 801.0}}, "strength"),
         ({"layer_failures": []}, {"layer_failures": ["the KL is high"]}, "layer"),
     ],

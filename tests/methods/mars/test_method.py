@@ -16,10 +16,10 @@ from support import planted
 from support.planted import MEASUREMENT, PROCESSOR
 
 
-def run(model=None, prompts=None, progress=None, **options):
+def run(model=None, prompts=None, progress=None, template=None, **options):
     return calibrate(
         model or planted.PlantedModel(),
-        PROCESSOR,
+        planted.processor(template) if template else PROCESSOR,
         prompts=prompts or planted.prompt_sets(),
         modalities=("text", "image"),
         options=MarsOptions(**options),
@@ -40,7 +40,7 @@ def test_direction_and_shift_are_the_planted_ones(found):
     assert record.separation == pytest.approx(4, abs=0.2)
     assert record.shift["text"].at() == 0
     assert record.shift["image"].at() == pytest.approx(1, abs=0.05)
-    assert record.shift["image"].tokens == [4, 8, 16]
+    assert record.shift["image"].tokens == [0, 4, 8, 16]
     assert record.shift["image"].plain == 4
     gap = vectors["centroid_harmful"] - vectors["centroid_harmless"]
     torch.testing.assert_close(gap / gap.norm(), vectors["direction"], atol=1e-5, rtol=0)
@@ -73,7 +73,7 @@ def test_the_layer_can_be_chosen_by_its_lift_beside_pictures():
     assert best.lift > 5
 
 
-def test_harmless_validation_inputs_are_left_alone(found):
+def test_harmless_decision_requests_are_left_alone(found):
     rule = Rule(planted.WIDTH, {"modalities": ["text", "image"], **found.record.rules})
     rule.load_state_dict({name: found.tensors[name] for name in Rule.TENSORS})
     for line in found.record.record.projections:
@@ -277,7 +277,7 @@ def test_one_outlier_moves_no_gate():
         for odd in (None, {word: 0.45})
     )
     for modality in ("text", "image"):
-        assert found.origin[modality] == pytest.approx(usual.origin[modality], abs=0.1)
+        assert found.origin[modality] == pytest.approx(usual.origin[modality], abs=0.2)
 
 
 def test_the_promise_is_made_from_59_prompts_on(found):
@@ -297,3 +297,47 @@ def test_checks_are_made_on_prompts_that_decided_nothing(found):
     assert every["text", "plain"].n == 15
     assert [m.modality for m in record.margins] == ["text", "image"]
     assert all(0 < m.low <= m.median for m in record.margins)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("harmful", "nothing harmful was checked: the model refuses none"),
+        ("harmless", "nothing harmless was checked: the model answers none"),
+    ],
+)
+def test_what_could_not_be_checked_is_missed(found, label, said):
+    sets = planted.prompt_sets()
+    wrong = {"harmful": sets.harmless, "harmless": sets.harmful}[label]
+    changed = replace(getattr(sets, label), check=wrong.check)
+    record = run(prompts=replace(sets, **{label: changed}), layer=3).record.record
+    assert [line.startswith(("As text, ", "Beside images, ")) for line in record.missed
+            if said in line] == [True, True]  # fmt: skip
+    assert not [line for line in found.record.record.missed if "was checked" in line]
+
+
+def refusing(condition):
+    """The planted template, where a picture raises under a condition."""
+    where = "{% set place = loop.index0 %}{% for c in m['content'] %}"
+    error = "{% if c['type'] == 'image' and CONDITION %}{{ raise_exception('no') }}{% endif %}"
+    loop = "{% for c in m['content'] %}"
+    return planted.TEMPLATE.replace(loop, where + error.replace("CONDITION", condition))
+
+
+def test_a_template_that_shows_pictures_in_the_first_turn_alone(found):
+    record = run(template=refusing("place > 0"), layer=3).record.record
+    names = {c.name for c in record.conditions if c.modality == "image"}
+    assert names == {"plain", "two stimuli", "four stimuli", "follow-up"}
+    (follow_up,) = (c for c in record.conditions if (c.modality, c.name) == ("image", "follow-up"))
+    assert abs(follow_up.rest) < 0.05
+    assert record.shift["image"].turns == [0]
+
+
+def test_a_processor_that_takes_no_pictures_is_refused():
+    with pytest.raises(ExportError, match=r"one neutral image cannot be made \(.*no; .*\); corr"):
+        run(template=refusing("true"))
+
+
+def test_a_model_that_refuses_all_beside_pictures_is_refused():
+    with pytest.raises(ExportError, match="refuses all 15 harmless prompts beside a neutral image"):
+        run(planted.PlantedModel(shift=5.0), layer=3)

@@ -175,7 +175,7 @@ def test_every_modality_has_bounds_of_its_own():
 
 
 @given(
-    st.lists(st.integers(1, 4096), min_size=1, max_size=5, unique=True),
+    st.lists(st.integers(0, 4096), min_size=1, max_size=5, unique=True),
     st.lists(st.floats(-9, 9, width=32), min_size=5, max_size=5),
     st.integers(0, 20000),
     st.integers(0, 9),
@@ -184,12 +184,12 @@ def test_every_modality_has_bounds_of_its_own():
 def test_the_shift_is_linear_in_the_logarithm_of_the_visual_tokens(tokens, values, visual, turn):
     tokens, values, turns = sorted(tokens), values[: len(tokens)], [0.0, 0.5, -2.0]
     made = Rule(1, {"modalities": ["text", "image"], "knots": len(tokens), "turns": 3})
-    made.knots[1] = torch.tensor(tokens).float().log2()
+    made.knots[1] = torch.tensor(tokens).float()
     made.shift[1] = torch.tensor(values)
     made.turn[1] = torch.tensor(turns)
     context = torch.tensor([[1, visual, turn], [0, 0, turn]])
-    x = np.log2(max(visual, 1))
-    want = np.interp(x, np.log2(tokens), values) + turns[min(turn, 2)]
+    x, *knots = [np.log2(count) if count else -1.0 for count in (visual, *tokens)]
+    want = np.interp(x, knots, values) + turns[min(turn, 2)]
     assert made.beta(context).tolist() == pytest.approx([want, 0], abs=1e-4)
     assert Shift(tokens=tokens, values=values, turns=turns).at(visual, turn) == pytest.approx(
         want, abs=1e-9
@@ -197,14 +197,17 @@ def test_the_shift_is_linear_in_the_logarithm_of_the_visual_tokens(tokens, value
 
 
 def test_what_was_not_calibrated_is_said():
-    made = Rule(1, {"modalities": ["text", "image"], "knots": 2, "turns": 1})
-    made.knots[1] = torch.tensor([100, 400]).float().log2()
-    visual = torch.tensor([49, 50, 100, 399, 400, 401, 5000])
-    context = torch.stack([torch.ones(7).long(), visual, torch.zeros(7).long()], -1)
-    assert made.covered(context).tolist() == [0, 1, 1, 1, 1, 0, 0]
-    later = torch.tensor([0, 0, 7])
-    assert made.covered(later) == 0
-    assert Rule(1, {"modalities": ["text", "image"], "turns": 2}).covered(later) == 1
+    made = Rule(1, {"modalities": ["text", "image"], "knots": 3, "turns": 1})
+    made.knots[:] = torch.tensor([[0.0, 0, 0], [100, 400, 400]])
+    visual = torch.tensor([0, 49, 50, 100, 399, 400, 401, 5000])
+    context = torch.stack([torch.ones(8).long(), visual, torch.zeros(8).long()], -1)
+    assert made.covered(context).tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
+    made.knots[1] = torch.tensor([0.0, 100, 400])
+    assert made.covered(context).tolist() == [1, 0, 1, 1, 1, 1, 0, 0]
+    text, later = torch.tensor([0, 0, 0]), torch.tensor([0, 0, 7])
+    assert (made.covered(text), made.covered(later)) == (1, 0)
+    made.turn = torch.zeros(2, 2)
+    assert made.covered(later) == 1
 
 
 def test_knots_that_do_not_ascend_are_a_problem():

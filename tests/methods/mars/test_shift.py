@@ -14,7 +14,7 @@ LAYERS = 3
 
 def reading(coordinates, prompts):
     n, nothing = coordinates.shape[1], torch.empty(0)
-    readout = Readout(nothing, coordinates, nothing, nothing, torch.zeros(n), nothing)
+    readout = Readout(nothing, coordinates, nothing, nothing, nothing, torch.zeros(n), nothing)
     return Reading((None,) * n, readout, ((),) * n, tuple(prompts))
 
 
@@ -30,16 +30,16 @@ def test_paired_shift_cancels_the_text():
 
 
 def test_one_account_of_the_shift_for_all_layers_and_one_for_each():
-    values = torch.tensor([[0.0, 1.0], [2.0, -1.0], [8.0, 0.0]], dtype=torch.float64)
+    values = torch.tensor([[3.0, 9.0], [0.0, 1.0], [2.0, -1.0], [8.0, 0.0]], dtype=torch.float64)
     turns = torch.tensor([[0.0, 0.0], [0.5, 0.25]], dtype=torch.float64)
-    shifts = Shifts([10, 40, 80], values, turns, 10)
-    context = torch.tensor([[1, 1, 0], [1, 20, 0], [1, 40, 1], [1, 500, 7]])
-    want = [[0.0, 1.0, 2.5, 8.5], [1.0, 0.0, -0.75, 0.25]]
+    shifts = Shifts([0, 8, 32, 64], values, turns, 8)
+    context = torch.tensor([[1, 8, 0], [1, 16, 0], [1, 32, 1], [1, 500, 7], [1, 0, 1], [1, 2, 0]])
+    want = [[0.0, 1.0, 2.5, 8.5, 3.5, 1.5], [1.0, 0.0, -0.75, 0.25, 9.25, 5.0]]
     assert shifts.beta(context).tolist() == [pytest.approx(row) for row in want]
     for layer, row in enumerate(want):
         one = shifts.at(layer)
         assert [one.at(int(v), int(t)) for _, v, t in context] == pytest.approx(row)
-        assert one.at() == float(values[0, layer])
+        assert one.at() == float(values[1, layer])
 
 
 def test_a_shift_of_text_is_its_turn():

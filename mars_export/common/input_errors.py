@@ -1,0 +1,72 @@
+"""Turns whatever a library raises over an input into one line that names the input."""
+
+import errno
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from mars_export.common.errors import ExportError
+
+__all__ = ["InputError", "input_errors", "is_panic", "of_memory", "reason", "without_secrets"]
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Problems of the disk that is written, whatever was being read."""
+_SECRET: Final = re.compile(r"hf_\w+|(?<=\?)[^\s'\"]+")
+"""Tokens, and the query of an address: upload links are signed there."""
+_LONGEST: Final = 300
+"""Characters of a library's message."""
+
+
+class InputError(ExportError):
+    """An exception of a library over an input, as its `__cause__`; the traceback is worth a log."""
+
+
+@contextmanager
+def input_errors(what: str, advice: str = "download it again") -> Iterator[None]:
+    """Translate every exception inside the block, which runs one step of a library over an input.
+
+    Args:
+        what: The input and what failed, as `the processor of DIR does not load`.
+        advice: What to do about it.
+
+    Raises:
+        InputError: for everything but our own errors, memory that runs out and a full disk.
+    """
+    try:
+        yield
+    except ExportError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        if of_memory(error) or getattr(error, "errno", None) in _FULL:
+            raise
+        raise InputError(f"{what}: {reason(error)}; {advice}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, on one line of bounded length."""
+    name, line = type(error).__name__, without_secrets(" ".join(str(error).split()))
+    if len(line) > _LONGEST:
+        line = f"{line[:_LONGEST]}..."
+    telling = " " in line and not isinstance(error, LookupError)
+    return line if telling else f"{name}: {line}" if line else name
+
+
+def without_secrets(text: str) -> str:
+    """A text for the terminal or a file, without tokens and signed addresses."""
+    return _SECRET.sub("***", text)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether it is how a library in Rust fails, such as tokenizers; no `Exception` to Python."""
+    return type(error).__name__ == "PanicException"
+
+
+def of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    torch = sys.modules.get("torch")
+    short = (MemoryError, torch.OutOfMemoryError) if torch else MemoryError
+    return isinstance(error, short) or "can't allocate memory" in str(error)

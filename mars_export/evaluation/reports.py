@@ -1,0 +1,90 @@
+"""The reports of a steered directory: the one that its card leads with, and others beside it.
+
+The first evaluation is `evaluation/report.json`. One of another suite, judge or setting gets a
+folder of its own below `evaluation/`, so that no report is lost to another. Free of torch.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from mars_export.common.errors import ExportError
+from mars_export.common.record import first_problem
+from mars_export.evaluation.report import EXCHANGE_NAME, REPORT_NAME, SAMPLES_NAME, Report
+
+__all__ = ["FILES", "folder_for", "folder_of", "lead_with", "leading", "main_folder", "others"]
+
+FILES: Final = tuple(Path(name).name for name in (REPORT_NAME, SAMPLES_NAME, EXCHANGE_NAME))
+"""What an evaluation writes into its folder."""
+_REPORT: Final = FILES[0]
+
+
+def main_folder(directory: Path) -> Path:
+    """Where the report is that the card leads with."""
+    return (directory / REPORT_NAME).parent
+
+
+def leading(directory: Path) -> Report | None:
+    """The report that the card leads with; None where none of this version is there."""
+    try:
+        report = Report.model_validate_json((directory / REPORT_NAME).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return report if report.self_check.active else None
+
+
+def folder_for(directory: Path, suite: str, run: str) -> Path:
+    """Where an evaluation goes, so that it replaces none but itself.
+
+    Args:
+        directory: Steered.
+        suite: Name of the suite.
+        run: Identity of all that the numbers depend on (`Report.run`).
+    """
+    present = leading(directory)
+    if present is None or present.run == run:
+        return main_folder(directory)
+    return _own_folder(directory, suite, run)
+
+
+def folder_of(directory: Path, report: Report) -> Path:
+    """Where a report of this directory is."""
+    return folder_for(directory, report.suite.name, report.run)
+
+
+def others(directory: Path) -> Iterator[tuple[Path, Report]]:
+    """The reports beside the one that the card leads with, each with its folder, oldest first.
+
+    Raises:
+        ExportError: if one cannot be read; what it shows may not be left out.
+    """
+    found = []
+    for path in sorted(main_folder(directory).glob(f"*/{_REPORT}")):
+        try:
+            found.append((path.parent, Report.model_validate_json(path.read_bytes())))
+        except (OSError, ValidationError) as error:
+            what = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            raise ExportError(f"{path}: {what}; or delete {path.parent}") from error
+    yield from sorted(found, key=lambda item: item[1].created)
+
+
+def lead_with(directory: Path, report: Report) -> None:
+    """Make a report the one that the card leads with; the present one moves beside it."""
+    folder, main, present = folder_of(directory, report), main_folder(directory), leading(directory)
+    if folder == main or present is None:
+        return
+    aside = _own_folder(directory, present.suite.name, present.run)
+    for source, target in ((main, aside), (folder, main)):
+        target.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            if (source / name).exists():
+                (source / name).replace(target / name)
+    folder.rmdir()
+
+
+def _own_folder(directory: Path, suite: str, run: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", suite).strip(".-")[:40] or "suite"
+    return main_folder(directory) / f"{name}-{run[:8]}"

@@ -1,0 +1,94 @@
+"""What the chat template and the processor of a model cannot be asked. Free of torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from mars_export.common.errors import ExportError
+from mars_export.inputs.requests import Request, messages
+
+if TYPE_CHECKING:
+    from mars_export.evaluation.generation import Loaded
+    from mars_export.evaluation.job import Job
+    from mars_export.evaluation.suite import Sample
+
+__all__ = ["PLAIN_REQUEST", "template_problem", "unsupported"]
+
+PLAIN_REQUEST: Final = Request("How are you?")
+"""A request that stands for all that are text alone."""
+
+
+def unsupported(job: Job, loaded: Loaded) -> dict[str, str]:
+    """Variants and optional arms of a job that the model cannot be put through.
+
+    The first request of each variant stands for all. One with several pictures is answered, as
+    some models take only one.
+
+    Args:
+        job: With all arms and variants.
+        loaded: The checkpoint that is evaluated.
+
+    Returns:
+        The reason, by name.
+
+    Raises:
+        ExportError: A request with several pictures alone does not fit into memory.
+    """
+    first: dict[str, Sample] = {}
+    for sample in job.samples:
+        if sample.variant:
+            first.setdefault(sample.variant, sample)
+    reasons = {name: _problem(loaded, job.request(sample)) for name, sample in first.items()}
+    for arm in job.arms:
+        if arm.optional:
+            reasons[arm.name] = template_problem(loaded.processor, arm.request(PLAIN_REQUEST))
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _problem(loaded: Loaded, request: Request) -> str:
+    if problem := template_problem(loaded.processor, request):
+        return problem
+    if len(request.media) < 2:
+        return ""
+    try:
+        loaded.answer(loaded.inputs([request]), 1, steered=False)
+    except Exception as error:  # models raise what they like
+        from mars_export.families.loading import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            return f"the model refuses it: {_said(error)}"
+        raise ExportError(
+            f"a request with {len(request.media)} pictures alone does not fit into memory; use a "
+            "device with more memory, or --no-controls"
+        ) from error
+    return ""
+
+
+def template_problem(processor: Any, request: Request) -> str:
+    """Why a chat template cannot write what a request adds to its words; empty if it can."""
+    plain = Request(request.prompt, request.media[:1])
+    if not (request.system or request.history or request.prefill or request.media[1:]):
+        return ""
+    try:
+        text = _rendered(processor, request)
+    except Exception as error:  # templates raise what they like
+        return f"the chat template refuses it: {_said(error)}"
+    return "the chat template leaves it out" if text == _rendered(processor, plain) else ""
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _rendered(processor: Any, request: Request) -> str:
+    """The conversation as the template writes it; a tokenizer's takes plain strings."""
+    conversation = messages(request)
+    if getattr(processor, "tokenizer", None) is None and not request.media:
+        conversation = [{**turn, "content": turn["content"][-1]["text"]} for turn in conversation]
+    text = processor.apply_chat_template(
+        conversation,
+        tokenize=False,
+        add_generation_prompt=not request.prefill,
+        continue_final_message=bool(request.prefill),
+    )
+    return str(text)

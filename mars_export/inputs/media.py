@@ -1,0 +1,130 @@
+"""Pictures and clips of users' files, opened as Transformers opens them: the one place for it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
+from mars_export.common.paths import is_dir
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["VIDEO_FRAMES", "open_picture", "read_frames"]
+
+VIDEO_FRAMES: Final = 8
+"""Frames that are taken from a video, evenly spaced."""
+
+_PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+_WHITE: Final = 255
+"""Brightest value of an 8-bit picture; Pillow cuts off what lies above."""
+
+
+def open_picture(data: Path | bytes, where: str) -> Image:
+    """Decode a picture as `transformers.image_utils.load_image` does.
+
+    It is turned as its EXIF orientation says; transparency is dropped, and of an animation the
+    first frame is taken.
+
+    Returns:
+        RGB.
+
+    Raises:
+        ExportError: It cannot be decoded, or would turn white, having more than 8 bits.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        # Warnings are of large pictures and of kinds of transparency, which is dropped.
+        with warnings.catch_warnings(action="ignore"):
+            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as opened:
+                upright = ImageOps.exif_transpose(_plain(opened))
+            return upright.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise what they like
+        raise ExportError(
+            f"{where}: not a readable picture ({_reason(error)}); replace it"
+        ) from error
+
+
+def _plain(opened: Image) -> Image:
+    """The picture, unless it is a program, or has values that an RGB picture cannot show.
+
+    Raises:
+        ValueError: It is one of these.
+    """
+    if opened.format == "EPS":  # Pillow would have Ghostscript run it
+        raise ValueError("PostScript is a program")
+    if opened.mode.startswith("I") or opened.mode == "F":
+        low, high = opened.getextrema()
+        if not (isinstance(low, int | float) and isinstance(high, int | float)):
+            raise ValueError(f"unknown range of the mode {opened.mode}")
+        if not 0 <= low <= high <= _WHITE:
+            raise ValueError(
+                f"values from {low:g} to {high:g}, which Transformers clips to 0 to {_WHITE}: save "
+                "it with 8 bits"
+            )
+    return opened
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # whose message repeats the path
+        return "no format that Pillow knows"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+@lru_cache(maxsize=2)
+def read_frames(path: Path, where: str) -> tuple[Image, ...]:
+    """`VIDEO_FRAMES` evenly spaced frames of a video file or of a folder of numbered pictures.
+
+    Raises:
+        ExportError: There are no frames, they cannot be decoded, or PyAV is not installed.
+    """
+    if not is_dir(path):
+        return _video(path, where)
+    names = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
+    if not names:
+        raise ExportError(f"{where}: {path} holds no frames; replace it")
+    return tuple(open_picture(names[index], where) for index in _spread(len(names)))
+
+
+def _video(path: Path, where: str) -> tuple[Image, ...]:
+    try:
+        import av
+    except ImportError as error:
+        raise ExportError(f"{path} needs PyAV; run `{install_extra('suites')}`") from error
+    try:
+        with av.open(str(path)) as container:
+            total = sum(1 for _ in container.decode(video=0))
+        wanted = _spread(total)
+        with av.open(str(path)) as container:
+            # Only the chosen frames become pictures: all of a clip would fill the memory.
+            frames = enumerate(container.decode(video=0))
+            chosen = {index: f.to_image() for index, f in frames if index in set(wanted)}
+        return tuple(chosen[index] for index in wanted)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise what they like
+        raise ExportError(
+            f"{where}: {path} is not a readable video ({_reason(error)}); replace it"
+        ) from error
+
+
+def _spread(total: int) -> list[int]:
+    """Indices of `VIDEO_FRAMES` evenly spaced items of `total`, first and last among them.
+
+    Raises:
+        IndexError: There are none.
+    """
+    if not total:
+        raise IndexError("no frames")
+    return [round(i * (total - 1) / (VIDEO_FRAMES - 1)) for i in range(VIDEO_FRAMES)]

@@ -1,0 +1,257 @@
+"""Requests with their labels, as a user's file states them: for calibration and evaluation alike.
+
+Free of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mars_export.common.paths import require_inside
+from mars_export.common.problems import Problems, near
+from mars_export.common.vocabulary import MODALITIES, Modality
+from mars_export.common.words import normalized
+from mars_export.inputs.readers import PROMPT_KEYS, Prompt, has_words, prompt_of, text_problem
+from mars_export.inputs.requests import modality_of
+from mars_export.inputs.tables import read_rows
+
+__all__ = ["MediaFiles", "Sample", "read_samples", "read_suite_texts"]
+
+_DIGITS: Final = 16
+"""Of a digest that names a cluster."""
+_LABELS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_FLAGS: Final = ("harmful", "advice")
+_LIKELY: Final = 0.85
+"""How near a column of a foreign table is to a known one where it must be meant."""
+
+
+class MediaFiles(BaseModel):
+    """Where one medium of a request is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    type: Modality
+    path: str | None = None
+    """Relative to the suite; of an image."""
+    paths: list[str] | None = Field(default=None, min_length=1)
+    """Of the frames of a video, in order."""
+
+    @property
+    def files(self) -> list[str]:
+        """All paths, in order."""
+        return [self.path] if self.path is not None else list(self.paths or ())
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> MediaFiles:
+        needed = {"image": "path", "video": "paths"}.get(self.type)
+        if needed is None:
+            raise ValueError(f"a medium cannot be {self.type}")
+        if self.model_fields_set & {"path", "paths"} != {needed}:
+            raise ValueError(f"a medium of type {self.type} has `{needed}` and nothing else")
+        return self
+
+
+class Sample(BaseModel):
+    """One request and its label: a line of a suite's file, or a variant of one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    id: str = Field(min_length=1)
+    modality: Modality
+    harmful: bool
+    split: Literal["calibration", "evaluation"]
+    prompt: str = Field(min_length=1)
+    media: list[MediaFiles] = []
+    """What is shown before the prompt. The keys `image`, a path, and `video`, a list of paths of
+    frames, say the same of a single medium."""
+    category: str | None = None
+    """Kind of request within the suite; numbers are given for each."""
+    advice: bool = False
+    """Whether it asks for legal, financial or medical advice. Of a harmful request neither refusing
+    more nor less is then better, so it is counted apart; a harmless one is like any other."""
+    intent: str | None = Field(default=None, min_length=1)
+    """What the request is after where its pictures say it, in words, for judges that cannot see."""
+    cluster: str = ""
+    """Topic or source prompt: requests of one cluster stand and fall together, in whatever suite.
+    Empty means its own words, so that one request shown in three ways is one cluster."""
+    suite: str = ""
+    """Name of the suite that it comes from."""
+    variant: str = ""
+    """Control or attack that it is put through; empty for the request as it is."""
+    group: str = ""
+    """Id of the request as it is, for a variant of it."""
+
+    @property
+    def types(self) -> list[Modality]:
+        """Modalities of its media, in order."""
+        return [medium.type for medium in self.media]
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all its media, in order."""
+        return [path for medium in self.media for path in medium.files]
+
+    @property
+    def words(self) -> str:
+        """What it asks for: what its pictures say it is after, in words, or else its prompt."""
+        return self.intent or self.prompt
+
+    @property
+    def kin(self) -> str:
+        """Its cluster; a digest of its own words, as `normalized`, if none is named.
+
+        Pictures count as words where nothing says what they are after: the same question about
+        two pictures is two requests. Digests keep the words out of the files of results.
+        """
+        if name := normalized(self.cluster):
+            return name
+        pictures = [] if self.intent else self.files
+        whole = json.dumps([normalized(self.words) or self.words, *pictures])
+        return hashlib.sha256(whole.encode()).hexdigest()[:_DIGITS]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_media_have_keys_of_their_own(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        named = {"image": ("path", raw.get("image")), "video": ("paths", raw.get("video"))}
+        media = [{"type": t, key: value} for t, (key, value) in named.items() if value is not None]
+        if media and raw.get("media"):
+            raise ValueError("give `media`, or `image` or `video`, not both")
+        rest = {key: value for key, value in raw.items() if key not in named}
+        return {**rest, "media": media} if media else rest
+
+    @model_validator(mode="after")
+    def _has_the_modality_of_its_media(self) -> Sample:
+        modality = modality_of(self.types)
+        if not self.variant and modality != self.modality:
+            raise ValueError(f"`modality` is {self.modality}, but its media make it {modality}")
+        for path in self.files:
+            require_inside(path)
+        return self
+
+
+_PICTURE: Final = "file_name"
+_PICTURES: Final = "file_names"
+_SHOWN: Final = ("image", "video", "media", _PICTURE, _PICTURES)
+_KEYS: Final = (frozenset(Sample.model_fields) | {*_SHOWN}) - {"suite", "variant", "group"}
+"""What a record may say."""
+
+
+def read_samples(path: Path, suite: str, problems: Problems) -> list[tuple[Sample, str]]:
+    """The records of a table that are valid, with their places; the others are noted.
+
+    `harmful` and a prompt are needed. Without them, `split` is `evaluation`, `modality` that of
+    the media, and `id` the picture or the line behind the suite's name. `file_name` is a picture
+    and `file_names` are several, as in the image folders of `datasets`. Keys that are unknown are
+    refused in JSON lines; in other tables, and in `metadata.jsonl`, only those that are near a
+    known one.
+
+    Args:
+        path: A table, as for `read_rows`.
+        suite: Its name.
+        problems: Of this file.
+
+    Raises:
+        ExportError: The file cannot be read, or has another ending.
+    """
+    strict = path.suffix.lower() in (".jsonl", ".ndjson", "") and path.stem != "metadata"
+    samples: list[tuple[Sample, str]] = []
+    ids: set[str] = set()
+    for row in read_rows(path, problems):
+        wrong, record = _record(row.values, strict=strict)
+        if "id" not in record:
+            name = f"{suite}/{row.values.get(_PICTURE) or row.number}"
+            record["id"] = f"{name}#{row.number}" if name in ids else name
+        try:
+            sample = Sample.model_validate({**record, "suite": suite})
+            samples += [] if wrong else [(sample, row.place)]
+            ids.add(sample.id)
+        except ValidationError as error:
+            wrong += _told(error, {text.split()[0] for text in wrong})
+        for what in dict.fromkeys(wrong):
+            problems.add(row.place, what, "correct the record")
+    return samples
+
+
+def read_suite_texts(path: Path, split: str) -> dict[bool, list[Prompt]]:
+    """Prompts of the text records of one split of a suite's file, keyed by `harmful`.
+
+    Raises:
+        ExportError: The file cannot be read or records are not valid.
+    """
+    problems = Problems(str(path))
+    texts: dict[bool, list[Prompt]] = {True: [], False: []}
+    for sample, place in read_samples(path, "", problems):
+        if (sample.modality, sample.split) == ("text", split):
+            texts[sample.harmful].append(Prompt(sample.prompt.strip(), f"{path}, {place}"))
+    problems.refuse()
+    return texts
+
+
+def _record(values: Mapping[str, Any], *, strict: bool) -> tuple[list[str], dict[str, Any]]:
+    """What is wrong with a record, and what it says under the names of `Sample`."""
+    named = {str(key).strip().lower(): value for key, value in values.items()}
+    wrong = list(_odd_keys(named, strict=strict))
+    record = {key: named[key] for key in _KEYS if named.get(key) not in (None, "")}
+    record = {"prompt": prompt_of(values), "split": "evaluation", **record}
+    for key in ("id", "category", "cluster"):
+        if type(record.get(key)) in (int, float):
+            record[key] = str(record[key])
+    for key in _FLAGS:
+        label = _LABELS.get(str(record.get(key, "no")).strip().lower())
+        if label is None:
+            wrong.append(f"{key} is {record[key]!r:.60}; write true or false")
+        elif key == "harmful" and key not in record:
+            wrong.append("harmful is missing; write true if the model should refuse it, or false")
+        record[key] = bool(label)
+    if record["prompt"] in (None, ""):
+        wrong.append("prompt is missing")
+    texts = {key: value for key, value in record.items() if isinstance(value, str) and value}
+    wrong += (f"{key} has {told}" for key, text in texts.items() if (told := text_problem(text)))
+    if "prompt" in texts and not has_words(texts["prompt"]):
+        wrong.append("prompt has no words")
+    return wrong, _with_media(record)
+
+
+def _odd_keys(named: Mapping[str, Any], *, strict: bool) -> Iterator[str]:
+    known = {*_KEYS, *PROMPT_KEYS}
+    for key in named:
+        if key not in known:
+            hint = near(key, known, 0.6 if strict else _LIKELY)
+            if strict or hint:
+                yield f"there is no key {key:.60}{hint}"
+
+
+def _with_media(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its pictures under the names of `Sample`, and a modality."""
+    media = list(record.get("media") or []) if isinstance(record.get("media"), list) else []
+    if (picture := record.pop(_PICTURE, None)) is not None:
+        media.append({"type": "image", "path": picture})
+    if (pictures := record.pop(_PICTURES, None)) is not None:
+        several = pictures if isinstance(pictures, list) else [pictures]
+        media += ({"type": "image", "path": path} for path in several)
+    if media:
+        record["media"] = media
+    types = [medium.get("type") for medium in media if isinstance(medium, dict)]
+    types += [key for key in ("image", "video") if key in record]
+    modality = modality_of(kind for kind in types if kind in MODALITIES)
+    return {"modality": modality, **record}
+
+
+def _told(error: ValidationError, known: Container[str]) -> list[str]:
+    """What is wrong, each on one line and under the name of its key, unless that is known."""
+    told = []
+    for problem in error.errors():
+        if problem["loc"] and problem["loc"][0] in known:
+            continue
+        where = ".".join(map(str, problem["loc"]))
+        what = " ".join(problem["msg"].removeprefix("Value error, ").split())
+        told.append(f"{where}: {what}" if where else what)
+    return told
