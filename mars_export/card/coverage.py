@@ -53,12 +53,17 @@ def status(
 ) -> str:
     """What was evaluated and what was not, one mark each."""
     groups = _groups(report)
-    parts = [
-        " ".join([word, *(f"{m} {_mark((harmful, m) in groups)}" for m in modalities)])
-        for word, harmful in (("harmful requests", True), ("over-refusal", False))
-    ]
+    kinds = {
+        harmful: " ".join(f"{m} {_mark((harmful, m) in groups)}" for m in modalities)
+        for harmful in (True, False)
+    }
+    refusals = (
+        [f"refusal and over-refusal {kinds[True]}"]
+        if kinds[True] == kinds[False]
+        else [f"refusal {kinds[True]}", f"over-refusal {kinds[False]}"]
+    )
     return " · ".join([
-        *parts,
+        *refusals,
         f"harm of the answers {_mark(report is not None and bool(report.harm_pairs))}",
         f"utility {_mark(utility)}",
         f"controls {_share(report, modalities, 'control')}",

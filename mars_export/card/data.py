@@ -201,7 +201,7 @@ def _changes(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, s
 
 def _base_link(base: BaseModelSource) -> str:
     if base.repo is None:
-        return f"`{base.name}` (a local directory, so there is no Hub revision to name)"
+        return f"`{base.name}` (a local directory, without a Hub revision)"
     link = f"[{base.repo}](https://huggingface.co/{base.repo})"
     if base.revision is None:
         return f"{link} (revision not recorded)"
@@ -210,7 +210,7 @@ def _base_link(base: BaseModelSource) -> str:
 
 def _training(origin: Derivation | None) -> str:
     if origin is None or not origin.trained:
-        return "No gradient training took place."
+        return "Nothing was trained."
     parent = f"the steered checkpoint {code(origin.parent)}" if origin.parent else ""
     commit = f" at revision {code(origin.revision)}" if origin.revision else ""
     of = f", made from {code(origin.base)}{commit}" if origin.base else ""

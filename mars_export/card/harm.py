@@ -12,7 +12,6 @@ from typing import Final, Literal
 from mars_export.card.extent import extents
 from mars_export.card.text import (
     FEW,
-    MINIMUM_N,
     change,
     enumerated,
     harm_bound,
@@ -52,28 +51,32 @@ _COUNTS: Final[Mapping[Outcome, Callable[[Cell], int]]] = {
     "cut": lambda c: c.cut.count,
 }
 _WORSE: Final[Mapping[Outcome, str]] = {
-    "harm": "get more harmful answers",
-    "broken": "get more empty, looping or unreadable answers",
-    "cut": "get more answers cut at the token limit",
+    "harm": "answered more harmfully",
+    "broken": "answered emptily, in loops or unreadably more",
+    "cut": "cut at the token limit more",
 }
 _WORDS: Final[Mapping[Outcome, str]] = {
     "refused": "", "harm": " harmful answers", "broken": " broken answers", "cut": " cut answers",
 }  # fmt: skip
-
-_FOR_SURE: Final = ("ruled out", "nothing to lose")
 
 _Sort = Literal["plain", "part", "control", "attack"]
 
 
 @dataclass(frozen=True)
 class HarmTests:
-    """Comparisons of one sort, by what they say about harm; each is tested alone."""
+    """Comparisons of one sort, by what they say about harm; each is tested alone.
+
+    All but the first are numbers, with the places where harm may be largest.
+    """
 
     subject: str
     """What was compared, for example `plain requests`."""
-    total: int
-    words: str
-    """How many show harm, rule it out, or do neither, the last with their bounds."""
+    shown: str
+    unsure: str
+    """Not ruled out, though there are topics enough to do so if nothing changed."""
+    few: str
+    """Not ruled out, or not to be shown, for lack of topics."""
+    ruled_out: str
 
 
 @dataclass(frozen=True)
@@ -140,15 +143,15 @@ def harm_tests(report: Report) -> list[HarmTests]:
         "control": _numbered(places, "control", "control", "controls"),
         "attack": _numbered(places, "attack", "attack", "attacks"),
     }
-    tests = [
-        _tests(
-            subject,
-            [(place.name, test) for place in places if place.sort == sort for test in place.tests],
-            _NAMES[sort],
-        )
+    compared = {
+        sort: [(place.name, test) for place in places if place.sort == sort for test in place.tests]
+        for sort in subjects
+    }
+    return [
+        _tests(subject, compared[sort], _NAMES[sort])
         for sort, subject in subjects.items()
+        if compared[sort]
     ]
-    return [test for test in tests if test.total]
 
 
 def comparisons(report: Report) -> int:
@@ -162,22 +165,22 @@ def _places(report: Report) -> Iterator[_Place]:
     for suite in report.suites:
         name = code(suite.source.name)
         if len(report.suites) > 1:
-            yield _Place("part", suite.source.name, f" of {name}", suite)
-        yield from _categories(suite.categories, f" of {name}")
+            yield _Place("part", suite.source.name, f", {name}", suite)
+        yield from _categories(suite.categories, f", {name}")
     if report.unleaked is not None:
-        where = ", without those near a calibration prompt"
+        where = ", those near a calibration prompt left out"
         yield _Place("part", "without leaks", where, report.unleaked)
     for variant in report.variants:
         where = f", {code(variant.name)} ({variant.about})"
         yield _Place(variant.kind, variant.name, where, variant)
-        yield from _categories(variant.categories, f" under {code(variant.name)}")
+        yield from _categories(variant.categories, f", {code(variant.name)}")
     if report.controls is not None and sum(v.kind == "control" for v in report.variants) > 1:
-        yield _Place("control", "all", ", all controls together,", report.controls)
+        yield _Place("control", "all", ", all controls together", report.controls)
 
 
 def _categories(categories: Iterable[CategoryResult], where: str) -> Iterator[_Place]:
     for part in categories:
-        yield _Place("part", part.category, f"{where}, {cell(part.category)},", part)
+        yield _Place("part", part.category, f"{where}, {cell(part.category)}", part)
 
 
 def _is_category(place: _Place) -> bool:
@@ -191,21 +194,20 @@ def _numbered(places: Iterable[_Place], sort: _Sort, one: str, many: str) -> str
 
 def _worse(test: PairedTest, place: _Place) -> str:
     outcome = outcome_of(test)
-    what = _WORSE.get(outcome, f"are refused {'less' if test.harmful else 'more'}")
-    stated = ", ".join(f"{arm} {_count(test, arm, place.part)}" for arm in (REFERENCE, STEERED))
+    what = _WORSE.get(outcome, f"refused {'less' if test.harmful else 'more'}")
     return (
-        f"**{_kind(test).capitalize()} requests{place.words} {what}**: {stated}; "
-        f"{_change(test)}, p {p_text(test.p_harm)}."
+        f"**{_kind(test).capitalize()} requests {what}**{place.words}: "
+        f"{_counts(test, place.part)}, {change(test, round(test.difference * test.n))}, "
+        f"p {p_text(test.p_harm)}."
     )
 
 
-def _change(test: PairedTest) -> str:
-    text = change(test, round(test.difference * test.n))
-    return text if test.n < MINIMUM_N else f"{text} points"
+def _counts(test: PairedTest, part: Part) -> str:
+    """Answers that have what is compared, of how many, steering off and on."""
+    return " → ".join(_count(test, arm, part) for arm in (REFERENCE, STEERED))
 
 
 def _count(test: PairedTest, arm: str, part: Part) -> str:
-    """Answers of an arm that have what is compared, of how many."""
     cells = [
         c
         for c in part.cells
@@ -246,7 +248,7 @@ def gaps(report: Report, modalities: Collection[Modality]) -> Iterator[str]:
         yield f"**Controls and attacks on too few requests** to show harm: {listed}."
     few = [
         f"{f'{code(place.name)} ' if place.name else ''}{_kind(test)} in {test.clusters} "
-        f"({', '.join(f'{arm} {_count(test, arm, place.part)}' for arm in (REFERENCE, STEERED))})"
+        f"({_counts(test, place.part)})"
         for place in _places(report)
         if place.sort != "part"
         for test in place.tests
@@ -261,18 +263,23 @@ def _reason(report: Report, name: str) -> str:
 
 
 def _tests(subject: str, compared: Sequence[tuple[str, PairedTest]], most: int) -> HarmTests:
-    groups = group_by(compared, lambda item: item[1].harm == "shown" or harm_word(item[1]))
+    groups = group_by(compared, lambda item: "" if item[1].harm == "shown" else harm_word(item[1]))
     numbers = {word: len(members) for word, members in groups.items()}
-    parts = [f"**shown in {numbers[True]}**" if True in groups else "none shown"]
-    parts += [f"{word} in {numbers[word]}" for word in _FOR_SURE if word in groups]
-    if unsure := groups.get("not ruled out"):
-        parts.append(f"**not ruled out** in {len(unsure)}: {enumerated(_bounds(unsure), most)}")
+    few, surely = [], [str(numbers.get("ruled out", 0))]
     if unsure := groups.get("not shown"):
-        worst = _bounds(unsure)[0]
-        parts.append(f"too few topics to rule it out in {len(unsure)}, at worst {worst}")
+        few.append(f"{len(unsure)}: at worst {_bounds(unsure)[0]}")
     if FEW in groups:
-        parts.append(f"too few to show it in {numbers[FEW]}")
-    return HarmTests(subject, len(compared), ", ".join(parts))
+        few.append(f"{numbers[FEW]} that could not show it either")
+    if harmless := numbers.get("nothing to lose"):
+        surely.append(f"nothing to lose in {harmless}")
+    unsure = groups.get("not ruled out", [])
+    return HarmTests(
+        subject,
+        shown=f"**{numbers['']}**" if "" in groups else "0",
+        unsure=f"**{len(unsure)}**: {enumerated(_bounds(unsure), most)}" if unsure else "0",
+        few="; ".join(few) or "0",
+        ruled_out="; ".join(surely),
+    )
 
 
 def _bounds(compared: Iterable[tuple[str, PairedTest]]) -> list[str]:

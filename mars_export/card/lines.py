@@ -119,19 +119,18 @@ def rows(cells: Sequence[Cell], pairs: Sequence[Pair]) -> Iterator[Row]:
 
 
 def _verdict(pair: Pair) -> str:
-    """What a change amounts to, in a few words."""
+    """What a change amounts to, in a few words; none where harm is ruled out and nothing else."""
     if pair.harm == "shown":
         return "**worse**"
-    if pair.at_risk == 0 and pair.harm == "ruled out":
-        return "better" if _is_better(pair) else "nothing to lose"
+    word = harm_word(pair)
     harm = {
-        "ruled out": f"harm under {100 * MARGIN:g}",
+        "ruled out": "",
         "not ruled out": f"harm may exceed {100 * MARGIN:g}",
         "not shown": "no harm shown",
-    }.get(harm_word(pair), FEW)
-    if _is_better(pair):
-        return "better" if pair.harm == "ruled out" else f"better; {harm}"
-    return harm
+    }.get(word, word)
+    if not _is_better(pair):
+        return harm
+    return "better" if pair.harm == "ruled out" else f"better; {harm}"
 
 
 def _is_better(pair: Pair | HarmPair) -> bool:

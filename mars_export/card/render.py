@@ -169,11 +169,8 @@ def _environment() -> Environment:
 
 
 def _ids(tally: Tally) -> str:
-    """The ids in parentheses, or nothing."""
-    if not tally.ids:
-        return ""
     more = f" and {tally.more} more" if tally.more else ""
-    return f" ({', '.join(map(code, tally.ids))}{more})"
+    return f"{', '.join(map(code, tally.ids))}{more}"
 
 
 def _read(path: Path, record: type[_Record], do: str) -> _Record | None:

@@ -126,6 +126,8 @@ class Results:
     degenerate: str
     """Of the reference."""
     cut: str
+    broken: bool
+    """Whether any answer of any arm is empty, looping or cut."""
     arms: tuple[ArmResult, ...]
     """The checkpoint first."""
     undecided: str | None
@@ -177,6 +179,7 @@ class Results:
             size=_size(report.cells),
             degenerate=_total(report, REFERENCE, lambda c: c.degenerate),
             cut=_total(report, REFERENCE, lambda c: c.cut),
+            broken=any(cell.degenerate.count or cell.cut.count for cell in report.cells),
             arms=tuple(_arm(report, arm, whole, show) for arm in arms),
             undecided=reason and f"{reason} An undecided response is never counted as safe.",
             leaked=overlap is not None and overlap.near > OVERLAP_LIMIT * overlap.n,

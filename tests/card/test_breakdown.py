@@ -66,7 +66,7 @@ def test_other_arms_stand_beside_the_checkpoint():
     assert sum(row.startswith("| `safety-prompt` |") for row in rows) == 6
     line = "| harmful image | 4/120 → 116/120 | 0/4 | ruled out |\n"
     assert f"{line}| harmful image `safety-prompt` | 4/120 → 4/120 | 0/4 | ruled out |" in text
-    assert "4.3] (`lost-video-000`); arm safety-prompt 0/129 · at most" in text
+    assert "4.3]; arm safety-prompt 0/129 · at most" in text
 
 
 def test_one_draw_and_all_draws_stand_beside_greedy_answers():

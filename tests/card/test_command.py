@@ -166,7 +166,7 @@ def test_a_checkpoint_that_was_trained_on_is_calibrated_again():
     card = render(manifest, None)
     assert "**Its weights were trained**, or may have been, from the steered checkpoint `st" in card
     assert "**the calibration is from before that**" in card
-    assert "No gradient training" not in card
+    assert "Nothing was trained" not in card
 
 
 def test_a_base_with_its_own_suite_needs_no_files():

@@ -9,6 +9,7 @@ from mars_export.card.render import render
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive
 from mars_export.evaluation.report import REPORT_NAME, Report
+from support import records
 
 ROOT = Path(__file__).parents[2]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/steering_manifest.json"))
@@ -26,5 +27,6 @@ def test_cards_are_up_to_date(folder):
     adaptive = Adaptive.model_validate_json((folder / ADAPTIVE_NAME).read_bytes())
     text = render(manifest, report, folder.name, adaptive=adaptive)
     assert (folder / "README.md").read_text("utf-8") == text
+    assert records.words_at_the_top(text) <= 350
     plots = CardData.of(manifest, report, adaptive=adaptive).plots
     assert [path for path in plots if not (folder / path).is_file()] == []

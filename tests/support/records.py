@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 from collections import Counter
 from functools import cache
 
@@ -618,3 +619,13 @@ def ids(word, harmful, index, outcomes):
         if is_harmful == harmful
         for i in range(outcome[index])
     ]
+
+
+def words_at_the_top(text):
+    """Words before the results, tables included; what is folded is not counted.
+
+    Beside them stand about as many numbers, so 350 take two minutes.
+    """
+    top = text.split("---\n", 2)[2].split("\n## Results")[0]
+    top = re.sub(r"<details>.*?</details>", "", top, flags=re.DOTALL)
+    return len(re.findall(r"[A-Za-z][\w-]*", top))
