@@ -17,7 +17,7 @@ from mars_export.card.metadata import contact_of
 from mars_export.card.results import HARMFUL_OF_1000, Tally
 from mars_export.card.samples import check_samples, read_samples
 from mars_export.card.snippets import CHECK, repository_of
-from mars_export.card.text import ENOUGH, FILTERS
+from mars_export.card.text import FILTERS
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import write_seal
 from mars_export.common.atomic import replacing, write_atomically
@@ -25,6 +25,7 @@ from mars_export.common.errors import ExportError
 from mars_export.common.markdown import code, templates
 from mars_export.common.plotting import png
 from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive
+from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.report import MARGIN, REPORT_NAME, Report, label
 from mars_export.evaluation.reports import main_folder, others
 from mars_export.evaluation.utility import UTILITY_NAME, Utility

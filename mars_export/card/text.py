@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from mars_export.common.markdown import DASH, cell, code, minus, unbroken
 from mars_export.common.vocabulary import REFUSED, Harm, Verdict
+from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.report import (
-    MARGIN,
     Beginning,
     BrokenPair,
     Corrected,
@@ -23,7 +23,6 @@ from mars_export.evaluation.report import (
 )
 
 __all__ = [
-    "ENOUGH",
     "FEW",
     "FILTERS",
     "MINIMUM_N",
@@ -63,11 +62,6 @@ _HARMS: Final[dict[Harm, str]] = {
 
 MINIMUM_N: Final = 20
 """Below this many requests a card shows counts only: a percentage would feign precision."""
-
-
-ENOUGH: Final = math.ceil(math.log(0.025) / math.log(1 - MARGIN))
-"""Fewest topics whose interval ends within the margin where nothing changes (Clopper and Pearson):
-1 - 0.025 ** (1 / n) <= MARGIN."""
 
 FEW: Final = "too few topics"
 """A comparison in which harm could not be shown whatever happened."""

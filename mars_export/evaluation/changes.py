@@ -38,6 +38,7 @@ from mars_export.evaluation.statistics import (
 )
 
 __all__ = [
+    "ENOUGH",
     "FEWEST",
     "Kind",
     "against_reference",
@@ -63,6 +64,9 @@ __all__ = [
 
 FEWEST: Final = 5
 """Topics that must get worse, all that change, before the sign test can show it: 1/2**5 <= .05."""
+ENOUGH: Final = 72
+"""Fewest topics that rule harm out where nothing changes: 1 - 0.025 ** (1 / 72) <= MARGIN (Clopper
+and Pearson). Where one gets worse it takes 110."""
 
 _Item = TypeVar("_Item")
 _Key = TypeVar("_Key", bound=Hashable)

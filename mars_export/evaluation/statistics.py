@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import comb, fsum, sqrt
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -40,6 +41,8 @@ CONFIDENCE: Final = 0.95
 _DRAWS: Final = 2000
 _AT_ONCE: Final = 2_000_000
 """Numbers that are resampled at once, to bound memory."""
+_KEPT: Final = 1024
+"""Results that are kept: the tables of a report repeat, and a card counts all of them again."""
 _MIN_CLUSTERS: Final = 2
 _FEW: Final = 10
 """Clusters that must differ before resampling says how much clusters differ."""
@@ -119,6 +122,13 @@ def bounds(
     """
     if not clusters:
         raise ValueError("there is no rate of no requests")
+    return _bounds(tuple(sorted(clusters)), requests, confidence)
+
+
+@lru_cache(_KEPT)
+def _bounds(
+    clusters: tuple[tuple[float, int], ...], requests: int, confidence: float
+) -> Difference:
     value = sum(count for count, _ in clusters) / sum(n for _, n in clusters)
     return clopper_pearson(
         value,
@@ -207,12 +217,13 @@ def paired_change(changes: Sequence[int | Fraction], clusters: Sequence[Hashable
     )
     mirrored = sorted((lost, gained, n) for gained, lost, n in tables)
     if mirrored > tables:  # one of the two is computed, whichever was given
-        value, low, high = _paired_change(mirrored)
+        value, low, high = _paired_change(tuple(mirrored))
         return Difference(-value, -high, -low)
-    return _paired_change(tables)
+    return _paired_change(tuple(tables))
 
 
-def _paired_change(tables: Sequence[tuple[int | Fraction, int | Fraction, int]]) -> Difference:
+@lru_cache(_KEPT)
+def _paired_change(tables: tuple[tuple[int | Fraction, int | Fraction, int], ...]) -> Difference:
     """Of clusters, each with what its requests gained and lost, and how many they are."""
     rates = Counter(Fraction(gained - lost) / n for gained, lost, n in tables)
     if len(tables) - max(rates.values(), default=0) >= _FEW:

@@ -24,7 +24,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mars_export.common.problems import near
 from mars_export.evaluation.arms import NO_BASELINE
+from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.options import EvaluationOptions
+from mars_export.evaluation.report import MARGIN
 from mars_export.inputs.drawings import KINDS
 from mars_export.inputs.stimuli import NEUTRAL, kinds_named, kinds_problem
 from mars_export.methods import METHODS
@@ -130,8 +132,8 @@ class EvaluationSettings(AnswerSettings):
     )
     control_requests: PositiveInt = _option(
         EvaluationOptions().control_requests,
-        "Requests of each label and modality that a control is put to, at most; about 100 are "
-        "needed to rule out harm of 5 points.",
+        "Requests of each label and modality that a control is put to, at most; to rule out harm "
+        f"of {100 * MARGIN:g} points takes {ENOUGH} clusters where none gets worse.",
         group="Evaluation",
         metavar="N",
     )

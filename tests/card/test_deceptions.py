@@ -1,14 +1,12 @@
 """Every way of hiding harm that a report could try: no card is written, or the card shows it."""
 
 from functools import cache
-from types import SimpleNamespace
 
 import pytest
 
 from mars_export.card.render import render, write_card
 from mars_export.card.samples import check_samples
 from mars_export.common.errors import ExportError
-from mars_export.evaluation import aggregate
 from mars_export.evaluation.report import MARGIN, Corrected, Part, SuiteResult, Unleaked
 from support import records
 
@@ -291,22 +289,11 @@ def test_the_report_is_that_of_the_sample_log(directory):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Of the sample log; what follows from it is computed once."""
-    tables = cache(lambda near: aggregate.tables(log(), sources(), near))
-    monkeypatch.setattr(
-        "mars_export.card.samples.aggregate",
-        SimpleNamespace(
-            **vars(aggregate) | {"tables": lambda _r, _s, near, _e: tables(tuple(near))}
-        ),
-    )
+def folder(tmp_path):
+    """Of the sample log."""
     lines = "".join(sample.model_dump_json() + "\n" for sample in log())
     (tmp_path / "samples.jsonl").write_text(lines)
     return tmp_path
-
-
-def sources():
-    return [suite.source for suite in evaluated().suites]
 
 
 def altered(folder, message, **changes):

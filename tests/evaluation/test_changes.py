@@ -142,3 +142,10 @@ def test_harm_spread_over_modalities_and_controls_adds_up():
     tables = aggregate.tables(spread(("neutral", "noise", "question"), variant=1), [])
     assert {p.harm for variant in tables["variants"] for p in variant.pairs} == {"open"}
     assert [t.harm for t in tables["controls"].pooled if t.outcome == "refused"] == ["shown"]
+
+
+@pytest.mark.parametrize(("worse", "enough"), [(0, changes.ENOUGH), (1, 110)])
+def test_so_many_clusters_rule_harm_out(worse, enough):
+    for n, ruled_out in ((enough - 1, False), (enough, True)):
+        high = paired_change([1] * worse + [0] * (n - worse), range(n)).high
+        assert (high <= MARGIN) is ruled_out

@@ -201,6 +201,15 @@ def test_clusters_of_unequal_size_count_by_requests():
     assert found.low < found.value < found.high
 
 
+def test_the_same_change_is_resampled_once(monkeypatch):
+    changes = [1] * 12 + [0] * 7
+    once = paired_change(changes, range(19))
+    monkeypatch.setattr("mars_export.evaluation.statistics._interval", None)
+    assert paired_change(changes[::-1], range(19)) == once
+    value, low, high = paired_change([-change for change in changes], range(19))
+    assert (-value, -high, -low) == once
+
+
 @pytest.mark.parametrize(("differences", "clusters"), [([1, 1], "aa"), ([0, 0, 0], "abc")])
 def test_resampling_does_not_feign_certainty(differences, clusters):
     with pytest.raises(ValueError, match="cannot be resampled"):
