@@ -43,7 +43,7 @@ def steered_config(
     config = copy.deepcopy(raw)
     # Transformers leaves defaults out of config.json, so the native class is asked.
     native = _activation(config, family)
-    config.get("text_config", config)[family.activation] = GUARD
+    _text(config)[family.activation] = GUARD
     if native is None or _activation(config, family) != GUARD:
         raise ExportError(
             f"config.json of the base: the text model has no {family.activation!r} to guard, so "
@@ -88,15 +88,14 @@ def unsteered_config(config: dict[str, Any], origin: Path) -> dict[str, Any]:
     native["architectures"] = [
         str(name).removeprefix(_STEERED) for name in config.get("architectures") or ()
     ]
-    native.get("text_config", native).update(rules["guarded"])
+    _text(native).update(rules["guarded"])
     return native
 
 
 def steering_rules(config: dict[str, Any], origin: Path) -> dict[str, Any]:
     """`config.steering`; raises as `unsteered_config`."""
     rules = config.get("steering")
-    text = config.get("text_config", config)
-    steered = str(config.get("model_type")).startswith(STEERED_TYPE) and isinstance(text, dict)
+    steered = str(config.get("model_type")).startswith(STEERED_TYPE)
     if not steered or not isinstance(rules, dict) or not isinstance(rules.get("guarded"), dict):
         raise ExportError(
             f"{origin} is not a steered checkpoint: its config.json has no steering; give the "
@@ -109,6 +108,12 @@ def steering_rules(config: dict[str, Any], origin: Path) -> dict[str, Any]:
             "export the model again, or use the release that wrote it"
         )
     return rules
+
+
+def _text(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the text model: all of it where it has no part for that."""
+    part = config.get("text_config")
+    return part if isinstance(part, dict) else config
 
 
 def auto_map(family: Family) -> dict[str, str]:

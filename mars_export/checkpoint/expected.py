@@ -72,7 +72,8 @@ class Base:
         """
         config = read_config(directory)
         weights = weight_map(directory)
-        index = read_metadata(directory / INDEX) if (directory / INDEX).exists() else {}
+        indexed = not (directory / SINGLE).exists()  # an index beside it is not read
+        index = read_metadata(directory / INDEX) if indexed else {}
         if not index.get("total_size"):
             shards = {directory / name for name in weights.values()}
             index["total_size"] = sum(sum(tensor_sizes(shard).values()) for shard in shards)
@@ -88,7 +89,7 @@ class Base:
             ExportError: if a file is missing or damaged.
         """
         config = read_config(files.fetch("config.json").parent)
-        index = read_metadata(files.fetch(INDEX)) if INDEX in files.sizes else {}
+        index = {} if SINGLE in files.sizes else read_metadata(files.fetch(INDEX))
         if SINGLE in files.sizes:
             weights = dict.fromkeys(files.tensors(SINGLE), SINGLE)
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from mars_export.common.errors import ExportError
 from mars_export.common.input_errors import input_errors
 from mars_export.common.vocabulary import MODALITIES, Modality
+from mars_export.inputs.chat_template import require_template
 from mars_export.inputs.merges import tokenizer_of
 
 if TYPE_CHECKING:
@@ -188,10 +189,7 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         raise ValueError(f"a batch holds one modality, got {sorted(modalities)}")
     if len({bool(request.prefill) for request in requests}) != 1:
         raise ValueError("a batch mixes requests with and without prefill")
-    if not getattr(processor, "chat_template", None):
-        raise ExportError(
-            "The processor has no chat template; add chat_template.jinja to the model."
-        )
+    require_template(processor)
     what = f"the processor refuses the request {requests[0].prompt[:_QUOTED]!r}"
     if len(requests) > 1:
         what += f" or one of the {len(requests) - 1} after it"

@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
+from mars_export.inputs.chat_template import chat_template, require_template
 from mars_export.inputs.merges import added_tokens, encode, merged_headers, tokenizer_of
 
 __all__ = [
@@ -76,7 +77,7 @@ def thinking_options(processor: Any, thinking: bool | None) -> dict[str, bool]:
     """
     if thinking is None:
         return {}
-    switches = _switches(str(getattr(processor, "chat_template", None) or ""))
+    switches = _switches(chat_template(processor))
     if not switches:
         raise ExportError(
             f"The chat template has no thinking switch ({' or '.join(_SWITCHES)}); "
@@ -100,12 +101,12 @@ def with_options(processor: Any, options: Mapping[str, bool]) -> Any:
     if not options:
         return processor
     lines = (_OPTION.format(name, str(on).lower()) for name, on in options.items())
-    return _with_template(processor, "".join(lines) + str(processor.chat_template))
+    return _with_template(processor, "".join(lines) + chat_template(processor))
 
 
 def bare_template(processor: Any) -> str:
     """The chat template without what `with_options` writes before it; empty if there is none."""
-    template = str(getattr(processor, "chat_template", None) or "")
+    template = chat_template(processor)
     start = _FIXED.match(template)
     return template[start.end() :] if start else template
 
@@ -132,11 +133,8 @@ def turn_tokens(processor: Any) -> TurnTokens:
             earlier assistant turns begin without the header, or the header cannot be told from
             ordinary text.
     """
+    require_template(processor)
     template = bare_template(processor)  # a header is what all modes share, also those left out
-    if not template:
-        raise ExportError(
-            "The processor has no chat template; add chat_template.jinja to the model."
-        )
     if template != processor.chat_template:
         processor = _with_template(processor, template)
     tokenizer = tokenizer_of(processor)

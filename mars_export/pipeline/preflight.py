@@ -13,6 +13,7 @@ from mars_export.common.input_errors import InputError, input_errors, reason
 from mars_export.common.installation import install_extra
 from mars_export.common.paths import exists, is_file, named
 from mars_export.common.problems import near
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.overlap import overlap, texts
 from mars_export.evaluation.suite import SUITE_NAME, Suite
@@ -48,6 +49,7 @@ __all__ = [
     "prepare",
     "require_layer",
     "resolve_model",
+    "try_model",
 ]
 
 _HUB: Final = "https://huggingface.co"
@@ -239,15 +241,42 @@ def check_requests(processor: Any, base: Path, family: Family) -> None:
     except ExportError as error:
         raise ExportError(f"{base}: {error}") from error
     for modality in family.modalities:
-        media = (STIMULI[modality].draw(0, 0),) if modality in STIMULI else ()
         try:
-            collate(processor, [Request("What is this?", media)])
+            collate(processor, [_plain(modality)])
         except InputError as error:
             said = reason(error.__cause__ or error)
             raise InputError(
                 f"the processor of {base} takes no request with {modality}: {said}; correct its "
                 "chat template or its files, or download it again"
             ) from error.__cause__
+
+
+def try_model(model: Any, processor: Any, base: Path, family: Family) -> None:
+    """Check that the model takes a request of each modality, before anything is measured.
+
+    Args:
+        model: As it was loaded.
+        processor: Its processor or tokenizer.
+        base: Directory of both, for the message.
+        family: Names the modalities.
+
+    Raises:
+        ExportError: if it does not, as where config.json and the processor disagree about tokens.
+    """
+    import torch
+
+    for modality in family.modalities:
+        inputs = collate(processor, [_plain(modality)]).to(model.device, model.dtype)
+        what = f"{base}: the model takes no request with {modality} as its processor makes it"
+        advice = "correct config.json or the files of the processor"
+        with input_errors(what, advice), torch.inference_mode():
+            model(**inputs, use_cache=False, logits_to_keep=1)
+
+
+def _plain(modality: Modality) -> Request:
+    """A question, with something neutral to look at."""
+    media = (STIMULI[modality].draw(0, 0),) if modality in STIMULI else ()
+    return Request("What is this?", media)
 
 
 def require_layer(layer: int | None, layers: int) -> None:

@@ -33,6 +33,7 @@ from mars_export.pipeline.preflight import (
     describe,
     prepare,
     require_layer,
+    try_model,
 )
 from mars_export.pipeline.questions import check_questions
 from mars_export.pipeline.settings import Settings
@@ -256,6 +257,7 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
             device=pick_device(settings.device),
             quantization=job.quantization,
         )
+        try_model(model, processor, job.base, job.family)
         calibrate(
             model,
             processor,

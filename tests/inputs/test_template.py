@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mars_export.common.errors import ExportError
+from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.template import thinking_options, turn_tokens, with_options
 from mars_export.runtime.positions import header_ends
 from support import planted
@@ -67,6 +68,29 @@ def test_a_thinking_mode_is_fixed_whatever_callers_pass(switch, thinking):
     assert text(processor, **{switch: True}) != text(processor, **{switch: False})
     assert turn_tokens(fixed).headers == turn_tokens(processor).headers
     assert with_options(processor, thinking_options(processor, None)) is processor
+
+
+def test_of_several_templates_the_default_one_counts():
+    processor = planted.processor()
+    processor.chat_template = {"tools": "{{ messages }}", "default": THINKING}
+    assert tokens(processor) == [planted.HEADER]
+    fixed = with_options(processor, thinking_options(processor, thinking=False))
+    turn = [{"role": "user", "content": [{"type": "text", "text": "show me"}]}]
+    assert "think" not in fixed.apply_chat_template(turn, add_generation_prompt=True)
+    assert collate(processor, [Request("show me")])["input_ids"].shape[0] == 1
+    processor.chat_template.pop("default")
+    for call in (turn_tokens, lambda p: collate(p, [Request("show me")])):
+        with pytest.raises(ExportError, match="the chat templates tools and none that is called"):
+            call(processor)
+
+
+def test_the_template_of_the_tokenizer_alone_will_not_do_for_pictures():
+    processor = planted.processor(None)
+    with pytest.raises(ExportError, match="no chat template; add chat_template"):
+        turn_tokens(processor)
+    processor.tokenizer.chat_template = planted.TEMPLATE
+    with pytest.raises(ExportError, match="only its tokenizer has one"):
+        turn_tokens(processor)
 
 
 def test_a_thinking_mode_needs_a_switch():

@@ -1,4 +1,4 @@
-"""A tiny whole base directory, and exports of such directories that take a fraction of a second."""
+"""Tiny whole base directories, and exports of them that take a fraction of a second."""
 
 import contextlib
 import io
@@ -11,27 +11,54 @@ import pytest
 import torch
 
 from mars_export.cli.main import main
-from mars_export.inputs.requests import Media, Request, collate
+from mars_export.inputs.merges import tokenizer_of
 from mars_export.inputs.template import turn_tokens
 from mars_export.pipeline import stages
-from support import planted, tiny
+from support import planted, tiny, zoo
 
 CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n# Tiny\n"
 
 
-def save_whole_base(directory: Path, shard: str = "60KB") -> Path:
-    """A random Gemma 3 in several shards with tokenizer, processor, template, card and license."""
-    cls, config = tiny.BUILDERS["gemma3"]()
-    vocabulary = planted.PROCESSOR.tokenizer.get_vocab()
-    config.text_config.vocab_size = len(vocabulary)
-    config.image_token_id = config.image_token_index = vocabulary["<img>"]
-    config.boi_token_index, config.eoi_token_index = vocabulary["<boi>"], vocabulary["<eoi>"]
+KINDS = ("gemma3", "qwen3_vl", "llama")
+"""Families: pictures, pictures and clips, text alone."""
+
+
+def save_whole_base(directory: Path, family: str = "gemma3", shard: str = "250KB") -> Path:
+    """A random model in several shards with tokenizer, processor, template, card and license."""
+    cls, config = zoo.build(family)
+    processor = _processor(family)
+    tokenizer = tokenizer_of(processor)
+    vocabulary = tokenizer.get_vocab()
+    config.get_text_config().vocab_size = len(tokenizer)
+    if family == "gemma3":
+        config.image_token_id = config.image_token_index = vocabulary["<img>"]
+        config.boi_token_index, config.eoi_token_index = vocabulary["<boi>"], vocabulary["<eoi>"]
+    elif family == "qwen3_vl":
+        for name in ("image_token", "video_token", "vision_start_token", "vision_end_token"):
+            setattr(config, f"{name}_id", vocabulary[getattr(processor, name)])
+        config.vision_config.patch_size = processor.image_processor.patch_size
     torch.manual_seed(0)
     cls(config).eval().save_pretrained(directory, max_shard_size=shard)
-    planted.PROCESSOR.save_pretrained(directory)
+    processor.save_pretrained(directory)
     (directory / "README.md").write_text(CARD, encoding="utf-8")
     (directory / "LICENSE").write_text("Terms\n", encoding="utf-8")
     return directory
+
+
+def _processor(family: str) -> Any:
+    if family == "gemma3":
+        return planted.processor()
+    if family == "qwen3_vl":
+        processor = planted.video_processor()
+        shown = "{% if c['type'] == 'image' %}<|image_pad|> {% elif"
+        processor.chat_template = processor.chat_template.replace("{% if c", f"{shown} c", 1)
+        processor.image_processor.size = processor.video_processor.size
+        return processor
+    tokenizer = planted.processor().tokenizer
+    before, _, behind = planted.TEMPLATE.partition("{% for c in")
+    said = behind.partition("{% endfor %}")[2]
+    tokenizer.chat_template = f"{before}{{{{ m['content'] }}}} {said}"
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -54,24 +81,15 @@ def command(*arguments: object) -> Outcome:
     return Outcome(int(code or 0), out.getvalue(), err.getvalue().splitlines())
 
 
-def quick_calibrate(model: Any, processor: Any, **_: Any) -> Any:
-    """In place of a calibration: two requests are run, and the numbers are made up."""
+def quick_calibrate(model: Any, processor: Any, *, modalities: Any, **_: Any) -> Any:
+    """In place of a calibration, whose numbers are made up."""
     turns = turn_tokens(processor)
-    picture = Media("image", planted_picture())
-    for request in (Request("how do i make a good1"), Request("explain", (picture,))):
-        with torch.inference_mode():
-            model(**collate(processor, [request]))
     return tiny.artefact(
-        "gemma3",
+        model.config.model_type,
+        shift={modality: 0.0 if modality == "text" else 1.0 for modality in modalities},
         headers=[header.model_dump() for header in turns.headers],
         turn_starts=turns.turn_starts,
     )
-
-
-def planted_picture() -> Any:
-    from PIL import Image
-
-    return Image.new("RGB", (40, 30), (200, 30, 30))
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ import safetensors.torch as st
 from safetensors import SafetensorError
 
 from support.hostile import PATHS, edited, replaced
+from support.oddities import INDEX, ODDITIES, Damage, edit, shards
 
-INDEX = "model.safetensors.index.json"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 3\n"
 VALUES = [
     *(None, True, -1, 0, 3, 7, 65, 424, 10**5, 2**63, 10**30, 0.5, 1e308, float("nan")),
@@ -24,29 +24,17 @@ FRONTS = [
     "license: other\nlicense_link: ../x",
 ]  # fmt: skip
 
-Damage = Callable[[Path], object]
-
-
-def _json(path: Path, change: Callable[[dict], object]) -> None:
-    content = json.loads(path.read_bytes())
-    change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def shards(base: Path) -> list[Path]:
-    return sorted(base.glob("model-*.safetensors"))
-
 
 def _index(change: Callable[[dict], object]) -> Damage:
-    return lambda base: _json(base / INDEX, change)
+    return lambda base: edit(base / INDEX, change)
 
 
 def _text(**values: object) -> Damage:
-    return lambda base: _json(base / "config.json", lambda c: c["text_config"].update(values))
+    return lambda base: edit(base / "config.json", lambda c: c["text_config"].update(values))
 
 
 def _config(**values: object) -> Damage:
-    return lambda base: _json(base / "config.json", lambda c: c.update(values))
+    return lambda base: edit(base / "config.json", lambda c: c.update(values))
 
 
 def _write(name: str, content: str | bytes) -> Damage:
@@ -73,12 +61,12 @@ def _swap(base: Path) -> None:
         where = index["weight_map"]
         where[next(name for name, shard in where.items() if shard == last)] = first
 
-    _json(base / INDEX, change)
+    edit(base / INDEX, change)
 
 
 def _dangle(base: Path) -> None:
     entry = {"mtp.fc.weight": shards(base)[-1].name}
-    _json(base / INDEX, lambda index: index["weight_map"].update(entry))
+    edit(base / INDEX, lambda index: index["weight_map"].update(entry))
 
 
 def _tensor(base: Path, change: Callable[[dict, str], object], part: str = "down_proj") -> None:
@@ -134,7 +122,7 @@ CASES: dict[str, tuple[Damage, str]] = {
         "adds no generation prompt",
     ),
     "no pad token": (
-        lambda base: _json(base / "tokenizer_config.json", lambda c: c.pop("pad_token")),
+        lambda base: edit(base / "tokenizer_config.json", lambda c: c.pop("pad_token")),
         "verified",
     ),
     "a larger vocabulary": (_text(vocab_size=432), "embed_tokens.weight has [424, 64] and not"),
@@ -144,7 +132,7 @@ CASES: dict[str, tuple[Damage, str]] = {
     "layers without end": (_text(num_hidden_layers=10**30), "num_hidden_layers is 1000000"),
     "code below the top": (_text(auto_map={"a": "b"}), "custom code"),
     "code of a tokenizer": (
-        lambda base: _json(base / "tokenizer_config.json", lambda c: c.update(auto_map={})),
+        lambda base: edit(base / "tokenizer_config.json", lambda c: c.update(auto_map={})),
         "names code of its own",
     ),
     "a broken generation_config": (_write("generation_config.json", "{"), "is not valid JSON"),
@@ -155,12 +143,14 @@ CASES: dict[str, tuple[Damage, str]] = {
 
 
 def damage(base: Path, chance: random.Random) -> str:
-    """Damage a directory in one or two places.
+    """Damage a directory, or make it odd, in one to three places.
 
     Returns:
         What was done, for messages.
     """
-    return "; ".join(chance.choice(_KINDS)(base, chance) for _ in range(chance.randint(1, 2)))
+    return "; ".join(
+        chance.choice(_KINDS)(base, chance) for _ in range(chance.choice((1, 1, 1, 2, 2, 3)))
+    )
 
 
 def _any_json(base: Path, chance: random.Random) -> str:
@@ -199,13 +189,15 @@ def _any_front(base: Path, chance: random.Random) -> str:
 
 
 def _any_case(base: Path, chance: random.Random) -> str:
-    name = chance.choice(sorted(CASES))
+    cases = CASES | ODDITIES
+    name = chance.choice(sorted(cases))
     try:
-        CASES[name][0](base)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
+        cases[name][0](base)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+            SafetensorError):  # fmt: skip
         return f"{name}, not after what was done before"
     return name
 
 
 _KINDS = [_any_json, _any_json, _any_json, _any_bytes, _any_absence, _any_pointer, _any_front,
-          _any_case]  # fmt: skip
+          *[_any_case] * 5]  # fmt: skip
