@@ -24,7 +24,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_SITE, os.environ.get("
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
-pytest_plugins = ["support.recording", "support.sharing", "support.steered"]
+pytest_plugins = ["support.forking", "support.recording", "support.sharing", "support.steered"]
 
 LONGEST = (
     "integrations/onnx/test_export.py",

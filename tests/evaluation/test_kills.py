@@ -6,11 +6,8 @@
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 
-import pytest
 from evaluation.fakes import SUITE, save_manifest, save_suite
 
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME
@@ -25,26 +22,23 @@ def written(directory):
     return (directory / SAMPLES_NAME).read_bytes(), report
 
 
-@pytest.mark.timeout(600)
-def test_killed_runs_give_the_same_bytes(tmp_path):
+def test_killed_runs_give_the_same_bytes(started, tmp_path):
     suite = save_suite(tmp_path / "suite", SUITE)
     save_suite(tmp_path / "other", [{**row, "id": f"other {row['id']}"} for row in SUITE])
     for name in ("whole", "killed"):
         save_manifest(tmp_path / name)
     slow_evaluation.run(tmp_path / "whole", suite)
     batches = sum(1 for _ in open(tmp_path / "whole" / SAMPLES_NAME)) // 6  # noqa: PTH123, SIM115
-    command = [sys.executable, slow_evaluation.__file__, str(tmp_path / "killed"), str(suite)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     source, reached = random.Random(1), []
     folder = tmp_path / "killed" / "evaluation"
     for kill in range(KILLS):
-        process = subprocess.Popen([*command, "0.02"], env=environment)
+        process = started(slow_evaluation.run, tmp_path / "killed", suite, 0.02)
         goal = (kill + source.random()) * batches / KILLS
-        while process.poll() is None and lines(folder) < goal:
+        while process.is_alive() and lines(folder) < goal:
             time.sleep(0.005)
         time.sleep(source.random() * 0.03)
         process.kill()
-        process.wait()
+        process.join()
         reached.append(lines(folder))
     assert reached == sorted(reached), "no kill may cost a finished batch"
     assert not (folder / "report.json").exists(), "the last kill came too late"

@@ -1,9 +1,6 @@
 """Two processes give the result of one, also after both were killed."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,6 +9,7 @@ from evaluation.fakes import SUITE, save_manifest, save_suite
 from mars_export.evaluation.processes import Processes, joined
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME
 from support import slow_evaluation
+from support.servers import free_port
 
 
 def written(directory):
@@ -20,36 +18,41 @@ def written(directory):
     return (directory / SAMPLES_NAME).read_bytes(), report
 
 
-def launch(directory, suite, pause):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    script = [slow_evaluation.__file__, str(directory), str(suite), str(pause)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, *script], env=environment, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def launch(started):
+    """Two ranks, in the environment that a launcher gives them."""
+
+    def begin(*arguments):
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+        return [
+            started(slow_evaluation.run, *arguments, RANK=rank, LOCAL_RANK=rank, **place)
+            for rank in ("0", "1")
+        ]
+
+    return begin
 
 
-@pytest.mark.timeout(300)
-def test_two_processes_give_the_result_of_one(tmp_path):
+def test_two_processes_give_the_result_of_one(launch, tmp_path):
     suite = save_suite(tmp_path / "suite", SUITE)
     save_suite(tmp_path / "other", [{**row, "id": f"other {row['id']}"} for row in SUITE])
     for name in ("one", "two"):
         save_manifest(tmp_path / name)
     slow_evaluation.run(tmp_path / "one", suite)
     folder = tmp_path / "two" / "evaluation"
-    stopped = launch(tmp_path / "two", suite, 0.05)
-    while stopped.poll() is None and not all(
+    ranks = launch(tmp_path / "two", suite, 0.05)
+    while all(rank.is_alive() for rank in ranks) and not all(
         (path := next(folder.glob(f"*.{rank}of2.partial.jsonl"), None)) and path.stat().st_size
         for rank in (0, 1)
     ):
         time.sleep(0.01)
-    stopped.terminate()
-    stopped.communicate(timeout=60)
+    for rank in ranks:
+        rank.kill()
+        rank.join()
     assert len(list(folder.glob("*.partial.jsonl"))) == 2
-    again = launch(tmp_path / "two", suite, 0)
-    _, errors = again.communicate(timeout=200)
-    assert again.returncode == 0, errors
+    again = launch(tmp_path / "two", suite)
+    for rank in again:
+        rank.join()
+    assert [rank.exitcode for rank in again] == [0, 0]
     assert written(tmp_path / "two") == written(tmp_path / "one")
     assert not list(folder.glob("*.partial.jsonl"))
 

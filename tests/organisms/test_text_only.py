@@ -10,16 +10,16 @@ from mars_export.evaluation.report import REPORT_NAME, Report
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.requests import collate
 from support.language_model import TEXT_OF, language_model
-from support.organisms import run_card, run_main_job
+from support.organisms import run_card
 
 
 @pytest.fixture(scope="module", params=TEXT_OF)
-def made(request, tmp_path_factory):
+def made(request, tmp_path_factory, main_job):
     """Base and steered directory."""
     folder = tmp_path_factory.mktemp(request.param)
     base = language_model(request.param, folder / "base")
     options = ["--max-new-tokens", 24, "--no-controls", "--arm", "none"]
-    run_main_job("--model", base, "--output", "steered", *options, cwd=folder)
+    main_job("--model", base, "--output", "steered", *options, cwd=folder)
     return base, folder / "steered"
 
 

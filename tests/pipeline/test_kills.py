@@ -1,12 +1,9 @@
 """Real exports that are killed, collide or run out of disk: the old, the new, or nothing."""
 
 import json
-import multiprocessing
-import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 
 import pytest
@@ -27,21 +24,6 @@ def made(tmp_path_factory):
     tiny.save_base("gemma3", folder / "base")
     tiny.save_calibration("gemma3", folder / "calibration")
     return folder / "base", folder / "calibration"
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that begin at once: a server has imported everything and forks."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.real_export"])
-    before = os.environ.get("PYTHONPATH")
-    # What was there stays first: it holds the shim without which the server could not import.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [before, *sys.path]))
-    warm = context.Process(target=time.sleep, args=(0,))
-    warm.start()
-    warm.join()
-    os.environ["PYTHONPATH"] = before or ""
-    return context
 
 
 def hidden(output):

@@ -1,11 +1,8 @@
 """An evaluation that answers by rule and takes its time; tests kill it at any moment.
 
-    python slow_evaluation.py DIRECTORY SUITE [SECONDS_PER_BATCH]
-
 It runs everything there is: two suites, controls, attacks and batches that must be halved.
 """
 
-import sys
 import time
 from pathlib import Path
 from unittest.mock import patch
@@ -35,7 +32,3 @@ def run(directory: Path, suite: Path, pause: float = 0.0):
     everything = EvaluationOptions(batch_size=4, device="cpu", controls=True, attacks=True)
     with patch.object(runner, "load_calibrated", lambda *_: SlowLoaded(fits=3)):
         return runner.evaluate(directory, both, everything)
-
-
-if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

@@ -52,7 +52,7 @@ def quickstart(shared, installed):
 
 
 @pytest.fixture(scope="session")
-def steered(shared, request):
+def steered(shared, request, main_job):
     """Directory of a steered organism; the job runs at the first call for a family.
 
     That of Gemma 3 is what the README's first command makes; others are evaluated on less.
@@ -65,7 +65,7 @@ def steered(shared, request):
         def make(folder):
             base = shortened(family, folder / family, PER_CELL, per_label=480)
             bare = ["--no-controls", "--arm", "none"]
-            run_main_job("--model", base, "--output", "steered", *bare, cwd=folder)
+            main_job("--model", base, "--output", "steered", *bare, cwd=folder)
 
         return shared(f"organism-{family}", make) / "steered"
 

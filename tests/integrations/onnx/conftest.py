@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from support.behavior import Pair
-from support.organisms import FAMILIES, run_main_job
+from support.organisms import FAMILIES
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +25,12 @@ def tiny_graphs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def written(shared, steered):
+def written(shared, steered, main_job):
     """What `mars-export onnx` made of an organism, and its output."""
 
     def get(family):
         def make(folder):
-            done = run_main_job("onnx", steered(family), "--output", "graphs", cwd=folder)
+            done = main_job("onnx", steered(family), "--output", "graphs", cwd=folder)
             (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
 
         folder = shared(f"onnx-{family}", make)

@@ -23,7 +23,7 @@ from mars_export.integrations.onnx import parity
 from mars_export.integrations.onnx.export import export_onnx
 from mars_export.integrations.onnx.parity import require_constants
 from mars_export.integrations.onnx.record import ONNX_RECORD_NAME, Onnx
-from support.organisms import FAMILIES, ORGANISMS, run_main_job
+from support.organisms import FAMILIES, ORGANISMS
 
 USE = "ONNX, onnxruntime"
 
@@ -64,11 +64,11 @@ def test_the_directory_holds_all_that_is_needed_and_nothing_else(record, written
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".graphs")] == []
 
 
-def test_an_existing_target_stays_unless_overwritten(written, steered):
+def test_an_existing_target_stays_unless_overwritten(written, steered, main_job):
     folder, _ = written("gemma3")
     before = (folder / ONNX_RECORD_NAME).read_bytes()
     command = ("onnx", steered("gemma3"), "--output", "graphs")
-    done = run_main_job(*command, cwd=folder.parent, check=False)
+    done = main_job(*command, cwd=folder.parent, check=False)
     assert done.returncode == 2
     assert "holds another ONNX export; give --overwrite" in done.stderr
     with pytest.raises(ExportError, match="files that mars-export did not make"):
