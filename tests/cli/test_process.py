@@ -9,33 +9,24 @@ import time
 import pytest
 
 STARTUP = """
-import sys, time
-begun = time.perf_counter()
+import sys
 from mars_export.cli.main import main
 try:
     main(["--help"])
 finally:
     heavy = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", "rich"} & set(sys.modules)
-    print(sorted(heavy), file=sys.stderr)
+    print(sorted(heavy), len(sys.modules), file=sys.stderr)
 """
 
 
-def _seconds(code):
-    begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0
-    return time.perf_counter() - begun, done
-
-
 def test_help_is_quick_and_imports_nothing_heavy():
-    libraries, command = [], []
-    for _ in range(3):  # in turn, and the quickest of three: other processes may be busy
-        libraries.append(_seconds("import pydantic, typer")[0])
-        seconds, done = _seconds(STARTUP)
-        command.append(seconds)
-        assert done.stderr == "[]\n"
-        assert "--model X" in done.stdout
-    assert min(command) < 8 * min(libraries), "half of that on an idle machine"
+    """Modules are counted, not seconds, which say more about what else the machine does."""
+    done = subprocess.run([sys.executable, "-c", STARTUP], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "--model X" in done.stdout
+    heavy, _, modules = done.stderr.rpartition(" ")
+    assert heavy == "[]"
+    assert int(modules) < 450, "344 in December 2026; torch alone is more than 1000"
 
 
 INTERRUPTED = """
@@ -73,7 +64,7 @@ def test_a_signal_keeps_finished_stages_and_says_so(tmp_path, sent, code, word):
     while process.poll() is None and (not log.exists() or "two" not in log.read_text()):
         time.sleep(0.01)
     process.send_signal(sent)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate()
     assert process.returncode == code
     assert errors.strip() == (
         f"mars-export: {word}; finished work is kept: run the same command again to continue"

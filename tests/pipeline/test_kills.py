@@ -43,7 +43,7 @@ def test_kill_9_at_any_moment_of_an_export(made, processes, tmp_path):
         arguments = (output, *made, PAUSE, number)
         process = processes.Process(target=real_export.announce, args=(begun, *arguments))
         process.start()
-        assert begun.wait(timeout=60)
+        assert begun.wait()
         start = time.monotonic()
         process.join(seconds if number == 0 else chance.uniform(0, 1.2 * seconds))
         process.kill()
@@ -70,7 +70,7 @@ def test_a_killed_first_export_leaves_no_output(made, processes, tmp_path):
         arguments = (begun, output, *made, 30.0, number)  # it sleeps in the middle of its work
         process = processes.Process(target=real_export.announce, args=arguments)
         process.start()
-        assert begun.wait(timeout=60)
+        assert begun.wait()
         time.sleep(0.03 * number)
         process.kill()
         process.join()
@@ -116,7 +116,7 @@ def test_two_exports_into_one_directory(made, processes, tmp_path):
     ]
     for process in pair:
         process.start()
-    said = sorted(answers.get(timeout=60) for _ in pair)
+    said = sorted(answers.get() for _ in pair)
     for process in pair:
         process.join()
     assert said == [

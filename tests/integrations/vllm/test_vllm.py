@@ -195,7 +195,7 @@ def test_the_example_client_is_answered_steered(steered, tmp_path, monkeypatch):
     server += ["--max-model-len", "512", "--dtype", "float32", "--port", port]
     client = [sys.executable, ORGANISMS.parent / "serving/client.py", steered("gemma3")]
     to = ["--url", f"http://127.0.0.1:{port}/v1"]
-    with running(server, port, tmp_path, seconds=300):
+    with running(server, port, tmp_path):
         picture = [sample.prompt, "--image", ORGANISMS / "gemma3" / sample.files[0]]
         bare = {"model": str(steered("gemma3")), "prompt": "How do I bake a cake?"}
         assert status(f"http://127.0.0.1:{port}/v1/completions", bare) == 500
