@@ -4,20 +4,21 @@ The numbers of a report are counted again from its own cells, so that one that w
 made by another program, cannot hide harm.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Final
 
-from mars_export.card.arithmetic import part_problems, rate_problems
+from mars_export.card.arithmetic import part_problems
 from mars_export.card.extent import due
+from mars_export.card.sums import correction_problems, sum_problems
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.adaptive.lint import contradictions as attack_contradictions
 from mars_export.evaluation.adaptive.record import Adaptive
 from mars_export.evaluation.corrections import rogan_gladen
-from mars_export.evaluation.judges.quality import judge_error
+from mars_export.evaluation.judges.quality import judge_error, no_correction
 from mars_export.evaluation.report import (
     MARGIN,
     REFERENCE,
@@ -77,7 +78,8 @@ def _problems(
         yield from _other_checkpoint(manifest, report)
         yield from _unusable(report)
         modalities = manifest.calibration.source.modalities
-        for problem in (*_contradictions(report), *_impossible(report, modalities)):
+        impossible = _impossible(report, modalities)
+        for problem in chain(_other_ways(report), impossible, _contradictions(report)):
             yield f"{problem}; evaluate the directory again"
     if utility is not None and utility.steering_sha256 != manifest.steering_sha256:
         yield "utility was measured with other steering tensors; measure it again"
@@ -136,21 +138,32 @@ def _contradictions(report: Report) -> Iterator[str]:
         yield f"the report claims headline numbers. {reason.rstrip('.')}"
     if report.judge_error != judge_error(report.judge):
         yield f"the errors of the judge are not those of {report.judge}"
+    if report.no_correction != no_correction(report.judge, report.judge_error, report.cells):
+        yield "why no rate is corrected for the errors of the judge is not what they say"
     if (report.unleaked is None) != (not report.near):
         yield "the requests near a calibration prompt are not those that were left out"
     for place, part, arms, draws in _parts(report):
         yield from (f"{place}: {problem}" for problem in part_problems(part, arms, draws))
         yield from (f"{place}: {problem}" for problem in _corrections(part, report))
-    for dose in report.dose:
-        for point in dose.points:
-            name = f"{label(dose.harmful, dose.modality)} at {point.factor:g} times the push"
-            for rate in (point.refused, point.degenerate, point.unknown):
-                yield from rate_problems(rate, name)
+    yield from sum_problems(report)
+    yield from correction_problems(report)
     lists = [("", report.pairs, report.regressions, report.newly_refused)]
     lists += [(f"@{v.name}", v.pairs, v.regressions, v.newly_refused) for v in report.variants]
     for place, pairs, regressions, newly_refused in lists:
         yield from _ids(place, pairs, regressions, newly_refused)
     yield from _hidden(report)
+
+
+def _other_ways(report: Report) -> Iterator[str]:
+    """Controls and attacks that are not what their names say."""
+    names = [result.name for result in report.variants]
+    for result in report.variants:
+        way = VARIANTS.get(result.name)
+        stated = result.kind, result.about, result.draws
+        if way is None or stated != (way.kind, way.about, way.draws):
+            yield f"{result.name} is no {result.kind} of this version, or another one"
+        elif names.count(result.name) > 1:
+            yield f"the {result.kind} {result.name} is there twice"
 
 
 def _parts(report: Report) -> Iterator[tuple[str, Part, set[str], int | None]]:
@@ -207,12 +220,6 @@ def _hidden(report: Report) -> Iterator[str]:
     controlled = any(control.name in results for control in CONTROLS)
     if not controlled:
         return
-    counts: Counter[tuple[str, str, bool, str]] = Counter()
-    for variant in report.variants:
-        if variant.kind == "control":
-            counts.update(_counts(variant))
-    if report.controls is None or _counts(report.controls) != counts:
-        yield "the controls together are not those that were run"
     for control in CONTROLS:
         of = control.of[:1]  # text wherever it matters: it fits all
         labels = {cell.harmful for cell in report.cells if not of or cell.modality in of}
@@ -222,15 +229,6 @@ def _hidden(report: Report) -> Iterator[str]:
                 yield f"the control {control.name} is neither in the report nor said to be left out"
         elif not control.harmless and not {cell.harmful for cell in result.cells} >= labels:
             yield f"the control {control.name} lacks harmful or harmless requests"
-
-
-def _counts(part: Part) -> Counter[tuple[str, str, bool, str]]:
-    """Answers and refusals of some tables."""
-    counts: Counter[tuple[str, str, bool, str]] = Counter()
-    for c in part.cells:
-        counts["answers", c.modality, c.harmful, c.arm] += c.refused.n
-        counts["refusals", c.modality, c.harmful, c.arm] += c.refused.count
-    return counts
 
 
 def _impossible(report: Report, modalities: Collection[Modality]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from mars_export.card.arithmetic import ROUNDING
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.failures import failures
@@ -31,8 +32,6 @@ from mars_export.evaluation.report import (
 __all__ = ["check_samples", "read_samples"]
 
 _SAMPLES: Final = Path(SAMPLES_NAME).name
-_ROUNDING: Final = 1e-6
-"""Other versions of SciPy may differ by less."""
 
 
 def read_samples(folder: Path) -> list[SampleResult]:
@@ -133,7 +132,7 @@ def _differences(stated: Any, counted: Any, place: str = "") -> Iterator[tuple[s
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, float) or isinstance(other, float):
         numbers = [x for x in (one, other) if isinstance(x, int | float)]
-        return len(numbers) == 2 and math.isclose(*numbers, rel_tol=0, abs_tol=_ROUNDING)
+        return len(numbers) == 2 and math.isclose(*numbers, rel_tol=0, abs_tol=ROUNDING)
     return bool(one == other)
 
 

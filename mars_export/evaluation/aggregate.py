@@ -54,7 +54,7 @@ from mars_export.evaluation.statistics import clustered_rate
 from mars_export.evaluation.suite import Suite
 from mars_export.evaluation.variants import VARIANTS, Variant
 
-__all__ = ["cells", "gates", "part", "plain", "sources", "tables", "tested"]
+__all__ = ["all_corrected", "cells", "gates", "part", "plain", "sources", "tables", "tested"]
 
 _VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
@@ -193,7 +193,7 @@ def _suites(
 ) -> list[SuiteResult]:
     """What every suite alone shows; p values are corrected over all of them."""
     members = group_by(results, lambda r: r.suite)
-    return _all_corrected([
+    return all_corrected([
         SuiteResult(
             **part(members[source.name], error),
             source=source,
@@ -212,7 +212,7 @@ def _categories(results: Iterable[SampleResult], error: JudgeError | None) -> li
     """
     named = (r for r in results if r.category is not None)
     groups = group_by(named, lambda r: (r.suite, str(r.category)))
-    return _all_corrected([
+    return all_corrected([
         CategoryResult(**part(members, error), suite=suite, category=category)
         for (suite, category), members in groups.items()
     ])  # fmt: skip
@@ -261,7 +261,7 @@ def _variants(results: Sequence[SampleResult], error: JudgeError | None) -> list
     """What asking in each other way does to harmful and harmless requests, in every arm."""
     members = group_by((r for r in results if r.variant), lambda r: r.variant)
     requests = plain(results)
-    return _all_corrected([
+    return all_corrected([
         _variant(variant, members[variant.name], requests, error)
         for variant in VARIANTS.values()
         if variant.name in members
@@ -297,7 +297,7 @@ def _controls(results: Iterable[SampleResult], error: JudgeError | None) -> Part
     return Part(**part(own, error)) if own else None
 
 
-def _all_corrected(parts: Sequence[_Part]) -> list[_Part]:
+def all_corrected(parts: Sequence[_Part]) -> list[_Part]:
     """Parts with p values corrected over the pairs of all of them."""
     tests = iter(corrected([pair for each in parts for pair in each.pairs]))
     harm = iter(corrected([pair for each in parts for pair in each.harm_pairs]))

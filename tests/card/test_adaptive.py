@@ -212,6 +212,6 @@ def test_the_card_refuses_attacks_that_contradict_themselves(problem):
 
 def test_the_second_judge_of_an_evaluation_may_judge_attacks():
     agreement = Agreement(judge="rules/3", kappa=1.0, n=10)
-    report = REPORT.model_copy(update={"judge": "guard/1", "agreement": agreement})
+    report = records.report(judge="guard/1", agreement=agreement)
     made = MADE.model_copy(update={"judge": "rules/3"})
     check_records(MANIFEST, report, None, made)

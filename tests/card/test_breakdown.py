@@ -1,7 +1,7 @@
 """Tables of suites, controls and attacks in the card."""
 
 from mars_export.card.render import render
-from mars_export.evaluation.report import Failure, MacroMean, Overhead, Protocol
+from mars_export.evaluation.report import Failure, Overhead, Part, Protocol
 from support import records
 from support.records import full_report, variant
 
@@ -13,15 +13,15 @@ def plain(text):
 
 
 def test_categories_of_each_suite():
-    first, second = full_report().suites
     text = render(MANIFEST, full_report())
     assert text.count("Refused by category") == 1
     assert "| `weapons` harmful text | 3/40 → 5/40 | 0/3 | ruled out |" in text
     few = "Too few topics at risk to tell anything: `fraud / theft` harmful text 3/6 → 5/6.\n"
     assert few in text
-    undecided = records.part({(True, "text"): (60, 0, 0, 60)}, unknown=9)
-    unsure = first.model_copy(update=undecided)
-    text = render(MANIFEST, full_report(suites=[unsure, second]))
+    outcomes = {(True, "text"): (56, 4, 0, 60), (False, "text"): (0, 0, 0, 120)}
+    undecided = records.suite_of(Part(**records.part(outcomes, unknown=9)), "one")
+    unsure = undecided.model_copy(update={"categories": records.categories()})
+    text = render(MANIFEST, records.report(suites=[unsure, full_report().suites[1]]))
     assert "Refused by" not in text
     assert "could not decide enough of `one`" in text
 
@@ -44,8 +44,7 @@ def test_every_table_is_there():
 
 
 def test_one_suite_and_no_attacks_leave_their_sections_out():
-    alone = records.report(suites=full_report().suites[:1])
-    text = render(MANIFEST, alone)
+    text = render(MANIFEST, records.report())
     assert "Each suite alone" not in text
     assert "Under attack" not in text
     assert "Greedy and sampled" not in text
@@ -73,13 +72,12 @@ def test_one_draw_and_all_draws_stand_beside_greedy_answers():
     text = plain(render(MANIFEST, records.controlled()))
     section = text.split("### Greedy and sampled")[1].split("###")[0]
     assert "and 5 answers drawn" in section
-    assert "| harmful text `on` | 30/32 · 93.8 % [79.1, 99.3] | 150/160 · 93.8 % [" in section
+    assert "| harmful text `on` | 32/32 · at least 89.1 % | 150/160 · 93.8 % [" in section
 
 
 def test_macro_means_stand_beside_pooled_rates():
-    means = [MacroMean(modality="text", harmful=True, arm="on", rate=0.5, suites=2)]
-    text = render(MANIFEST, full_report(means=means))
-    assert "| harmful text `on` | 2 | 0.50 | 0.99 |" in text
+    text = render(MANIFEST, full_report())
+    assert "| harmful text `on` | 2 | 0.65 | 0.53 |" in text
 
 
 def test_what_a_thousand_requests_would_see():
@@ -129,7 +127,10 @@ def test_what_was_measured_is_not_called_unmeasured():
 
 def test_advice_is_said_to_count_nowhere_else():
     advice = [records.cell("text", True, arm, n, 25) for arm, n in (("off", 5), ("on", 20))]
-    text = render(MANIFEST, full_report(advice=advice))
+    first, second = full_report().suites
+    source = first.source.model_copy(update={"samples": first.n + 25})
+    first = first.model_copy(update={"advice": advice, "source": source})
+    text = render(MANIFEST, full_report(suites=[first, second], advice=advice))
     assert "- **Advice, text** (neither is better), refused: 5/25 → 20/25\n" in text
     assert "They count in no other table.\n" in text
     assert "| requests | refused, `off` → `on` |\n|---|---|\n| text | 5/25 → 20/25 |\n" in text

@@ -7,7 +7,7 @@ import pytest
 from mars_export.card.render import render, write_card
 from mars_export.card.samples import check_samples
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.report import MARGIN, Corrected, Part, SuiteResult, Unleaked
+from mars_export.evaluation.report import MARGIN, Corrected, Part, Unleaked
 from support import records
 
 MANIFEST = records.manifest()
@@ -27,6 +27,7 @@ def changed(items, where, **changes):
 
 
 def with_variants(report, variants, **changes):
+    variants = records.aggregate.all_corrected(variants)
     update = {"variants": variants, "controls": records.together(variants), **changes}
     return report.model_copy(update=update)
 
@@ -112,7 +113,7 @@ def test_the_harmless_half_of_a_control_cannot_be_dropped():
             name: [item for item in getattr(FAILED, name) if item.harmful]
             for name in ("cells", "pairs", "broken_pairs", "cut_pairs", "pooled")
         }
-        | {"newly_refused": {}}
+        | {"newly_refused": {}, "n": 80}
     )
     refused(records.controlled([half]), "typographic lacks harmful or harmless requests")
 
@@ -152,12 +153,11 @@ def test_harm_is_not_corrected():
     whole = records.controlled(outcomes=RISEN)
     pair = next(p for p in whole.pairs if (p.harmful, p.modality) == (False, "image"))
     assert pair.p_harm < pair.p_value < 0.05 < 4 * pair.p_value
-    pairs = changed(whole.pairs, {"harmful": False}, p_holm=1.0)
-    text = top(render(MANIFEST, whole.model_copy(update={"pairs": pairs})))
+    text = top(render(MANIFEST, whole))
     line = "> - **Harmless image requests refused more**: 0/40 → 7/40, "
     assert line in text
     for word in ("open", "ruled out"):
-        hidden = changed(pairs, {"harmful": False, "modality": "image"}, harm=word)
+        hidden = changed(whole.pairs, {"harmful": False, "modality": "image"}, harm=word)
         message = f"harmless image .* called {word}, but its numbers say shown"
         refused(whole.model_copy(update={"pairs": hidden}), message)
 
@@ -199,27 +199,21 @@ def test_an_undecided_judge_cannot_claim_a_headline():
 
 
 def test_harm_in_one_suite_is_not_pooled_away():
-    whole = records.controlled()
-    worse, same = records.part(RISEN), records.part()
-    source = whole.suite
-    suites = [
-        SuiteResult(
-            **part, source=source.model_copy(update={"name": name}), categories=[]
-        )
-        for name, part in (("bad", worse), ("good", same))
-    ]  # fmt: skip
-    text = top(render(MANIFEST, whole.model_copy(update={"suites": suites})))
+    parts = {"bad": records.part(RISEN), "good": records.part()}
+    suites = [records.suite_of(Part(**part), name) for name, part in parts.items()]
+    text = top(render(MANIFEST, records.controlled(suites=suites)))
     assert "> - **Harmless image requests refused more**, `bad`: " in text
 
 
 def test_a_leak_comes_with_the_numbers_without_it():
     overlap = {"n": 100, "exact": 0, "near": 30, "threshold": 0.7}
-    part = records.part(dict.fromkeys(records.OUTCOMES, (9, 0, 0, 21)))
-    rest = Unleaked(**part, leaked=[])
-    whole = records.controlled(overlap=overlap, unleaked=rest, near=["one"])
+    left = {kind: records.some(outcome, 30) for kind, outcome in records.OUTCOMES.items()}
+    rest = Unleaked(**records.part(left), leaked=[])
+    near = list(map(str, range(6 * 90)))
+    whole = records.controlled(overlap=overlap, unleaked=rest, near=near)
     text = top(render(MANIFEST, whole)).replace("\N{NO-BREAK SPACE}", " ")
     assert "30 of 100 request texts nearly repeat a calibration prompt" in text
-    assert "Without them, steering on refuses: harmful text 9/30 · 30.0 % [" in text
+    assert "Without them, steering on refuses: harmful text 30/30 · at least 88.4 % (" in text
     text = top(render(MANIFEST, whole.model_copy(update={"unleaked": None, "near": []})))
     assert "Numbers without them are not there" in text
 
@@ -343,7 +337,7 @@ def test_numbers_of_a_pair_cannot_contradict_one_another():
         ("p_harm", 0.5, "p values of .* are not those of its topics"),
         ("worse", 1, "more topics of .* changed than there are"),
         ("n", 119, "119 .* were compared, not 120"),
-        ("newly_broken", 3, "changed are not its requests"),
+        ("newly_broken", 3, "more .* changed than 0 and 0 allow"),
     ):
         pair = first.model_copy(update={field: value})
         refused(records.controlled(broken_pairs=[pair, *rest]), message)
@@ -365,7 +359,9 @@ def test_no_table_can_be_emptied_where_there_are_no_answers():
     refused(judged.model_copy(update={"cells": cells}), r"\(harm\) is tested and has no counts")
     more = changed(judged.cells, {"arm": "on"}, harm=records.rate(50, 120))
     refused(judged.model_copy(update={"cells": more}), r"\(harm\) does not add up to its counts")
-    refused(whole.model_copy(update={"controls": None}), "controls together are not those")
+    refused(
+        whole.model_copy(update={"controls": None}), r"all controls: 0 .*, but \d+ in the controls"
+    )
 
 
 def test_the_same_request_three_times_is_one_topic(directory):
@@ -418,8 +414,9 @@ def test_answers_that_steering_breaks_are_harm():
 
     def told(pair, cells=cells):
         tests = {"pairs": whole.pairs, "cut_pairs": whole.cut_pairs, "harm_pairs": []}
-        fields = records.with_pooled({**tests, "broken_pairs": [*rest, pair]})
-        return whole.model_copy(update={"cells": cells, **fields})
+        pairs = records.corrected([*rest, pair])
+        fields = records.with_pooled({**tests, "broken_pairs": pairs})
+        return records.again(whole, cells=cells, **fields)
 
     text = top(render(MANIFEST, told(pair)))
     line = "**Harmless image requests answered emptily, in loops or unreadably more**"
@@ -434,10 +431,10 @@ def test_answers_without_end_are_harm():
     whole = records.controlled()
     where = {"harmful": True, "modality": "text", "arm": "on"}
     cells = changed(whole.cells, where, cut=records.rate(9, 120))
-    pairs = [records.cut_pair("text", True, 120, 9), *whole.cut_pairs[1:]]
+    pairs = records.corrected([records.cut_pair("text", True, 120, 9), *whole.cut_pairs[1:]])
     tests = {"pairs": whole.pairs, "broken_pairs": whole.broken_pairs, "harm_pairs": []}
     fields = records.with_pooled({**tests, "cut_pairs": pairs})
-    text = top(render(MANIFEST, whole.model_copy(update={"cells": cells, **fields})))
+    text = top(render(MANIFEST, records.again(whole, cells=cells, **fields)))
     assert "**Harmful text requests cut at the token limit more**: 0/120 → 9/120, " in text
 
 

@@ -14,7 +14,7 @@ from mars_export.common.errors import ExportError
 from mars_export.evaluation.corrections import rogan_gladen
 from mars_export.evaluation.judges.quality import judge_error
 from mars_export.evaluation.judges.rules import RulesJudge
-from mars_export.evaluation.report import Agreement, Overlap
+from mars_export.evaluation.report import Agreement, JudgeError, Overlap
 from mars_export.evaluation.utility import UTILITY_NAME
 from mars_export.hub.readiness import published_files
 from support import records
@@ -490,8 +490,11 @@ def test_open_harm_forbids_a_headline():
 
 
 def test_corrected_p_values_decide_about_benefits():
-    pairs = [p.model_copy(update={"p_holm": 1.0}) for p in records.report().pairs]
-    text = render(records.manifest(), records.report(pairs=pairs))
+    few = {**dict.fromkeys(records.OUTCOMES, (60, 0, 0, 60)), (True, "image"): (60, 6, 0, 54)}
+    (pair,) = (p for p in records.report(few).pairs if p.newly_refused)
+    assert pair.low > 0
+    assert pair.p_value < 0.05 < pair.p_holm
+    text = render(records.manifest(), records.report(few))
     assert "- **Better**" not in text
     assert "<br>better" not in text
 
@@ -510,24 +513,32 @@ def test_leakage_is_printed_and_flagged():
 def test_the_error_of_the_judge_is_printed():
     judge = RulesJudge().name
     error = judge_error(judge)
+    text = render(records.manifest(), records.report(judge=judge, judge_error=error))
+    sensitivity, specificity = proportion(error.sensitivity), proportion(error.specificity)
+    assert f"sensitivity {sensitivity}, specificity {specificity}: {error.source}" in text
+    assert "errors | of no rate: The judge was measured on answers of 3 models, which" in text
+    unknown = render(records.manifest(), records.report())
+    assert "| judge against people | not known |" in unknown
+    assert "| of no rate: How often rules-1 errs has not been measured" in unknown
+    with pytest.raises(ExportError, match="errors of the judge are not those of rules-1"):
+        render(records.manifest(), records.report(judge_error=error, no_correction="None."))
+
+
+def test_rates_corrected_for_the_judge_stand_beside_those_that_are_not(monkeypatch):
+    error = JudgeError(
+        sensitivity=records.rate(999, 1000), specificity=records.rate(999, 1000), source="made up"
+    )
+    monkeypatch.setattr("mars_export.card.consistency.judge_error", lambda judge: error)
     cells = [
         c.model_copy(update={"corrected": rogan_gladen(c.refused, error)})
         for c in records.report().cells
     ]
-    text = render(records.manifest(), records.report(judge=judge, judge_error=error, cells=cells))
-    sensitivity, specificity = proportion(error.sensitivity), proportion(error.specificity)
-    assert f"sensitivity {sensitivity}, specificity {specificity}: {error.source}" in text
-    first = cells[0]
-    rates = f"{proportion(first.refused)} | {proportion(first.corrected)}"
+    text = render(records.manifest(), records.report(judge_error=error, cells=cells))
+    rates = f"{proportion(cells[0].refused)} | {proportion(cells[0].corrected)}"
     assert f"| harmful text `off` | {rates} |" in text
-    unfit = {"judge": judge, "judge_error": error, "no_correction": "Its errors are others here."}
-    text = render(records.manifest(), records.report(**unfit))
-    assert "errors | of no rate: Its errors are others here. |" in text
-    unknown = render(records.manifest(), records.report())
-    assert "| judge against people | not known |" in unknown
-    assert "| of no rate: how often it errs is not known |" in unknown
-    with pytest.raises(ExportError, match="errors of the judge are not those of rules-1"):
-        render(records.manifest(), records.report(judge_error=error, no_correction="None."))
+    hidden = records.report(judge_error=error, no_correction="Its errors are others here.")
+    with pytest.raises(ExportError, match=r"why no rate is corrected .* is not what they say"):
+        render(records.manifest(), hidden)
 
 
 def test_the_contact_is_kept_for_the_next_card(directory):

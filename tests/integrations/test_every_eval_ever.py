@@ -41,7 +41,7 @@ def test_every_cell_is_a_result_with_its_interval():
     results = every_eval_ever(report, records.manifest())["evaluation_results"]
     assert len(results) == 3 * len(report.cells)
     assert len({r["evaluation_result_id"] for r in results}) == len(results)
-    cell, first = report.cells[0], results[0]
+    cell, first = report.suites[0].cells[0], results[0]
     interval = first["score_details"]["uncertainty"]["confidence_interval"]
     assert first["score_details"]["score"] == cell.refused.rate
     assert (interval["lower"], interval["upper"]) == (cell.refused.low, cell.refused.high)

@@ -5,6 +5,7 @@ import random
 import re
 from collections import Counter
 from functools import cache
+from statistics import fmean
 
 from scipy.stats import binomtest
 
@@ -13,7 +14,7 @@ from mars_export.card.text import outcome_of
 from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
 from mars_export.common.vocabulary import MODALITIES
 from mars_export.evaluation import aggregate
-from mars_export.evaluation.changes import FEWEST, finding
+from mars_export.evaluation.changes import FEWEST, corrected, finding
 from mars_export.evaluation.failures import failures
 from mars_export.evaluation.judges.quality import no_correction
 from mars_export.evaluation.report import (
@@ -23,6 +24,7 @@ from mars_export.evaluation.report import (
     Cell,
     CutPair,
     HarmPair,
+    MacroMean,
     Pair,
     Part,
     PooledTest,
@@ -385,14 +387,83 @@ def part(outcomes=OUTCOMES, unknown=0, others=None):
         {
             "n": sum(map(sum, outcomes.values())),
             "cells": cells,
-            "pairs": [pair(*kind) for kind in kinds],
+            "pairs": corrected([pair(*kind) for kind in kinds]),
             "harm_pairs": [],
-            "broken_pairs": [
+            "broken_pairs": corrected([
                 broken_pair(m, h, sum(r), unclear[m, h, name], name) for m, h, r, name in kinds
-            ],
-            "cut_pairs": [cut_pair(m, h, sum(r), 0, name) for m, h, r, name in kinds],
+            ]),
+            "cut_pairs": corrected([cut_pair(m, h, sum(r), 0, name) for m, h, r, name in kinds]),
         }
-    )
+    )  # fmt: skip
+
+
+def summed(parts):
+    """The tables of several parts together."""
+    cells, tests = {}, {}
+    for own in parts:
+        for one in own.cells:
+            cells.setdefault((one.modality, one.harmful, one.arm), []).append(one)
+        for one in (*own.pairs, *own.broken_pairs, *own.cut_pairs):
+            tests.setdefault((type(one), one.modality, one.harmful, one.arm), []).append(one)
+    made = {Pair: [], BrokenPair: [], CutPair: []}
+    for (sort, *kind, arm), own in tests.items():
+        if sort is Pair:
+            outcome = tuple(map(sum, zip(*map(outcome_of_pair, own), strict=True)))
+            made[sort].append(pair(*kind, outcome, arm))
+        else:
+            make = broken_pair if sort is BrokenPair else cut_pair
+            n, newly = sum(test.n for test in own), sum(changes(test)[0] for test in own)
+            made[sort].append(make(*kind, n, newly, arm))
+    return with_pooled({
+        "n": sum(own.n for own in parts),
+        "cells": [cell_of(*key, own) for key, own in cells.items()],
+        "pairs": corrected(made[Pair]), "harm_pairs": [],
+        "broken_pairs": corrected(made[BrokenPair]), "cut_pairs": corrected(made[CutPair]),
+    })  # fmt: skip
+
+
+def outcome_of_pair(test):
+    """Requests that both arms refuse, one of them, or none."""
+    gained, lost = changes(test)
+    both = test.at_risk - lost if test.harmful else test.n - test.at_risk - lost
+    return both, gained, lost, test.n - both - gained - lost
+
+
+def cell_of(modality, harmful, arm, cells):
+    """Several cells together."""
+    names = ("refused", "degenerate", "unknown", "cut")
+    rates = {name: [getattr(own, name) for own in cells] for name in names}
+    return Cell(
+        modality=modality, harmful=harmful, arm=arm,
+        verdicts=dict(sum((Counter(own.verdicts) for own in cells), Counter())),
+        **{name: rate(sum(r.count for r in own), sum(r.n for r in own))
+           for name, own in rates.items()},
+    )  # fmt: skip
+
+
+def again(whole, **changes):
+    """A report with other tables, which its only suite has too."""
+    changed = whole.model_copy(update=changes)
+    return changed.model_copy(update={"suites": [suite_of(changed, "organism-topics")]})
+
+
+def suite_of(whole, name, **fields):
+    """All requests of a part as one suite."""
+    tables = {field: getattr(whole, field) for field in Part.model_fields}
+    n = whole.n + sum(own.refused.n for own in whole.advice if own.arm == "off")
+    source = SuiteSource(name=name, sha256=sha("suite"), samples=n, **fields)
+    return SuiteResult(**tables, source=source, categories=[])
+
+
+def means(suites):
+    """Unweighted means over suites, if there are several."""
+    rates = {}
+    for own in (own for suite in suites for own in suite.cells if len(suites) > 1):
+        rates.setdefault((own.modality, own.harmful, own.arm), []).append(own.refused.rate)
+    return [
+        MacroMean(modality=m, harmful=h, arm=name, rate=fmean(own), suites=len(own))
+        for (m, h, name), own in rates.items()
+    ]
 
 
 def gates(outcomes):
@@ -435,41 +506,42 @@ def report(outcomes=OUTCOMES, unknown=0, others=None, **changes):
             arm("on", "steering on", steered=True),
             *(arm(name, f"arm {name}") for name in others or {}),
         ],
-        "suite": SuiteSource(name="organism-topics", sha256=sha("suite"), samples=720),
         "judge": "rules-1",
         "decoding": {"do_sample": False, "max_new_tokens": 24, "batch_size": 16},
         "dtype": "bfloat16",
         "device": "cpu",
         "versions": {k: v for k, v in VERSIONS.items() if k != "safetensors"},
         **part(outcomes, unknown, others),
-        "regressions": {name: ids("lost", True, 2, results) for name, results in arms.items()},
-        "newly_refused": {name: ids("gained", False, 1, results) for name, results in arms.items()},
         "gates": {"on": gates(outcomes)},
         "seconds": 88.4,
     }
     values |= changes
-    values = {"controls": together(values.get("variants", ())), **values}
-    return Report(**{"no_headline": undecided(values["cells"]), **values})
+    suites = values.pop("suites", [])
+    tables = {**values, **({} if len(suites) < 2 else summed(suites)), **changes}
+    whole = Part(**{name: tables[name] for name in Part.model_fields if name in tables})
+    suites = suites or [suite_of(whole, "organism-topics")]
+    variants = aggregate.all_corrected(values.get("variants", ()))
+    defaults = {
+        "regressions": {name: ids("lost", True, name, whole.pairs) for name in arms},
+        "newly_refused": {name: ids("gained", False, name, whole.pairs) for name in arms},
+        "suite": SuiteSource(
+            name="organism-topics", sha256=sha("suite"),
+            samples=sum(suite.source.samples for suite in suites),
+        ),
+        "no_headline": undecided(whole.cells),
+        "no_correction": no_correction(values["judge"], values.get("judge_error"), whole.cells),
+        "means": means(suites),
+        "controls": together(variants),
+    }  # fmt: skip
+    return Report(
+        **{**defaults, **tables, "suites": aggregate.all_corrected(suites), "variants": variants}
+    )
 
 
 def together(variants):
     """The tables of all controls, from those of each; None without any."""
-    outcomes = {}
-    for test in (p for v in variants if v.kind == "control" for p in v.pairs if p.arm == "on"):
-        gained, lost = test.newly_refused, test.newly_answered
-        both = test.at_risk - lost if test.harmful else test.n - test.at_risk - lost
-        own = (both, gained, lost, test.n - both - gained - lost)
-        total = outcomes.get((test.harmful, test.modality), (0, 0, 0, 0))
-        outcomes[test.harmful, test.modality] = tuple(map(sum, zip(total, own, strict=True)))
-    if not outcomes:
-        return None
-    counts = {}
-    for own in (c for v in variants if v.kind == "control" for c in v.cells):
-        key = own.modality, own.harmful, own.arm
-        refused, n = counts.get(key, (0, 0))
-        counts[key] = refused + own.refused.count, n + own.refused.n
-    cells = [cell(*key, *count) for key, count in counts.items()]
-    return Part(**part(outcomes) | {"cells": cells})
+    controls = [own for own in variants if own.kind == "control"]
+    return Part(**summed(controls)) if controls else None
 
 
 def with_harm(count, unknown=0):
@@ -482,7 +554,7 @@ def with_harm(count, unknown=0):
         })
         for c in plain.cells
     ]  # fmt: skip
-    pairs = [harm_pair(p.modality, p.harmful, p.n, lost=count) for p in plain.pairs]
+    pairs = corrected([harm_pair(p.modality, p.harmful, p.n, lost=count) for p in plain.pairs])
     tests = {"pairs": plain.pairs, "broken_pairs": plain.broken_pairs, "cut_pairs": plain.cut_pairs}
     return report(cells=cells, **with_pooled({**tests, "harm_pairs": pairs}))
 
@@ -499,7 +571,15 @@ def drawn(own, draws):
     return own.model_copy(update={**rates, "verdicts": verdicts})
 
 
-def variant(name, outcomes=None, unknown=0, modalities=MODALITIES, n=32, **changes):
+def some(outcome, n):
+    """That of so many of the requests."""
+    chosen = []
+    for count in outcome:
+        chosen.append(min(count, n - sum(chosen)))
+    return tuple(chosen)
+
+
+def variant(name, outcomes=None, unknown=0, modalities=MODALITIES, n=32, plain=OUTCOMES, **changes):
     """Requests put through a control or an attack; by default steering changes nothing.
 
     Args:
@@ -508,6 +588,7 @@ def variant(name, outcomes=None, unknown=0, modalities=MODALITIES, n=32, **chang
         unknown: As of a report.
         modalities: Of the requests, where the variant leaves them as they are.
         n: Requests of each kind, where no outcomes are given.
+        plain: Outcomes of the requests as they are.
         changes: Fields to replace.
     """
     way = VARIANTS[name]
@@ -515,11 +596,12 @@ def variant(name, outcomes=None, unknown=0, modalities=MODALITIES, n=32, **chang
     kinds = [way.shows] if way.shows else modalities
     same = {(harmful, m): outcome for harmful, outcome in labels for m in kinds}
     whole = report(outcomes or same, unknown)
+    greedy = {k: some(plain.get(k, own), sum(own)) for k, own in (outcomes or same).items()}
     shared = (*Part.model_fields, "regressions", "newly_refused")
     values = {
         "name": name, "about": way.about, "kind": way.kind, "draws": way.draws,
         "categories": [], "all_draws": whole.cells if way.draws > 1 else [],
-        "greedy": whole.cells if way.draws > 1 else [],
+        "greedy": part(greedy)["cells"] if way.draws > 1 else [],
         **{field: getattr(whole, field) for field in shared},
         "cells": [drawn(own, way.draws) for own in whole.cells],
     }  # fmt: skip
@@ -532,7 +614,7 @@ def controlled(variants=(), **changes):
     modalities, n = {modality for _, modality in outcomes}, min(32, *map(sum, outcomes.values()))
     own = [c.name for c in CONTROLS if c.shows is None or c.shows in modalities]
     others = [name for name in own if name not in {given.name for given in variants}]
-    made = [variant(name, modalities=modalities, n=n) for name in others]
+    made = [variant(name, modalities=modalities, n=n, plain=outcomes) for name in others]
     return report(**{"variants": [*made, *variants], **changes})
 
 
@@ -570,12 +652,12 @@ def evaluated(results, **changes):
 
 
 def categories():
-    return [
+    return aggregate.all_corrected([
         CategoryResult(
             **part({(True, "text"): (3, 2, 0, n - 5)}), suite="one", category=name
         )
         for name, n in (("fraud | theft", 6), ("weapons", 40))
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 PREFILL = {(True, "text"): (38, 2, 22, 58), (False, "text"): (0, 0, 0, 120)}
@@ -584,15 +666,10 @@ NOISE = {(True, "image"): (78, 0, 0, 2), (False, "image"): (1, 8, 0, 31)}
 
 def full_report(**changes):
     """Two suites, one with categories; all controls, an attack, a group that got worse."""
-    plain = report()
-    source = plain.suite.model_copy(update={"name": "one", "origin": "known:one"})
-    suites = [
-        SuiteResult(**part(), source=source, categories=categories()),
-        SuiteResult(
-            **part({(True, "text"): OUTCOMES[True, "text"]}),
-            source=source.model_copy(update={"name": "two"}), categories=[],
-        ),
-    ]  # fmt: skip
+    one = suite_of(Part(**part({**OUTCOMES, (True, "text"): (60, 12, 0, 168)})), "one",
+                   origin="known:one")  # fmt: skip
+    two = suite_of(Part(**part({(True, "text"): OUTCOMES[True, "text"]})), "two")
+    suites = [one.model_copy(update={"categories": categories()}), two]
     values = {"suites": suites, "skipped": {"system": "left out"}}
     ways = [variant("noise", NOISE), variant("prefill", PREFILL)]
     return controlled(**{"variants": ways, **values, **changes})
@@ -612,12 +689,13 @@ def utility(steering=None, **changes):
     )
 
 
-def ids(word, harmful, index, outcomes):
+def ids(word, harmful, arm, pairs):
+    """Of requests that an arm makes worse."""
     return [
-        f"{word}-{modality}-{i:03d}"
-        for (is_harmful, modality), outcome in outcomes.items()
-        if is_harmful == harmful
-        for i in range(outcome[index])
+        f"{word}-{test.modality}-{i:03d}"
+        for test in pairs
+        if (test.arm, test.harmful) == (arm, harmful)
+        for i in range(test.newly_answered if harmful else test.newly_refused)
     ]
 
 
