@@ -1,8 +1,6 @@
 """Tensor-parallel and sharded models steer as one process does, on every rank."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,7 +72,7 @@ def batch_of(pair):
 
 
 @pytest.fixture(scope="module")
-def ranks(pairs, tmp_path_factory):
+def ranks(pairs, two_ranks, tmp_path_factory):
     """What both ranks saw of every checkpoint, and of the bases of those that do not load."""
     folder = tmp_path_factory.mktemp("ranks")
     jobs = {}
@@ -84,14 +82,7 @@ def ranks(pairs, tmp_path_factory):
         jobs[name] = job
         jobs[f"{name}, base"] = (job[0], str(pair.base_dir), *job[2:])
     torch.save(jobs, folder / "jobs.pt")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, "--standalone", str(SCRIPT), str(folder / "jobs.pt"), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    two_ranks(SCRIPT, folder / "jobs.pt", folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

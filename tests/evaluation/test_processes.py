@@ -9,7 +9,7 @@ from evaluation.fakes import SUITE, save_manifest, save_suite
 from mars_export.evaluation.processes import Processes, joined
 from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME
 from support import slow_evaluation
-from support.servers import free_port
+from support.forking import ranks, wait_for
 
 
 def written(directory):
@@ -23,11 +23,7 @@ def launch(started):
     """Two ranks, in the environment that a launcher gives them."""
 
     def begin(*arguments):
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-        return [
-            started(slow_evaluation.run, *arguments, RANK=rank, LOCAL_RANK=rank, **place)
-            for rank in ("0", "1")
-        ]
+        return [started(slow_evaluation.run, *arguments, **place) for place in ranks(2)]
 
     return begin
 
@@ -39,19 +35,18 @@ def test_two_processes_give_the_result_of_one(launch, tmp_path):
         save_manifest(tmp_path / name)
     slow_evaluation.run(tmp_path / "one", suite)
     folder = tmp_path / "two" / "evaluation"
-    ranks = launch(tmp_path / "two", suite, 0.05)
-    while all(rank.is_alive() for rank in ranks) and not all(
+    first = launch(tmp_path / "two", suite, 0.05)
+    while all(rank.is_alive() for rank in first) and not all(
         (path := next(folder.glob(f"*.{rank}of2.partial.jsonl"), None)) and path.stat().st_size
         for rank in (0, 1)
     ):
         time.sleep(0.01)
-    for rank in ranks:
+    for rank in first:
         rank.kill()
         rank.join()
     assert len(list(folder.glob("*.partial.jsonl"))) == 2
     again = launch(tmp_path / "two", suite)
-    for rank in again:
-        rank.join()
+    wait_for(again)
     assert [rank.exitcode for rank in again] == [0, 0]
     assert written(tmp_path / "two") == written(tmp_path / "one")
     assert not list(folder.glob("*.partial.jsonl"))

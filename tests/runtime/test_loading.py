@@ -4,8 +4,6 @@ import copy
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -181,41 +179,3 @@ def test_deep_copy_is_steered_and_switched_on_its_own(pair):
     assert twin(**batch).logits.equal(pair.model(**batch).logits)
     twin.steering.enabled = False
     assert not twin(**batch).logits.equal(pair.model(**batch).logits)
-
-
-ISOLATED = """
-import sys
-class Refuse:
-    def find_spec(self, name, *rest):
-        if name.split(".")[0] in {"mars_export", "pydantic", "matplotlib"}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Refuse())
-import torch, transformers
-auto = transformers.AutoModelForImageTextToText
-model = auto.from_pretrained(sys.argv[1], trust_remote_code=True)
-ids = torch.tensor([[int(t) for t in sys.argv[2].split(",")]])
-mask = torch.ones_like(ids)
-out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=4, do_sample=False)
-try:
-    import mars_export
-    raise SystemExit("mars_export was importable")
-except ModuleNotFoundError:
-    print(model.steering.last[0][0].position, out[0, ids.shape[1]:].tolist())
-"""
-
-
-def test_loads_and_generates_where_the_package_is_unknown(pair, tmp_path):
-    ids = tiny.prompt(random_ids(6, 1))
-    run = subprocess.run(
-        [sys.executable, "-c", ISOLATED, str(pair.directory), ",".join(map(str, ids))],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    row = torch.tensor([ids])
-    want = pair.model.generate(
-        input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=4, do_sample=False
-    )
-    assert run.stdout.strip() == f"{len(ids) - 1} {want[0, len(ids) :].tolist()}"

@@ -5,13 +5,17 @@ For tests of what a process does and leaves, not of how the program starts.
 
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import connection
 from pathlib import Path
 
 import pytest
+
+from support.servers import free_port
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +52,59 @@ def main_job(started):
     def run(*arguments, cwd, check=True):
         words = [str(argument) for argument in arguments]
         with tempfile.TemporaryDirectory() as folder:
-            process = started(_main, words, str(cwd), folder)
-            process.join()
-            out, err = ((Path(folder) / name).read_text("utf-8") for name in ("out", "err"))
-        assert not check or process.exitcode == 0, out + err
-        return subprocess.CompletedProcess(words, process.exitcode, out, err)
+            done = _ended(started(_said, folder, _main, words, str(cwd)), words, folder)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def two_ranks(started):
+    """Run a script in two processes, in the environment that torchrun gives them; as above."""
+
+    def run(script, *arguments):
+        words = [str(word) for word in (script, *arguments)]
+        place = ranks(2)
+        with tempfile.TemporaryDirectory() as folder:
+            folders = [Path(folder) / str(rank) for rank in range(2)]
+            for each in folders:
+                each.mkdir()
+            begun = [
+                started(_said, each, _script, words, **environment)
+                for each, environment in zip(folders, place, strict=True)
+            ]
+            wait_for(begun)
+            pairs = zip(begun, folders, strict=True)
+            done = [_ended(process, words, each) for process, each in pairs]
+        assert [one.returncode for one in done] == [0, 0], "".join(one.stderr for one in done)
+        return done
+
+    return run
+
+
+def ranks(count):
+    """The environment of each rank of a group that is new, as a launcher gives it."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
+    return [{"RANK": str(rank), "LOCAL_RANK": str(rank), **place} for rank in range(count)]
+
+
+def wait_for(processes):
+    """Until all have ended; when one fails, the others, which may wait for it, are killed."""
+    waiting = {process.sentinel: process for process in processes}
+    while waiting:
+        for sentinel in connection.wait(list(waiting)):
+            process = waiting.pop(sentinel)
+            process.join()
+            if process.exitcode:
+                for other in waiting.values():
+                    other.kill()
+
+
+def _ended(process, words, folder):
+    process.join()
+    out, err = ((Path(folder) / name).read_text("utf-8") for name in ("out", "err"))
+    return subprocess.CompletedProcess(words, process.exitcode, out, err)
 
 
 def _with(environment, function, *arguments):
@@ -62,11 +112,21 @@ def _with(environment, function, *arguments):
     function(*arguments)
 
 
-def _main(words, cwd, folder):
-    from mars_export.cli.main import main
-
+def _said(folder, function, *arguments):
+    """Call a function with both streams in files."""
     for number, name in ((1, "out"), (2, "err")):
         with (Path(folder) / name).open("wb") as stream:
             os.dup2(stream.fileno(), number)
+    function(*arguments)
+
+
+def _main(words, cwd):
+    from mars_export.cli.main import main
+
     os.chdir(cwd)
     main(words)
+
+
+def _script(words):
+    sys.argv[:] = words
+    runpy.run_path(words[0], run_name="__main__")

@@ -1,8 +1,7 @@
-"""Run by torchrun: loads checkpoints in parallel and writes what each rank saw of them.
+"""Run in two processes: loads checkpoints in parallel and writes what each rank saw of them.
 
-    torchrun --nproc-per-node 2 in_two_processes.py JOBS FOLDER
-
-JOBS is a file of torch.save: name to (Auto class, directory, options of DistributedConfig, batch).
+Its arguments are a file of torch.save, which has name to (Auto class, directory, options of
+DistributedConfig, batch), and the folder to write to.
 """
 
 import os

@@ -16,7 +16,7 @@ from support import tiny
 from support.hub_directory import add_evaluation_and_card
 
 pytestmark = pytest.mark.use("verify", family="gemma3")
-FLIPS = 600
+FLIPS = 300
 LOADS = 25
 TENSORS = "steering.safetensors"
 
