@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mars_export.common.progress import Progress as Progress
     from mars_export.common.progress import Tick as Tick
     from mars_export.common.progress import progress_for as progress_for
-    from mars_export.evaluation.adaptive.attack import attack as attack
     from mars_export.evaluation.adaptive.record import Adaptive as Adaptive
     from mars_export.evaluation.adaptive.record import Budget as Budget
     from mars_export.evaluation.ask import Replies as Replies
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from mars_export.methods.base import Artefact as Artefact
     from mars_export.methods.base import MethodOptions as MethodOptions
     from mars_export.methods.calibrate import calibrate as calibrate
+    from mars_export.pipeline.evaluation import attack as attack
     from mars_export.pipeline.evaluation import evaluate as evaluate
     from mars_export.pipeline.preflight import own_prompts as own_prompts
     from mars_export.pipeline.settings import PromptSettings as PromptSettings
@@ -92,7 +92,7 @@ _HOME: Final = {
     "Verification": "verification",
     "adopt": "pipeline.stages",
     "ask": "evaluation.ask",
-    "attack": "evaluation.adaptive.attack",
+    "attack": "pipeline.evaluation",
     "calibrate": "methods.calibrate",
     "compare_utility": "integrations.lmms_eval.comparison:from_logs",
     "evaluate": "pipeline.evaluation",

@@ -1,5 +1,6 @@
 """Everything a card prints, computed from the records of a steered directory alone."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -98,6 +99,8 @@ class CardData:
     not_evaluated: tuple[str, ...]
     command: str
     """The call that makes the directory again."""
+    folder: str
+    """The directory that it makes, as a shell takes it."""
     needs: tuple[str, ...]
     """What that call takes from the disk."""
     plots: dict[str, Callable[[], "Figure"]]
@@ -186,6 +189,7 @@ class CardData:
             ),
             not_evaluated=not_evaluated(report, modalities, utility is not None, adaptive),
             command=snippets.command(manifest, report, name),
+            folder=shlex.quote(name),
             needs=snippets.needs(manifest, report),
             plots={**plots(report), **plot(report), **adaptive_plots(adaptive), **section.plots},
         )
@@ -193,7 +197,10 @@ class CardData:
 
 def _changes(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, str]]:
     version = manifest.versions["mars-export"]
-    yield manifest.created[:10], f"calibrated and exported with mars-export {version}"
+    origin = manifest.base.derived_from
+    adopted = origin is not None and not origin.calibrated
+    done = "adopted with the calibration from before training" if adopted else "calibrated"
+    yield manifest.created[:10], f"{done} and exported with mars-export {version}"
     if report is not None:
         version = report.versions.get("mars-export", "of unknown version")
         yield report.created[:10], f"evaluated with mars-export {version}"

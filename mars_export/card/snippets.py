@@ -243,6 +243,9 @@ def _is_default(name: str, label: str) -> bool:
 
 def _suites(manifest: Manifest, report: Report) -> list[str]:
     """The values of `--suite`; none where the suite is the default."""
+    origin = manifest.base.derived_from
+    if origin is not None and origin.suite == report.suite.sha256:
+        return []
     sources = [suite.source for suite in report.suites] or [report.suite]
     alone = len(sources) == 1
     bundled = manifest.base.repo is None and report.suite.name == manifest.base.name

@@ -53,6 +53,8 @@ class Derivation(Record):
     """Whether its weights are others than those that were steered first, or may be."""
     calibrated: bool = True
     """Whether its weights were calibrated; False if the steering of before was kept."""
+    suite: str | None = None
+    """Digest of the suite that was kept with it; None if another was named."""
 
 
 class BaseModelSource(Record):

@@ -40,6 +40,11 @@ def _count(name: str, text: str) -> Callable[[_Command], _Command]:
 @_count("requests", "Requests of each kind, each of a cluster of its own.")
 @_count("steps", "Steps of gradient descent on pixels.")
 @_count("draws", "Sampled answers to one request.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a record of other requests, of another judge or of a larger budget.",
+)
 @as_json
 @settings_options(AnswerSettings)
 @click.pass_context
@@ -50,24 +55,24 @@ def attack(
     requests: int,
     steps: int,
     draws: int,
+    overwrite: bool,
     as_json: bool,
     **values: Any,
 ) -> None:
     """Attack the steered DIRECTORY with gradients and many tries, steering off and on.
 
     Writes evaluation/adaptive.json: success against the attacker's budget. Without --suite, the
-    requests are those that DIRECTORY was made with.
+    requests are those that DIRECTORY was made with. A record that is there is replaced by one of
+    the same requests with as large a budget or a larger one.
     """
     settings = read_settings(AnswerSettings, ctx, values)
     from mars_export.cli.summary import print_attacks
     from mars_export.common.disk_errors import clear_disk_errors
     from mars_export.common.progress import progress_for
-    from mars_export.evaluation.adaptive.attack import attack as run
     from mars_export.evaluation.judges.choice import judge_named
-    from mars_export.evaluation.suites.catalog import open_suites
-    from mars_export.pipeline.evaluation import suites_at_hand
+    from mars_export.pipeline.evaluation import attack as run
 
-    suite = open_suites(settings.suite or suites_at_hand(directory))
+    judge = judge_named(settings.judge, settings.device)
     budget = Budget(
         requests=requests, steps=steps, draws=draws, max_new_tokens=settings.max_new_tokens
     )
@@ -76,12 +81,13 @@ def attack(
     with clear_disk_errors(directory), progress.stage("attack") as tick:
         record = run(
             directory,
-            suite,
+            settings.suite,
             budget,
-            judge=judge_named(settings.judge, settings.device),
+            judge=judge,
             batch_size=settings.batch_size,
             device=settings.device,
             progress=tick,
+            overwrite=overwrite,
         )
     if as_json:
         print_json(record)

@@ -27,7 +27,10 @@ def card(directory: Path, repo: str | None, contact: str | None, as_json: bool) 
     """Write README.md and its plots from the manifest and the report in DIRECTORY."""
     from mars_export.card.render import write_card
     from mars_export.common.disk_errors import clear_disk_errors
+    from mars_export.hub import require_name
 
+    if repo is not None:
+        require_name(repo)
     with clear_disk_errors(directory):
         write_card(directory, repo, contact)
     if as_json:

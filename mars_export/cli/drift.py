@@ -1,5 +1,6 @@
 """`mars-export drift DIR`: does the calibration still fit after training?"""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -96,10 +97,11 @@ def drift(
         print_json(result)
     else:
         print_drift(result)
-    before = f" --base {base}" if base else ""
+    name = shlex.quote(str(directory))
+    before = f" --base {shlex.quote(str(base))}" if base else ""
     if result.verdict == "holds":
         if base and not (directory / MANIFEST_NAME).exists():
-            click.echo(f"next: mars-export adopt {directory}{before}", err=True)
+            click.echo(f"next: mars-export adopt {name}{before}", err=True)
         return 0
     if result.verdict == "cannot tell":
         raise ExportError(
@@ -107,7 +109,7 @@ def drift(
             "was made on these prompts; give --base, the steered directory before training"
         )
     broken = "; ".join(d.sentence for d in result.differences if not d.fits) or result.obstacle
-    advice = _ADVICE[result.verdict].format(directory, before, base or "its base")
+    advice = _ADVICE[result.verdict].format(name, before, base or "its base")
     click.echo(
         f"mars-export: the calibration of {directory} no longer fits: {broken}: {advice}", err=True
     )

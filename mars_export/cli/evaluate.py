@@ -73,7 +73,7 @@ def evaluate(
     if not settings.suite:
         progress.note(f"suite {suite.name}, as {directory} was made with it")
     begun = datetime.now(UTC).isoformat(timespec="seconds")
-    with clear_disk_errors(directory), progress.stage("evaluate") as tick:
+    with clear_disk_errors(output or directory), progress.stage("evaluate") as tick:
         report = evaluation.evaluate(
             directory,
             suite,

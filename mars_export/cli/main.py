@@ -133,7 +133,11 @@ def _usage(error: click.UsageError) -> str:
     known = getattr(error, "possibilities", None) or ()
     near = f"; is it {known[0]}" if known else ""
     where = error.ctx.command_path if error.ctx else "mars-export"
-    plain = error.format_message() if isinstance(error, click.MissingParameter) else error.message
+    plain = error.message
+    if isinstance(error, click.MissingParameter):
+        plain = error.format_message()
+    elif isinstance(error, click.BadParameter) and error.param:
+        plain = f"{error.param.opts[-1]}: {plain.replace('integer range', 'integer')}"
     return f"{plain.rstrip('.')}{near}{'?' if near else ';'} see {where} --help"
 
 

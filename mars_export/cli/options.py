@@ -56,7 +56,7 @@ class _Directory(click.Path):
         if is_dir(path):
             return path
         hint = "" if exists(path) or near_file(path) else "; check the path"
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", str(value)):
+        if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(value)):
             hint = f"; if that is a repository, run `hf download {value} --local-dir DIR` first"
         raise ExportError(missing_directory(path) + hint)
 

@@ -22,7 +22,7 @@ __all__ = ["push"]
 @click.argument("directory", type=DIRECTORY)
 @click.argument("repo", required=False)
 @as_json
-@settings_options(PushSettings)
+@settings_options(PushSettings, without=("device", "batch_size"))
 @click.pass_context
 def push(
     ctx: click.Context, /, directory: Path, repo: str | None, as_json: bool, **values: Any

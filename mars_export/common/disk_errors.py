@@ -17,7 +17,7 @@ _NO_PLACE: Final = "choose another --output, and run the same command again"
 _ADVICE: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO), _FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NO_PLACE),
-    **dict.fromkeys((errno.ENOTDIR, errno.ENAMETOOLONG), _NO_PLACE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG), _NO_PLACE),
 }
 _RUST_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers, which are Rust, report a failed write."""

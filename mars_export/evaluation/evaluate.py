@@ -137,6 +137,7 @@ def _finished(job: Job) -> Report | None:
 
 
 def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
+    job.judge.check()
     models = _load(job, processes.device(job.options.device))
     _check_templates(job, models[job.directory])
     checks = {path: _self_check(job, path, models[path], processes) for path in models}

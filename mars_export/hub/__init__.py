@@ -6,7 +6,7 @@ parameter, never stored and never printed.
 
 from mars_export.hub.base import BaseDirectory, cached_repository, fetch_base
 from mars_export.hub.license import License, license_of, with_terms
-from mars_export.hub.publish import check_destination, destination_of, push
+from mars_export.hub.publish import check_destination, destination_of, push, require_name
 
 __all__ = [
     "BaseDirectory",
@@ -17,5 +17,6 @@ __all__ = [
     "fetch_base",
     "license_of",
     "push",
+    "require_name",
     "with_terms",
 ]

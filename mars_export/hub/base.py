@@ -76,8 +76,9 @@ def fetch_base(model: str, revision: str | None = None) -> BaseDirectory:
     if is_dir(local):
         return _local(local, revision)
     if looks_like_path(model):
-        problem = "is a file" if exists(local) else f"is no directory here{near_file(local)}"
-        raise ExportError(f"{model} {problem}: give a model directory or a repository ORG/NAME")
+        problem = "is a file" if exists(local) else "is no directory here"
+        advice = near_file(local) or ": give a model directory or a repository ORG/NAME"
+        raise ExportError(f"{model} {problem}{advice}")
     return _download(model, revision)
 
 

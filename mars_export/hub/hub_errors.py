@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    XetDownloadError,
 )
 
 from mars_export.common.errors import ExportError
@@ -67,6 +68,11 @@ def _message(error: BaseException | None, subject: str, endpoint: str) -> str | 
         return (
             f"cannot reach the Hugging Face Hub for {subject}: check the network, and whether "
             "HF_HUB_OFFLINE is set"
+        )
+    if isinstance(error, (ConnectionError, TimeoutError, XetDownloadError)):
+        return (
+            f"the transfer broke off for {subject} ({_plain(error)}): check the network, then "
+            "repeat the command"
         )
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"no disk space left for {subject}: free some, or move the cache (HF_HOME)"

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import FileDuplicationError, HfHubHTTPError
+from huggingface_hub.errors import FileDuplicationError, HfHubHTTPError, HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
 
 from mars_export.checkpoint.manifest import BaseModelSource, Manifest
+from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.hub.access import (
     access_of_base,
@@ -19,7 +21,7 @@ from mars_export.hub.hub_errors import hub_errors
 from mars_export.hub.readiness import require_ready
 from mars_export.methods import method_named
 
-__all__ = ["check_destination", "destination_of", "push"]
+__all__ = ["check_destination", "destination_of", "push", "require_name"]
 
 
 def destination_of(directory: Path, repo_id: str | None = None) -> str:
@@ -31,8 +33,8 @@ def destination_of(directory: Path, repo_id: str | None = None) -> str:
             user owns a repository that names no owner.
 
     Raises:
-        ExportError: if the directory has no manifest, nobody is logged in, or the Hub cannot be
-            reached.
+        ExportError: if the directory has no manifest, the name cannot be one of a repository,
+            nobody is logged in, or the Hub cannot be reached.
     """
     manifest, api = Manifest.read(directory), HfApi(library_name="mars-export")
     base = manifest.base.name.rstrip("/").split("/")[-1]
@@ -61,7 +63,22 @@ def check_destination(base: BaseModelSource, name: str, private: bool | None) ->
         require_rights(api.whoami(), target)
 
 
+def require_name(name: str) -> None:
+    """Refuse what can be the name of no repository. Nothing is asked of the Hub.
+
+    Raises:
+        ExportError: says what a name may be.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ExportError(
+            f"{name} cannot be a repository: give ORG/NAME or NAME, in letters, digits, -, _ and ."
+        ) from error
+
+
 def _full_name(api: HfApi, name: str) -> str:
+    require_name(name)
     with hub_errors("publishing", api.endpoint):  # for `org/name` too: a push needs a login
         user = api.whoami()["name"]
     return name if "/" in name else f"{user}/{name}"

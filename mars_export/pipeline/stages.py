@@ -1,5 +1,6 @@
 """The stages in order: calibrate, export, evaluate, card; then publish and push."""
 
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from mars_export._version import __version__
+from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
 from mars_export.common.paths import named
@@ -127,6 +129,8 @@ def _derive(
     """Make a steered directory of the weights of one."""
     if output_of(settings).resolve() in {directory.resolve(), base and base.resolve()}:
         raise ExportError(f"{output_of(settings)} is what is read; choose another --output")
+    if keep and base and base.resolve() == directory.resolve():
+        raise ExportError(f"{directory} is --base itself; give what was saved after training")
 
     def read(workspace: Workspace) -> RunInputs:
         from mars_export.checkpoint.derived import native_view
@@ -142,6 +146,8 @@ def _derive(
             trained.complete(view, base)
         job = prepare(like.model_copy(update={"model": str(view), "revision": None}), sets)
         source = trained.inherited(job.source, parent)
+        if not settings.suite:
+            origin = origin.model_copy(update={"suite": job.suite.sha256})
         return replace(
             job,
             source=source.model_copy(update={"derived_from": origin}),
@@ -204,11 +210,11 @@ def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Pr
     digest = digests(stages)[-1]
     if workspace.is_published(digest):
         progress.note(f"{workspace.output} is already there, made with these settings")
-        report = leading(workspace.output)
+        report, name = leading(workspace.output), shlex.quote(str(workspace.output))
         if report is not None and report.suite.sha256 != job.suite.sha256:
             progress.note(
                 f"its card leads with an evaluation on {report.suite.name}, not on "
-                f"{job.suite.name}: `mars-export evaluate {workspace.output} --lead` changes that"
+                f"{job.suite.name}: `mars-export evaluate {name} --lead` changes that"
             )
         workspace.discard()
         return
@@ -376,10 +382,11 @@ def publish(
     """
     from mars_export.card.render import write_card
     from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME
-    from mars_export.hub import destination_of, push
+    from mars_export.hub import check_destination, destination_of, push
 
     progress = progress or progress_for("none")
     target = destination_of(directory, repo)
+    check_destination(Manifest.read(directory).base, target, private or None)
     seal, signature = directory / SEAL_NAME, directory / SIGNATURE_NAME
     before = seal.read_bytes() if signature.exists() and seal.exists() else None
     write_card(directory, target, contact)

@@ -61,12 +61,15 @@ def derivation(
     intact = (directory / MANIFEST_NAME).is_file() and not verify_files(directory)
     before = parent.base if parent else None
     earlier = before.derived_from if before else None
+    first, revision = (before.repo or before.name, before.revision) if before else (None, None)
+    if earlier is not None and earlier.base:
+        first, revision = earlier.base, earlier.revision
     return Derivation(
         name=directory.resolve().name,
         steering_sha256=rules["sha256"],
         parent=base.resolve().name if base else None,
-        base=(before.repo or before.name) if before else None,
-        revision=before.revision if before else None,
+        base=first,
+        revision=revision,
         trained=not intact or bool(earlier and earlier.trained),
         calibrated=calibrated,
     )

@@ -87,14 +87,16 @@ def _files(target: str, revision: str | None, *, offline: bool, run: bool) -> Ch
             Manifest.read(directory)  # says what is missing
         return LocalFiles(directory)
     if looks_like_path(target) or "/" not in target:  # a steered repository has an owner
-        problem = (
-            "is a file" if exists(directory) else f"is no directory here{near_file(directory)}"
-        )
-        raise ExportError(f"{target} {problem}: give a steered directory, or a repository ORG/NAME")
+        problem = "is a file" if exists(directory) else "is no directory here"
+        advice = near_file(directory) or ": give a steered directory, or a repository ORG/NAME"
+        raise ExportError(f"{target} {problem}{advice}")
     if offline or run:
         option = "--offline" if offline else "--run"
         raise ExportError(f"{option} needs a directory: download {target} and verify that")
-    return Repository(target, revision)
+    repository = Repository(target, revision)
+    if MANIFEST_NAME not in repository.files:
+        raise ExportError(f"{target} is not a steered checkpoint: it has no {MANIFEST_NAME}")
+    return repository
 
 
 def _check(name: str, check: Callable[[], str]) -> Check:

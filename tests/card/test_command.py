@@ -163,10 +163,23 @@ def test_a_checkpoint_that_was_trained_on_is_calibrated_again():
     assert text.startswith("mars-export adopt tuned \\\n  --base steered \\\n")
     assert "--seed" not in text
     assert "the directory `steered`" in needs(manifest, None)
-    card = render(manifest, None)
+    card = render(manifest, None, "tuned mars")
+    assert "sha256sum 'tuned mars'/modeling_steered.py 'tuned mars'/steering.safetensors" in card
+    assert "adopted with the calibration from before training and exported" in card
     assert "**Its weights were trained**, or may have been, from the steered checkpoint `st" in card
     assert "**the calibration is from before that**" in card
     assert "Nothing was trained" not in card
+
+
+def test_a_suite_that_was_kept_before_training_is_not_given_again():
+    report = records.report()
+    origin = Derivation(name="tuned", steering_sha256="0" * 64, parent="steered")
+    for suite, named in ((report.suite.sha256, False), (None, True)):
+        kept = origin.model_copy(update={"suite": suite})
+        base = records.base(repo=None, revision=None, name="tuned", derived_from=kept)
+        manifest = records.manifest(base=base)
+        assert ("--suite" in options(command(manifest, report, "x"))) == named
+        assert any("in place of FILE" in need for need in needs(manifest, report)) == named
 
 
 def test_a_base_with_its_own_suite_needs_no_files():

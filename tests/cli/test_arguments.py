@@ -103,6 +103,12 @@ def test_every_field_is_an_option_an_environment_variable_and_a_key():
         (["--config", "unknown.toml"], "unknown.toml: unknown option 'sed'; is it seed?"),
         (["--config", "value.toml"], "value.toml: seed: 'x' should be a valid integer"),
         (["card"], "Missing argument 'DIRECTORY'; see mars-export card --help"),
+        (["card", ".", "--repo", "a b"], "a b cannot be a repository: give ORG/NAME"),
+        (["attack", ".", "--steps", "0"], "--steps: 0 is not in the range x>=1; see mars-export"),
+        (["attack", ".", "--draws", "x"], "--draws: 'x' is not a valid integer; see mars-export"),
+        (["push", ".", "--device", "cpu"], "No such option '--device'"),
+        (["evaluate", "./no/such"], "there is no directory no/such; check the path"),
+        (["evaluate", "no/such"], "run `hf download no/such --local-dir DIR` first"),
     ],
 )
 def test_one_line_and_exit_code_2(mars, tmp_path, arguments, message):

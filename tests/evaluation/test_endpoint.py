@@ -195,6 +195,12 @@ def test_no_server():
         EndpointJudge("http://127.0.0.1:9/v1#m").judge(ONE)
 
 
+def test_no_server_is_told_soon_where_no_work_is_lost():
+    for judge in ("http://127.0.0.1:9/v1#m", "http://127.0.0.1:9/v1"):
+        with pytest.raises(ExportError, match=r"did not answer in up to 2 tries \(ConnectError\)"):
+            EndpointJudge(judge).check()
+
+
 def test_a_redirect_is_not_followed(server, monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
     other = Server()

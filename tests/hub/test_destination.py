@@ -30,8 +30,6 @@ def test_a_place_that_is_free_or_a_steered_checkpoint(hub: Hub, name):
         ("other/new", None, "other/new: you are me, who may not write to other"),
         ("me/model", None, "exists and is not a steered checkpoint"),
         ("me/steered", True, "is public: make it private on the Hub"),
-        ("me/a b", None, "Repo id must"),
-        ("a/b/c", None, "Repo id must"),
     ],
 )
 def test_a_place_that_cannot_be_published_to(hub: Hub, name, private, message):
@@ -41,6 +39,13 @@ def test_a_place_that_cannot_be_published_to(hub: Hub, name, private, message):
     with pytest.raises(ExportError, match=message):
         check_destination(BASE, name, private)
     assert set(hub.repos) == before
+
+
+@pytest.mark.parametrize("name", ["a b", "me/a b", "a/b/c", "bad id!!"])
+def test_what_can_be_no_name_is_refused_before_the_hub_is_asked(hub: Hub, name):
+    with pytest.raises(ExportError, match=f"{name} cannot be a repository: give ORG/NAME"):
+        check_destination(BASE, name, None)
+    assert hub.requests == []
 
 
 def test_a_base_that_is_closed_needs_a_place_that_is(hub: Hub):

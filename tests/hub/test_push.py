@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
-from mars_export import Settings, export, write_seal
+from mars_export import Settings, export, publish, write_seal
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import SIGNATURE_NAME
 from mars_export.common.errors import ExportError
@@ -270,8 +270,8 @@ def test_the_full_name_of_a_destination(hub: Hub, steered, repo_id, name):
 @pytest.mark.parametrize(
     ("repo_id", "message"),
     [
-        ("a/b/c", "a/b/c: Repo id must"),
-        ("with space", "me/with space: Repo id must"),
+        ("a/b/c", "a/b/c cannot be a repository"),
+        ("with space", "with space cannot be a repository"),
         ("org/steered", "the Hub answered 403 for org/steered: .*rights"),
         ("org/base", "org/base exists and is not a steered checkpoint"),
     ],
@@ -381,3 +381,20 @@ def test_no_network_is_one_line(hub: Hub, steered, monkeypatch):
     with pytest.raises(ExportError, match="cannot reach the Hugging Face Hub") as caught:
         push(steered)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bad id!!", "other/new"])
+def test_a_refused_destination_leaves_the_card_as_it_was(hub: Hub, steered, name):
+    before = (steered / "README.md").read_bytes()
+    with pytest.raises(ExportError, match=name):
+        publish(steered, name)
+    assert (steered / "README.md").read_bytes() == before
+
+
+def test_a_transfer_that_breaks_off(hub: Hub, steered, monkeypatch):
+    def broken(*_args, **_options):
+        raise ConnectionError("Network error: no route")
+
+    monkeypatch.setattr(HfApi, "create_commit", broken)
+    with pytest.raises(ExportError, match="broke off for me/base-MARS"):
+        push(steered)

@@ -201,7 +201,7 @@ def test_bad_repositories(hub, base):
     hub.add("me/other", {"config.json": b"{}"})
     for repo, message in [
         ("me/absent", "is not on the Hub, or not visible to you"),
-        ("me/other", f"{MANIFEST_NAME} is missing"),
+        ("me/other", f"me/other is not a steered checkpoint: it has no {MANIFEST_NAME}"),
         ("a b", "a b is no directory here"),
     ]:
         with pytest.raises(ExportError, match=message) as caught:

@@ -56,6 +56,17 @@ def test_a_copy_that_nobody_trained_is_called_that(made):
     assert not derivation(steered, None, Manifest.read(steered), calibrated=True).trained
 
 
+def test_a_chain_names_the_model_that_was_steered_first(made):
+    steered, tuned = made
+    parent = Manifest.read(steered)
+    first = derivation(tuned, steered, parent, calibrated=False)
+    base = parent.base.model_copy(update={"repo": None, "name": "tuned", "derived_from": first})
+    adopted = parent.model_copy(update={"base": base})
+    second = derivation(tuned, None, adopted, calibrated=True)
+    assert (second.base, second.revision) == (parent.base.name, parent.base.revision)
+    assert second.trained
+
+
 def test_saved_over_the_steered_directory_it_counts_as_trained(made, tmp_path):
     steered, tuned = made
     both = shutil.copytree(steered, tmp_path / "both")

@@ -87,6 +87,7 @@ def attack(
     run = _identity(directory, suite, budget, judge, device)
     if (earlier := _earlier(directory / ADAPTIVE_NAME)) is not None and earlier.run == run:
         return earlier
+    judge.check()
     target = _target(directory, manifest, suite, budget, judge, batch_size, device)
     journal = _Journal(directory / _JOURNAL.format(run), target)
     skipped = _run(target, journal, progress or (lambda _done, _total: None))

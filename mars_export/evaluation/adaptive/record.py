@@ -55,6 +55,14 @@ class Budget(Record):
     """Longest answer, in tokens."""
     seed: int = 0
 
+    def covers(self, other: Budget) -> bool:
+        """Whether an attacker with this budget can do all that one with the other can."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return mine["seed"] == theirs["seed"] and all(
+            set(value) <= set(mine[name]) if isinstance(value, tuple) else value <= mine[name]
+            for name, value in theirs.items()
+        )
+
 
 class Trial(Record):
     """One request, attacked with one budget."""

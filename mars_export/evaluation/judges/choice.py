@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.missing import missing_directory
 from mars_export.common.paths import is_dir, named
 from mars_export.common.problems import near
 from mars_export.evaluation.judges.base import Judge
@@ -49,7 +50,11 @@ def judge_named(word: str, device: str = "auto") -> Judge:
 
 def _directory(model: str) -> str:
     path = named(model)
-    return str(path) if model and is_dir(path) else model
+    if model and is_dir(path):
+        return str(path)
+    if model.startswith(("/", "./", "../", "~")):
+        raise ExportError(f"--judge: {missing_directory(path)}")
+    return model
 
 
 def second_judge(first: Judge, device: str = "auto") -> Judge | None:

@@ -22,6 +22,8 @@ TOKEN_VARIABLE: Final = "MARS_JUDGE_TOKEN"
 """Environment variable of the token. No other one is sent: the address is the user's choice."""
 
 _RETRIES: Final = 5
+_FIRST_RETRIES: Final = 1
+"""Before there is work to lose: an address that is wrong is told within seconds."""
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _TEMPORARY: Final = frozenset({408, 409, 429})
 """Besides 5xx, what the library tries again."""
@@ -95,7 +97,7 @@ class EndpointJudge(Judge):
         Raises:
             ExportError: The endpoint refuses, or does not answer in all tries.
         """
-        self._reply(Exchange("Hello.", "Hello."))
+        self._reply(Exchange("Hello.", "Hello."), self._impatient)
 
     def judge_answers(self, exchanges: Sequence[Exchange]) -> list[Judgment]:
         """One judgment for each exchange, in order.
@@ -112,7 +114,8 @@ class EndpointJudge(Judge):
     def _model(self) -> str:
         if self._model_name:
             return self._model_name
-        listing = self._send(self._client.models.with_raw_response.list)
+        client = self._impatient
+        listing = self._send(client, client.models.with_raw_response.list)
         try:
             models = [str(entry["id"]) for entry in json.loads(listing)["data"]]
         except _UNREADABLE:
@@ -123,11 +126,17 @@ class EndpointJudge(Judge):
             )
         return models[0]
 
-    def _reply(self, exchange: Exchange) -> str:
+    @property
+    def _impatient(self) -> Any:
+        return self._client.with_options(max_retries=_FIRST_RETRIES)
+
+    def _reply(self, exchange: Exchange, client: Any = None) -> str:
         """What the model wrote; empty when the endpoint's answer is not of the known form."""
+        client = client or self._client
         text = RUBRIC.format(question=exchange.question, response=exchange.response)
         answer = self._send(
-            self._client.chat.completions.with_raw_response.create,
+            client,
+            client.chat.completions.with_raw_response.create,
             model=self._model,
             messages=[{"role": "user", "content": text}],
             temperature=0,
@@ -139,7 +148,7 @@ class EndpointJudge(Judge):
             return ""
         return content if isinstance(content, str) else ""
 
-    def _send(self, request: Callable[..., Any], **body: Any) -> bytes:
+    def _send(self, client: Any, request: Callable[..., Any], **body: Any) -> bytes:
         from openai import APIConnectionError, APIStatusError
 
         try:
@@ -157,8 +166,8 @@ class EndpointJudge(Judge):
         except APIConnectionError as error:  # its text could quote a header
             reason = type(error.__cause__ or error).__name__
         raise ExportError(
-            f"the judge at {self._base} did not answer in up to {_RETRIES + 1} tries ({reason}); "
-            "finished batches are kept, repeat the command when it is back"
+            f"the judge at {self._base} did not answer in up to {client.max_retries + 1} tries "
+            f"({reason}); finished batches are kept, repeat the command when it is back"
         )
 
 

@@ -67,15 +67,19 @@ def export_onnx(
             the extra `onnx` is missing, or if the graphs do not do what PyTorch does.
     """
     require_extra()
+    progress = progress or progress_for("none")
     job = _Job(directory, int8, tokens)
     if directory.resolve() in output.resolve().parents:
         raise ExportError(f"{output} is inside {directory}: give another --output")
     opened = Workspace.open(output, made=ONNX_RECORD_NAME, kind="ONNX export")
     with clear_disk_errors(output), opened as workspace:
-        workspace.check_replaceable(overwrite)
         stages = job.stages(workspace.root)
+        if workspace.is_published(digests(stages)[-1]):
+            progress.note(f"{output} is already there, made with these settings")
+            return Onnx.model_validate_json((output / ONNX_RECORD_NAME).read_bytes())
+        workspace.check_replaceable(overwrite)
         try:
-            workspace.run(stages, progress or progress_for("none"))
+            workspace.run(stages, progress)
         except ExportError:
             workspace.discard()  # graphs that failed are not to be taken up again
             raise
