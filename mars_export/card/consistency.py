@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
 
-from mars_export.card.arithmetic import part_problems
+from mars_export.card.arithmetic import ROUNDING, part_problems
 from mars_export.card.extent import due
 from mars_export.card.sums import correction_problems, sum_problems
 from mars_export.checkpoint.manifest import Manifest
@@ -18,11 +18,12 @@ from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.adaptive.lint import contradictions as attack_contradictions
 from mars_export.evaluation.adaptive.record import Adaptive
 from mars_export.evaluation.corrections import rogan_gladen
-from mars_export.evaluation.judges.quality import judge_error, no_correction
+from mars_export.evaluation.judges.quality import judge_error, kappa_of, no_correction
 from mars_export.evaluation.report import (
     MARGIN,
     REFERENCE,
     STEERED,
+    Agreement,
     Pair,
     Part,
     Report,
@@ -140,6 +141,8 @@ def _contradictions(report: Report) -> Iterator[str]:
         yield f"the errors of the judge are not those of {report.judge}"
     if report.no_correction != no_correction(report.judge, report.judge_error, report.cells):
         yield "why no rate is corrected for the errors of the judge is not what they say"
+    if report.agreement is not None:
+        yield from _agreement_problems(report.agreement, report)
     if (report.unleaked is None) != (not report.near):
         yield "the requests near a calibration prompt are not those that were left out"
     for place, part, arms, draws in _parts(report):
@@ -152,6 +155,25 @@ def _contradictions(report: Report) -> Iterator[str]:
     for place, pairs, regressions, newly_refused in lists:
         yield from _ids(place, pairs, regressions, newly_refused)
     yield from _hidden(report)
+
+
+def _agreement_problems(stated: Agreement, report: Report) -> Iterator[str]:
+    """What is said of a second judge that its counts deny."""
+    counts = stated.refused, stated.refused_second, stated.refused_both, stated.n
+    cells = [*report.cells, *report.advice]
+    cells += [cell for variant in report.variants for cell in (*variant.cells, *variant.advice)]
+    refused, n = (sum(getattr(c.refused, name) for c in cells) for name in ("count", "n"))
+    if stated.judge == report.judge:
+        yield f"{stated.judge} is said to be its own second judge"
+    try:
+        kappa = kappa_of(*counts)
+    except ValueError as error:
+        yield f"the answers that both judges called refused: {error}"
+        return
+    if abs(stated.kappa - kappa) > ROUNDING:
+        yield f"the kappa of both judges is {kappa:.3f}, not {stated.kappa:.3f}"
+    elif stated.n > n or stated.refused > refused or stated.n - stated.refused > n - refused:
+        yield f"both judges read {stated.n} answers, {stated.refused} refused, which are not here"
 
 
 def _other_ways(report: Report) -> Iterator[str]:

@@ -18,7 +18,7 @@ from mars_export.card.arithmetic import ROUNDING
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.failures import failures
-from mars_export.evaluation.judges.quality import judge_error, no_correction
+from mars_export.evaluation.judges.quality import agreement, judge_error, no_correction
 from mars_export.evaluation.judges.thoughts import answer_of
 from mars_export.evaluation.report import (
     REFERENCE,
@@ -94,6 +94,7 @@ def _derived(
     tables = aggregate.tables(results, sources, report.near, None if obstacle else known)
     return {
         **tables,
+        "agreement": agreement(report.agreement.judge if report.agreement else "", results),
         "judge_error": known,
         "no_correction": obstacle,
         "no_headline": undecided(tables["cells"]),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -22,7 +23,12 @@ from mars_export.evaluation.job import Job, sha256
 from mars_export.evaluation.journal import Journal
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.choice import NO_SECOND, second_judge
-from mars_export.evaluation.judges.quality import agreement, judge_error, no_correction
+from mars_export.evaluation.judges.quality import (
+    agreement,
+    judge_error,
+    no_correction,
+    second_opinions,
+)
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.loop import Models, expected, run_batches
 from mars_export.evaluation.options import EvaluationOptions
@@ -30,7 +36,6 @@ from mars_export.evaluation.overhead import overhead
 from mars_export.evaluation.overlap import near_duplicates, overlap, texts
 from mars_export.evaluation.processes import Processes, joined
 from mars_export.evaluation.report import (
-    Agreement,
     Protocol,
     Report,
     SampleResult,
@@ -219,6 +224,7 @@ def _write(
     place = {sample.id: index for index, sample in enumerate(job.samples)}
     arms = [arm.name for arm in job.arms]
     results = sorted(_answers(runs[:1]), key=lambda r: (place[r.id], arms.index(r.arm)))
+    results, second = _second_opinions(job, results)
     lines = "".join(result.model_dump_json() + "\n" for result in results)
     plain = aggregate.tested(aggregate.plain(results))
     sources = aggregate.sources(job.suite, results)
@@ -242,7 +248,7 @@ def _write(
         judge=job.judge.name,
         judge_error=known,
         no_correction=obstacle,
-        **_agreement(job, results),
+        **second,
         overlap=overlap(job.calibration_prompts, texts(job.samples))
         if job.calibration_prompts
         else None,
@@ -265,14 +271,17 @@ def _write(
     write_atomically(job.report, report.model_dump_json(indent=2) + "\n")
 
 
-def _agreement(job: Job, results: Sequence[SampleResult]) -> dict[str, Agreement | str]:
-    """The fields of the report that speak of a second judge."""
+def _second_opinions(
+    job: Job, results: list[SampleResult]
+) -> tuple[list[SampleResult], dict[str, Any]]:
+    """The answers as a second judge read them, and the fields of the report that speak of it."""
     if job.second is None:
-        return {"no_agreement": NO_SECOND}
+        return results, {"no_agreement": NO_SECOND}
     try:
-        return {"agreement": agreement(job.second, results, job.samples)}
+        read = second_opinions(job.second, results, job.samples)
     except ExportError as error:  # the report does not hang on it
-        return {"no_agreement": f"it failed: {error}."}
+        return results, {"no_agreement": f"it failed: {error}."}
+    return read, {"agreement": agreement(job.second.name, read)}
 
 
 def _protocol(job: Job, loaded: Loaded) -> Protocol:

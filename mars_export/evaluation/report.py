@@ -112,6 +112,11 @@ class Agreement(Record):
     kappa: float
     """Cohen's, of what is a refusal."""
     n: int
+    """Answers that both judged."""
+    refused: int
+    """By the judge of the report."""
+    refused_second: int
+    refused_both: int
 
 
 class Overlap(Record):
@@ -150,6 +155,8 @@ class SampleResult(Record):
     """Whether the response does harm; None when the judge does not say."""
     judge_reply: str | None = None
     """What a judging model wrote; None for rules."""
+    second: Verdict | None = None
+    """Of the second judge; None where it did not read this answer."""
     response: str
     decision: Decision | None = None
     """What the method did; None when it did not touch the request, as with steering off."""

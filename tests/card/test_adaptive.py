@@ -19,7 +19,7 @@ from mars_export.evaluation.adaptive.record import (
     Curve,
     Point,
 )  # fmt: skip
-from mars_export.evaluation.report import Agreement, SuiteSource
+from mars_export.evaluation.report import SuiteSource
 from mars_export.evaluation.statistics import exact_rate
 from support import records
 
@@ -211,7 +211,7 @@ def test_the_card_refuses_attacks_that_contradict_themselves(problem):
 
 
 def test_the_second_judge_of_an_evaluation_may_judge_attacks():
-    agreement = Agreement(judge="rules/3", kappa=1.0, n=10)
+    agreement = records.agreement(judge="rules/3")
     report = records.report(judge="guard/1", agreement=agreement)
     made = MADE.model_copy(update={"judge": "rules/3"})
     check_records(MANIFEST, report, None, made)

@@ -314,6 +314,7 @@ def test_nothing_that_follows_from_the_answers_can_be_altered(folder):
     altered(folder, "controls is None", controls=None)
     altered(folder, r"regressions\.on is 0 entries", regressions={"on": []})
     altered(folder, "newly_refused is 0 entries", newly_refused={})
+    altered(folder, "agreement is 6 entries", agreement=records.agreement())
     altered(folder, "no_headline is Because", no_headline="Because")
     altered(folder, "no_correction is Because", no_correction="Because")
     altered(folder, "unleaked is ", near=[])

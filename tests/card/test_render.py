@@ -14,7 +14,7 @@ from mars_export.common.errors import ExportError
 from mars_export.evaluation.corrections import rogan_gladen
 from mars_export.evaluation.judges.quality import judge_error
 from mars_export.evaluation.judges.rules import RulesJudge
-from mars_export.evaluation.report import Agreement, JudgeError, Overlap
+from mars_export.evaluation.report import JudgeError, Overlap
 from mars_export.evaluation.utility import UTILITY_NAME
 from mars_export.hub.readiness import published_files
 from support import records
@@ -470,11 +470,11 @@ def test_rendering_needs_no_torch(directory):
 
 
 def test_harm_is_shown_beside_style():
-    agreement = Agreement(judge="rules/2", kappa=0.914, n=720)
+    agreement = records.agreement(judge="rules/2")
     report = records.with_harm(10).model_copy(update={"agreement": agreement})
     text = render(records.manifest(), report)
-    assert "| second judge | `rules/2`, kappa 0.91 on what is a refusal, 720 answers |" in text
-    assert "second judge: `rules/2`, kappa 0.91\n" in text
+    assert "| second judge | `rules/2`, kappa 0.87 on what is a refusal, 100 answers |" in text
+    assert "second judge: `rules/2`, kappa 0.87\n" in text
     harm = text.split("**Answers judged harmful**")[1].split("<details>")[0]
     assert "| harmful text | 10/120 → 0/120 | \N{MINUS SIGN}8.3 [" in harm
     assert "harm of the answers ✔" in text

@@ -156,3 +156,16 @@ def _dose(on=0):
         for factor, count in ((0.0, 0), (0.5, 0), (1.0, on), (1.5, 1), (2.0, 3))
     ]  # fmt: skip
     return Dose(modality="image", harmful=False, points=points, push=None)
+
+
+def test_kappa_is_that_of_the_counts():
+    found = records.agreement()
+    render(MANIFEST, records.report(agreement=found))
+    for update, message in (
+        ({"kappa": 0.95}, "the kappa of both judges is 0.873, not 0.950"),
+        ({"refused_both": 37}, "are impossible"),
+        ({"judge": "rules-1"}, "rules-1 is said to be its own second judge"),
+        ({"refused_both": 36, "kappa": 0.915, "n": 5000}, "the kappa of both judges is"),
+    ):
+        refused(records.report(agreement=found.model_copy(update=update)), message)
+    refused(records.report(agreement=records.agreement(n=5000)), "read 5000 answers, 2000 refused")

@@ -14,7 +14,12 @@ from mars_export.evaluation.judges.choice import judge_named, second_judge
 from mars_export.evaluation.judges.endpoint import EndpointJudge
 from mars_export.evaluation.judges.guards import GUARDS
 from mars_export.evaluation.judges.local import LocalJudge, _conversation
-from mars_export.evaluation.judges.quality import AGREEMENT_ANSWERS, agreement
+from mars_export.evaluation.judges.quality import (
+    AGREEMENT_ANSWERS,
+    agreement,
+    kappa_of,
+    second_opinions,
+)
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import Sample
@@ -231,7 +236,18 @@ def test_agreement_of_two_judges_on_a_share_of_the_answers(checkpoint, monkeypat
         return f"Safety: Safe\nCategories: None\nRefusal: {'Yes' if no else 'No'}"
 
     monkeypatch.setattr(guard, "_reply", reply)
-    found = agreement(guard, results, samples)
+    read = second_opinions(guard, results, samples)
+    assert [r.model_copy(update={"second": None}) for r in read] == results
+    found = agreement(guard.name, read)
     assert (found.judge, found.kappa, found.n) == (guard.name, 1.0, AGREEMENT_ANSWERS)
-    rules = agreement(RulesJudge(), results, samples)
-    assert (rules.kappa, rules.n) == (0.0, number)
+    rules = agreement("rules", second_opinions(RulesJudge(), results, samples))
+    assert (rules.kappa, rules.n, rules.refused) == (0.0, number, number // 2)
+    assert agreement("none", results) is None
+
+
+def test_kappa_from_counts():
+    assert kappa_of(30, 25, 20, 50) == pytest.approx(0.4)  # the textbook table
+    assert kappa_of(5, 5, 5, 5) == 1.0
+    for counts in ((3, 2, 3, 9), (5, 5, 0, 9), (1, 1, -1, 9)):
+        with pytest.raises(ValueError, match="impossible"):
+            kappa_of(*counts)

@@ -16,8 +16,9 @@ from mars_export.common.vocabulary import MODALITIES
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.changes import FEWEST, corrected, finding
 from mars_export.evaluation.failures import failures
-from mars_export.evaluation.judges.quality import no_correction
+from mars_export.evaluation.judges.quality import kappa_of, no_correction
 from mars_export.evaluation.report import (
+    Agreement,
     ArmSource,
     BrokenPair,
     CategoryResult,
@@ -542,6 +543,15 @@ def together(variants):
     """The tables of all controls, from those of each; None without any."""
     controls = [own for own in variants if own.kind == "control"]
     return Part(**summed(controls)) if controls else None
+
+
+def agreement(n=100, refused=40, second=36, both=35, judge="guard/1"):
+    """Of a second judge."""
+    n, refused, second, both = (n * share // 100 for share in (100, refused, second, both))
+    return Agreement(
+        judge=judge, kappa=kappa_of(refused, second, both, n), n=n, refused=refused,
+        refused_second=second, refused_both=both,
+    )  # fmt: skip
 
 
 def with_harm(count, unknown=0):

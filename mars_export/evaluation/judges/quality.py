@@ -14,7 +14,14 @@ from mars_export.evaluation.report import Agreement, Cell, JudgeError, SampleRes
 from mars_export.evaluation.statistics import kappa
 from mars_export.evaluation.suite import Sample
 
-__all__ = ["AGREEMENT_ANSWERS", "agreement", "judge_error", "no_correction"]
+__all__ = [
+    "AGREEMENT_ANSWERS",
+    "agreement",
+    "judge_error",
+    "kappa_of",
+    "no_correction",
+    "second_opinions",
+]
 
 _FILE: Final = "judges.json"
 AGREEMENT_ANSWERS: Final = 200
@@ -63,25 +70,58 @@ def no_correction(judge: str, error: JudgeError | None, cells: Iterable[Cell]) -
     return None
 
 
-def agreement(
+def second_opinions(
     second: Judge, results: Sequence[SampleResult], samples: Iterable[Sample]
-) -> Agreement:
-    """How far a second judge agrees about what is a refusal, on the same answers.
+) -> list[SampleResult]:
+    """The answers, with what a second judge says of those that it reads.
 
     The rules read all answers. A model reads at most `AGREEMENT_ANSWERS`, drawn from all alike.
     """
-    chosen = list(results)
-    if not isinstance(second, RulesJudge) and len(chosen) > AGREEMENT_ANSWERS:
-        chosen = Random(0).sample(chosen, AGREEMENT_ANSWERS)
+    places: Sequence[int] = range(len(results))
+    if not isinstance(second, RulesJudge) and len(results) > AGREEMENT_ANSWERS:
+        places = Random(0).sample(places, AGREEMENT_ANSWERS)
     requests = {sample.id: sample for sample in samples}
     judgments = second.judge([
-        Exchange(requests[r.id].prompt, r.response, requests[r.id].intent) for r in chosen
+        Exchange(requests[r.id].prompt, r.response, requests[r.id].intent)
+        for r in map(results.__getitem__, places)
     ])  # fmt: skip
+    read = list(results)
+    for place, judgment in zip(places, judgments, strict=True):
+        read[place] = read[place].model_copy(update={"second": judgment.verdict})
+    return read
+
+
+def agreement(judge: str, results: Iterable[SampleResult]) -> Agreement | None:
+    """How far the second judge, of this name, agrees about what is a refusal; None without one."""
+    verdicts = [
+        (result.verdict in REFUSED, result.second in REFUSED)
+        for result in results
+        if result.second is not None
+    ]
+    if not verdicts:
+        return None
+    first, second = map(sum, zip(*verdicts, strict=True))
+    both = sum(one and other for one, other in verdicts)
     return Agreement(
-        judge=second.name,
-        kappa=kappa(
-            [result.verdict in REFUSED for result in chosen],
-            [judgment.verdict in REFUSED for judgment in judgments],
-        ),
-        n=len(chosen),
+        judge=judge,
+        kappa=kappa_of(first, second, both, len(verdicts)),
+        n=len(verdicts),
+        refused=first,
+        refused_second=second,
+        refused_both=both,
     )
+
+
+def kappa_of(first: int, second: int, both: int, n: int) -> float:
+    """Cohen's kappa of n answers, from those that each of two judges calls refused.
+
+    Raises:
+        ValueError: No answers can be so.
+    """
+    if not 0 <= both <= min(first, second) or first + second - both > n:
+        raise ValueError(f"{first} and {second} of {n} with {both} in common are impossible")
+    table = [(True, True)] * both + [(True, False)] * (first - both)
+    table += [(False, True)] * (second - both)
+    table += [(False, False)] * (n - len(table))
+    one, other = zip(*table, strict=True)
+    return kappa(one, other)
