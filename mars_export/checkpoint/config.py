@@ -95,7 +95,9 @@ def unsteered_config(config: dict[str, Any], origin: Path) -> dict[str, Any]:
 def steering_rules(config: dict[str, Any], origin: Path) -> dict[str, Any]:
     """`config.steering`; raises as `unsteered_config`."""
     rules = config.get("steering")
+    text = config.get("text_config")
     steered = str(config.get("model_type")).startswith(STEERED_TYPE)
+    steered = steered and isinstance(text, dict | None)
     if not steered or not isinstance(rules, dict) or not isinstance(rules.get("guarded"), dict):
         raise ExportError(
             f"{origin} is not a steered checkpoint: its config.json has no steering; give the "

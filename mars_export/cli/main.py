@@ -35,7 +35,7 @@ _BUG: Final = 1
 _USER_ERROR: Final = 2
 _INTERRUPTED: Final = 128 + signal.SIGINT
 _TERMINATED: Final = 128 + signal.SIGTERM
-_CONTINUE: Final = "finished work is kept: run the same command again to continue"
+_CONTINUE: Final = "run the same command again (finished work is not repeated)"
 
 _WHOLE: Final = 500
 """Letters of a sentence, more than any has."""

@@ -67,7 +67,7 @@ def test_a_signal_keeps_finished_stages_and_says_so(tmp_path, sent, code, word):
     _, errors = process.communicate()
     assert process.returncode == code
     assert errors.strip() == (
-        f"mars-export: {word}; finished work is kept: run the same command again to continue"
+        f"mars-export: {word}; run the same command again (finished work is not repeated)"
     )
     assert not output.exists()
     assert not (tmp_path / ".out.mars-export" / "made" / "two").exists()
