@@ -107,8 +107,9 @@ def test_transformers_pipeline_answers_steered(steered, family):
     assert "can't help" not in answers[False]
 
 
-def test_the_cards_python_runs_where_the_package_is_unknown(steered, family, tmp_path):
-    run = run_card(steered(family), tmp_path)
+def test_the_cards_python_runs_where_the_package_is_unknown(steered, tmp_path):
+    """Of Gemma 3 the README's and the card of a random model do; see tests/card/test_snippet.py."""
+    run = run_card(steered("qwen3_vl"), tmp_path)
     assert run.returncode == 0, run.stderr
     assert "gate" in run.stdout
 

@@ -11,6 +11,7 @@ from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.requests import collate
 from support.language_model import TEXT_OF, language_model
 from support.organisms import run_card
+from support.steered import ROWS
 
 
 @pytest.fixture(scope="module", params=TEXT_OF)
@@ -18,7 +19,7 @@ def made(request, tmp_path_factory, main_job):
     """Base and steered directory."""
     folder = tmp_path_factory.mktemp(request.param)
     base = language_model(request.param, folder / "base")
-    options = ["--max-new-tokens", 24, "--no-controls", "--arm", "none"]
+    options = ["--max-new-tokens", 24, "--no-controls", "--arm", "none", "--batch-size", ROWS]
     main_job("--model", base, "--output", "steered", *options, cwd=folder)
     return base, folder / "steered"
 
@@ -41,6 +42,7 @@ def test_the_main_job_steers_a_text_only_model(made):
     assert not any(words in card for words in ("| harmful image", "neutral image", "from PIL"))
 
 
+@pytest.mark.parametrize("made", ["qwen3"], indirect=True)
 def test_the_cards_python_runs_where_the_package_is_unknown(made, tmp_path):
     run = run_card(made[1], tmp_path)
     assert run.returncode == 0, run.stderr
