@@ -10,6 +10,7 @@ from mars_export.evaluation.adaptive.record import Adaptive
 from mars_export.evaluation.report import Report, label
 from mars_export.evaluation.variants import ATTACKS
 from mars_export.families.quantization import SCHEMES
+from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = ["not_evaluated", "status"]
 
@@ -21,6 +22,7 @@ _HARM: Final = (
     "may be harmless, wrong or dangerous."
 )
 _OVERLAP: Final = "Overlap between the calibration prompts and the evaluation requests."
+_BASELINE: Final = "A one-line safety prompt in place of steering, as a baseline."
 _UTILITY: Final = "Utility on general benchmarks (MMMU, MMStar, MME, ...)."
 _BENCHMARKS: Final = (
     "Public safety and over-refusal benchmarks (HarmBench, FigStep, MM-SafetyBench, XSTest, ...)."
@@ -107,6 +109,8 @@ def _of_the_requests(
         yield _HARM
     if report is None or not report.overlap:
         yield _OVERLAP
+    if report is None or SAFETY_PROMPT.name not in {arm.name for arm in report.arms}:
+        yield _BASELINE
 
 
 def _of_the_suites(report: Report | None) -> Iterator[str]:

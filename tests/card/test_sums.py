@@ -1,15 +1,19 @@
 """Reports without answers whose parts do not add up: what somebody would edit who wants a better
 card."""
 
+import re
+
 import pytest
 
 from mars_export.card.render import render
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.changes import corrected
-from mars_export.evaluation.report import Dose, DosePoint, Part, Unleaked
+from mars_export.evaluation.report import Dose, DosePoint, Part, Protocol, Unleaked
 from support import records
 
 MANIFEST = records.manifest()
+HIDING = "\n\n<!-- "
+"""Begins what no reader of Markdown sees."""
 WHOLE = records.full_report()
 KIND = {"harmful": False, "modality": "image"}
 EVEN = {kind: records.some(outcome, 30) for kind, outcome in records.OUTCOMES.items()}
@@ -169,3 +173,25 @@ def test_kappa_is_that_of_the_counts():
     ):
         refused(records.report(agreement=found.model_copy(update=update)), message)
     refused(records.report(agreement=records.agreement(n=5000)), "read 5000 answers, 2000 refused")
+
+
+def test_no_words_of_a_report_hide_what_follows():
+    report = records.full_report(
+        decoding={"do_sample": HIDING}, versions={"torch": HIDING}, device=HIDING, dtype=HIDING,
+        skipped={HIDING: HIDING, "system": HIDING}, no_agreement=HIDING, judge=HIDING,
+        protocol=Protocol(
+            system=HIDING, template_sha256=HIDING, template_options={"a": HIDING}, decoding={}
+        ),
+    )  # fmt: skip
+    suite = report.suite.model_copy(update={"name": HIDING, "sha256": HIDING})
+    arms = [arm.model_copy(update={"title": HIDING + arm.name}) for arm in report.arms]
+    text = render(MANIFEST, report.model_copy(update={"suite": suite, "arms": arms}))
+    body = re.sub(r"`[^`\n]*`", "", text.split("---\n", 2)[2])
+    assert "<!--" not in body
+
+
+def test_a_baseline_that_is_missing_is_said_to_be():
+    line = "- A one-line safety prompt in place of steering, as a baseline.\n"
+    assert line in render(MANIFEST, records.report())
+    beside = records.report(others={"safety-prompt": records.OUTCOMES})
+    assert line not in render(MANIFEST, beside)

@@ -13,7 +13,8 @@ from PIL import Image
 
 from mars_export.evaluation.adaptive.attacks import ATTACKS
 from mars_export.evaluation.adaptive.batches import Batches, UnreachableError
-from mars_export.evaluation.adaptive.ladders import LADDERS, Material
+from mars_export.evaluation.adaptive.extent import LEVELS, SHOWN
+from mars_export.evaluation.adaptive.ladders import LADDERS, WORDINGS, Material
 from mars_export.evaluation.adaptive.pictures import PixelPath, descend, fitted, size_of
 from mars_export.evaluation.adaptive.record import Budget
 from mars_export.evaluation.adaptive.surface import Surface, in_arm
@@ -469,6 +470,13 @@ def test_pictures_of_several_sizes_are_changed_in_batches_of_one_size(monkeypatc
     assert [a.case.sample.id for a in reached[4]] == ["0", "1", "2", "3"]
     sizes = [size_of(request) for request in fitted(processor, [c.request for c in cases])]
     assert sizes == [(56, 56), (84, 84), (56, 56), (84, 84)]
+
+
+def test_every_attack_is_known_to_those_who_read_a_record():
+    titles = {f"{name}, {kind}" for name, kinds in SHOWN.items() for kind in kinds}
+    assert {attack.title for attack in ATTACKS} == titles
+    assert {ladder.name for ladder in LADDERS} == LEVELS.keys()
+    assert LEVELS["rewording"] == tuple(range(len(WORDINGS)))
 
 
 @pytest.mark.parametrize("ladder", LADDERS, ids=lambda ladder: ladder.name)

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mars_export.common.input_errors import InputError
+from mars_export.evaluation.adaptive.extent import SHOWN
 from mars_export.evaluation.adaptive.ladders import LADDERS, Ladder, material_of
 from mars_export.evaluation.adaptive.pictures import PixelPath, Pixels, descend, fitted, size_of
 from mars_export.evaluation.adaptive.record import RANDOM, SAFETY, Budget, Goal
@@ -267,12 +268,12 @@ ATTACKS: Final = (
     *(
         Attack("suffix", "harmless words behind the prompt, swapped to shut the gate and begin an "
                "answer", "white box", shown, "steps", _suffix, _suffix_problem)
-        for shown in ("harmful text", "harmful image")
+        for shown in SHOWN["suffix"]
     ),
     *(
         Attack("best of n", "sampled at temperature 1; one answer is enough", "black box", shown,
                "draws", _best_of, arms=_BLACK)
-        for shown in ("harmful text", "harmful image", "harmful video")
+        for shown in SHOWN["best of n"]
     ),
     *(
         Attack(ladder.name, ladder.about, "black box", shown, ladder.unit, _climbing(ladder),

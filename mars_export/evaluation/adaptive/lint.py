@@ -5,11 +5,12 @@ So that one that was altered, or made by another program, cannot hide what attac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import inf
 from typing import Final
 
+from mars_export.evaluation.adaptive.extent import LEVELS, SHOWN
 from mars_export.evaluation.adaptive.record import RANDOM, SAFETY, Adaptive, Curve, Point, at
 from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.evaluation.statistics import exact_rate
@@ -19,6 +20,8 @@ __all__ = ["contradictions"]
 _TRIES: Final = frozenset({"eps", "steps", "draws", "wordings"})
 """Units of budgets of which a larger one holds the smaller ones."""
 _TOLERANCE: Final = 1e-6
+_HARMLESS: Final = "harmless image"
+"""Kind that is attacked to be refused."""
 
 
 def contradictions(record: Adaptive) -> Iterator[str]:
@@ -37,6 +40,20 @@ def contradictions(record: Adaptive) -> Iterator[str]:
         largest[curve.shown] = max(count, largest.get(curve.shown, 0))
     if (count := sum(largest.values())) > record.suite.samples:
         yield f"{count} requests were attacked, of {record.suite.samples}"
+    yield from _left_out(record, largest)
+
+
+def _left_out(record: Adaptive, attacked: Mapping[str, int]) -> Iterator[str]:
+    """Attacks of requests that were attacked otherwise, neither run nor said to be skipped."""
+    kinds = {*attacked, *(title.rpartition(", ")[2] for title in record.skipped)}
+    rest = record.suite.samples - sum(n for kind, n in attacked.items() if kind != _HARMLESS)
+    if rest > (1 + ("harmful video" in kinds)) * record.budget.requests:
+        kinds.add(_HARMLESS)  # more than the harmless texts and videos can be
+    run = {f"{curve.attack}, {curve.shown}" for curve in record.curves}
+    for attack, shown in SHOWN.items():
+        for title in (f"{attack}, {kind}" for kind in shown if kind in kinds):
+            if title not in run | record.skipped.keys():
+                yield f"{title} is neither in the record nor said to be left out"
 
 
 def _name(curve: Curve) -> str:
@@ -87,7 +104,10 @@ def _budgets(curve: Curve, record: Adaptive, levels: Sequence[float | None]) -> 
     spent: dict[str, tuple[float, str]] = {
         "draws": (budget.draws, "draws"), "steps": (budget.suffix_steps, "steps"),
     }  # fmt: skip
-    if curve.unit == "eps" and tuple(levels) not in radii:
+    ladder = LEVELS.get(curve.attack, levels)
+    if tuple(levels) != tuple(ladder):
+        yield f"it stops at {', '.join(map(at, levels))} instead of {', '.join(map(at, ladder))}"
+    elif curve.unit == "eps" and tuple(levels) not in radii:
         yield f"its eps are not those of the budget: {', '.join(map(at, levels))}"
     elif curve.unit in spent and values[-1] != spent[curve.unit][0]:
         most, unit = spent[curve.unit]
