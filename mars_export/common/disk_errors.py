@@ -17,7 +17,7 @@ _NO_PLACE: Final = "choose another --output, and run the same command again"
 _ADVICE: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO), _FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NO_PLACE),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG), _NO_PLACE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP), _NO_PLACE),
 }
 _RUST_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers, which are Rust, report a failed write."""
@@ -31,12 +31,15 @@ def clear_disk_errors(output: Path) -> Iterator[None]:
         output: The directory that is being made, named when the error names no file.
 
     Raises:
-        ExportError: for a full, read-only or protected disk; other errors pass unchanged.
+        ExportError: for a full, read-only or protected disk, and for a name that no disk can hold;
+            other errors pass unchanged.
     """
     try:
         yield
     except Exception as error:
         match = _RUST_ERROR.search(str(error))
+        if isinstance(error, ValueError) and "null byte" in str(error):
+            raise ExportError(f"{str(output)!r} holds a NUL character; correct it") from error
         code = getattr(error, "errno", None) or (int(match[1]) if match else 0)
         if code not in _ADVICE:
             raise

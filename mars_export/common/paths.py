@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path, PurePosixPath
 
-__all__ = ["exists", "is_dir", "is_file", "named", "require_inside"]
+__all__ = ["exists", "is_dir", "is_file", "named", "require_inside", "resolved"]
 
 
 def named(word: str | Path) -> Path:
@@ -12,6 +12,14 @@ def named(word: str | Path) -> Path:
         return Path(word).expanduser()
     except RuntimeError:  # `~name` without such a user: a path like any other
         return Path(word)
+
+
+def resolved(path: Path) -> Path:
+    """The path without links and dots; with them where links form a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path.absolute()
 
 
 def is_file(path: Path) -> bool:

@@ -88,4 +88,4 @@ def near_file(path: Path) -> str:
         names = [entry.name for entry, _ in zip(path.parent.iterdir(), range(_FILES), strict=False)]
     except (OSError, ValueError):
         return ""
-    return near(path.name, sorted(names))
+    return near(path.name, sorted({*names} - {path.name}))  # a link to nothing is there, and not

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mars_export.common.errors import ExportError
-from mars_export.common.paths import is_dir, is_file
+from mars_export.common.paths import is_dir, is_file, resolved
 from mars_export.common.problems import Problems, near_file
 from mars_export.common.vocabulary import Modality
 from mars_export.common.words import normalized
-from mars_export.inputs.media import open_picture
+from mars_export.inputs.media import CLIPS, frame_files, open_picture, read_frames
 from mars_export.inputs.requests import Media, Request, modality_of
 from mars_export.inputs.samples import MediaFiles, Sample, read_samples
 
@@ -45,6 +45,7 @@ class Suite:
         parts: The suites that this one joins; empty for one that is read from a file.
         places: Where a sample stands, by its id, for example `mine.jsonl, line 3`.
         drawn: Whether the pictures are drawn by code, all in one size.
+        clip: Opens a path of a sample as the frames of a video file.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Suite:
     parts: tuple[Suite, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     drawn: bool = False
+    clip: Callable[[str], tuple[Image, ...]] = field(default=lambda _: (), repr=False)
 
     def evaluation_samples(self, modalities: Sequence[Modality]) -> list[Sample]:
         """The samples to evaluate a model on that takes these modalities, in order.
@@ -95,8 +97,10 @@ class Suite:
         return Request(sample.prompt, tuple(map(self._open, sample.media)))
 
     def _open(self, medium: MediaFiles) -> Media:
-        pictures = tuple(map(self.picture, medium.files))
-        return Media(medium.type, pictures[0] if medium.type == "image" else pictures)
+        if medium.path is None:
+            return Media(medium.type, tuple(map(self.picture, medium.files)))
+        opened = self.picture if medium.type == "image" else self.clip
+        return Media(medium.type, opened(medium.path))
 
     @cached_property
     def _owners(self) -> dict[str, Suite]:
@@ -168,6 +172,11 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
     read = read_samples(path, name, problems)
     for sample, place in read:
         _check_files(sample, path.parent, place, problems)
+    read = [
+        (whole, place)
+        for sample, place in read
+        for whole in problems.attempt(place, partial(_with_frames, sample, path.parent))
+    ]
     samples = unique(read, problems)
     problems.refuse()
     if not samples:
@@ -178,6 +187,7 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
         samples,
         lambda file: open_picture(path.parent / file, str(path.parent / file)),
         origin="file",
+        clip=lambda file: read_frames(path.parent / file, str(path.parent / file)),
         places={sample.id: f"{path}, {place}" for sample, place in read},
     )
 
@@ -189,18 +199,36 @@ def _digest(table: Path, samples: Iterable[Sample]) -> str:
     return whole.hexdigest()
 
 
+def _with_frames(sample: Sample, folder: Path) -> Sample:
+    """The sample with the frames of its clips that are folders, which must hold some."""
+
+    def listed(medium: MediaFiles) -> MediaFiles:
+        if medium.type != "video" or medium.path is None or not is_dir(folder / medium.path):
+            return medium
+        frames = frame_files(folder / medium.path, str(folder / medium.path))
+        paths = [frame.relative_to(folder).as_posix() for frame in frames]
+        return MediaFiles(type=medium.type, paths=paths)
+
+    return sample.model_copy(update={"media": list(map(listed, sample.media))})
+
+
 def _check_files(sample: Sample, folder: Path, place: str, problems: Problems) -> None:
-    """Note files of a sample that do not exist in the folder."""
+    """Note files of a sample that do not exist in the folder, or are of another kind."""
     root = folder.resolve()
-    for path in sample.files:
-        target = (root / path).resolve()
-        if not target.is_relative_to(root):
-            what, advice = "leads out of the suite's folder", "copy the picture into it"
-            problems.add(place, f"{path} {what}", advice)
-        elif not is_file(target):
-            folder_there = "is a folder" if is_dir(target) else "does not exist"
-            hint = near_file(target) or "; add it or correct the path"
-            problems.add(place, f"the picture {path} {folder_there}", hint.removeprefix("; "))
+    for medium in sample.media:
+        for path in medium.files:
+            target = resolved(root / path)
+            clip = medium.type == "video" and medium.path is not None
+            kind = "clip" if clip else "picture"
+            if not target.is_relative_to(root):
+                problems.add(place, f"{path} leads out of the suite's folder", "copy it into that")
+            elif is_dir(target) and not clip:
+                problems.add(place, f"the picture {path} is a folder", "give one as `video`")
+            elif not (is_file(target) or is_dir(target)):
+                hint = near_file(target) or "; add it or correct the path"
+                problems.add(place, f"the {kind} {path} does not exist", hint.removeprefix("; "))
+            elif path.lower().endswith(CLIPS) and not clip:
+                problems.add(place, f"the picture {path} is a video file", "give it as `video`")
 
 
 def _no_picture(path: str) -> Image:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from mars_export.common.input_errors import reason
 from mars_export.common.problems import Problems
 from mars_export.families import STEERED_TYPE
 from mars_export.inputs.merges import added_tokens, tokenizer_of
@@ -123,9 +124,9 @@ def _check_group(
     except Exception as error:  # processors raise what they like
         if not request.conversation_media:
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        said = reason(error.__cause__ or error)
         for _, one in group:
-            what = f"{type(processor).__name__} refuses {_named(request)}: {reason}"
+            what = f"{type(processor).__name__} refuses {_named(request)}: {said}"
             problems.add(one.where, what, "replace it")
         return
     for own, one in group:

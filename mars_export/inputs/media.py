@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +16,13 @@ from mars_export.common.paths import is_dir
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["VIDEO_FRAMES", "open_picture", "read_frames"]
+__all__ = ["CLIPS", "VIDEO_FRAMES", "frame_files", "open_picture", "read_frames"]
 
 VIDEO_FRAMES: Final = 8
 """Frames that are taken from a video, evenly spaced."""
 
+CLIPS: Final = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+"""Endings of video files."""
 _PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 _WHITE: Final = 255
 """Brightest value of an 8-bit picture; Pillow cuts off what lies above."""
@@ -78,7 +81,7 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, UnidentifiedImageError):  # whose message repeats the path
         return "no format that Pillow knows"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = getattr(error, "strerror", None) or str(error)  # of the system, and of PyAV
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -90,21 +93,43 @@ def read_frames(path: Path, where: str) -> tuple[Image, ...]:
         ExportError: There are no frames, they cannot be decoded, or PyAV is not installed.
     """
     if not is_dir(path):
-        return _video(path, where)
-    names = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
+        return _video(path, _place(path, where))
+    return tuple(open_picture(file, _place(file, where)) for file in frame_files(path, where))
+
+
+def frame_files(folder: Path, where: str) -> list[Path]:
+    """The files of `VIDEO_FRAMES` evenly spaced frames of a folder of numbered pictures.
+
+    Raises:
+        ExportError: There are none.
+    """
+    pictures = (file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+    names = sorted(pictures, key=_number)
     if not names:
-        raise ExportError(f"{where}: {path} holds no frames; replace it")
-    return tuple(open_picture(names[index], where) for index in _spread(len(names)))
+        what = f"no pictures ({', '.join(_PICTURES)})"
+        raise ExportError(f"{_place(folder, where)}: a clip's folder with {what}; replace it")
+    return [names[index] for index in _spread(len(names))]
+
+
+def _number(file: Path) -> list[str | int]:
+    """For sorting: frame 2 stands before frame 10."""
+    parts = re.split(r"(\d+)", file.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
+def _place(path: Path, where: str) -> str:
+    """Where a file of a clip is: `where` is the place that names it, or the path itself."""
+    return str(path) if str(path).startswith(where) else f"{where}, {path.name}"
 
 
 def _video(path: Path, where: str) -> tuple[Image, ...]:
     try:
         import av
     except ImportError as error:
-        raise ExportError(f"{path} needs PyAV; run `{install_extra('suites')}`") from error
+        raise ExportError(f"{where}: needs PyAV; run `{install_extra('suites')}`") from error
     try:
         with av.open(str(path)) as container:
-            total = sum(1 for _ in container.decode(video=0))
+            total = sum(1 for _ in container.decode(video=0)) if container.streams.video else 0
         wanted = _spread(total)
         with av.open(str(path)) as container:
             # Only the chosen frames become pictures: all of a clip would fill the memory.
@@ -115,7 +140,7 @@ def _video(path: Path, where: str) -> tuple[Image, ...]:
         raise
     except Exception as error:  # decoders raise what they like
         raise ExportError(
-            f"{where}: {path} is not a readable video ({_reason(error)}); replace it"
+            f"{where}: not a readable video ({_reason(error)}); replace it"
         ) from error
 
 

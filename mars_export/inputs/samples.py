@@ -17,6 +17,7 @@ from mars_export.common.paths import require_inside
 from mars_export.common.problems import Problems, near
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.common.words import normalized
+from mars_export.inputs.media import CLIPS
 from mars_export.inputs.readers import PROMPT_KEYS, Prompt, has_words, prompt_of, text_problem
 from mars_export.inputs.requests import modality_of
 from mars_export.inputs.tables import read_rows
@@ -38,9 +39,9 @@ class MediaFiles(BaseModel):
 
     type: Modality
     path: str | None = None
-    """Relative to the suite; of an image."""
+    """Relative to the suite; of an image, or of a clip: a video file or a folder of frames."""
     paths: list[str] | None = Field(default=None, min_length=1)
-    """Of the frames of a video, in order."""
+    """Of the frames of a clip, in order."""
 
     @property
     def files(self) -> list[str]:
@@ -49,11 +50,12 @@ class MediaFiles(BaseModel):
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> MediaFiles:
-        needed = {"image": "path", "video": "paths"}.get(self.type)
-        if needed is None:
+        ways = {"image": "`path`", "video": "`path` or `paths`"}.get(self.type)
+        if ways is None:
             raise ValueError(f"a medium cannot be {self.type}")
-        if self.model_fields_set & {"path", "paths"} != {needed}:
-            raise ValueError(f"a medium of type {self.type} has `{needed}` and nothing else")
+        given = [f"`{name}`" for name in ("path", "paths") if getattr(self, name) is not None]
+        if len(given) != 1 or given[0] not in ways.split():
+            raise ValueError(f"a medium of type {self.type} has {ways} and nothing else")
         return self
 
 
@@ -68,8 +70,8 @@ class Sample(BaseModel):
     split: Literal["calibration", "evaluation"]
     prompt: str = Field(min_length=1)
     media: list[MediaFiles] = []
-    """What is shown before the prompt. The keys `image`, a path, and `video`, a list of paths of
-    frames, say the same of a single medium."""
+    """What is shown before the prompt. The keys `image`, a path, and `video`, a path or a list of
+    paths of frames, say the same of a single medium."""
     category: str | None = None
     """Kind of request within the suite; numbers are given for each."""
     advice: bool = False
@@ -120,7 +122,9 @@ class Sample(BaseModel):
     def _single_media_have_keys_of_their_own(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
-        named = {"image": ("path", raw.get("image")), "video": ("paths", raw.get("video"))}
+        video = raw.get("video")
+        way = "path" if isinstance(video, str) else "paths"
+        named = {"image": ("path", raw.get("image")), "video": (way, video)}
         media = [{"type": t, key: value} for t, (key, value) in named.items() if value is not None]
         if media and raw.get("media"):
             raise ValueError("give `media`, or `image` or `video`, not both")
@@ -148,10 +152,10 @@ def read_samples(path: Path, suite: str, problems: Problems) -> list[tuple[Sampl
     """The records of a table that are valid, with their places; the others are noted.
 
     `harmful` and a prompt are needed. Without them, `split` is `evaluation`, `modality` that of
-    the media, and `id` the picture or the line behind the suite's name. `file_name` is a picture
-    and `file_names` are several, as in the image folders of `datasets`. Keys that are unknown are
-    refused in JSON lines; in other tables, and in `metadata.jsonl`, only those that are near a
-    known one.
+    the media, and `id` the picture or the line behind the suite's name. `file_name` is a picture or
+    a video file and `file_names` are several, as in the folders of `datasets`. Keys that are
+    unknown are refused in JSON lines; in other tables, and in `metadata.jsonl`, only those that are
+    near a known one.
 
     Args:
         path: A table, as for `read_rows`.
@@ -233,16 +237,21 @@ def _with_media(record: dict[str, Any]) -> dict[str, Any]:
     """The record with its pictures under the names of `Sample`, and a modality."""
     media = list(record.get("media") or []) if isinstance(record.get("media"), list) else []
     if (picture := record.pop(_PICTURE, None)) is not None:
-        media.append({"type": "image", "path": picture})
+        media.append({"type": _shown_by(picture), "path": picture})
     if (pictures := record.pop(_PICTURES, None)) is not None:
         several = pictures if isinstance(pictures, list) else [pictures]
-        media += ({"type": "image", "path": path} for path in several)
+        media += ({"type": _shown_by(path), "path": path} for path in several)
     if media:
         record["media"] = media
     types = [medium.get("type") for medium in media if isinstance(medium, dict)]
     types += [key for key in ("image", "video") if key in record]
     modality = modality_of(kind for kind in types if kind in MODALITIES)
     return {"modality": modality, **record}
+
+
+def _shown_by(path: object) -> Modality:
+    """What a file of `file_name` shows, by its ending."""
+    return "video" if isinstance(path, str) and path.lower().endswith(CLIPS) else "image"
 
 
 def _told(error: ValidationError, known: Container[str]) -> list[str]:

@@ -13,7 +13,7 @@ from mars_export._version import __version__
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
-from mars_export.common.paths import named
+from mars_export.common.paths import named, resolved
 from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.record import first_problem
 from mars_export.common.workspace import RUN_NAME, Stage, Workspace, digests
@@ -127,7 +127,7 @@ def _derive(
     keep: bool,
 ) -> Path:
     """Make a steered directory of the weights of one."""
-    if output_of(settings).resolve() in {directory.resolve(), base and base.resolve()}:
+    if resolved(output_of(settings)) in {resolved(directory), base and resolved(base)}:
         raise ExportError(f"{output_of(settings)} is what is read; choose another --output")
     if keep and base and base.resolve() == directory.resolve():
         raise ExportError(f"{directory} is --base itself; give what was saved after training")
@@ -201,7 +201,7 @@ def output_of(settings: Settings) -> Path:
     from mars_export.hub import cached_repository
 
     path = named(settings.model.removeprefix("organism:"))
-    repo, _ = cached_repository(path) or (path.resolve().name, "")
+    repo, _ = cached_repository(path) or (resolved(path).name, "")
     return Path(method_named(settings.method).checkpoint_name(repo.split("/")[-1]))
 
 
@@ -219,7 +219,7 @@ def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Pr
         workspace.discard()
         return
     workspace.check_replaceable(settings.overwrite)
-    if workspace.output.resolve() in (job.base.resolve(), *job.base.resolve().parents):
+    if resolved(workspace.output) in (resolved(job.base), *resolved(job.base).parents):
         raise ExportError(f"{workspace.output} holds the base model; choose another --output")
     check_space(job.base, workspace.root)
     pick_device(settings.device)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import read_suite
+from support import odd_media
 
 ROW = {"id": "a", "modality": "text", "harmful": True, "split": "evaluation", "prompt": "x",
        "image": None, "video": None}  # fmt: skip
@@ -67,7 +68,16 @@ def test_digest_covers_records_and_pictures(tmp_path):
         ({"image": "p.png", "media": [{"type": "image", "path": "p.png"}]}, "not both"),
         ({"media": [{"type": "text", "path": "p.png"}]}, "a medium cannot be text"),
         ({"media": [{"type": "image", "paths": ["p.png"]}]}, "type image has `path` and nothing"),
-        ({"media": [{"type": "video", "path": "p.png"}]}, "type video has `paths` and nothing"),
+        ({"media": [{"type": "image", "path": None}]}, "type image has `path` and nothing"),
+        (
+            {"media": [{"type": "video", "path": "a", "paths": ["p.png"]}]},
+            "type video has `path` or `paths` and nothing",
+        ),
+        ({"video": "q.mp4", "modality": "video"}, "the clip q.mp4 does not exist; is it a.mp4?"),
+        ({"video": "none", "modality": "video"}, "in/none: a clip's folder with no pictures"),
+        ({"image": "none", "modality": "image"}, "the picture none is a folder; give one as `vid"),
+        ({"image": "a.mp4", "modality": "image"}, "a.mp4 is a video file; give it as `video`"),
+        ({"image": "loop.png", "modality": "image"}, "the picture loop.png does not exist"),
         ({"variant": "prefill"}, "there is no key variant"),
         ({"modality": "image", "image": "q.png"}, "the picture q.png does not exist"),
         ({"modality": "image", "image": "/etc/passwd"}, "inside the folder of this file"),
@@ -81,6 +91,9 @@ def test_names_file_line_and_fault(tmp_path, change, message):
     folder.mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "out.png")
     (folder / "link.png").symlink_to(tmp_path / "out.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "none").mkdir()
+    (folder / "a.mp4").touch()
     path = write(folder, {**ROW, "id": "first"}, "", {**ROW, **change})
     with pytest.raises(ExportError) as caught:
         read_suite(path)
@@ -120,6 +133,33 @@ def test_unreadable_picture(tmp_path):
     (tmp_path / "p.png").write_bytes(b"no picture")
     with pytest.raises(ExportError, match="not a readable picture"):
         suite.request(suite.samples[0])
+
+
+def test_clips_are_video_files_folders_or_lists_of_frames(tmp_path):
+    pytest.importorskip("av")
+    frames = [Image.new("RGB", (16, 16), (20 * n,) * 3) for n in range(10)]
+    odd_media.video(tmp_path / "a.MP4", frames)
+    (tmp_path / "b").mkdir()
+    for number, frame in enumerate(frames):
+        frame.save(tmp_path / "b" / f"{number}.png")
+    base = {"prompt": "How?", "harmful": True}
+    shown = [
+        {"video": "a.MP4"},
+        {"file_name": "a.MP4"},
+        {"media": [{"type": "video", "path": "a.MP4"}]},
+        {"video": "b"},
+        {"video": [f"b/{n}.png" for n in (0, 1, 3, 4, 5, 6, 8, 9)]},
+    ]
+    rows = [{**base, "prompt": f"How {n}?", **keys} for n, keys in enumerate(shown)]
+    suite = read_suite(write(tmp_path, *rows))
+    for sample in suite.samples:
+        (medium,) = suite.request(sample).media
+        assert (sample.modality, medium.modality) == ("video", "video")
+        seen = [round(frame.getpixel((8, 8))[0] / 20) for frame in medium.data]
+        assert seen == [0, 1, 3, 4, 5, 6, 8, 9]
+    before = suite.sha256
+    frames[5].save(tmp_path / "b" / "9.png")
+    assert read_suite(tmp_path / "suite.jsonl").sha256 != before
 
 
 def test_clusters_are_what_the_suite_says_or_the_words(tmp_path):

@@ -14,6 +14,7 @@ from transformers.image_utils import load_image
 
 from mars_export.common.errors import ExportError
 from mars_export.inputs.media import open_picture, read_frames
+from support import odd_media
 
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
 FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "EPS"]
@@ -134,7 +135,33 @@ def test_what_is_no_clip(tmp_path):
     (tmp_path / "folder").mkdir()
     shutil.copy(__file__, tmp_path / "folder" / "a.png")
     (tmp_path / "nothing").mkdir()
-    for name in ("empty.mp4", "text.mp4", "folder", "nothing", "none.mp4"):
-        with pytest.raises(ExportError, match=r"^here: ") as caught:
-            read_frames(tmp_path / name, "here")
+    odd_media.sound(tmp_path / "sound.mp4")
+    for name in ("empty.mp4", "text.mp4", "folder", "nothing", "none.mp4", "sound.mp4"):
+        with pytest.raises(ExportError, match=rf"^t\.csv, line 3, {name[:3]}|a\.png") as caught:
+            read_frames(tmp_path / name, "t.csv, line 3")
         assert "\n" not in str(caught.value)
+        with pytest.raises(ExportError) as caught:
+            read_frames(tmp_path / name, str(tmp_path / name))
+        assert str(caught.value).count(str(tmp_path)) == 1
+
+
+GRAYS = [Image.new("RGB", (64, 48), (20 * n,) * 3) for n in range(12)]
+
+
+def brightness(frames):
+    return [round(frame.getpixel((9, 9))[0] / 20) for frame in frames]
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_eight_frames_of_a_clip_are_taken_in_order(tmp_path, count):
+    pytest.importorskip("av")
+    odd_media.video(tmp_path / "a.mp4", GRAYS[:count])
+    odd_media.video(tmp_path / "rate.mp4", GRAYS[:count], times=[n * n for n in range(count)])
+    odd_media.video(tmp_path / "a.gif", GRAYS[:count], "gif")
+    (tmp_path / "folder").mkdir()
+    for number in range(count):
+        GRAYS[number].save(tmp_path / "folder" / f"{number}.png")  # 10 stands behind 9
+    evenly = [round(n * (count - 1) / 7) for n in range(8)]
+    for name in ("a.mp4", "rate.mp4", "folder"):
+        assert brightness(read_frames(tmp_path / name, "here")) == evenly, name
+    assert len(read_frames(tmp_path / "a.gif", "here")) == 8

@@ -22,6 +22,8 @@ from mars_export.common.errors import ExportError
             PermissionError(errno.EACCES, "x", "/a"),
             "cannot write /a: Permission denied; choose an",
         ),
+        (OSError(errno.ELOOP, "x", "/a"), "cannot write /a: Too many levels of symbolic links; ch"),
+        (ValueError("embedded null byte"), "'out' holds a NUL character; correct it"),
         (
             RuntimeError("Error while serializing: I/O error: No space left (os error 28)"),
             "cannot write out: No space left on device; free some space",

@@ -50,9 +50,13 @@ def steered(folder, sets):
 def own_suite(folder):
     folder.mkdir()
     Image.new("RGB", (8, 8), "navy").save(folder / "a.png")
+    (folder / "clip").mkdir()
+    for number in range(12):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "clip" / f"{number}.png")
     lines = [
         {"id": "q1", "modality": "text", "image": None, "video": None},
         {"id": "q2", "modality": "image", "image": "a.png", "video": None},
+        {"id": "q3", "modality": "video", "video": "clip"},
     ]
     common = {"harmful": True, "split": "evaluation", "prompt": "How?"}
     path = folder / "mine.jsonl"
@@ -113,6 +117,7 @@ def test_a_suite_of_ones_own_is_copied_and_is_the_same(tmp_path, form):
     after = open_suites(kept_suites(moved))
     assert (after.name, after.sha256) == (before.name, before.sha256)
     assert after.request(after.samples[1]).media
+    assert len(after.request(after.samples[2]).media[0].data) == 8
 
 
 def test_names_are_kept_as_they_are_and_none_means_the_default(tmp_path):

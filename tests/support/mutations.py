@@ -184,6 +184,9 @@ def _any_pointer(base: Path, chance: random.Random) -> str:
 
 def _any_front(base: Path, chance: random.Random) -> str:
     front = chance.choice(FRONTS)
+    if (base / "README.md").is_dir():
+        return "nothing"
+    (base / "README.md").unlink(missing_ok=True)
     (base / "README.md").write_text(f"---\n{front}\n---\n", encoding="utf-8")
     return front
 

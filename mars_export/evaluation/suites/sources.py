@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mars_export.common.errors import ExportError
-from mars_export.common.paths import exists, is_dir, is_file
+from mars_export.common.paths import exists, is_dir, is_file, resolved
 from mars_export.evaluation.suites.record import SuiteRecord
 
 __all__ = ["Source", "from_disk", "from_hub", "from_package"]
@@ -42,8 +42,8 @@ class Source:
         """
         places = (table.parent, self.root)
         for place in places:
-            file = (place / path).resolve()
-            inside = any(file.is_relative_to(p.resolve()) for p in places)
+            file = resolved(place / path)
+            inside = any(file.is_relative_to(resolved(p)) for p in places)
             if exists(file) and (inside or self.hub):
                 return file
         return self._fetch(table, path) if self.hub else None
