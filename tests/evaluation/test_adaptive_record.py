@@ -136,6 +136,14 @@ def test_a_suite_without_a_request_for_the_model(steered, suite):
         runner.attack(steered, other, Budget(), device="cpu")
 
 
+def test_a_suite_that_no_attack_is_made_for(steered, suite, monkeypatch):
+    monkeypatch.setattr(runner, "load_calibrated", None)
+    samples = [s for s in suite.samples if s.modality == "text" and not s.harmful]
+    other = replace(suite, samples=tuple(samples))
+    with pytest.raises(ExportError, match="has only harmless text; give another --suite"):
+        runner.attack(steered, other, Budget(), device="cpu")
+
+
 def scripted(monkeypatch, runs):
     """A target without a model, and attacks that do what `runs` says, by name.
 

@@ -147,6 +147,12 @@ def _target(
 ) -> Target:
     modalities = manifest.calibration.source.modalities
     cases = cases_of(suite, suite.required_samples(modalities), budget.requests)
+    attacked = dict.fromkeys(attack.shown for attack in ATTACKS)
+    if attacked.keys().isdisjoint(cases):
+        raise ExportError(
+            f"no attack can be run: attacks are on {', '.join(attacked)}, and {suite.name} has "
+            f"only {', '.join(cases)}; give another --suite"
+        )
     loaded = load_calibrated(directory, manifest.calibration, device)
     tokenizer = tokenizer_of(loaded.processor)
     packaged: dict[Goal, list[int]] = {
@@ -235,8 +241,7 @@ def _run(target: Target, journal: _Journal, progress: Tick) -> dict[str, str]:
         if arm not in skipped
     ]
     if not planned:
-        reason = next(reversed(skipped.values()), "the suite has no requests for them")
-        raise ExportError(f"no attack can be run: {reason}")
+        raise ExportError(f"no attack can be run: {next(reversed(skipped.values()))}")
     done = {(unit.title, unit.arm) for unit in journal.units}
     for count, (attack, arm) in enumerate(planned):
         progress(count, len(planned))
