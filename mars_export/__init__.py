@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from mars_export.methods.base import Artefact as Artefact
     from mars_export.methods.base import MethodOptions as MethodOptions
     from mars_export.methods.calibrate import calibrate as calibrate
-    from mars_export.pipeline.evaluation import attack as attack
+    from mars_export.pipeline.attacks import attack as attack
     from mars_export.pipeline.evaluation import evaluate as evaluate
     from mars_export.pipeline.preflight import own_prompts as own_prompts
     from mars_export.pipeline.settings import PromptSettings as PromptSettings
@@ -92,7 +92,7 @@ _HOME: Final = {
     "Verification": "verification",
     "adopt": "pipeline.stages",
     "ask": "evaluation.ask",
-    "attack": "pipeline.evaluation",
+    "attack": "pipeline.attacks",
     "calibrate": "methods.calibrate",
     "compare_utility": "integrations.lmms_eval.comparison:from_logs",
     "evaluate": "pipeline.evaluation",

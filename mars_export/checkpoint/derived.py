@@ -37,9 +37,8 @@ def read_steering(directory: Path) -> tuple[dict[str, Any], LayerTensors]:
                 tensors.setdefault(place[0], {})[place[1]] = stream.get_tensor(name)
     if not tensors or steering_digest(rules, tensors) != rules.get("sha256"):
         raise ExportError(
-            f"{directory}: the steering tensors or config.steering are absent or not the "
-            f"exported ones "
-            "(SHA-256 differs); save the model again from one that loads"
+            f"{directory}: the steering tensors or config.steering are absent or not the exported "
+            "ones (SHA-256 differs); save the model again from one that loads"
         )
     return rules, tensors
 

@@ -70,7 +70,7 @@ def attack(
     from mars_export.common.disk_errors import clear_disk_errors
     from mars_export.common.progress import progress_for
     from mars_export.evaluation.judges.choice import judge_named
-    from mars_export.pipeline.evaluation import attack as run
+    from mars_export.pipeline.attacks import attack as run
 
     judge = judge_named(settings.judge, settings.device)
     budget = Budget(

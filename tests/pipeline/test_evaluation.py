@@ -10,7 +10,7 @@ from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.report import SuiteSource
 from mars_export.evaluation.reports import FILES
 from mars_export.evaluation.suites.catalog import open_suites
-from mars_export.pipeline import evaluation
+from mars_export.pipeline import attacks, evaluation
 from support import records
 from support.hub_directory import steered_directory
 
@@ -19,7 +19,8 @@ SUITE = open_suites(["xstest"])
 
 @pytest.fixture
 def steered(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "check_suite", lambda *_: None)
+    for module in (evaluation, attacks):
+        monkeypatch.setattr(module, "check_suite", lambda *_: None)
     return steered_directory(tmp_path / "steered")
 
 
@@ -36,7 +37,7 @@ def begun(monkeypatch):
         calls.append(budget)
 
     monkeypatch.setattr(evaluation.evaluation, "evaluate", evaluate)
-    monkeypatch.setattr(evaluation.adaptive, "attack", attack)
+    monkeypatch.setattr(attacks.adaptive, "attack", attack)
     return calls
 
 
@@ -72,7 +73,7 @@ def save_attacks(steered, budget, **changes):
 def test_attacks_are_replaced_by_those_that_show_as_much(steered, begun):
     for least in (Budget(), Budget(requests=30), Budget(draws=200, eps=(4, 6, 8, 16, 32))):
         save_attacks(steered, Budget())
-        evaluation.attack(steered, SUITE, least)
+        attacks.attack(steered, SUITE, least)
         assert begun[-1] == least
 
 
@@ -80,9 +81,9 @@ def test_attacks_are_replaced_by_those_that_show_as_much(steered, begun):
 def test_attacks_are_not_replaced_by_smaller_ones(steered, begun, less):
     save_attacks(steered, Budget())
     with pytest.raises(ExportError, match="give --overwrite to replace it"):
-        evaluation.attack(steered, SUITE, Budget(**less))
+        attacks.attack(steered, SUITE, Budget(**less))
     assert begun == []
-    evaluation.attack(steered, SUITE, Budget(**less), overwrite=True)
+    attacks.attack(steered, SUITE, Budget(**less), overwrite=True)
     assert len(begun) == 1
 
 
@@ -90,7 +91,7 @@ def test_attacks_are_not_replaced_by_smaller_ones(steered, begun, less):
 def test_attacks_are_not_replaced_by_others(steered, begun, changes):
     save_attacks(steered, Budget(), **({"judge": "x/1"} if "judge" in changes else {}))
     with pytest.raises(ExportError, match="give --overwrite"):
-        evaluation.attack(steered, changes.get("suite", SUITE), Budget())
+        attacks.attack(steered, changes.get("suite", SUITE), Budget())
     assert begun == []
 
 
@@ -98,7 +99,7 @@ def test_the_suite_is_looked_at_before_attacks_begin(steered, begun, monkeypatch
     def refuse(*_):
         raise ExportError("line 1: too long")
 
-    monkeypatch.setattr(evaluation, "check_suite", refuse)
+    monkeypatch.setattr(attacks, "check_suite", refuse)
     with pytest.raises(ExportError, match="line 1"):
-        evaluation.attack(steered, SUITE)
+        attacks.attack(steered, SUITE)
     assert begun == []
