@@ -60,6 +60,7 @@ def test_a_push_that_fails_while_the_server_repeats_the_token(
     assert_unseen(token, shown, hub, tmp_path)
 
 
+@pytest.mark.parametrize("token", [OTHER], indirect=True)  # a process takes seconds to start
 def test_the_command_line_shows_and_keeps_no_token(hub, steered, token, tmp_path):
     hub.broken["commit"] = (403, f"refused for Bearer {token}")
     environment = {**os.environ, **hub.env(tmp_path / "home", token), "HF_HUB_OFFLINE": "0"}

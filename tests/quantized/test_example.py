@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import transformers
@@ -131,22 +129,15 @@ def test_a_base_that_is_stored_quantized_is_steered_as_it_is(work, tmp_path):
 
 
 @pytest.mark.use("tensor parallel, 2 processes", family="gemma3")
-def test_the_example_of_two_processes_answers_as_one(work):
+def test_the_example_of_two_processes_answers_as_one(work, two_ranks):
     loaded = load(work / "steered", ("text", "image"), "cpu", None)
     suite = read_suite(work / "organism" / "suite.jsonl")
     sample = next(s for s in suite.evaluation_samples(["image"]) if s.harmful)
     one = loaded.answer(loaded.inputs([suite.request(sample)]), 24, steered=True)
     words = ["--prompt", sample.prompt, "--image", str(work / "organism" / sample.files[0])]
     example = ROOT / "examples" / "quantized" / "tensor_parallel.py"
-    script = [str(example), str(work / "steered"), "--max-new-tokens", "24"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    run = subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", *script, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    run, other = two_ranks(example, work / "steered", "--max-new-tokens", 24, *words)
+    assert other.stdout == ""
     steered, answer = run.stdout.strip().splitlines()
     step = one.steered[0][0]
     assert steered.startswith(f"position {step.position}, image, gate ")

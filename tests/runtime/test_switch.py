@@ -158,6 +158,15 @@ def test_a_copy_made_inside_off_is_on(pair):
     with pair.model.steering.off():
         twin = copy.deepcopy(pair.model)
         assert twin.steering.active
+        torch.testing.assert_close(twin(**batch.inputs).logits, want)
+
+
+def test_compiled_inside_off_a_copy_is_on_and_the_model_off_or_it_raises(talkers):
+    pair = talkers("llama")
+    batch = batch_of(pair)
+    want = pair.model(**batch.inputs).logits
+    with pair.model.steering.off():
+        twin = copy.deepcopy(pair.model)
         compiled = torch.compile(twin, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(**batch.inputs).logits, want)
         # Where a graph may break, the compiled model asks the thread; where it may not, it raises.

@@ -398,7 +398,8 @@ def test_a_packed_request_is_not_known_by_the_cache_of_another(pair):
         pair.model(input_ids=more, position_ids=position, past_key_values=cache)
 
 
-def test_stated_positions_in_a_graph_are_checked_by_its_numbers(pair):
+def test_stated_positions_in_a_graph_are_checked_by_its_numbers(talkers):
+    pair = talkers("llama")
     ids = batch_of(pair, (Turn(5),)).ids
     model = torch.compile(copy.deepcopy(pair.model), backend="eager", fullgraph=True)
     want = pair.model(input_ids=ids, use_cache=False).logits

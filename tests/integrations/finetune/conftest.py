@@ -62,6 +62,7 @@ def pair(request, exported, loaded):
     direction = load_file(directory / "calibration/calibration.safetensors")["direction"]
     batch, end = training_batch(family)
     return SimpleNamespace(
+        family=family,
         base_dir=base_dir,
         directory=directory,
         base=copy.deepcopy(base),

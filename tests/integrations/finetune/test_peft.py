@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -47,13 +48,28 @@ def test_targets_are_those_on_the_base(model_type, options, tmp_path):
     assert "steering" not in str(got)
 
 
+@pytest.fixture(scope="module")
+def trainings():
+    """Model as it left its training, and the folder of the saved adapter, by family."""
+    return {}
+
+
 @pytest.fixture
-def trained(pair, tmp_path):
-    """A LoRA trained by Trainer and saved, on a model that is still as it left the training."""
+def trained(pair, trainings, tmp_path, tmp_path_factory):
+    """A copy of a model with a LoRA that Trainer trained and saved."""
+    if pair.family not in trainings:
+        folder = tmp_path_factory.mktemp("trained")
+        trainings[pair.family] = train(pair, folder), folder / "adapter"
+    model, adapter = trainings[pair.family]
+    shutil.copytree(adapter, tmp_path / "adapter")
+    return copy.deepcopy(model)
+
+
+def train(pair, folder):
     torch.manual_seed(0)
     model = peft.get_peft_model(pair.model, lora(**LINEAR, task_type="CAUSAL_LM"))
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path / "runs"),
+        output_dir=str(folder / "runs"),
         max_steps=3,
         per_device_train_batch_size=1,
         learning_rate=1e-2,
@@ -67,7 +83,7 @@ def trained(pair, tmp_path):
         model, arguments, train_dataset=[pair.batch] * 3, data_collator=lambda items: items[0]
     )
     trainer.train()
-    trainer.save_model(str(tmp_path / "adapter"))
+    trainer.save_model(str(folder / "adapter"))
     return model.eval()
 
 
