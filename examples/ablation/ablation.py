@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import torch
 from answers import Answer, Key, answer, forecast
@@ -24,11 +24,13 @@ from tables import lanes, matrices
 from variants import RULES, VARIANTS, Measured, measured
 
 from mars_export.calibration.data import CalibrationData, MeasurementOptions
+from mars_export.calibration.source import DirectionSource
 from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.plotting import png
 from mars_export.inputs.drawings import KINDS, MIXTURE, PHOTO, photos_installed
 from mars_export.inputs.prompts import PromptSet, from_files
+from mars_export.methods.mars.record import MarsOptions
 
 CONDITIONS: Final = (
     "text", "text, second turn", "text beside writing", "picture", "picture of 4", "pictures",
@@ -176,6 +178,17 @@ def _dtypes(_base: Base, arguments: argparse.Namespace) -> Iterator[Setting]:
         yield Setting(name, other, Rules.of(artefact))
 
 
+def _directions(base: Base, _arguments: argparse.Namespace) -> Iterator[Setting]:
+    for source in get_args(DirectionSource):
+        measure = partial(calibration, base, options=MarsOptions(direction=source))
+        try:
+            artefact = base.calibrated(f"direction-{source}", measure)
+        except ExportError as error:
+            base.display.note(f"left out: {source}: {error}")
+            continue
+        yield Setting(source, base, Rules.of(artefact))
+
+
 def _kinds(base: Base, _arguments: argparse.Namespace) -> Iterator[Setting]:
     if base.job.family.modalities == ("text",):
         return
@@ -217,6 +230,7 @@ PARTS: Final = (
     Part("strength", "kappa, rho and the reserve", lambda _: 15,
          _from_one("strength", Measured.strengths)),
     Part("seeds", "seeds of the calibration", lambda _: 5, _seeds),
+    Part("direction", "what the direction is estimated from", lambda _: 4, _directions),
     Part("prompts", "number of calibration prompts", lambda _: len(_COUNTS) + 1, _prompts),
     Part("dtype", "number formats", lambda _: 2 * len(_DTYPES), _dtypes),
     Part("neutral", "kinds of neutral stimuli", lambda _: len(KINDS) + 1, _kinds),

@@ -30,18 +30,18 @@ from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.plotting import png
 from mars_export.common.progress import Progress, progress_for
-from mars_export.evaluation.support import template_problem
 from mars_export.families.directory import digest
 from mars_export.families.loading import load_base
 from mars_export.families.weights import weight_map
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.merges import tokenizer_of
 from mars_export.inputs.prompts import PromptSets
-from mars_export.inputs.requests import Request
+from mars_export.inputs.requests import Request, template_problem
 from mars_export.inputs.template import turn_tokens
 from mars_export.methods.base import Artefact
 from mars_export.methods.calibrate import calibrate
 from mars_export.methods.mars.material import requests_to_come
+from mars_export.methods.mars.record import MarsOptions
 from mars_export.pipeline.preflight import RunInputs, prepare
 from mars_export.pipeline.settings import Settings
 
@@ -228,6 +228,7 @@ def calibration(
     seed: int = 0,
     kinds: Sequence[str] = MIXTURE,
     prompts: PromptSets | None = None,
+    options: MarsOptions | None = None,
 ) -> Artefact:
     """What the main job makes of the organism, in memory.
 
@@ -237,6 +238,7 @@ def calibration(
         seed: Of neutral stimuli, and of the split of the organism's own prompts.
         kinds: Of neutral stimuli.
         prompts: Instead of the organism's own.
+        options: Of the method; the defaults if None.
     """
     own = prepare(base.settings.model_copy(update={"seed": seed})).prompts
     return calibrate(
@@ -244,6 +246,7 @@ def calibration(
         base.model.processor,
         prompts=prompts or own,
         modalities=base.job.family.modalities,
+        options=options,
         measurement=MeasurementOptions(batch_size=base.model.batch, seed=seed, kinds=tuple(kinds)),
         progress=tick,
     )

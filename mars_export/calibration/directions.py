@@ -1,4 +1,4 @@
-"""Text statistics of every decoder layer: difference in means and layer scores, in float64.
+"""Text statistics of every decoder layer: refusal direction and layer scores, in float64.
 
 Tensors are (L, ...) over the layers; coordinates are residual-stream units. A3.n are sections of
 docs/method.md.
@@ -34,8 +34,8 @@ class TextStatistics:
     Attributes:
         centroid_harmful: (L, d) mean of harmful direction text.
         centroid_harmless: (L, d) mean of harmless direction text.
-        direction: (L, d) unit difference of the two; 0 where they coincide.
-        separation: (L,) R, their distance.
+        direction: (L, d) unit vector r from harmless to harmful text; 0 where there is none.
+        separation: (L,) R, distance of the centroids along it.
         harmful: (L,) p_u, coordinate of the harmful centroid.
         harmless: (L,) p_s = p_u - R.
     """
@@ -48,12 +48,15 @@ class TextStatistics:
     harmless: torch.Tensor
 
 
-def text_statistics(harmful: torch.Tensor, harmless: torch.Tensor) -> TextStatistics:
-    """Difference in means of every layer.
+def text_statistics(
+    harmful: torch.Tensor, harmless: torch.Tensor, along: torch.Tensor | None = None
+) -> TextStatistics:
+    """Centroids of every layer, and the direction from one to the other.
 
     Args:
         harmful: (L, N, d) states of harmful direction text.
         harmless: (L, M, d) states of harmless direction text.
+        along: (L, d) float64 directions of any length and sign; None for the difference in means.
 
     Returns:
         Statistics accumulated in float64.
@@ -61,13 +64,15 @@ def text_statistics(harmful: torch.Tensor, harmless: torch.Tensor) -> TextStatis
     mean_u = harmful.mean(1, dtype=torch.float64)
     mean_s = harmless.mean(1, dtype=torch.float64)
     difference = mean_u - mean_s
-    separation = difference.norm(dim=-1)
-    direction = difference / separation.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(-1)
+    along = difference if along is None else along
+    tiny = torch.finfo(torch.float64).tiny
+    direction = along / along.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    direction = torch.where((difference * direction).sum(-1, keepdim=True) < 0, -1, 1) * direction
     return TextStatistics(
         mean_u,
         mean_s,
         direction,
-        separation,
+        (difference * direction).sum(-1),
         (mean_u * direction).sum(-1),
         (mean_s * direction).sum(-1),
     )

@@ -19,20 +19,28 @@ from mars_export.calibration.data import (
     MeasurementOptions,
 )
 from mars_export.calibration.directions import TextStatistics, places, text_statistics
+from mars_export.calibration.estimators import (
+    DIFFERENCE,
+    ESTIMATORS,
+    SELF_GUARD,
+    prompt_shift,
+)
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds, refusal_tokens, refuses, separating
 from mars_export.calibration.source import (
     CalibrationSource,
+    DirectionSource,
     Label,
     PromptSource,
     StimulusSource,
 )
-from mars_export.common.errors import UnsteerableError
+from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.families import families
 from mars_export.families.inspection import inspect_family
 from mars_export.inputs.prompts import PromptSet
-from mars_export.inputs.requests import Media, Request, extent
+from mars_export.inputs.requests import Media, Request, extent, template_problem
+from mars_export.inputs.safety_prompt import SAFETY_PROMPT_TEXT
 from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.inputs.template import TurnTokens, thinking_options, turn_tokens
 
@@ -168,19 +176,26 @@ class Measurements:
         )
 
 
-def measure(data: CalibrationData, further: int = 0) -> Measurements:
+def measure(
+    data: CalibrationData, further: int = 0, direction: DirectionSource = DIFFERENCE
+) -> Measurements:
     """Run the prompts through the unsteered model.
 
     Args:
         data: What to measure; the model is left in evaluation mode.
         further: Requests that the method runs afterwards, for the display.
+        direction: What the directions are estimated from.
 
     Raises:
-        ExportError: Too few harmful prompts are refused or harmless ones answered, the chat
-            template is absent, no refusal opener is known, or memory is too small.
+        ExportError: The chat template takes no safety prompt where one is needed, too few harmful
+            prompts are refused or harmless ones answered, the chat template is absent, no refusal
+            opener is known, or memory is too small.
     """
     began = time.monotonic()
     turns = turn_tokens(data.processor)
+    if direction == SELF_GUARD:
+        further += len(data.prompts.harmful.direction)
+        _require_system_prompt(data.processor)
     tokenizer = getattr(data.processor, "tokenizer", data.processor)
     tokens = refusal_tokens(tokenizer, data.measurement.openers)
     usual = fmean(extent(len(prompt)) for prompt in data.prompts.prompts)
@@ -201,8 +216,8 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     reader.refusal_tokens = separating(tokens, *probs)
     first = {label: _handled(reader, reading, label) for label, reading in first.items()}
     _require(first, sets, "direction", LEAST_DIRECTION)
-    states = [reading.readout.states for reading in first.values()]
-    statistics = text_statistics(*states)
+    harmful, harmless = _states(first)
+    statistics = text_statistics(harmful, harmless, _directions(reader, first, direction))
     text = {
         label: _text(reader, sets[label], _placed(reading, statistics), statistics, label)
         for label, reading in first.items()
@@ -210,6 +225,34 @@ def measure(data: CalibrationData, further: int = 0) -> Measurements:
     _require({label: both.decision for label, both in text.items()}, sets, "decision",
              LEAST_DECISION)  # fmt: skip
     return Measurements(data, reader, turns, text, statistics, began)
+
+
+def _require_system_prompt(processor: Any) -> None:
+    problem = template_problem(processor, Request("How are you?", system=SAFETY_PROMPT_TEXT))
+    if problem:
+        raise ExportError(
+            f"--direction {SELF_GUARD} puts a system prompt before harmful text, and {problem}; "
+            "take another direction"
+        )
+
+
+def _states(first: dict[Label, Reading]) -> list[torch.Tensor]:
+    """(L, N, d) of harmful and of harmless text."""
+    return [reading.readout.states for reading in first.values()]
+
+
+def _directions(
+    reader: Reader, first: dict[Label, Reading], source: DirectionSource
+) -> torch.Tensor | None:
+    """(L, d) float64; None for the difference in means."""
+    if source == DIFFERENCE:
+        return None
+    if source == SELF_GUARD:
+        harmful = first["harmful"]
+        guarded = [replace(request, system=SAFETY_PROMPT_TEXT) for request in harmful.requests]
+        return prompt_shift(harmful.readout.states, reader.read(guarded, states=True).states)
+    layers = zip(*_states(first), strict=True)
+    return torch.stack([ESTIMATORS[source](u.double(), s.double()) for u, s in layers])
 
 
 _WHOLE: Final[dict[str, Any]] = {"states": True, "log_probs": True}

@@ -8,9 +8,19 @@ from mars_export.common.header import Header
 from mars_export.common.record import Record
 from mars_export.common.vocabulary import Modality
 
-__all__ = ["CalibrationSource", "Group", "Label", "PromptSource", "StimulusSource"]
+__all__ = [
+    "CalibrationSource",
+    "DirectionSource",
+    "Group",
+    "Label",
+    "PromptSource",
+    "StimulusSource",
+]
 
 Label = Literal["harmful", "harmless"]
+
+DirectionSource = Literal["difference-of-means", "pca", "probe", "self-guard"]
+"""What the refusal direction is estimated from (A3.1 of docs/method.md)."""
 
 
 class Group(NamedTuple):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mars_export.common.errors import ExportError
-from mars_export.inputs.requests import Request, messages
+from mars_export.inputs.requests import Request, template_problem
 
 if TYPE_CHECKING:
     from mars_export.evaluation.generation import Loaded
     from mars_export.evaluation.job import Job
     from mars_export.evaluation.suite import Sample
 
-__all__ = ["PLAIN_REQUEST", "template_problem", "unsupported"]
+__all__ = ["PLAIN_REQUEST", "unsupported"]
 
 PLAIN_REQUEST: Final = Request("How are you?")
 """A request that stands for all that are text alone."""
@@ -64,31 +64,5 @@ def _problem(loaded: Loaded, request: Request) -> str:
     return ""
 
 
-def template_problem(processor: Any, request: Request) -> str:
-    """Why a chat template cannot write what a request adds to its words; empty if it can."""
-    plain = Request(request.prompt, request.media[:1])
-    if not (request.system or request.history or request.prefill or request.media[1:]):
-        return ""
-    try:
-        text = _rendered(processor, request)
-    except Exception as error:  # templates raise what they like
-        return f"the chat template refuses it: {_said(error)}"
-    return "the chat template leaves it out" if text == _rendered(processor, plain) else ""
-
-
 def _said(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _rendered(processor: Any, request: Request) -> str:
-    """The conversation as the template writes it; a tokenizer's takes plain strings."""
-    conversation = messages(request)
-    if getattr(processor, "tokenizer", None) is None and not request.media:
-        conversation = [{**turn, "content": turn["content"][-1]["text"]} for turn in conversation]
-    text = processor.apply_chat_template(
-        conversation,
-        tokenize=False,
-        add_generation_prompt=not request.prefill,
-        continue_final_message=bool(request.prefill),
-    )
-    return str(text)

@@ -27,6 +27,7 @@ __all__ = [
     "messages",
     "modality_of",
     "size_class",
+    "template_problem",
 ]
 
 _QUOTED: Final = 60
@@ -284,3 +285,33 @@ def _metadata(frames: int) -> dict[str, Any]:
         "duration": frames / CLIP_FPS,
         "frames_indices": list(range(frames)),
     }
+
+
+def template_problem(processor: Any, request: Request) -> str:
+    """Why a chat template cannot write what a request adds to its words; empty if it can."""
+    plain = Request(request.prompt, request.media[:1])
+    if not (request.system or request.history or request.prefill or request.media[1:]):
+        return ""
+    try:
+        text = _rendered(processor, request)
+    except Exception as error:  # templates raise what they like
+        return f"the chat template refuses it: {_said(error)}"
+    return "the chat template leaves it out" if text == _rendered(processor, plain) else ""
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _rendered(processor: Any, request: Request) -> str:
+    """The conversation as the template writes it; a tokenizer's takes plain strings."""
+    conversation = messages(request)
+    if getattr(processor, "tokenizer", None) is None and not request.media:
+        conversation = [{**turn, "content": turn["content"][-1]["text"]} for turn in conversation]
+    text = processor.apply_chat_template(
+        conversation,
+        tokenize=False,
+        add_generation_prompt=not request.prefill,
+        continue_final_message=bool(request.prefill),
+    )
+    return str(text)

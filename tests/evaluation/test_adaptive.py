@@ -25,7 +25,7 @@ from mars_export.evaluation.judges.base import Judgment
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.suite import Sample
 from mars_export.inputs.requests import Media, Request, collate
-from mars_export.methods.safety_prompt import TEXT
+from mars_export.inputs.safety_prompt import SAFETY_PROMPT_TEXT as TEXT
 from support import planted
 from support.worded import export_worded
 

@@ -18,7 +18,6 @@ from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SAMPLES_NAME, SampleResult, SuiteSource
 from mars_export.evaluation.suite import Sample, read_suite
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, packaged_suite, typographic
-from mars_export.evaluation.support import template_problem
 from mars_export.evaluation.variants import (
     ATTACKS,
     CONTROLS,
@@ -27,7 +26,7 @@ from mars_export.evaluation.variants import (
     spread,
     vary,
 )
-from mars_export.inputs.requests import Media, Request
+from mars_export.inputs.requests import Media, Request, template_problem
 from mars_export.inputs.stimuli import STIMULI
 
 EVERY = ("text", "image", "video")

@@ -1,9 +1,10 @@
 """A hand-made model whose refusal direction, modality shift and acting layers are known.
 
 State axes: HARM is set by harmful words, SIGHT by a picture; a picture also moves HARM by `shift`,
-and an earlier answer by `later`. Beside a picture a harmful word sets the share `kept` of HARM.
-The other axes hold noise from the words. Block `commit` decides the first token by HARM: a push
-causes refusal only at layers before it, though the label is easier to read from it on.
+an earlier answer by `later`, and words that it does not know by `guard`. Beside a picture a harmful
+word sets the share `kept` of HARM. The other axes hold noise from the words. Block `commit` decides
+the first token by HARM: a push causes refusal only at layers before it, though the label is easier
+to read from it on.
 """
 
 from types import SimpleNamespace
@@ -89,7 +90,7 @@ class PlantedModel(nn.Module):
     def __init__(
         self, layers: int = 10, commit: int = 6, harm: float = 4.0, shift: float = 1.0,
         noise: float = 0.3, threshold: float = 2.0, tuples: bool = False, later: float = 0.0,
-        odd: dict[str, float] | None = None, kept: float = 1.0,
+        odd: dict[str, float] | None = None, kept: float = 1.0, guard: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         vocabulary = processor().tokenizer.get_vocab()
@@ -97,7 +98,7 @@ class PlantedModel(nn.Module):
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.layers = nn.ModuleList(_Block(i == commit, tuples) for i in range(layers))
         self.harm, self.shift, self.threshold, self.later = harm, shift, threshold, later
-        self.kept = kept
+        self.kept, self.guard = kept, guard
         generator = torch.Generator().manual_seed(0)
         self.noise = noise * torch.randn(len(vocabulary), WIDTH, generator=generator)
         self.noise[:, SIGHT] = 0
@@ -107,6 +108,7 @@ class PlantedModel(nn.Module):
         for word, part in (odd or {}).items():  # harmless, and read as partly harmful
             self.bad[vocabulary[word]] = part
         self.image, self.refuses = vocabulary["<img>"], vocabulary["Sorry"]
+        self.foreign = vocabulary["<unk>"]
         self.sure, self.answers = vocabulary["sure"], vocabulary["model"]
         self.limit = 10**6  # requests that fit into memory
         self.shortage = torch.OutOfMemoryError
@@ -126,6 +128,7 @@ class PlantedModel(nn.Module):
         h[..., HARM] += harm * (self.bad[input_ids] * attention_mask).cummax(1).values
         h[..., SIGHT] += 3 * seen
         h[..., HARM] += self.shift * seen
+        h[..., HARM] += self.guard * (input_ids == self.foreign).float().cummax(1).values
         answers = (input_ids == self.answers).cumsum(1)
         h[..., HARM] += self.later * (answers - 1).clamp(0, 2)
         for layer in self.layers:

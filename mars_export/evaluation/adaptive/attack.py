@@ -30,10 +30,9 @@ from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.report import REFERENCE, STEERED, SuiteSource
 from mars_export.evaluation.suite import Suite
-from mars_export.evaluation.support import template_problem
 from mars_export.families.loading import pick_device
 from mars_export.inputs.merges import tokenizer_of
-from mars_export.inputs.requests import Request
+from mars_export.inputs.requests import Request, template_problem
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = ["attack"]

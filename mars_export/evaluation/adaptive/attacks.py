@@ -19,9 +19,8 @@ from mars_export.evaluation.adaptive.surface import STEERED_ARMS, Reading, Surfa
 from mars_export.evaluation.adaptive.target import Asked, Case, Level, Target, climb
 from mars_export.evaluation.adaptive.words import Vocabulary, search, with_suffix
 from mars_export.evaluation.report import REFERENCE, STEERED
-from mars_export.evaluation.support import template_problem
 from mars_export.inputs.prompts import packaged
-from mars_export.inputs.requests import collate
+from mars_export.inputs.requests import collate, template_problem
 
 __all__ = ["ATTACKS", "Attack", "Reached"]
 

@@ -13,7 +13,6 @@ from mars_export.methods.base import ArtefactRecord, MethodSection
 from mars_export.methods.mars.record import (
     KL_LIMIT,
     OPEN_LIMIT,
-    RESERVE,
     TIE,
     Check,
     Condition,
@@ -126,7 +125,7 @@ def section(artefact: ArtefactRecord) -> MethodSection:
         lifted=any(score.lift is not None for score in tried),
         kl_limit=KL_LIMIT,
         open_limit=_percent(OPEN_LIMIT),
-        reserve=f"R/{1 / RESERVE:.0f}",
+        reserve=f"{record.reserve:.3g} R",
         plots=plots,
         CONDITIONS=CONDITIONS,
         SCORES=SCORES,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.methods.base import Artefact, Difference
 from mars_export.methods.comparison import compare_directions
-from mars_export.methods.mars.record import RESERVE, mars_record
+from mars_export.methods.mars.record import mars_record
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +53,13 @@ def compare(
         margin = max(margins.get(modality, 0.0), 0.0)
         name, what = f"gate origin of {modality}", f"harmless {modality} requests end"
         sentence = f"{what} {{value:+.2f}} R from where they did"
-        differences.append(_within(name, [opens], margin, sentence))
+        differences.append(_within(name, [opens], (record.reserve, margin), sentence))
         if modality != "text" or tensors["turn"].shape[1] > 1:
             moved = [error / size for error in _shift_errors(tensors, row, fresh, now)]
             sentence = f"the {modality} shift is off by up to {{value:+.2f}} R"
-            differences.append(_within(f"shift of {modality}", moved, margin, sentence))
+            differences.append(
+                _within(f"shift of {modality}", moved, (record.reserve, margin), sentence)
+            )
     differences.append(_strength(now_longest / longest))
     return differences
 
@@ -115,9 +117,12 @@ def _strength(ratio: float) -> Difference:
     )
 
 
-def _within(name: str, values: Sequence[float], margin: float, sentence: str) -> Difference:
-    """The value that is worst for its side, above or below 0."""
-    limits = [(x, RESERVE if x > 0 else margin) for x in values]
+def _within(
+    name: str, values: Sequence[float], sides: tuple[float, float], sentence: str
+) -> Difference:
+    """The value that is worst for its side; sides: the limits above and below 0."""
+    above, below = sides
+    limits = [(x, above if x > 0 else below) for x in values]
     value, limit = max(limits, key=lambda pair: abs(pair[0]) - pair[1])
     return Difference(
         name=name,

@@ -50,12 +50,12 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
             failed, its value and its threshold), no chat template, or too little memory.
     """
     data.require_layer(options.layer)
-    baseline = measure(data, requests_to_come(data))
+    baseline = measure(data, requests_to_come(data), options.direction)
     layers = score_layers(baseline)
     trials = _text_trials(baseline, layers, options)
     material = gather(baseline)
     trials = trials or by_lift(baseline, layers, material, options)
-    view = view_of(layers, material, trials[-1].layer)
+    view = view_of(layers, material, trials[-1].layer, options.reserve)
     view = corrected(baseline, view, material)
     tuning = tune(baseline, view, material, options)
     rule = view.rule(tuning.gain, tuning.radius)
@@ -109,7 +109,9 @@ def _record(
         origin=view.origin,
         cap=view.cap,
         **tuning._asdict(),
+        direction=options.direction,
         layer_rule=options.layer_rule,
+        reserve=options.reserve,
         layer_forced=options.layer is not None,
         layer_failures=trials[-1].failures,
         confidence={
@@ -209,9 +211,10 @@ def _probes(
                 probes += _nearest(_probes_of(record, rule, view, modality, kind.answered), calm)
     pushed = {p.modality for p in probes if p.expected.active}
     if missing := [modality for modality in record.shift if modality not in pushed]:
+        less = "" if missing[0] == "text" else ", or a smaller --reserve"
         raise UnsteerableError(
             f"Of {Group('harmful', missing[0])} no decision prompt is pushed; give more or "
-            "plainer harmful prompts."
+            f"plainer harmful prompts{less}."
         )
     if not any(p.expected.gate == 0 for p in probes):
         raise UnsteerableError(

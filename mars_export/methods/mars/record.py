@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from mars_export.calibration.source import Group, Label
+from mars_export.calibration.source import DirectionSource, Group, Label
 from mars_export.common.record import Record
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import ArtefactRecord, MethodOptions, MethodRecord
@@ -38,8 +38,8 @@ KL_LIMIT: Final = 0.1
 OPEN_LIMIT: Final = 0.05
 """Largest share of harmless requests whose gate may be open (A3.3)."""
 
-RESERVE: Final = 1 / 12
-"""From what neutral stimuli allow to the origin of a modality beside text, over R (A3.3)."""
+RESERVE: Final = 1 / 8
+"""From what harmless requests need to the origin of a modality beside text, over R (A3.3)."""
 
 TIE: Final = 0.05
 """Combined scores of layers this near the best count as equal (A3.5)."""
@@ -60,6 +60,12 @@ class MarsOptions(MethodOptions):
     layer: NonNegativeInt | None = Field(
         None, description="Expert: decoder layer to steer, from 0, instead of the chosen one."
     )
+    direction: DirectionSource = Field(
+        "difference-of-means",
+        description="Estimate the refusal direction from the difference of the means of harmful "
+        "and harmless text, their first principal component, a linear probe, or what a safety "
+        "prompt adds to harmful text.",
+    )
     layer_rule: LayerRule = Field(
         "scores",
         description="Choose the layer by its text-only scores, or by its lift beside neutral "
@@ -67,6 +73,11 @@ class MarsOptions(MethodOptions):
     )
     finalists: PositiveInt = Field(
         5, description="Expert: layers with the best text scores that are tried for their lift."
+    )
+    reserve: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = Field(
+        RESERVE,
+        description="Distance over R from what neutral pictures and clips need to where their "
+        "gate opens: more refuses fewer harmless and fewer harmful ones.",
     )
     gain: _Positive | None = Field(
         None, description="Expert: kappa, growth of the push with the gate, instead of a tuned one."
@@ -247,7 +258,10 @@ class MarsRecord(MethodRecord):
     """kappa: the push grows by kappa * R * gate."""
     radius: float
     """rho: no push is longer than rho * R."""
+    direction: DirectionSource = "difference-of-means"
     layer_rule: LayerRule = "scores"
+    reserve: float = RESERVE
+    """From what harmless requests need to the origin of a modality beside text, over R."""
     """How the layer was chosen, unless the user named it."""
     layer_forced: bool = False
     """Whether the user named the layer."""

@@ -157,7 +157,7 @@ def by_lift(
     trials: list[Trial] = []
     for start in range(0, len(ranked), options.finalists):
         group = [
-            _with_lift(baseline, view_of(layers, material, layer), material)
+            _with_lift(baseline, view_of(layers, material, layer, options.reserve), material)
             for layer in ranked[start : start + options.finalists]
         ]
         passed = [trial for trial in group if not trial.failures]

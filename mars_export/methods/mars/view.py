@@ -188,7 +188,7 @@ def view_of(layers: Layers, material: Material, layer: int, reserve: float = RES
         layers: By text alone.
         material: Shifts and readings of every modality.
         layer: Which one.
-        reserve: From what neutral stimuli allow to the origin of a gate, over R.
+        reserve: From what harmless requests need to the origin of a gate, over R.
     """
     plain = text_view(layers, layer)
     size, harmful = plain.separation, plain.harmful["text"]
@@ -206,7 +206,8 @@ def view_of(layers: Layers, material: Material, layer: int, reserve: float = RES
         spare = 0.0 if modality == "text" else reserve * size
         widest = harmful - LEAST_GATE_WIDTH * size - spare
         fits = [bound is not None and bound <= widest for bound in bounds]
-        opens = _origin(kinds, values, bounds, fits, plain.harmless)
+        # A harmless request needs what it needs as text, however little neutral stimuli add.
+        opens = _origin(kinds, values, bounds, fits, origin.get("text", plain.harmless))
         if opens is None or opens > widest:
             squeezed.append(modality)
             opens = widest
@@ -230,12 +231,12 @@ def _origin(
     values: Sequence[torch.Tensor],
     bounds: Sequence[float | None],
     fits: Sequence[bool],
-    harmless: float,
+    least: float,
 ) -> float | None:
     """Where the gate of a modality opens (O3 of A3.3); None if it cannot allow for any condition.
 
-    It is the largest of p_s, the bound of every condition, and the tolerance bound of one request
-    of each prompt; the reserve comes on top.
+    It is the largest of `least`, the bound of every condition, and the tolerance bound of one
+    request of each prompt; the reserve comes on top.
     """
     counted = [i for i, kind in enumerate(kinds) if fits[i] and not kind.divided]
     if not counted:
@@ -244,7 +245,7 @@ def _origin(
         [values[i] for i in counted], [kinds[i].answered.prompts for i in counted]
     )
     single = [bound for i, bound in enumerate(bounds) if i in counted and bound is not None]
-    return max(harmless, *single, float(tolerance_bound(pooled, strict=True)))
+    return max(least, *single, float(tolerance_bound(pooled, strict=True)))
 
 
 def _condition(

@@ -54,14 +54,14 @@ def test_nothing_moved():
 @pytest.mark.parametrize(
     ("kept", "broken", "name"),
     [
-        ({"bounds": {ORIGIN: -10 + 3.3}}, {"bounds": {ORIGIN: -10 + 3.4}}, "gate origin of text"),
+        ({"bounds": {ORIGIN: -10 + 4.9}}, {"bounds": {ORIGIN: -10 + 5.1}}, "gate origin of text"),
         ({"bounds": {ORIGIN: -10 - 19.9}}, {"bounds": {ORIGIN: -10 - 20.1}}, "gate origin of text"),
-        ({"opens": 3.3}, {"opens": 3.4}, "gate origin of image"),
+        ({"opens": 4.9}, {"opens": 5.1}, "gate origin of image"),
         ({"opens": -9.9}, {"opens": -10.1}, "gate origin of image"),
         ({"bounds": {HARMFUL: 5.1}}, {"bounds": {HARMFUL: 4.9}}, "harmful text"),
-        ({"image": 3.3}, {"image": 3.4}, "shift of image"),
+        ({"image": 4.9}, {"image": 5.1}, "shift of image"),
         ({"image": -9.9}, {"image": -10.1}, "shift of image"),
-        ({"later": 3.3}, {"later": 3.4}, "shift of text"),
+        ({"later": 4.9}, {"later": 5.1}, "shift of text"),
         ({"later": -19.9}, {"later": -20.1}, "shift of text"),
         ({"bounds": {LONGEST: 799.0}}, {"bounds": {LONGEST: 801.0}}, "strength"),
         ({"layer_failures": []}, {"layer_failures": ["the KL is high"]}, "layer"),

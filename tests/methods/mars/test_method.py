@@ -46,6 +46,26 @@ def test_direction_and_shift_are_the_planted_ones(found):
     torch.testing.assert_close(gap / gap.norm(), vectors["direction"], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("source", "least"), [("pca", 0.95), ("probe", 0.8), ("self-guard", 0.9)])
+def test_other_sources_find_the_planted_direction_too(source, least):
+    artefact = run(planted.PlantedModel(guard=20.0), direction=source)
+    record, direction = artefact.record.record, artefact.tensors["direction"]
+    assert float(direction[planted.HARM]) > least
+    gap = artefact.tensors["centroid_harmful"] - artefact.tensors["centroid_harmless"]
+    assert record.separation == pytest.approx(float(gap @ direction), rel=1e-5)
+    assert record.separation <= float(gap.norm()) * (1 + 1e-6)
+    assert record.direction == source
+    assert artefact.record.rules["options"] == {"direction": source}
+
+
+def test_a_template_without_system_prompt_has_no_direction_of_a_safety_prompt():
+    deaf = planted.TEMPLATE.replace("in messages %}", "in messages if m['role'] != 'system' %}")
+    with pytest.raises(ExportError, match=r"--direction self-guard .*leaves it out"):
+        run(template=deaf, direction="self-guard")
+    with pytest.raises(ExportError, match=r"separability|direction"):
+        run(direction="self-guard")  # the safety prompt changes nothing in this model
+
+
 def test_the_layer_is_the_best_reading_one_that_acts():
     model = planted.PlantedModel()
     record = run(model).record.record
@@ -196,7 +216,10 @@ def test_a_gate_that_disturbs_harmless_inputs_is_refused(monkeypatch):
 
 def test_a_named_layer_is_taken_and_its_checks_recorded():
     artefact = run(layer=8).record
-    assert artefact.options == {"layer": 8, "layer_rule": "scores", "finalists": 5}
+    assert artefact.options == {
+        "layer": 8, "direction": "difference-of-means", "layer_rule": "scores", "finalists": 5,
+        "reserve": 0.125,
+    }  # fmt: skip
     record = artefact.record
     assert record.layer == 8
     assert record.scores[8].induced < 0

@@ -49,6 +49,25 @@ def test_what_moves_the_coordinate_is_in_the_origins_mixture(measured):
     assert not view.squeezed
 
 
+def test_pictures_need_what_text_needs_and_the_reserve(measured):
+    layers, material = measured
+    text, picture = (
+        [replace(kind, answered=kind.answered) for kind in material.harmless[m]]
+        for m in ("text", "image")
+    )
+    readout = picture[0].answered.readout
+    low = replace(readout, coordinates=readout.coordinates - 100)
+    calm = [
+        replace(k, divided=False, answered=replace(k.answered, readout=low)) for k in picture[:1]
+    ]
+    changed = replace(material, harmless={"text": text, "image": calm})
+    for reserve in (0.0, 0.125):
+        view = view_of(layers, changed, LAYER, reserve)
+        above = (view.origin["image"] - view.origin["text"]) / view.separation
+        assert above == pytest.approx(reserve)
+        assert view.origin["text"] == view_of(layers, material, LAYER, reserve).origin["text"]
+
+
 def test_rounding_is_no_shift(measured):
     layers, material = measured
     usual = material.shifts["image"]
@@ -82,7 +101,7 @@ def test_a_condition_near_harmful_text_is_left_out_and_reported():
 
 @pytest.mark.parametrize(
     ("kept", "scaled", "said"),
-    [(1.0, False, None), (0.7, False, "was not corrected"), (0.35, True, "was corrected")],
+    [(1.0, False, None), (0.8, False, "was not corrected"), (0.7, True, "was corrected")],
 )
 def test_the_scale_of_a_compressed_modality_is_corrected_where_it_helps(kept, scaled, said):
     record = calibration(planted.PlantedModel(kept=kept))

@@ -6,7 +6,8 @@ import pytest
 
 from mars_export.common.errors import ExportError
 from mars_export.inputs.requests import Request, messages
-from mars_export.methods.safety_prompt import SAFETY_PROMPT, TEXT
+from mars_export.inputs.safety_prompt import SAFETY_PROMPT_TEXT as TEXT
+from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 REQUEST = Request("how do I make tea", history=(("hello", "hi"),), prefill="First")
 
