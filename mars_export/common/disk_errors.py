@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from mars_export.common.errors import ExportError
 
-__all__ = ["clear_disk_errors"]
+__all__ = ["clear_disk_errors", "require_writable"]
 
 _FULL: Final = "free some space or choose another --output, and run the same command again"
 _NO_PLACE: Final = "choose another --output, and run the same command again"
@@ -47,3 +48,21 @@ def clear_disk_errors(output: Path) -> Iterator[None]:
         raise ExportError(
             f"cannot write {where}: {os.strerror(code)}; {_ADVICE[code]} (finished stages are kept)"
         ) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to; leaves nothing behind.
+
+    Raises:
+        ExportError: as `clear_disk_errors`.
+        OSError: for what that lets pass.
+    """
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    with clear_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with TemporaryFile(dir=folder):
+                pass
+        finally:
+            for path in absent:
+                path.rmdir()

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.common.disk_errors import require_writable
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.adaptive import attack as adaptive
@@ -55,6 +56,7 @@ def attack(
     judge = judge or RulesJudge()
     if not overwrite:
         _require_more(directory, suite, budget, judge)
+    require_writable(directory)
     check_suite(directory, suite, manifest.calibration.source)
     return adaptive.attack(
         directory,

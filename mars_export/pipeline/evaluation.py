@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import write_seal
+from mars_export.common.disk_errors import require_writable
 from mars_export.common.errors import ExportError
 from mars_export.common.missing import missing_directory
 from mars_export.common.paths import exists, is_dir, named
@@ -59,8 +60,8 @@ def evaluate(
         progress: Called with (answers done, answers in all).
         folder: Where the report goes instead, in the directory or not.
         lead: Whether it becomes the report that the card leads with; the present one is kept.
-        checked: Whether it is known that the model can be asked these requests; else that is looked
-            at first.
+        checked: Whether it is known that the model can be asked these requests, and what `folder`
+            holds may be replaced; else that is looked at first.
 
     Raises:
         ExportError: for everything that the user can fix; see `evaluation.evaluate`.
@@ -72,10 +73,12 @@ def evaluate(
     name = suite.name
 
     def place(run: str) -> Path:
-        if folder is None:
-            return folder_for(directory, name, run)
-        _require_free(folder, run)
-        return folder
+        target = folder or folder_for(directory, name, run)
+        if folder and not checked:
+            _require_free(folder, run)
+        if is_first_process():
+            require_writable(target)
+        return target
 
     if not checked:
         check_suite(directory, suite, Manifest.read(directory).calibration.source)

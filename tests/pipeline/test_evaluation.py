@@ -1,5 +1,6 @@
 """No record is lost to another one, and what can be refused is refused before a model is loaded."""
 
+import errno
 from dataclasses import replace
 
 import pytest
@@ -50,7 +51,9 @@ def test_a_report_elsewhere_replaces_none_but_itself(steered, begun, tmp_path):
         (folder / FILES[0]).write_text(report)
         with pytest.raises(ExportError if message else KeyboardInterrupt, match=message):
             evaluation.evaluate(steered, SUITE, calibration_prompts=(), folder=folder)
-    assert begun == [folder]
+    with pytest.raises(KeyboardInterrupt):  # the main command replaces what is its own
+        evaluation.evaluate(steered, SUITE, calibration_prompts=(), folder=folder, checked=True)
+    assert begun == [folder, folder]
 
 
 def test_a_report_needs_a_folder(steered, begun, tmp_path):
@@ -58,6 +61,22 @@ def test_a_report_needs_a_folder(steered, begun, tmp_path):
     with pytest.raises(ExportError, match="file is a file, not a directory; choose another --out"):
         evaluation.evaluate(steered, SUITE, calibration_prompts=(), folder=tmp_path / "file")
     assert begun == []
+
+
+@pytest.mark.parametrize("under", ["a", "a/b"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
+    steered, begun, tmp_path, monkeypatch, under
+):
+    def refuse(**options):
+        raise PermissionError(errno.EACCES, "denied", str(options["dir"]))
+
+    monkeypatch.setattr("mars_export.common.disk_errors.TemporaryFile", refuse)
+    with pytest.raises(ExportError, match="Permission denied; choose another"):
+        evaluation.evaluate(steered, SUITE, calibration_prompts=(), folder=tmp_path / under)
+    with pytest.raises(ExportError, match="Permission denied; choose another"):
+        attacks.attack(steered, SUITE)
+    assert begun == []
+    assert not (tmp_path / "a").exists()
 
 
 def save_attacks(steered, budget, **changes):
