@@ -1,6 +1,8 @@
 """Two processes give the result of one, also after both were killed."""
 
 import json
+import signal
+import sys
 import time
 
 import pytest
@@ -60,3 +62,10 @@ def test_one_process_needs_no_launcher(monkeypatch):
         assert alone.device("cuda") == "cuda"
     assert Processes(1, 2, 1).device("cuda") == "cuda:1"
     assert Processes(1, 2, 1).device("cpu") == "cpu"
+
+
+def test_a_rank_that_fails_ends_the_others(started):
+    """As a launcher does; else a test would wait for a rank that waits."""
+    group = [started(sys.exit, 3), started(time.sleep, 10**6)]
+    wait_for(group)
+    assert [rank.exitcode for rank in group] == [3, -signal.SIGKILL]
