@@ -216,7 +216,8 @@ def _record(values: Mapping[str, Any], *, strict: bool) -> tuple[list[str], dict
             wrong.append("harmful is missing; write true if the model should refuse it, or false")
         record[key] = bool(label)
     if record["prompt"] in (None, ""):
-        wrong.append("prompt is missing")
+        columns = "" if strict else f"; the columns are {', '.join(named):.100}"
+        wrong.append(f"prompt is missing{columns}")
     texts = {key: value for key, value in record.items() if isinstance(value, str) and value}
     wrong += (f"{key} has {told}" for key, text in texts.items() if (told := text_problem(text)))
     if "prompt" in texts and not has_words(texts["prompt"]):

@@ -361,7 +361,7 @@ def test_a_folder_of_pictures_is_a_suite(tmp_path):
     ("change", "message"),
     [
         ({"harmful": "perhaps"}, "line 2: harmful is 'perhaps'; write true or false"),
-        ({"prompt": ""}, "line 2: prompt is missing"),
+        ({"prompt": ""}, "line 2: prompt is missing; the columns are file_name, prompt, harmful"),
         ({"file_name": "b.png"}, "line 2: the picture b.png does not exist"),
         ({"file_name": "../p.png"}, "must be a relative path inside the folder of this file"),
     ],
