@@ -94,7 +94,7 @@ def drift(
             quantization=quantization,
         )
     if as_json:
-        print_json(result)
+        print_json(result, verdict=result.verdict)
     else:
         print_drift(result)
     name = shlex.quote(str(directory))

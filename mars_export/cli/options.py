@@ -71,12 +71,11 @@ as_json: Final = click.option(
 """The option of commands whose result a program may read."""
 
 
-def print_json(result: BaseModel | Any) -> None:
-    """Print a result: a record, or what the standard library can write."""
+def print_json(result: BaseModel | Any, **first: object) -> None:
+    """Print a result: a record, with what follows from it first, or what `json` can write."""
     if isinstance(result, BaseModel):
-        click.echo(result.model_dump_json(indent=2))
-    else:
-        click.echo(json.dumps(result, indent=2, default=str))
+        result = {**first, **json.loads(result.model_dump_json())}
+    click.echo(json.dumps(result, indent=2, default=str))
 
 
 class GroupedHelp(click.Command):

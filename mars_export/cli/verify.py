@@ -77,7 +77,7 @@ def verify(
             progress=tick,
         )
     if as_json:
-        print_json(found)
+        print_json(found, passed=found.passed)
     else:
         _print(found)
     return 0 if found.passed else 1

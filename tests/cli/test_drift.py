@@ -1,5 +1,7 @@
 """`mars-export drift` compares on the prompts and with the seed of the calibration."""
 
+import json
+
 import pytest
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME
@@ -52,6 +54,8 @@ def test_seed_and_kinds_are_those_of_the_calibration(steered, calls, mars):
     assert calls[0]["seed"] == 5
     assert calls[0]["kinds"] == ("color", "noise")
     assert calls[0]["sets"] == prompts.packaged(5)
+    result = mars("drift", steered, "--display", "plain", "--json")
+    assert json.loads(result.out)["verdict"] == "holds"
     assert not any("--seed" in line or "--neutral" in line for line in result.errors)
 
 

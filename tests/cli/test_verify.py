@@ -52,11 +52,12 @@ def test_json(mars, steered):
     result = mars("verify", steered, "--json")
     found = json.loads(result.out)
     assert result.code == 0
-    assert found["target"] == str(steered)
+    assert (found["passed"], found["target"]) == (True, str(steered))
     assert {check["status"] for check in found["checks"]} == {"passed", "skipped"}
     (steered / "extra.py").touch()
     result = mars("verify", steered, "--json")
     assert result.code == 1
+    assert json.loads(result.out)["passed"] is False
     assert [c["name"] for c in json.loads(result.out)["checks"] if c["status"] == "failed"] == [
         "sealed files",
         "nothing else",
