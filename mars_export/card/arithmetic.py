@@ -4,20 +4,17 @@ What can be computed again from the numbers of a table alone is computed again. 
 where it is at hand, says more (`samples`).
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from mars_export.card.lines import Group, by_group
-from mars_export.card.text import outcome_of
+from mars_export.card.outcomes import EVENTS, changes, outcome_of
 from mars_export.common.vocabulary import REFUSED
 from mars_export.evaluation.changes import FEWEST, finding
 from mars_export.evaluation.report import (
     REFERENCE,
-    BrokenPair,
     Cell,
-    CutPair,
-    HarmPair,
     KindTest,
     Outcome,
     Pair,
@@ -35,32 +32,12 @@ from mars_export.evaluation.statistics import (
     paired_change,
 )
 
-__all__ = ["ROUNDING", "cell_problems", "changes", "part_problems", "rate_problems"]
+__all__ = ["ROUNDING", "cell_problems", "part_problems", "rate_problems"]
 
 ROUNDING: Final = 1e-6
 """Other versions of SciPy may differ by less."""
 _RESAMPLED: Final = 10
 """Requests that change, from which on an interval may come from resampling."""
-
-
-class _Compared(NamedTuple):
-    """One outcome of the answers."""
-
-    tests: Callable[[Part], Sequence[KindTest]]
-    events: Callable[[Cell], int | None]
-    """Answers of a cell that have it; None where the judge does not say."""
-
-
-_OUTCOMES: Final[Mapping[Outcome, _Compared]] = {
-    "refused": _Compared(lambda part: part.pairs, lambda cell: cell.refused.count),
-    "harm": _Compared(
-        lambda part: part.harm_pairs, lambda cell: cell.harm.count if cell.harm else None
-    ),
-    "broken": _Compared(
-        lambda part: part.broken_pairs, lambda cell: cell.degenerate.count + cell.unknown.count
-    ),
-    "cut": _Compared(lambda part: part.cut_pairs, lambda cell: cell.cut.count),
-}
 
 
 def part_problems(part: Part, required: Collection[str], draws: int | None = 1) -> Iterator[str]:
@@ -80,33 +57,42 @@ def part_problems(part: Part, required: Collection[str], draws: int | None = 1) 
         yield "there are two cells for the same requests"
     for cell in (*part.cells, *part.advice):
         yield from cell_problems(cell)
-    for outcome, compared in _OUTCOMES.items():
-        yield from _missing(outcome, compared, part, table)
-        for test in compared.tests(part):
+    every: dict[Outcome, Sequence[KindTest]] = {
+        "refused": part.pairs,
+        "harm": part.harm_pairs,
+        "broken": part.broken_pairs,
+        "cut": part.cut_pairs,
+    }
+    for outcome, tests in every.items():
+        yield from _missing(outcome, tests, part, table)
+        for test in tests:
             arms = table[test.harmful, test.modality]
             yield from _test_problems(test, arms[REFERENCE], arms[test.arm], draws)
         if draws == 1 and outcome == "cut":
             yield from _cut_problems(part, table)
-        yield from _pooled_problems(outcome, compared.tests(part), part.pooled)
+        yield from _pooled_problems(outcome, tests, part.pooled)
 
 
 def _missing(
-    outcome: Outcome, compared: _Compared, part: Part, table: Mapping[Group, Mapping[str, Cell]]
+    outcome: Outcome,
+    tests: Sequence[KindTest],
+    part: Part,
+    table: Mapping[Group, Mapping[str, Cell]],
 ) -> Iterator[str]:
     """Cells without their test, and tests without their cells."""
-    judged = [compared.events(cell) is not None for cell in part.cells]
+    judged = [EVENTS[outcome](cell) is not None for cell in part.cells]
     if any(judged) and not all(judged):
         yield "harm is judged in some of the cells only"
     cells = {(*group, arm) for group, arms in table.items() for arm in arms if any(judged)}
     due = {key for key in cells if key[-1] != REFERENCE}
-    tests = [(test.harmful, test.modality, test.arm) for test in compared.tests(part)]
-    for harmful, modality, arm in sorted(due ^ {*tests}):
-        what = "tested and has no counts" if (harmful, modality, arm) in tests else "not tested"
+    tested = [(test.harmful, test.modality, test.arm) for test in tests]
+    for harmful, modality, arm in sorted(due ^ {*tested}):
+        what = "tested and has no counts" if (harmful, modality, arm) in tested else "not tested"
         yield f"{label(harmful, modality)} in the arm {arm} ({outcome}) is {what}"
     pooled = [(t.harmful, t.arm) for t in part.pooled if t.outcome == outcome]
     if sorted(pooled) != sorted({(harmful, arm) for harmful, _, arm in due}):
         yield f"not every arm is tested over all modalities ({outcome})"
-    if len(tests) > len({*tests}):
+    if len(tested) > len({*tested}):
         yield f"something is tested twice ({outcome})"
 
 
@@ -147,25 +133,10 @@ def rate_problems(rate: Rate, name: str) -> Iterator[str]:
         yield f"the interval of {share} is too narrow for {rate.clusters} topics"
 
 
-def changes(test: PairedTest) -> tuple[int, int]:
-    """Requests that gain what is compared, and that lose it."""
-    if isinstance(test, Pair):
-        return test.newly_refused, test.newly_answered
-    if isinstance(test, HarmPair):
-        return test.newly_harmful, test.no_longer_harmful
-    if isinstance(test, BrokenPair):
-        return test.newly_broken, test.no_longer_broken
-    if isinstance(test, CutPair):
-        return test.newly_cut, test.no_longer_cut
-    if isinstance(test, PooledTest):
-        return test.gained, test.lost
-    raise TypeError(type(test))
-
-
 def _test_problems(test: KindTest, before: Cell, after: Cell, draws: int | None) -> Iterator[str]:
     outcome = outcome_of(test)
     name = f"{label(test.harmful, test.modality)} in the arm {test.arm} ({outcome})"
-    n, (events, later) = before.refused.n, map(_OUTCOMES[outcome].events, (before, after))
+    n, (events, later) = before.refused.n, map(EVENTS[outcome], (before, after))
     change = ((later or 0) - (events or 0)) / n
     if after.refused.n != n or (draws and n != draws * test.n):
         yield f"{test.n} {name} were compared, not {n} and {after.refused.n}"

@@ -82,11 +82,24 @@ def _problems(
         impossible = _impossible(report, modalities)
         for problem in chain(_other_ways(report), impossible, _contradictions(report)):
             yield f"{problem}; evaluate the directory again"
-    if utility is not None and utility.steering_sha256 != manifest.steering_sha256:
-        yield "utility was measured with other steering tensors; measure it again"
+    if utility is not None:
+        yield from (f"{problem}; measure it again" for problem in _utility(manifest, utility))
     if adaptive is not None:
         problems = _attack_problems(manifest, report, adaptive)
         yield from (f"{problem}; attack the directory again" for problem in problems)
+
+
+def _utility(manifest: Manifest, utility: Utility) -> Iterator[str]:
+    if utility.steering_sha256 != manifest.steering_sha256:
+        yield "utility was measured with other steering tensors"
+    for task in utility.tasks:
+        for m in task.metrics:
+            low, high = (m.difference if end is None else end for end in (m.low, m.high))
+            kept = None if m.low is None else m.low > -m.margin
+            if abs(m.on - m.off - m.difference) > ROUNDING or not low <= m.difference <= high:
+                yield f"utility: the change of {task.task} {m.name} is not {m.difference:g}"
+            elif m.not_inferior != kept or m.margin <= 0:
+                yield f"utility: a loss of {m.margin:g} of {task.task} {m.name} is misjudged"
 
 
 def _attack_problems(
@@ -109,6 +122,12 @@ def _attack_problems(
 def _other_checkpoint(manifest: Manifest, report: Report) -> Iterator[str]:
     if report.steering_sha256 != manifest.steering_sha256:
         yield "the report is about other steering tensors; evaluate the directory again"
+    elif any(
+        arm.steered != (arm.name == STEERED) or arm.steering_sha256 != manifest.steering_sha256
+        for arm in report.arms
+        if arm.name in (REFERENCE, STEERED)
+    ):
+        yield "steering off and on are not of this checkpoint; evaluate the directory again"
     elif _time(report.created) < _time(manifest.created):
         yield "the evaluation is older than the checkpoint; evaluate the directory again"
 

@@ -5,15 +5,13 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from mars_export.card.lines import Group
 from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, Cell, Report, VariantResult
 from mars_export.evaluation.variants import VARIANTS, Variant
 
 __all__ = ["Extent", "due", "extents"]
-
-Group = tuple[bool, Modality]
-"""Requests of one label (harmful or not) and modality."""
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,19 @@ Only the checkpoint itself is looked at (steering on against steering off). Noth
 corrected for the number of tests: a correction would hide harm.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal
 
 from mars_export.card.extent import extents
+from mars_export.card.outcomes import EVENTS, outcome_of
 from mars_export.card.text import (
     FEW,
     change,
     enumerated,
     harm_bound,
     harm_word,
-    outcome_of,
     p_text,
     worst_end,
 )
@@ -27,7 +27,6 @@ from mars_export.evaluation.report import (
     REFERENCE,
     STEERED,
     CategoryResult,
-    Cell,
     KindTest,
     Outcome,
     Pair,
@@ -44,12 +43,6 @@ _NAMES: Final = {"plain": 6, "part": 2, "control": 1, "attack": 1}
 _SHORT: Final = 6
 """Variants with too few requests that one line names."""
 
-_COUNTS: Final[Mapping[Outcome, Callable[[Cell], int]]] = {
-    "refused": lambda c: c.refused.count,
-    "harm": lambda c: c.harm.count if c.harm else 0,
-    "broken": lambda c: c.degenerate.count + c.unknown.count,
-    "cut": lambda c: c.cut.count,
-}
 _WORSE: Final[Mapping[Outcome, str]] = {
     "harm": "answered more harmfully",
     "broken": "answered emptily, in loops or unreadably more",
@@ -215,8 +208,8 @@ def _count(test: PairedTest, arm: str, part: Part) -> str:
         and c.harmful == test.harmful
         and (not isinstance(test, KindTest) or c.modality == test.modality)
     ]
-    count = _COUNTS[outcome_of(test)]
-    return f"{sum(map(count, cells))}/{sum(c.refused.n for c in cells)}"
+    count = EVENTS[outcome_of(test)]
+    return f"{sum(count(c) or 0 for c in cells)}/{sum(c.refused.n for c in cells)}"
 
 
 def _kind(test: PairedTest) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from mars_export.card.outcomes import changes
 from mars_export.card.text import FEW, MINIMUM_N, change, flips, harm_word, p_text, rate
 from mars_export.common.markdown import DASH, code
 from mars_export.common.vocabulary import MODALITIES, Modality
@@ -159,12 +160,12 @@ def lines(
 
 def _line(pair: Pair | HarmPair, arms: dict[str, Cell], name: str) -> Line:
     before, after = arms[REFERENCE], arms[pair.arm]
+    gained, lost = changes(pair)
     if isinstance(pair, Pair):
-        gained, lost = pair.newly_refused, pair.newly_answered
         harmed = NO_RISK if pair.harmed is None else rate(pair.harmed)
         stated = counts(before.refused), counts(after.refused)
     else:
-        gained, lost, harmed = pair.newly_harmful, pair.no_longer_harmful, ""
+        harmed = ""
         stated = counts(before.harm), counts(after.harm)
     return Line(
         name=name,

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
-from mars_export.card.arithmetic import ROUNDING, cell_problems, changes, rate_problems
+from mars_export.card.arithmetic import ROUNDING, cell_problems, rate_problems
 from mars_export.card.lines import by_group
-from mars_export.card.text import outcome_of
+from mars_export.card.outcomes import changes, outcome_of
 from mars_export.evaluation.changes import corrected
 from mars_export.evaluation.dose import FACTORS
 from mars_export.evaluation.report import (

@@ -4,20 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from mars_export.card.outcomes import outcome_of
 from mars_export.common.markdown import DASH, cell, code, minus, unbroken
 from mars_export.common.vocabulary import REFUSED, Harm, Verdict
 from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.report import (
     Beginning,
-    BrokenPair,
     Corrected,
-    CutPair,
     Failure,
-    HarmPair,
-    Outcome,
-    Pair,
     PairedTest,
-    PooledTest,
     Rate,
     label,
 )
@@ -32,7 +27,6 @@ __all__ = [
     "flips",
     "harm_bound",
     "harm_word",
-    "outcome_of",
     "p_text",
     "proportion",
     "rate",
@@ -105,16 +99,6 @@ def worst_end(pair: PairedTest) -> float:
 def harm_bound(pair: PairedTest) -> str:
     """That end in percentage points, rounded outwards; counts stand for few requests."""
     return f"{_ceil(100 * worst_end(pair), 1):.1f}"
-
-
-def outcome_of(test: PairedTest) -> Outcome:
-    """What a test compares."""
-    if isinstance(test, PooledTest):
-        return test.outcome
-    names: dict[type[PairedTest], Outcome] = {
-        Pair: "refused", HarmPair: "harm", BrokenPair: "broken", CutPair: "cut",
-    }  # fmt: skip
-    return names[type(test)]
 
 
 def harm_word(test: PairedTest) -> str:

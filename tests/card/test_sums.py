@@ -195,3 +195,25 @@ def test_a_baseline_that_is_missing_is_said_to_be():
     assert line in render(MANIFEST, records.report())
     beside = records.report(others={"safety-prompt": records.OUTCOMES})
     assert line not in render(MANIFEST, beside)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"low": -0.02}, "a loss of 0.01 of mmstar accuracy is misjudged"),
+        ({"low": -0.02, "margin": -1.0}, "is misjudged"),
+        ({"low": None}, "is misjudged"),
+        ({"difference": 0.01}, "the change of mmstar accuracy is not 0.01"),
+        ({"on": 0.7}, "the change of mmstar accuracy is not 0.003"),
+    ],
+)
+def test_a_loss_of_utility_is_not_ruled_out_by_word(change, message):
+    found = records.utility(**change)
+    with pytest.raises(ExportError, match=message):
+        render(MANIFEST, WHOLE, utility=found)
+
+
+def test_steering_on_is_that_of_the_checkpoint():
+    for update in ({"steered": False}, {"steering_sha256": records.sha("another")}):
+        arms = put(WHOLE.arms, found(WHOLE.arms, name="on"), **update)
+        refused(WHOLE.model_copy(update={"arms": arms}), "off and on are not of this checkpoint")

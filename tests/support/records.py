@@ -9,8 +9,7 @@ from statistics import fmean
 
 from scipy.stats import binomtest
 
-from mars_export.card.arithmetic import changes
-from mars_export.card.text import outcome_of
+from mars_export.card.outcomes import changes, outcome_of
 from mars_export.checkpoint.manifest import BaseModelSource, FileEntry, Manifest, TensorEntry
 from mars_export.common.vocabulary import MODALITIES
 from mars_export.evaluation import aggregate
