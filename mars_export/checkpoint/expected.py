@@ -156,4 +156,8 @@ def named_tensors(family: Family, artefact: Artefact) -> dict[str, torch.Tensor]
 
 
 def _json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half characters, which a base may hold as escapes
+        return (json.dumps(content, indent=2) + "\n").encode()

@@ -21,7 +21,7 @@ from mars_export.common.paths import exists, is_dir, named
 from mars_export.common.problems import near_file
 from mars_export.families.directory import is_legal
 from mars_export.families.weights import INDEX, SINGLE, read_index
-from mars_export.hub.hub_errors import hub_errors, unreachable
+from mars_export.hub.hub_errors import garbled, hub_errors, unreachable
 from mars_export.hub.license import BaseCard, read_card
 
 __all__ = ["BaseDirectory", "cached_repository", "fetch_base", "looks_like_path"]
@@ -114,7 +114,7 @@ def _snapshot(path: Path, repo: str, commit: str) -> BaseDirectory:
     except RepositoryNotFoundError:
         private = True
     except Exception as error:
-        if not unreachable(error) and not isinstance(error, HfHubHTTPError):
+        if not (unreachable(error) or garbled(error) or isinstance(error, HfHubHTTPError)):
             raise
     else:
         gated, private = info.gated or gated, bool(info.private)

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Final
 
 from huggingface_hub import get_token
@@ -18,9 +19,9 @@ from huggingface_hub.errors import (
 )
 
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import without_secrets
+from mars_export.common.input_errors import InputError, reason, without_secrets
 
-__all__ = ["hub_errors", "unreachable"]
+__all__ = ["garbled", "hub_errors", "unreachable"]
 
 _LOGIN: Final = "run `hf auth login`"
 
@@ -43,9 +44,14 @@ def hub_errors(subject: str, endpoint: str) -> Iterator[None]:
         # huggingface_hub wraps what fails in the upload of a large file.
         wrapped = isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception)
         message = _message(error.__cause__ if wrapped else error, subject, endpoint)
-        if message is None:
+        if message is not None:
+            raise ExportError(message) from error
+        if not garbled(error):
             raise
-        raise ExportError(message) from error
+        raise InputError(
+            f"the answer of {endpoint} for {subject} is not understood ({_plain(error)}): try "
+            "again, and check HF_ENDPOINT and the proxy"
+        ) from error
 
 
 def unreachable(error: BaseException | None) -> bool:
@@ -53,6 +59,16 @@ def unreachable(error: BaseException | None) -> bool:
     # httpx up to huggingface_hub 1, httpx2 from 2: the public errors do not name this case.
     transport = type(error).__module__.split(".")[0] in {"httpx", "httpx2"}
     return transport or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError))
+
+
+def garbled(error: Exception) -> bool:
+    """Whether huggingface_hub fails over an answer, which a proxy may have put in place of one."""
+    if isinstance(error, (OSError, MemoryError, ExportError)):
+        return False
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    modules = [str(frame.f_globals.get("__name__")).split(".")[0] for frame in frames]
+    known = [name for name in modules if name in ("mars_export", "huggingface_hub")]
+    return known[-1:] == ["huggingface_hub"]
 
 
 def _message(error: BaseException | None, subject: str, endpoint: str) -> str | None:
@@ -87,8 +103,8 @@ def _message(error: BaseException | None, subject: str, endpoint: str) -> str | 
 
 def _plain(error: BaseException | None) -> str:
     """The library's message on one line, without secrets."""
-    message = getattr(error, "server_message", None) or str(error)
-    line = " ".join(message.split()) or type(error).__name__
+    line = " ".join(str(getattr(error, "server_message", None) or "").split())
+    line = line or (reason(error) if error else "")
     if token := get_token():  # of whatever form
         line = line.replace(token, "***")
     return without_secrets(line)[:300]

@@ -80,7 +80,12 @@ def require_name(name: str) -> None:
 def _full_name(api: HfApi, name: str) -> str:
     require_name(name)
     with hub_errors("publishing", api.endpoint):  # for `org/name` too: a push needs a login
-        user = api.whoami()["name"]
+        user = api.whoami().get("name")
+    if not isinstance(user, str) or not user:
+        raise ExportError(
+            f"{api.endpoint} does not say who is logged in: try again, and check HF_ENDPOINT and "
+            "the proxy"
+        )
     return name if "/" in name else f"{user}/{name}"
 
 

@@ -152,6 +152,16 @@ def test_server_errors_are_told_in_one_line_without_secrets(hub: Hub, status, me
     assert "hf_secret" not in str(caught.value)
 
 
+def test_an_answer_of_something_else_than_a_hub(hub: Hub, tmp_path):
+    hub.add("org/base", base_files())
+    path = fetch_base("org/base").path
+    for payload in ({}, [], b"<html>"):
+        hub.meddle = lambda _, __, payload=payload: (200, payload, {})
+        with pytest.raises(ExportError, match=r"^the answer of http\S+ for org/base is not und"):
+            fetch_base("org/base")
+        assert not fetch_base(str(path)).private
+
+
 def test_a_revision_needs_a_repository(tmp_path):
     with pytest.raises(ExportError, match="--revision is for Hub repositories"):
         fetch_base(str(write(tmp_path / "model", base_files())), "main")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -87,7 +88,7 @@ def dispatch(call: Call) -> Reply:
             call.route = route
             if route in call.hub.broken:
                 raise HubError(*call.hub.broken[route])
-            return globals()[f"_{route}"](call, *match.groups())
+            return call.hub.meddle(call, partial(globals()[f"_{route}"], call, *match.groups()))
     raise HubError(404, f"the local Hub has no {call.method} {call.path}")
 
 

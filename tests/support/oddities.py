@@ -288,6 +288,7 @@ ODDITIES: dict[str, tuple[Damage, str]] = {
     "shards with gaps": (_renumbered, "verified"),
     "one file and an old index": (_single, "verified"),
     "one file and a broken index": (_single_and_broken_index, "verified"),
+    "half a character": (json_of(INDEX, metadata={"\ud800": "\udfff"}), "verified"),
     "shards without metadata": (_without_metadata, ""),
     "files that are links": (_linked, "verified"),
     "a shard that links to itself": (_circle("model-00001-of-00004.safetensors"), ""),
