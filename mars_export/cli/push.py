@@ -33,10 +33,14 @@ def push(
     `hf auth login` or HF_TOKEN.
     """
     settings = read_settings(PushSettings, ctx, values)
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
     from mars_export.common.disk_errors import clear_disk_errors
     from mars_export.common.progress import progress_for
     from mars_export.pipeline.stages import publish
 
+    if settings.display == "none":
+        disable_progress_bars()
     with clear_disk_errors(directory):
         progress = progress_for(settings.display)
         url = publish(directory, repo, progress, private=settings.private, contact=settings.contact)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mars_export.checkpoint.derived import native_config, read_steering
+from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Progress, Tick, progress_for
@@ -37,6 +38,8 @@ from mars_export.integrations.supported import require_mars
 __all__ = ["export_onnx"]
 
 RUNNER: Final = "steered_onnx.py"
+_BESIDE: Final = frozenset({"README.md", "assets", "evaluation", SEAL_NAME, SIGNATURE_NAME})
+"""What is written anew beside a checkpoint that stays the same."""
 _PACKAGES: Final = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -76,6 +79,7 @@ def export_onnx(
         stages = job.stages(workspace.root)
         if workspace.is_published(digests(stages)[-1]):
             progress.note(f"{output} is already there, made with these settings")
+            workspace.discard()
             return Onnx.model_validate_json((output / ONNX_RECORD_NAME).read_bytes())
         workspace.check_replaceable(overwrite)
         try:
@@ -134,7 +138,7 @@ class _Job:
         source = sorted(
             (path.relative_to(self.directory).as_posix(), path.stat().st_size, path.stat().st_mtime)
             for path in self.directory.rglob("*")
-            if path.is_file()
+            if path.is_file() and path.relative_to(self.directory).parts[0] not in _BESIDE
         )
         record = f"graphs/{ONNX_RECORD_NAME}"
         stages = [

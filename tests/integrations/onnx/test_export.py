@@ -64,7 +64,9 @@ def test_an_existing_target_stays_unless_overwritten(written, steered, main_job)
     folder, _ = written("gemma3")
     before = (folder / ONNX_RECORD_NAME).read_bytes()
     command = ("onnx", steered("gemma3"), "--output", "graphs")
-    done = main_job(*command, cwd=folder.parent, check=False)
+    done = main_job(*command, cwd=folder.parent)
+    assert "graphs is already there, made with these settings" in done.stderr
+    done = main_job(*command, "--int8", cwd=folder.parent, check=False)
     assert done.returncode == 2
     assert "holds another ONNX export; give --overwrite" in done.stderr
     with pytest.raises(ExportError, match="files that mars-export did not make"):
