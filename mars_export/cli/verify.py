@@ -111,5 +111,5 @@ def _print(found: "Verification") -> None:
         count = f"{len(failed)} of {len(found.checks)}"
         verdict += f"NOT verified, {count} checks failed; do not load it"
     else:
-        verdict += "verified" + (f", except {', '.join(skipped)}" if skipped else "")
+        verdict += "verified" + (f"; not checked: {', '.join(skipped)}" if skipped else "")
     console.print(Text(printable(verdict)), soft_wrap=True)
