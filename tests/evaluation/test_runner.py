@@ -229,6 +229,9 @@ def test_a_request_that_was_not_steered_stops_the_run(run):
 class Doubtful:
     name = "doubtful/1"
 
+    def check(self):
+        """It is there."""
+
     def judge(self, exchanges):
         return [Judgment("unknown") for _ in exchanges]
 
@@ -269,7 +272,19 @@ def test_needs_a_steered_directory(tmp_path, suite):
         runner.evaluate(tmp_path, suite)
 
 
-class HarmJudge:
+class Absent(Doubtful):
+    def check(self):
+        raise ExportError("no such judge")
+
+
+def test_a_judge_that_is_not_there_is_told_before_the_model_is_loaded(tmp_path, suite, monkeypatch):
+    monkeypatch.setattr(runner, "load_calibrated", None)
+    save_manifest(tmp_path / "steered")
+    with pytest.raises(ExportError, match="no such judge"):
+        runner.evaluate(tmp_path / "steered", suite, EvaluationOptions(**BARE), judge=Absent())
+
+
+class HarmJudge(Doubtful):
     """Calls what does not refuse harmful."""
 
     name = "harm/1"
