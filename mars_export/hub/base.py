@@ -73,8 +73,13 @@ def fetch_base(model: str, revision: str | None = None) -> BaseDirectory:
             safetensors weights.
     """
     local = named(model)
-    if is_dir(local):
+    if model.strip() and is_dir(local):
         return _local(local, revision)
+    if not model.strip():
+        raise ExportError("the name of the model is blank: give a directory or ORG/NAME")
+    repo, at, stated = model.partition("@")
+    if at and not looks_like_path(model):
+        raise ExportError(f"{model}: give the model as {repo} and --revision {stated}")
     if looks_like_path(model):
         problem = "is a file" if exists(local) else "is no directory here"
         advice = near_file(local) or ": give a model directory or a repository ORG/NAME"

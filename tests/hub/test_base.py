@@ -107,6 +107,8 @@ def test_a_cached_model_is_used_without_network(hub: Hub, monkeypatch):
         ("~/nowhere-at-all", None, "is no directory here"),
         ("org/absent", None, "org/absent is neither a directory here nor a model on the Hub"),
         ("not a name", None, "not a name: Repo id must"),
+        (" ", None, "the name of the model is blank: give a directory or ORG/NAME"),
+        ("org/base@v9", None, "org/base@v9: give the model as org/base and --revision v9"),
         ("org/base", "v9", r"the Hub answered 404 for org/base: Invalid rev id: v9"),
         (
             "org/gated",
