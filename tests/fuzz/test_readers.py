@@ -1,6 +1,10 @@
-"""Whatever a file holds: it is read, or there is one line about it. Nothing else happens."""
+"""Whatever a file holds: it is read, or there is one line about it. Nothing else happens.
+
+MARS_FUZZ sets how many contents each file gets.
+"""
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -26,7 +30,7 @@ from support import hostile, tiny
 from support.hostile import confined, json_near, near
 
 quick = settings(
-    max_examples=120,
+    max_examples=int(os.environ.get("MARS_FUZZ", "120")),
     deadline=None,
     derandomize=True,
     database=None,
