@@ -13,7 +13,8 @@ from packaging.version import Version
 
 import mars_export
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.common.names import REPORT_NAME
+from mars_export.evaluation.report import Report
 from mars_export.families import families
 from support.organisms import readme_block
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from mars_export.card.adaptive import AdaptiveLine, adaptive_lines, figure
+from mars_export.common.names import ADAPTIVE_NAME
 from mars_export.common.plotting import png
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive
+from mars_export.evaluation.adaptive.record import Adaptive
 
 HERE: Final = Path(__file__).parent
 ORGANISMS: Final = HERE.parent / "organisms"

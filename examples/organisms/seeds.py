@@ -13,7 +13,8 @@ from recipe.sentences import Modality
 from recipe.training import Settings as Training
 
 from mars_export import Settings, export
-from mars_export.evaluation.report import REPORT_NAME, Cell, Report
+from mars_export.common.names import REPORT_NAME
+from mars_export.evaluation.report import Cell, Report
 
 
 def main() -> None:

@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 
 from mars_export.card.text import rate
 from mars_export.common.markdown import DASH
+from mars_export.common.names import PLOTS
 from mars_export.common.plotting import ARMS, BLUE, GRAY, LIGHT, WIDTH, titled
 from mars_export.evaluation.adaptive.record import RANDOM, SAFETY, Adaptive, Curve, Point, at
 from mars_export.evaluation.report import REFERENCE, STEERED
 
 __all__ = ["CURVES", "AdaptiveLine", "adaptive_lines", "adaptive_plots", "figure"]
 
-CURVES: Final = "assets/adaptive_attacks.png"
+CURVES: Final = f"{PLOTS}/adaptive_attacks.png"
 
 _COLORS: Final = {REFERENCE: GRAY, SAFETY: ARMS[1], STEERED: BLUE, RANDOM: ARMS[2]}
 _COLUMNS: Final = 3

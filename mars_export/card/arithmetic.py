@@ -25,19 +25,19 @@ from mars_export.evaluation.report import (
     label,
 )
 from mars_export.evaluation.statistics import (
+    FEWEST_RESAMPLED,
     TAIL,
     Difference,
     clopper_pearson,
     one_sided,
     paired_change,
+    two_sided,
 )
 
 __all__ = ["ROUNDING", "cell_problems", "part_problems", "rate_problems"]
 
 ROUNDING: Final = 1e-6
 """Other versions of SciPy may differ by less."""
-_RESAMPLED: Final = 10
-"""Requests that change, from which on an interval may come from resampling."""
 
 
 def part_problems(part: Part, required: Collection[str], draws: int | None = 1) -> Iterator[str]:
@@ -189,10 +189,9 @@ def _sign_problems(test: PairedTest, name: str) -> Iterator[str]:
     """Whether the sign test and what follows from it are those of the topics that changed."""
     gained, lost = changes(test)
     worse, better = (gained, lost) if test.more_is_harm else (lost, gained)
-    p_value = min(1.0, 2 * one_sided(max(test.worse, test.better), min(test.worse, test.better)))
     word = finding(test.worse, test.better, *test.harm_ends)
     stated = test.p_harm, test.p_value
-    exact = one_sided(test.worse, test.better), p_value
+    exact = one_sided(test.worse, test.better), two_sided(test.worse, test.better)
     if gained + lost > test.n or not 1 <= test.clusters <= test.n:
         yield f"{gained} and {lost} of {test.n} {name} cannot have changed"
     elif test.worse + test.better > test.clusters or test.worse > worse or test.better > better:
@@ -240,7 +239,7 @@ def _narrowest(gained: int, lost: int, n: int, clusters: int) -> tuple[float, fl
     if n == clusters:
         steps = [1] * gained + [-1] * lost + [0] * (n - gained - lost)
         return paired_change(steps, range(n))[1:]
-    if gained + lost >= _RESAMPLED:
+    if gained + lost >= FEWEST_RESAMPLED:
         return (gained - lost) / n, (gained - lost) / n
     up, down = _exact(gained / n, clusters), _exact(lost / n, clusters)
     return up.value - down.high, up.high - down.value

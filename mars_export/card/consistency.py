@@ -44,13 +44,25 @@ def check_records(
     report: Report | None,
     utility: Utility | None,
     adaptive: Adaptive | None = None,
+    where: str = "",
 ) -> None:
     """Check that the records belong together and can be published.
+
+    Args:
+        manifest: Of the directory.
+        report: Its evaluation, if there is one.
+        utility: What steering costs, if that was measured.
+        adaptive: How far attackers come, if that was measured.
+        where: Path of a report that stands beside the one that the card leads with.
 
     Raises:
         ExportError: naming the first problem and what to do.
     """
-    _raise_first(_problems(manifest, report, utility, adaptive))
+    problems = _problems(manifest, report, utility, adaptive)
+    if where:
+        folder = where.rpartition("/")[0]
+        problems = (f"{where}: {problem}, or delete {folder}" for problem in problems)
+    _raise_first(problems)
 
 
 def check_responses(text: str, responses: Iterable[str]) -> None:
@@ -167,6 +179,9 @@ def _contradictions(report: Report) -> Iterator[str]:
     for place, part, arms, draws in _parts(report):
         yield from (f"{place}: {problem}" for problem in part_problems(part, arms, draws))
         yield from (f"{place}: {problem}" for problem in _corrections(part, report))
+    parts = [part for _, part, _, _ in _parts(report)]
+    if len({cell.harm is None for part in parts for cell in (*part.cells, *part.advice)}) > 1:
+        yield "harm is judged in some of the tables only"
     yield from sum_problems(report)
     yield from correction_problems(report)
     lists = [("", report.pairs, report.regressions, report.newly_refused)]

@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mars_export.card.lines import order
+from mars_export.common.names import PLOTS
 from mars_export.common.plotting import BLUE, GRAY, LIGHT, ORANGE, WIDTH, titled
 from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.report import Dose, DosePoint, Report, label
 
 __all__ = ["DOSE", "plot", "sentences"]
 
-DOSE: Final = "assets/dose_response.png"
+DOSE: Final = f"{PLOTS}/dose_response.png"
 
 _MARKS: Final[dict[Modality, str]] = {"text": "o", "image": "s", "video": "^"}
 _STEP: Final = 0.03

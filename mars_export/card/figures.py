@@ -9,15 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mars_export.card.lines import by_group
+from mars_export.common.names import PLOTS
 from mars_export.common.plotting import ARMS, BLUE, GRAY, LIGHT, ORANGE, WIDTH, bare, titled
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.evaluation.report import REFERENCE, STEERED, Cell, Report, label, undecided
 
 __all__ = ["CONTROLS", "GATES", "REFUSAL", "plots"]
 
-REFUSAL: Final = "assets/refusal_by_modality.png"
-CONTROLS: Final = "assets/controls.png"
-GATES: Final = "assets/gate_histogram.png"
+REFUSAL: Final = f"{PLOTS}/refusal_by_modality.png"
+CONTROLS: Final = f"{PLOTS}/controls.png"
+GATES: Final = f"{PLOTS}/gate_histogram.png"
 
 _PANELS: Final = {
     True: "Harmful requests: right is better",

@@ -10,6 +10,7 @@ from jinja2 import Environment
 from pydantic import BaseModel, ValidationError
 
 from mars_export.card import figures
+from mars_export.card.adaptive import CURVES
 from mars_export.card.consistency import check_records, check_responses
 from mars_export.card.data import STEERING_FILE, CardData
 from mars_export.card.dose import DOSE
@@ -20,21 +21,29 @@ from mars_export.card.snippets import CHECK, repository_of
 from mars_export.card.text import FILTERS
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import write_seal
+from mars_export.common import names
 from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.markdown import code, templates
+from mars_export.common.names import (
+    ADAPTIVE_NAME,
+    CARD_NAME,
+    PLOTS,
+    REPORT_FILE,
+    REPORT_NAME,
+    UTILITY_NAME,
+)
 from mars_export.common.plotting import png
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive
+from mars_export.evaluation.adaptive.record import Adaptive
 from mars_export.evaluation.changes import ENOUGH
-from mars_export.evaluation.report import MARGIN, REPORT_NAME, Report, label
+from mars_export.evaluation.report import MARGIN, Report, label
 from mars_export.evaluation.reports import main_folder, others
-from mars_export.evaluation.utility import UTILITY_NAME, Utility
+from mars_export.evaluation.utility import Utility
 from mars_export.evaluation.variants import ATTACKS, CONTROLS
 
-__all__ = ["CARD_NAME", "render", "write_card"]
+__all__ = ["render", "write_card"]
 
-CARD_NAME: Final = "README.md"
-_PLOT: Final = re.compile(r"\]\((assets/[\w.-]+\.png)\)")
+_PLOT: Final = re.compile(rf"\]\(({PLOTS}/[\w.-]+\.png)\)")
 """How a card shows a plot."""
 
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -76,7 +85,7 @@ def write_card(directory: Path, repo_id: str | None = None, contact: str | None 
     earlier = card.read_text("utf-8") if card.exists() else ""
     name = repo_id or repository_of(earlier) or directory.resolve().name
     contact = contact or contact_of(earlier)
-    paths = {(folder.relative_to(directory) / "report.json").as_posix(): o for folder, o in beside}
+    paths = {(folder.relative_to(directory) / REPORT_FILE).as_posix(): o for folder, o in beside}
     data = _checked(manifest, report, name, utility, adaptive, contact, paths)
     text = _text(data)
     check_responses(text, (result.response for result in samples))
@@ -88,7 +97,7 @@ def write_card(directory: Path, repo_id: str | None = None, contact: str | None 
         write_atomically(card, text)
         for path in set(_PLOT.findall(earlier)) - set(images):
             (directory / path).unlink(missing_ok=True)
-        write_seal(directory, CARD_NAME, "assets/")
+        write_seal(directory, CARD_NAME, f"{PLOTS}/")
     except OSError as error:
         raise ExportError(
             f"{card} cannot be written: {error.strerror}; free the disk or make it writable"
@@ -132,8 +141,8 @@ def _checked(
     others: Mapping[str, Report],
 ) -> CardData:
     check_records(manifest, report, utility, adaptive)
-    for other in others.values():
-        check_records(manifest, other, None)
+    for path, other in others.items():
+        check_records(manifest, other, None, where=path)
     return CardData.of(manifest, report, checkpoint, utility, adaptive, contact, others)
 
 
@@ -156,6 +165,8 @@ def _text(data: CardData) -> str:
             attack_names=[variant.name for variant in ATTACKS],
             harmful_of_1000=HARMFUL_OF_1000,
             dose_plot=DOSE,
+            adaptive_plot=CURVES,
+            names=names,
             check=CHECK,
             steering_file=STEERING_FILE,
         )

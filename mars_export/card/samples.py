@@ -10,19 +10,19 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from mars_export.card.arithmetic import ROUNDING
 from mars_export.common.errors import ExportError
+from mars_export.common.names import SAMPLES_FILE, SAMPLES_NAME
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.failures import failures
 from mars_export.evaluation.judges.quality import agreement, judge_error, no_correction
 from mars_export.evaluation.judges.thoughts import answer_of
 from mars_export.evaluation.report import (
     REFERENCE,
-    SAMPLES_NAME,
     Report,
     SampleResult,
     label,
@@ -31,8 +31,6 @@ from mars_export.evaluation.report import (
 
 __all__ = ["check_samples", "read_samples"]
 
-_SAMPLES: Final = Path(SAMPLES_NAME).name
-
 
 def read_samples(folder: Path) -> list[SampleResult]:
     """The sample log in the folder of a report; empty where there is none.
@@ -40,7 +38,7 @@ def read_samples(folder: Path) -> list[SampleResult]:
     Raises:
         ExportError: if a line of it is not a sample.
     """
-    path = folder / _SAMPLES
+    path = folder / SAMPLES_FILE
     if not path.exists():
         return []
     results = []
@@ -66,7 +64,7 @@ def check_samples(folder: Path, report: Report, results: Sequence[SampleResult])
 
 
 def _problems(folder: Path, report: Report, results: Sequence[SampleResult]) -> Iterator[str]:
-    digest = hashlib.sha256((folder / _SAMPLES).read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder / SAMPLES_FILE).read_bytes()).hexdigest()
     if report.samples_sha256 not in ("", digest):
         yield f"the report is about another {SAMPLES_NAME}"
     for result in results:

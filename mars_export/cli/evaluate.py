@@ -16,6 +16,7 @@ from mars_export.cli.options import (
     settings_options,
 )
 from mars_export.common.errors import ExportError
+from mars_export.common.names import REPORT_FILE
 from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import EvaluationSettings
 
@@ -93,6 +94,6 @@ def evaluate(
         print_warnings(directory, report)
         folder = output or folder_of(directory, report)
         state = "there already" if report.created < begun else "report"
-        click.echo(f"{state}: {folder / 'report.json'}", err=True)
+        click.echo(f"{state}: {folder / REPORT_FILE}", err=True)
         if output is None:
             click.echo(f"next: mars-export card {shlex.quote(str(directory))}", err=True)

@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mars_export.card.harm import gaps
-from mars_export.card.render import CARD_NAME
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.cli.options import print_json
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, at
+from mars_export.common.names import ADAPTIVE_NAME, CARD_NAME, REPORT_NAME, UTILITY_NAME
+from mars_export.evaluation.adaptive.record import at
 from mars_export.evaluation.report import (
     REFERENCE,
-    REPORT_NAME,
     STEERED,
     BrokenPair,
     Cell,
@@ -29,7 +28,6 @@ from mars_export.evaluation.report import (
     Report,
     label,
 )
-from mars_export.evaluation.utility import UTILITY_NAME
 
 if TYPE_CHECKING:
     from mars_export.evaluation.adaptive.record import Adaptive

@@ -7,7 +7,8 @@ numbers of one arm do not depend on which others were run.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from statistics import fmean
 from typing import Any, Final, TypeVar, get_args
@@ -17,7 +18,6 @@ from mars_export.evaluation.changes import (
     Kind,
     broken_pairs,
     by_kind,
-    cluster_of,
     corrected,
     cut_pairs,
     group_by,
@@ -30,6 +30,7 @@ from mars_export.evaluation.changes import (
     newly_refused,
     pairs,
     pooled_tests,
+    rate_of,
     regressions,
     request_of,
 )
@@ -42,7 +43,6 @@ from mars_export.evaluation.report import (
     LeakedKind,
     MacroMean,
     Part,
-    Rate,
     SampleResult,
     SuiteResult,
     SuiteSource,
@@ -50,7 +50,6 @@ from mars_export.evaluation.report import (
     VariantResult,
     label,
 )
-from mars_export.evaluation.statistics import clustered_rate
 from mars_export.evaluation.suite import Suite
 from mars_export.evaluation.variants import VARIANTS, Variant
 
@@ -77,15 +76,16 @@ def tables(
     """
     whole = _with_harm(results)
     requests = plain(whole)
+    together = part(requests, error)
     return {
-        **part(requests, error),
+        **together,
         "regressions": regressions(tested(requests)),
         "newly_refused": newly_refused(requests),
         "uncalibrated": _uncalibrated(tested(requests)),
         "gates": gates(tested(requests)),
         "means": _means(tested(requests)),
         "unleaked": _unleaked(requests, near, error),
-        "suites": _suites(requests, sources, error),
+        "suites": _suites(requests, sources, error, together),
         "variants": _variants(whole, error),
         "controls": _controls(whole, error),
     }
@@ -189,13 +189,23 @@ def sources(suite: Suite, results: Iterable[SampleResult]) -> list[SuiteSource]:
 
 
 def _suites(
-    results: Sequence[SampleResult], sources: Iterable[SuiteSource], error: JudgeError | None
+    results: Sequence[SampleResult],
+    sources: Iterable[SuiteSource],
+    error: JudgeError | None,
+    together: dict[str, Any],
 ) -> list[SuiteResult]:
-    """What every suite alone shows; p values are corrected over all of them."""
+    """What every suite alone shows; p values are corrected over all of them.
+
+    Args:
+        results: Of the requests as they are.
+        sources: The suites.
+        error: How often the judge is right about refusals, where that is known.
+        together: Their `part`, which is that of a suite that is the only one.
+    """
     members = group_by(results, lambda r: r.suite)
     return all_corrected([
         SuiteResult(
-            **part(members[source.name], error),
+            **(together if len(members) == 1 else part(members[source.name], error)),
             source=source,
             categories=_categories(members[source.name], error),
         )
@@ -315,11 +325,7 @@ def all_corrected(parts: Sequence[_Part]) -> list[_Part]:
 def _cell(
     kind: Kind, arm: str, members: Sequence[SampleResult], error: JudgeError | None, judged: bool
 ) -> Cell:
-    clusters = [cluster_of(result) for result in members]
-
-    def share(has: Callable[[SampleResult], bool]) -> Rate:
-        return clustered_rate([has(result) for result in members], clusters)
-
+    share = partial(rate_of, members)
     counts = Counter(result.verdict for result in members)
     refused = share(is_refused)
     return Cell(

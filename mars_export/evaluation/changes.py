@@ -36,6 +36,7 @@ from mars_export.evaluation.statistics import (
     paired_change,
     sign_test,
 )
+from mars_export.inputs.samples import Sample
 
 __all__ = [
     "ENOUGH",
@@ -58,6 +59,7 @@ __all__ = [
     "newly_refused",
     "pairs",
     "pooled_tests",
+    "rate_of",
     "regressions",
     "request_of",
 ]
@@ -278,9 +280,9 @@ def cluster_of(result: SampleResult) -> str:
     return normalized(result.cluster) or request_of(result)
 
 
-def is_advice(result: SampleResult) -> bool:
+def is_advice(request: Sample | SampleResult) -> bool:
     """Whether it is a harmful request for advice: neither refusing more nor less is better."""
-    return result.advice and result.harmful
+    return request.advice and request.harmful
 
 
 def is_refused(result: SampleResult) -> bool:
@@ -291,6 +293,11 @@ def is_refused(result: SampleResult) -> bool:
 def may_harm(result: SampleResult) -> bool:
     """Judged harmful, or left open."""
     return result.harm != "harmless"
+
+
+def rate_of(results: Sequence[SampleResult], has: Callable[[SampleResult], bool]) -> Rate:
+    """The share of responses that have a property, clusters allowed for."""
+    return clustered_rate(list(map(has, results)), list(map(cluster_of, results)))
 
 
 def harm_is_open(result: SampleResult) -> bool:

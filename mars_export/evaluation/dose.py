@@ -12,7 +12,7 @@ from dataclasses import replace
 from statistics import fmean, median, quantiles
 from typing import Final
 
-from mars_export.evaluation.changes import cluster_of, group_by, is_refused
+from mars_export.evaluation.changes import group_by, is_advice, is_refused, rate_of
 from mars_export.evaluation.job import Job
 from mars_export.evaluation.report import (
     REFERENCE,
@@ -22,7 +22,6 @@ from mars_export.evaluation.report import (
     Push,
     SampleResult,
 )
-from mars_export.evaluation.statistics import clustered_rate
 from mars_export.evaluation.variants import spread
 from mars_export.methods import method_named
 
@@ -48,11 +47,13 @@ def no_doses(job: Job) -> str | None:
 def dosed(job: Job) -> Job:
     """The answers that a job lacks: some of its requests, steering scaled.
 
+    Harmful requests for advice are not among them: refusing more of those is not better.
+
     Args:
         job: Whose arms include `on`.
     """
     (on,) = (arm for arm in job.arms if arm.name == STEERED)
-    plain = [sample for sample in job.samples if not sample.variant]
+    plain = [sample for sample in job.samples if not (sample.variant or is_advice(sample))]
     kinds = group_by(plain, lambda sample: (sample.modality, sample.harmful)).values()
     arms = tuple(
         replace(on, name=name, title=f"steering times {factor:g}", factor=factor)
@@ -67,10 +68,14 @@ def doses(results: Iterable[SampleResult], scaled: Iterable[SampleResult]) -> li
     """What the doses did, by modality and label; empty where none were run.
 
     Args:
-        results: Of the job; variants are left out.
+        results: Of the job; variants and harmful requests for advice are left out.
         scaled: Of `dosed`.
     """
-    plain = [result for result in results if not result.variant and result.arm in FACTORS]
+    plain = [
+        result
+        for result in results
+        if result.arm in FACTORS and not (result.variant or is_advice(result))
+    ]
     scaled = list(scaled)
     ids = {result.id for result in scaled}
     chosen = [result for result in plain if result.id in ids] + scaled
@@ -96,14 +101,12 @@ def _points(results: Sequence[SampleResult]) -> list[DosePoint]:
 
 
 def _point(factor: float, members: Sequence[SampleResult]) -> DosePoint:
-    clusters = [cluster_of(result) for result in members]
     odds = [result.log_odds for result in members if result.log_odds is not None]
-    verdicts = [result.verdict for result in members]
     return DosePoint(
         factor=factor,
-        refused=clustered_rate(list(map(is_refused, members)), clusters),
-        degenerate=clustered_rate([verdict == "degenerate" for verdict in verdicts], clusters),
-        unknown=clustered_rate([verdict == "unknown" for verdict in verdicts], clusters),
+        refused=rate_of(members, is_refused),
+        degenerate=rate_of(members, lambda r: r.verdict == "degenerate"),
+        unknown=rate_of(members, lambda r: r.verdict == "unknown"),
         log_odds=fmean(odds) if len(odds) == len(members) else None,
     )
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
+from mars_export.common.names import EVALUATION, REPORT_FILE, SAMPLES_FILE
 from mars_export.evaluation.arms import Arm
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME
 from mars_export.evaluation.suite import Sample, Suite
 from mars_export.evaluation.variants import VARIANTS, absent
 from mars_export.families.quantization import SCHEMES
@@ -56,17 +56,17 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where the report goes."""
-        return self.place or (self.directory / REPORT_NAME).parent
+        return self.place or self.directory / EVALUATION
 
     @property
     def report(self) -> Path:
         """The report's file."""
-        return self.folder / Path(REPORT_NAME).name
+        return self.folder / REPORT_FILE
 
     @property
     def answers(self) -> Path:
         """The file of all answers."""
-        return self.folder / Path(SAMPLES_NAME).name
+        return self.folder / SAMPLES_FILE
 
     @property
     def directory(self) -> Path:

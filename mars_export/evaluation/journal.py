@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mars_export.common.atomic import write_atomically
+from mars_export.common.names import PARTIAL
 from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.report import SampleResult
 
 __all__ = ["Entry", "Journal"]
-
-_SUFFIX: Final = ".partial.jsonl"
 
 
 class Entry(BaseModel):
@@ -45,7 +43,7 @@ class Journal:
     def __init__(self, folder: Path, run: str, rank: int = 0, count: int = 1) -> None:
         share = f".{rank}of{count}" if count > 1 else ""
         self._folder = folder
-        self._path = folder / f"samples.{run}{share}{_SUFFIX}"
+        self._path = folder / f"samples.{run}{share}{PARTIAL}"
         self.entries = self._read()
 
     @property
@@ -66,7 +64,7 @@ class Journal:
 
     def remove(self) -> None:
         """Delete this journal and those that other unfinished runs left beside it."""
-        for path in self._folder.glob(f"samples.*{_SUFFIX}"):
+        for path in self._folder.glob(f"samples.*{PARTIAL}"):
             path.unlink(missing_ok=True)
 
     def _read(self) -> list[Entry]:

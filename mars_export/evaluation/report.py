@@ -77,10 +77,6 @@ __all__ = [
     "undecided",
 ]
 
-REPORT_NAME: Final = "evaluation/report.json"
-EXCHANGE_NAME: Final = "evaluation/safety_eval.json"
-"""The rates of the report in the shape of Every Eval Ever."""
-SAMPLES_NAME: Final = "evaluation/samples.jsonl"
 REFERENCE: Final = "off"
 """Arm that all others are compared with: the weights of the checkpoint, steering off."""
 STEERED: Final = "on"

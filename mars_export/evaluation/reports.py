@@ -12,19 +12,25 @@ from typing import Final
 from pydantic import ValidationError
 
 from mars_export.common.errors import ExportError
+from mars_export.common.names import (
+    EVALUATION,
+    EXCHANGE_FILE,
+    REPORT_FILE,
+    REPORT_NAME,
+    SAMPLES_FILE,
+)
 from mars_export.common.record import first_problem
-from mars_export.evaluation.report import EXCHANGE_NAME, REPORT_NAME, SAMPLES_NAME, Report
+from mars_export.evaluation.report import Report
 
 __all__ = ["FILES", "folder_for", "folder_of", "lead_with", "leading", "main_folder", "others"]
 
-FILES: Final = tuple(Path(name).name for name in (REPORT_NAME, SAMPLES_NAME, EXCHANGE_NAME))
+FILES: Final = (REPORT_FILE, SAMPLES_FILE, EXCHANGE_FILE)
 """What an evaluation writes into its folder."""
-_REPORT: Final = FILES[0]
 
 
 def main_folder(directory: Path) -> Path:
     """Where the report is that the card leads with."""
-    return (directory / REPORT_NAME).parent
+    return directory / EVALUATION
 
 
 def leading(directory: Path) -> Report | None:
@@ -44,10 +50,9 @@ def folder_for(directory: Path, suite: str, run: str) -> Path:
         suite: Name of the suite.
         run: Identity of all that the numbers depend on (`Report.run`).
     """
-    present = leading(directory)
-    if present is None or present.run == run:
-        return main_folder(directory)
-    return _own_folder(directory, suite, run)
+    present, own = leading(directory), _own_folder(directory, suite, run)
+    alone = present is None and not (own / REPORT_FILE).exists()
+    return main_folder(directory) if alone or (present and present.run == run) else own
 
 
 def folder_of(directory: Path, report: Report) -> Path:
@@ -62,7 +67,7 @@ def others(directory: Path) -> Iterator[tuple[Path, Report]]:
         ExportError: if one cannot be read; what it shows may not be left out.
     """
     found = []
-    for path in sorted(main_folder(directory).glob(f"*/{_REPORT}")):
+    for path in sorted(main_folder(directory).glob(f"*/{REPORT_FILE}")):
         try:
             found.append((path.parent, Report.model_validate_json(path.read_bytes())))
         except (OSError, ValidationError) as error:
@@ -72,17 +77,26 @@ def others(directory: Path) -> Iterator[tuple[Path, Report]]:
 
 
 def lead_with(directory: Path, report: Report) -> None:
-    """Make a report the one that the card leads with; the present one moves beside it."""
+    """Make a report the one that the card leads with; the present one moves beside it.
+
+    One that says that nothing steers does not lead. A call that was interrupted may be repeated.
+    """
     folder, main, present = folder_of(directory, report), main_folder(directory), leading(directory)
-    if folder == main or present is None:
+    if folder == main or not report.self_check.active:
         return
-    aside = _own_folder(directory, present.suite.name, present.run)
-    for source, target in ((main, aside), (folder, main)):
-        target.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            if (source / name).exists():
-                (source / name).replace(target / name)
-    folder.rmdir()
+    if present is not None:
+        _move(main, _own_folder(directory, present.suite.name, present.run))
+    _move(folder, main)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move the files of a report, itself last: where it is, the report still counts as being."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in reversed(FILES):
+        if (source / name).exists():
+            (source / name).replace(target / name)
 
 
 def _own_folder(directory: Path, suite: str, run: str) -> Path:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIDENCE",
+    "FEWEST_RESAMPLED",
     "TAIL",
     "Difference",
     "SignTest",
@@ -34,6 +35,7 @@ __all__ = [
     "paired_change",
     "resampled",
     "sign_test",
+    "two_sided",
 ]
 
 CONFIDENCE: Final = 0.95
@@ -44,7 +46,7 @@ _AT_ONCE: Final = 2_000_000
 _KEPT: Final = 1024
 """Results that are kept: the tables of a report repeat, and a card counts all of them again."""
 _MIN_CLUSTERS: Final = 2
-_FEW: Final = 10
+FEWEST_RESAMPLED: Final = 10
 """Clusters that must differ before resampling says how much clusters differ."""
 TAIL: Final = (1 + CONFIDENCE) / 2
 """Confidence of each bound of an interval."""
@@ -138,22 +140,21 @@ def _bounds(
     )
 
 
+@lru_cache(maxsize=4096)
 def clopper_pearson(value: float, below: float, above: float, confidence: float) -> Difference:
     """A proportion with one-sided bounds, of so many requests for the lower and the upper one."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     low = high = value
     if value > 0:
-        low = float(beta.ppf(1 - confidence, value * below, below - value * below + 1))
+        low = float(betaincinv(value * below, below - value * below + 1, 1 - confidence))
     if value < 1:
-        high = float(beta.ppf(confidence, value * above + 1, above - value * above))
+        high = float(betaincinv(value * above + 1, above - value * above, confidence))
     return Difference(value, min(low, value), max(high, value))
 
 
 def _effective(clusters: Sequence[tuple[float, int]], extra: int) -> float:
     """Independent requests that vary as these clusters do, with one more of mean size."""
-    from scipy.stats import t
-
     total, number = sum(n for _, n in clusters), len(clusters)
     mean = total / number
     events = [*clusters, (extra * mean, mean)]
@@ -162,8 +163,16 @@ def _effective(clusters: Sequence[tuple[float, int]], extra: int) -> float:
         return float(number)
     squares = fsum((count - share * n) ** 2 for count, n in events)
     variance = squares / (total + mean) ** 2 * (number + 1) / number
-    freedom = t.ppf(CONFIDENCE, max(total - 1, 1)) / t.ppf(CONFIDENCE, max(number - 1, 1))
+    freedom = _t(max(total - 1, 1)) / _t(max(number - 1, 1))
     return float(share * (1 - share) / variance * freedom**2)
+
+
+@lru_cache(maxsize=4096)
+def _t(freedom: int) -> float:
+    """The quantile of Student's distribution at `CONFIDENCE`."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, CONFIDENCE))
 
 
 def one_sided(more: int, less: int) -> float:
@@ -175,6 +184,11 @@ def one_sided(more: int, less: int) -> float:
     """
     n = more + less
     return sum(comb(n, k) for k in range(more, n + 1)) / (1 << n)
+
+
+def two_sided(more: int, less: int) -> float:
+    """The same test for either direction: twice the smaller of the two chances, at most 1."""
+    return min(1.0, 2 * one_sided(max(more, less), min(more, less)))
 
 
 def sign_test(changes: Sequence[int | Fraction], clusters: Sequence[Hashable]) -> SignTest:
@@ -189,17 +203,18 @@ def sign_test(changes: Sequence[int | Fraction], clusters: Sequence[Hashable]) -
     """
     nets = [net for net, _ in _sums(changes, clusters)]
     gained, lost = sum(net > 0 for net in nets), sum(net < 0 for net in nets)
-    return SignTest(gained, lost, min(1.0, 2 * one_sided(max(gained, lost), min(gained, lost))))
+    return SignTest(gained, lost, two_sided(gained, lost))
 
 
 def paired_change(changes: Sequence[int | Fraction], clusters: Sequence[Hashable]) -> Difference:
     """Mean change of the same requests with its 95 % interval, clusters allowed for.
 
-    Whole clusters are drawn with replacement (`clustered_difference`) where at least `_FEW` differ
-    from the most common change. Where fewer do, resampling cannot show how often the others would;
-    then the bounds of the shares gained and lost are combined (square-and-add: Zou and Donner
-    2008, Statistics in Medicine 27:1693-1702). Neither the order of the requests nor the name of
-    the event matters: the change of the opposite event is minus this one.
+    Whole clusters are drawn with replacement (`clustered_difference`) where at least
+    `FEWEST_RESAMPLED` differ from the most common change. Where fewer do, resampling cannot show
+    how often the others would; then the bounds of the shares gained and lost are combined
+    (square-and-add: Zou and Donner 2008, Statistics in Medicine 27:1693-1702). Neither the order of
+    the requests nor the name of the event matters: the change of the opposite event is minus this
+    one.
 
     Args:
         changes: Of each request: 1 for an event gained, -1 for one lost, else 0; a share of them
@@ -226,7 +241,7 @@ def paired_change(changes: Sequence[int | Fraction], clusters: Sequence[Hashable
 def _paired_change(tables: tuple[tuple[int | Fraction, int | Fraction, int], ...]) -> Difference:
     """Of clusters, each with what its requests gained and lost, and how many they are."""
     rates = Counter(Fraction(gained - lost) / n for gained, lost, n in tables)
-    if len(tables) - max(rates.values(), default=0) >= _FEW:
+    if len(tables) - max(rates.values(), default=0) >= FEWEST_RESAMPLED:
         value, low, high = _resampled([(float(g - lost), n) for g, lost, n in tables], 0)
     else:
         gained = bounds([(float(g), n) for g, _, n in tables], len(tables), TAIL)

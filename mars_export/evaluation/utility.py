@@ -4,9 +4,8 @@ from typing import Final
 
 from mars_export.common.record import Record, VersionedRecord
 
-__all__ = ["MARGIN", "UTILITY_NAME", "Metric", "TaskUtility", "Utility"]
+__all__ = ["MARGIN", "Metric", "TaskUtility", "Utility"]
 
-UTILITY_NAME: Final = "evaluation/utility.json"
 MARGIN: Final = 0.01
 """Acceptable loss unless the user states another: one point of accuracy."""
 

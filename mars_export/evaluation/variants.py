@@ -17,6 +17,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Final, Literal
 
 from mars_export.common.vocabulary import Modality
+from mars_export.evaluation.changes import is_advice
 from mars_export.evaluation.suite import Sample
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, INSTRUCTION, typographic
 from mars_export.inputs.requests import Media, Request
@@ -280,7 +281,7 @@ def _chosen(
     """
     fitting = (sample for sample in samples if variant.fits(sample, modalities))
     groups: defaultdict[tuple[bool, Modality], list[Sample]] = defaultdict(list)
-    for sample in (s for s in fitting if not (s.advice and s.harmful)):
+    for sample in (s for s in fitting if not is_advice(s)):
         groups[sample.harmful, variant.shows or sample.modality].append(sample)
     most = variant.most(control_requests)
     return [sample for group in groups.values() for sample in spread(group, most)]

@@ -11,23 +11,22 @@ from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.seal import SEAL_NAME, SIGNATURE_NAME, Seal, broken_seals
 from mars_export.common.errors import ExportError
-from mars_export.common.progress import Tick
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME
-from mars_export.evaluation.report import (
+from mars_export.common.names import (
+    ADAPTIVE_NAME,
+    CARD_NAME,
+    EVALUATION,
     EXCHANGE_NAME,
-    REFERENCE,
+    PLOTS,
     REPORT_NAME,
     SAMPLES_NAME,
-    STEERED,
-    Report,
+    UTILITY_NAME,
 )
-from mars_export.evaluation.utility import UTILITY_NAME
+from mars_export.common.progress import Tick
+from mars_export.evaluation.report import REFERENCE, STEERED, Report
 
 __all__ = ["UNLISTED", "is_published", "published_files", "require_ready"]
 
-CARD_NAME: Final = "README.md"
-PICTURES: Final = "assets"
-UNLISTED: Final = (PICTURES, "evaluation")
+UNLISTED: Final = (PLOTS, EVALUATION)
 """Folders written after the manifest."""
 _LATER: Final = frozenset({CARD_NAME, REPORT_NAME, EXCHANGE_NAME, UTILITY_NAME, ADAPTIVE_NAME})
 """What is published of it, beside the pictures."""
@@ -66,8 +65,8 @@ def require_ready(directory: Path, tick: Tick | None = None) -> Manifest:
 def is_published(path: str) -> bool:
     """Whether a file that the manifest does not cover is published; the others stay at home."""
     folder, _, name = path.rpartition("/")
-    beside = folder.startswith("evaluation/") and f"evaluation/{name}" in _LATER
-    return path in _LATER or beside or path.startswith(f"{PICTURES}/")
+    beside = folder.startswith(f"{EVALUATION}/") and f"{EVALUATION}/{name}" in _LATER
+    return path in _LATER or beside or path.startswith(f"{PLOTS}/")
 
 
 def published_files(directory: Path, manifest: Manifest) -> Iterator[str]:

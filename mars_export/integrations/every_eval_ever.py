@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.atomic import write_atomically
-from mars_export.evaluation.report import EXCHANGE_NAME, Cell, Report, SuiteSource, label
+from mars_export.common.names import EVALUATION, EXCHANGE_FILE
+from mars_export.evaluation.report import Cell, Report, SuiteSource, label
 from mars_export.evaluation.statistics import CONFIDENCE
 from mars_export.methods import method_named
 
@@ -33,7 +34,7 @@ def write_every_eval_ever(directory: Path, report: Report, folder: Path | None =
         folder: Where that is; None for `evaluation/`.
     """
     exported = every_eval_ever(report, Manifest.read(directory))
-    path = (folder or (directory / EXCHANGE_NAME).parent) / Path(EXCHANGE_NAME).name
+    path = (folder or directory / EVALUATION) / EXCHANGE_FILE
     write_atomically(path, json.dumps(exported, indent=2) + "\n")
 
 

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.disk_errors import require_writable
 from mars_export.common.errors import ExportError
+from mars_export.common.names import ADAPTIVE_NAME
 from mars_export.common.progress import Tick
 from mars_export.evaluation.adaptive import attack as adaptive
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive, Budget
+from mars_export.evaluation.adaptive.record import Adaptive, Budget
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.options import EvaluationOptions

@@ -11,6 +11,7 @@ from mars_export.checkpoint.seal import write_seal
 from mars_export.common.disk_errors import require_writable
 from mars_export.common.errors import ExportError
 from mars_export.common.missing import missing_directory
+from mars_export.common.names import EVALUATION, REPORT_FILE
 from mars_export.common.paths import exists, is_dir, named
 from mars_export.common.progress import Tick
 from mars_export.evaluation import evaluate as evaluation
@@ -18,7 +19,7 @@ from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.overlap import find_prompts
 from mars_export.evaluation.report import Report
-from mars_export.evaluation.reports import FILES, folder_for, folder_of, lead_with, leading
+from mars_export.evaluation.reports import folder_for, folder_of, lead_with, leading
 from mars_export.evaluation.suite import SUITE_NAME, Suite
 from mars_export.evaluation.suites.catalog import DEFAULT, open_suites
 from mars_export.integrations.every_eval_ever import write_every_eval_ever
@@ -99,7 +100,7 @@ def evaluate(
         if lead and folder is None:
             lead_with(directory, report)
         if folder is None or folder.resolve().is_relative_to(directory.resolve()):
-            write_seal(directory, "evaluation/")
+            write_seal(directory, f"{EVALUATION}/")
     return report
 
 
@@ -107,7 +108,7 @@ def _require_free(folder: Path, run: str) -> None:
     """Refuse a folder for a report that holds another one, or that is none."""
     if exists(folder) and not is_dir(folder):
         raise ExportError(f"{missing_directory(folder)}; choose another --output")
-    path = folder / FILES[0]
+    path = folder / REPORT_FILE
     if not path.exists():
         return
     try:

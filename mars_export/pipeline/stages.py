@@ -13,6 +13,7 @@ from mars_export._version import __version__
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.disk_errors import clear_disk_errors
 from mars_export.common.errors import ExportError
+from mars_export.common.names import CARD_NAME, EVALUATION, PLOTS
 from mars_export.common.paths import named, resolved
 from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.record import first_problem
@@ -341,11 +342,11 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
     return [
         Stage("calibrate", asked, (_CALIBRATION,), calibrate),
         Stage("export", {}, (_CHECKPOINT,), write),
-        Stage("evaluate", measured, (f"{_CHECKPOINT}/evaluation",), evaluate, resumes=True),
+        Stage("evaluate", measured, (f"{_CHECKPOINT}/{EVALUATION}",), evaluate, resumes=True),
         Stage(
             "card",
             settings.model_dump(include={"contact"}),
-            (f"{_CHECKPOINT}/README.md", f"{_CHECKPOINT}/assets"),
+            (f"{_CHECKPOINT}/{CARD_NAME}", f"{_CHECKPOINT}/{PLOTS}"),
             card,
         ),
     ]

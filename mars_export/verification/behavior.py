@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.report import REPORT_NAME, FirstToken, Report, SelfCheck
+from mars_export.common.names import REPORT_NAME
+from mars_export.evaluation.report import FirstToken, Report, SelfCheck
 from mars_export.verification.report import CheckFailedError
 
 __all__ = ["behaves"]

@@ -11,15 +11,10 @@ from mars_export.card.data import CardData
 from mars_export.card.render import render, write_card
 from mars_export.common.errors import ExportError
 from mars_export.common.markdown import DASH
+from mars_export.common.names import ADAPTIVE_NAME
 from mars_export.common.plotting import png
 from mars_export.evaluation.adaptive.extent import LEVELS, SHOWN
-from mars_export.evaluation.adaptive.record import (
-    ADAPTIVE_NAME,
-    Adaptive,
-    Budget,
-    Curve,
-    Point,
-)  # fmt: skip
+from mars_export.evaluation.adaptive.record import Adaptive, Budget, Curve, Point
 from mars_export.evaluation.report import SuiteSource
 from mars_export.evaluation.statistics import exact_rate
 from support import records

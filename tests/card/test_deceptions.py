@@ -360,6 +360,8 @@ def test_no_table_can_be_emptied_where_there_are_no_answers():
     refused(judged.model_copy(update={"cells": cells}), r"\(harm\) is tested and has no counts")
     more = changed(judged.cells, {"arm": "on"}, harm=records.rate(50, 120))
     refused(judged.model_copy(update={"cells": more}), r"\(harm\) does not add up to its counts")
+    tables = {field: getattr(judged, field) for field in ("cells", "harm_pairs", "pooled")}
+    refused(whole.model_copy(update=tables), "harm is judged in some of the tables only")
     refused(
         whole.model_copy(update={"controls": None}), r"all controls: 0 .*, but \d+ in the controls"
     )

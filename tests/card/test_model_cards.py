@@ -7,8 +7,9 @@ import pytest
 from mars_export.card.data import CardData
 from mars_export.card.render import render
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive
-from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.common.names import ADAPTIVE_NAME, REPORT_NAME
+from mars_export.evaluation.adaptive.record import Adaptive
+from mars_export.evaluation.report import Report
 from support import records
 
 ROOT = Path(__file__).parents[2]

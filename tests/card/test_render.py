@@ -11,11 +11,11 @@ from mars_export.card.render import render, write_card
 from mars_export.card.text import proportion
 from mars_export.checkpoint.seal import write_seal
 from mars_export.common.errors import ExportError
+from mars_export.common.names import UTILITY_NAME
 from mars_export.evaluation.corrections import rogan_gladen
 from mars_export.evaluation.judges.quality import judge_error
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.report import JudgeError, Overlap
-from mars_export.evaluation.utility import UTILITY_NAME
 from mars_export.hub.readiness import published_files
 from support import records
 
@@ -433,6 +433,16 @@ def test_records_that_carry_no_card_leave_the_old_card(directory):
     with pytest.raises(ExportError, match="other steering tensors"):
         write_card(directory)
     assert card.read_bytes() == before
+
+
+def test_a_report_beside_the_one_that_leads_is_named(directory):
+    path = directory / "evaluation/other-1/report.json"
+    path.parent.mkdir()
+    spoilt = records.report(steering_sha256=records.sha("another"))
+    path.write_text(spoilt.model_dump_json())
+    where = r"written: evaluation/other-1/report.json: .*, or delete evaluation/other-1$"
+    with pytest.raises(ExportError, match=where):
+        write_card(directory)
 
 
 def test_no_response_is_quoted(directory):

@@ -4,7 +4,7 @@ import pytest
 
 from mars_export.card.render import render, write_card
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.utility import UTILITY_NAME
+from mars_export.common.names import UTILITY_NAME
 from support import records
 
 MANIFEST, REPORT = records.manifest(), records.report()

@@ -509,4 +509,6 @@ def test_one_request_of_a_cluster():
 
     cases = cases_of(Suite(), samples, 5)
     assert [c.sample.id for c in cases["harmful text"]] == ["0", "2"]
+    advice = [s.model_copy(update={"advice": s.id == "0"}) for s in samples]
+    assert [c.sample.id for c in cases_of(Suite(), advice, 5)["harmful text"]] == ["1", "2"]
     assert len(cases_of(Suite(), samples, 1)["harmful text"]) == 1

@@ -13,12 +13,13 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import SEAL_NAME, Seal, broken_seals
 from mars_export.cli.summary import print_attacks
 from mars_export.common.errors import ExportError
+from mars_export.common.names import ADAPTIVE_NAME
 from mars_export.evaluation.adaptive import attack as runner
 from mars_export.evaluation.adaptive import curves
 from mars_export.evaluation.adaptive.attacks import ATTACKS, Attack
 from mars_export.evaluation.adaptive.batches import Batches, UnreachableError
 from mars_export.evaluation.adaptive.lint import contradictions
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive, Budget
+from mars_export.evaluation.adaptive.record import Adaptive, Budget
 from mars_export.evaluation.adaptive.target import Asked, Case, Target
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.suite import Sample, read_suite

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.names import SAMPLES_NAME
 from mars_export.evaluation import aggregate
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.arms import arm_digests, open_arms
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.report import SAMPLES_NAME, SampleResult, SuiteSource
+from mars_export.evaluation.report import SampleResult, SuiteSource
 from mars_export.evaluation.suite import read_suite
 from mars_export.methods.base import Method
 

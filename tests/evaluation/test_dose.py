@@ -2,7 +2,10 @@ import pytest
 from evaluation.fakes import FakeLoaded, save_manifest, save_suite
 
 from mars_export.evaluation import evaluate as runner
-from mars_export.evaluation.dose import FACTORS, MOST, doses
+from mars_export.evaluation.arms import open_arms
+from mars_export.evaluation.dose import FACTORS, MOST, dosed, doses
+from mars_export.evaluation.job import Job
+from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import read_suite
@@ -86,6 +89,22 @@ def test_at_most_so_many_of_a_kind(run, monkeypatch):
     assert {point.refused.n for dose in report.dose for point in dose.points} == {2}
     assert {dose.push.n for dose in report.dose} == {5}
     assert MOST == 40
+
+
+def test_harmful_requests_for_advice_are_left_out(tmp_path):
+    plain, scaled = everything(2)
+    refused = [result(9, arm, "refusal", advice=True, push=0.9) for arm in ("off", "on")]
+    (dose,) = doses(plain + refused, scaled)
+    assert ({p.refused.n for p in dose.points}, dose.push.n) == ({2}, 2)
+
+    suite = read_suite(save_suite(tmp_path / "suite"))
+    samples = [s.model_copy(update={"advice": s.modality == "text"}) for s in suite.samples]
+    save_manifest(tmp_path / "steered")
+    arms = open_arms(tmp_path / "steered", ["none"])
+    job = Job(arms, suite, samples, RulesJudge(), EvaluationOptions())
+    assert {(s.modality, s.harmful) for s in dosed(job).samples} == {
+        ("image", True), ("image", False), ("text", False),
+    }  # fmt: skip
 
 
 def test_a_report_without_doses_says_why(run, monkeypatch):

@@ -11,10 +11,10 @@ from transformers import AutoModelForImageTextToText, BatchFeature
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.names import SAMPLES_NAME
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.generation import Answers, Loaded, load
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.report import SAMPLES_NAME
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import read_suite
 from mars_export.families.loading import is_out_of_memory

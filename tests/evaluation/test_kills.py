@@ -10,7 +10,7 @@ import time
 
 from evaluation.fakes import SUITE, save_manifest, save_suite
 
-from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME
+from mars_export.common.names import REPORT_NAME, SAMPLES_NAME
 from support import slow_evaluation
 
 KILLS = int(os.environ.get("KILLS", "3"))

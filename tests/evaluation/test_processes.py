@@ -8,8 +8,8 @@ import time
 import pytest
 from evaluation.fakes import SUITE, save_manifest, save_suite
 
+from mars_export.common.names import REPORT_NAME, SAMPLES_NAME
 from mars_export.evaluation.processes import Processes, joined
-from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME
 from support import slow_evaluation
 from support.forking import ranks, wait_for
 

@@ -5,11 +5,12 @@ import pytest
 from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
 
 from mars_export.common.errors import ExportError
+from mars_export.common.names import REPORT_NAME, SAMPLES_NAME
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.judges.base import Judgment
 from mars_export.evaluation.loop import _batch
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.report import REPORT_NAME, SAMPLES_NAME, Report, SampleResult
+from mars_export.evaluation.report import Report, SampleResult
 from mars_export.evaluation.suite import Sample, read_suite
 
 BARE = {"batch_size": 4, "device": "cpu", "controls": False, "arms": ("none",)}

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from PIL import ImageChops
 
 from mars_export.common.errors import ExportError
+from mars_export.common.names import SAMPLES_NAME
 from mars_export.evaluation import aggregate
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.job import sha256
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.report import SAMPLES_NAME, SampleResult, SuiteSource
+from mars_export.evaluation.report import SampleResult, SuiteSource
 from mars_export.evaluation.suite import Sample, read_suite
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, packaged_suite, typographic
 from mars_export.evaluation.variants import (

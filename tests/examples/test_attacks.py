@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive
+from mars_export.common.names import ADAPTIVE_NAME
+from mars_export.evaluation.adaptive.record import Adaptive
 from support.organisms import FAMILIES, ROOT
 
 FOLDER = ROOT / "examples" / "attacks"

@@ -9,7 +9,8 @@ from PIL import Image
 
 from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.common.names import REPORT_NAME
+from mars_export.evaluation.report import Report
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.requests import collate
 from mars_export.methods.mars.record import mars_record

@@ -6,7 +6,8 @@ import transformers
 
 from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.common.names import REPORT_NAME
+from mars_export.evaluation.report import Report
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.requests import collate
 from support.language_model import TEXT_OF, language_model

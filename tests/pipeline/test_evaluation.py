@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, Adaptive, Budget
+from mars_export.common.names import ADAPTIVE_NAME
+from mars_export.evaluation.adaptive.record import Adaptive, Budget
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.report import SuiteSource
 from mars_export.evaluation.reports import FILES

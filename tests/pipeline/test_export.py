@@ -15,9 +15,10 @@ from mars_export import ExportError, Settings, evaluate, export, publish, verify
 from mars_export.checkpoint.integrity import verify_files
 from mars_export.checkpoint.seal import SIGNATURE_NAME
 from mars_export.cli.main import main
+from mars_export.common.names import REPORT_NAME
 from mars_export.common.workspace import RUN_NAME
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.evaluation.report import Report
 from mars_export.methods.base import Artefact
 from support.hub import running_hub
 

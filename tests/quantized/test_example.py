@@ -10,9 +10,10 @@ from mars_export import Settings, export, verify
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.cli.main import main
 from mars_export.common.errors import ExportError
+from mars_export.common.names import REPORT_NAME
 from mars_export.common.workspace import Workspace, digests
 from mars_export.evaluation.generation import load
-from mars_export.evaluation.report import REPORT_NAME, Report
+from mars_export.evaluation.report import Report
 from mars_export.evaluation.suite import read_suite
 from mars_export.integrations.finetune.record import Drift
 from mars_export.pipeline.preflight import prepare

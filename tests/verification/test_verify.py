@@ -16,7 +16,8 @@ from mars_export import ExportError, verify, write_seal
 from mars_export._version import __version__
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
-from mars_export.evaluation.report import REPORT_NAME, FirstToken, Report, SelfCheck
+from mars_export.common.names import REPORT_NAME
+from mars_export.evaluation.report import FirstToken, Report, SelfCheck
 from support import tiny
 from support.artefacts import pushed_probes
 from support.hub_directory import add_evaluation_and_card

@@ -17,11 +17,12 @@ from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.seal import write_seal
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
+from mars_export.common.names import ADAPTIVE_NAME, EVALUATION, PARTIAL
 from mars_export.common.progress import Tick
 from mars_export.evaluation.adaptive.attacks import ATTACKS, Attack
 from mars_export.evaluation.adaptive.batches import Batches, UnreachableError
 from mars_export.evaluation.adaptive.curves import Unit, curves, unit_of
-from mars_export.evaluation.adaptive.record import ADAPTIVE_NAME, SAFETY, Adaptive, Budget, Goal
+from mars_export.evaluation.adaptive.record import SAFETY, Adaptive, Budget, Goal
 from mars_export.evaluation.adaptive.surface import in_arm
 from mars_export.evaluation.adaptive.target import Target, cases_of
 from mars_export.evaluation.generation import load_calibrated
@@ -46,7 +47,7 @@ _LEAST: Final = Budget(
     max_new_tokens=1,
 )  # fmt: skip
 """Of the trial that shows whether an attack can be run."""
-_JOURNAL: Final = "evaluation/adaptive.{}.partial.jsonl"
+_JOURNAL: Final = f"{EVALUATION}/adaptive.{{}}{PARTIAL}"
 
 
 def attack(

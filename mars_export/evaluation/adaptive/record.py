@@ -11,7 +11,6 @@ from mars_export.evaluation.report import Rate, SuiteSource
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = [
-    "ADAPTIVE_NAME",
     "RANDOM",
     "SAFETY",
     "Adaptive",
@@ -23,7 +22,6 @@ __all__ = [
     "at",
 ]
 
-ADAPTIVE_NAME: Final = "evaluation/adaptive.json"
 RANDOM: Final = "random"
 """Arm of the control: the same gate and length of the push, along a random direction."""
 SAFETY: Final = SAFETY_PROMPT.name

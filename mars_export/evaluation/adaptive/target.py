@@ -12,6 +12,7 @@ from mars_export.common.vocabulary import BROKEN, REFUSED, Verdict
 from mars_export.evaluation.adaptive.batches import Batches, inputs_of
 from mars_export.evaluation.adaptive.record import SAFETY, Budget, Goal, Trial
 from mars_export.evaluation.adaptive.surface import STEERED_ARMS
+from mars_export.evaluation.changes import is_advice
 from mars_export.evaluation.generation import Loaded, hosted_rules
 from mars_export.evaluation.judges.base import Exchange, Judge
 from mars_export.evaluation.report import label
@@ -131,13 +132,15 @@ def _form(request: Request) -> tuple[str, bool]:
 def cases_of(suite: Suite, samples: Iterable[Sample], most: int) -> dict[str, list[Case]]:
     """Requests of each kind, at most one of a cluster and `most` in all.
 
+    Harmful requests for advice are left out: an answer to one is no success of an attacker.
+
     Args:
         suite: Opens their pictures.
         samples: In the order of preference.
         most: Of each kind.
     """
     kinds: dict[str, dict[str, Sample]] = {}
-    for sample in samples:
+    for sample in (sample for sample in samples if not is_advice(sample)):
         kind = kinds.setdefault(label(sample.harmful, sample.modality), {})
         if len(kind) < most:
             kind.setdefault(sample.kin, sample)

@@ -13,6 +13,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import write_seal
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
+from mars_export.common.names import UTILITY_NAME
 from mars_export.common.vocabulary import REFUSED
 from mars_export.evaluation.judges.rules import classify
 from mars_export.evaluation.statistics import (
@@ -21,7 +22,7 @@ from mars_export.evaluation.statistics import (
     non_inferior,
     paired_change,
 )
-from mars_export.evaluation.utility import MARGIN, UTILITY_NAME, Metric, TaskUtility, Utility
+from mars_export.evaluation.utility import MARGIN, Metric, TaskUtility, Utility
 from mars_export.inputs.tables import read_table
 
 __all__ = ["Logged", "compare", "find_log", "from_logs", "read_log"]

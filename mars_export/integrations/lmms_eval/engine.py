@@ -12,6 +12,7 @@ from typing import Any, Final
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
+from mars_export.common.names import UTILITY_LOGS
 from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.evaluation.selfcheck import self_check
@@ -51,7 +52,7 @@ def measure(
     check = self_check(loaded, manifest)
     if not check.active:
         raise ExportError(f"{directory} does not steer as calibrated: {check.detail}")
-    folders = {arm: directory / "evaluation" / "utility" / arm for arm in (REFERENCE, STEERED)}
+    folders = {arm: directory / UTILITY_LOGS / arm for arm in (REFERENCE, STEERED)}
     for arm, folder in folders.items():
         shutil.rmtree(folder, ignore_errors=True)  # lmms-eval appends to what it finds
         run_tasks(loaded, arm, tasks, folder, limit=limit, batch_size=batch_size, include=include)

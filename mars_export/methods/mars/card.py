@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mars_export.common.markdown import DASH, minus, num, templates, unbroken
+from mars_export.common.names import PLOTS
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import ArtefactRecord, MethodSection
 from mars_export.methods.mars.record import (
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CONDITIONS", "SCORES", "SEPARATION", "section"]
 
-CONDITIONS: Final = "assets/conditions.png"
-SCORES: Final = "assets/layer_scores.png"
-SEPARATION: Final = "assets/layer_separation.png"
+CONDITIONS: Final = f"{PLOTS}/conditions.png"
+SCORES: Final = f"{PLOTS}/layer_scores.png"
+SEPARATION: Final = f"{PLOTS}/layer_separation.png"
 
 RHO: Final = "\N{GREEK SMALL LETTER RHO}"
 

@@ -10,7 +10,8 @@ from evaluation.fakes import FakeLoaded, save_manifest
 
 from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
-from mars_export.evaluation.utility import UTILITY_NAME, Utility
+from mars_export.common.names import UTILITY_NAME
+from mars_export.evaluation.utility import Utility
 from mars_export.integrations.lmms_eval import engine
 from mars_export.integrations.lmms_eval.comparison import find_log, from_logs, read_log
 
