@@ -89,7 +89,15 @@ def test_everything_of_ones_own():
 
 
 GIVEN = {
-    "mars": {"layer": 3, "layer_rule": "lift", "finalists": 2, "gain": 0.125, "radius": 1.75},
+    "mars": {
+        "layer": 3,
+        "layer_rule": "lift",
+        "finalists": 2,
+        "gain": 0.125,
+        "radius": 1.75,
+        "direction": "pca",
+        "reserve": 0.25,
+    },
     "addition": {"layer": 3, "coefficient": -0.3, "positions": "prompt"},
 }
 """Method -> a value for each of its options that is not the default."""
