@@ -233,6 +233,7 @@ def test_a_push_does_not_publish_a_signature_of_another_card(steered, tmp_path, 
     copy = shutil.copytree(steered, tmp_path / "copy")
     (copy / SIGNATURE_NAME).write_text("of the seal as it is")
     monkeypatch.setattr("mars_export.hub.destination_of", lambda *_: "org/name")
+    monkeypatch.setattr("mars_export.hub.check_destination", lambda *_: None)
     monkeypatch.setattr("mars_export.hub.push", lambda *_, **__: "published")
     with pytest.raises(ExportError, match=r"now names org/name: sign steering_seal\.json again"):
         publish(copy)
