@@ -134,11 +134,15 @@ def _download(repo: str, revision: str | None) -> BaseDirectory:
             return _from_cache(api, repo, revision)
         files = [file.rfilename for file in info.siblings or []]
         require_weights(repo, files)
-        patterns = [escape(name) for name in _model_files(api, repo, info.sha, files)]
+        wanted = _model_files(api, repo, info.sha, files)
+        patterns = [escape(name) for name in wanted]
         # By the user's revision, so that the cache knows it when there is no network.
         path = Path(api.snapshot_download(repo, revision=revision, allow_patterns=patterns))
     if path.name != info.sha:
         raise ExportError(f"{repo} changed on the Hub during the download: run the command again")
+    absent = next((name for name in wanted if not (path / name).is_file()), None)
+    if absent is not None:
+        raise ExportError(f"{repo}: the Hub did not give {absent}: run the command again")
     gated, private = info.gated or False, bool(info.private)
     return BaseDirectory(path, repo, info.sha, repo, gated, private, read_card(path))
 

@@ -63,7 +63,9 @@ def unreachable(error: BaseException | None) -> bool:
 
 def garbled(error: Exception) -> bool:
     """Whether huggingface_hub fails over an answer, which a proxy may have put in place of one."""
-    if isinstance(error, (OSError, MemoryError, ExportError)):
+    if isinstance(error, (MemoryError, ExportError)):
+        return False
+    if isinstance(error, OSError) and error.errno is not None:  # of the system, not of an answer
         return False
     frames = (frame for frame, _ in walk_tb(error.__traceback__))
     modules = [str(frame.f_globals.get("__name__")).split(".")[0] for frame in frames]

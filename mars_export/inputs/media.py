@@ -129,7 +129,10 @@ def _video(path: Path, where: str) -> tuple[Image, ...]:
         raise ExportError(f"{where}: needs PyAV; run `{install_extra('suites')}`") from error
     try:
         with av.open(str(path)) as container:
-            total = sum(1 for _ in container.decode(video=0)) if container.streams.video else 0
+            streams = container.streams.video
+            # Without a decoder PyAV would crash, and not only raise.
+            known = bool(streams) and streams[0].codec_context is not None
+            total = sum(1 for _ in container.decode(video=0)) if known else 0
         wanted = _spread(total)
         with av.open(str(path)) as container:
             # Only the chosen frames become pictures: all of a clip would fill the memory.
@@ -151,5 +154,5 @@ def _spread(total: int) -> list[int]:
         IndexError: There are none.
     """
     if not total:
-        raise IndexError("no frames")
+        raise IndexError("no frames, or none that can be decoded")
     return [round(i * (total - 1) / (VIDEO_FRAMES - 1)) for i in range(VIDEO_FRAMES)]
