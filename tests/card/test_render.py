@@ -247,6 +247,22 @@ def test_both_rules_of_the_layer_are_named(rule, layer, said):
     assert "**Layer 5 is not the one that this rule picks.**" in text
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("difference-of-means", "is the normalized difference between the mean activations"),
+        ("pca", "(`--direction pca`) is the first principal component"),
+        ("probe", "(`--direction probe`) is a linear discriminant"),
+        ("self-guard", "(`--direction self-guard`) is what a safety prompt adds"),
+    ],
+)
+def test_the_source_of_the_direction_is_named(source, said):
+    text = render(records.manifest(calibration=records.calibration(direction=source)), None)
+    assert text.count(f"The refusal direction r {said}") == 1
+    assert ("normalized difference" in text) == (source == "difference-of-means")
+    assert ("harmless text along r |" in text) == (source != "difference-of-means")
+
+
 def test_a_layer_that_a_check_turned_down_is_named():
     scores = records.calibration().record.scores
     scores[4] = scores[4].model_copy(update={"induced": -0.3})

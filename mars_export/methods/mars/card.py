@@ -3,10 +3,11 @@
 A3.n are sections of docs/method.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mars_export.calibration.source import DirectionSource
 from mars_export.common.markdown import DASH, minus, num, templates, unbroken
 from mars_export.common.names import PLOTS
 from mars_export.common.vocabulary import Modality
@@ -35,9 +36,21 @@ SEPARATION: Final = f"{PLOTS}/layer_separation.png"
 
 RHO: Final = "\N{GREEK SMALL LETTER RHO}"
 
+DIRECTIONS: Final[Mapping[DirectionSource, str]] = {
+    "difference-of-means": "The refusal direction r is the normalized difference between the mean "
+    "activations on harmful and on harmless *text*.",
+    "pca": "The refusal direction r (`--direction pca`) is the first principal component of the "
+    "activations on harmful and on harmless *text*, around the midpoint of their means "
+    "([arXiv 2409.05907](https://arxiv.org/abs/2409.05907)).",
+    "probe": "The refusal direction r (`--direction probe`) is a linear discriminant between the "
+    "activations on harmful and on harmless *text* "
+    "([arXiv 2310.06824](https://arxiv.org/abs/2310.06824)).",
+    "self-guard": "The refusal direction r (`--direction self-guard`) is what a safety prompt adds "
+    "to the mean activation on harmful *text*, normalized (after "
+    "[arXiv 2602.00707](https://arxiv.org/abs/2602.00707)).",
+}
 SUMMARY: Final = (
-    "The refusal direction r is the normalized difference between the mean activations on harmful "
-    "and on harmless *text*. At the steered positions (see *position* below) the output h of one "
+    "At the steered positions (see *position* below) the output h of one "
     "decoder layer is projected onto r, and β is subtracted: how far neutral stimuli of the "
     "request's modality move activations along r, by the turn and its visual tokens. A "
     "gate then decides. At or below the modality's origin o nothing happens; above it h moves "
@@ -133,7 +146,7 @@ def section(artefact: ArtefactRecord) -> MethodSection:
         SEPARATION=SEPARATION,
     )
     return MethodSection(
-        summary=SUMMARY,
+        summary=f"{DIRECTIONS[record.direction]} {SUMMARY}",
         formula=FORMULA,
         details=details.strip(),
         citations=CITATIONS,

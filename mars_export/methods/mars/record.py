@@ -135,7 +135,7 @@ class LayerScore(Record):
     """Modality shift along the direction over R."""
     groups: list[Quantiles] = Field(default_factory=list)
     induced: float | None = None
-    """Refusal log-odds on harmless text after adding mu_u - mu_s; None of layers not tried."""
+    """Refusal log-odds on harmless text after adding R r; None of layers not tried."""
     kl: float | None = None
     """First-token KL(base || steered) on harmless text, nats; where `lift` is known the largest of
     text and plain requests of the other modalities. None of layers not tried."""
