@@ -11,7 +11,7 @@ import torch
 
 from mars_export.calibration.source import DirectionSource
 
-__all__ = ["DIFFERENCE", "ESTIMATORS", "SELF_GUARD", "prompt_shift"]
+__all__ = ["DIFFERENCE", "ESTIMATORS", "SELF_GUARD", "difference_of_means", "prompt_shift"]
 
 DIFFERENCE: Final[DirectionSource] = "difference-of-means"
 SELF_GUARD: Final[DirectionSource] = "self-guard"
@@ -94,8 +94,8 @@ def prompt_shift(plain: torch.Tensor, guarded: torch.Tensor) -> torch.Tensor:
 
 
 ESTIMATORS: Final[Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]] = {
-    DIFFERENCE: difference_of_means,
     "pca": principal_component,
     "probe": linear_probe,
 }
-"""Those that need nothing but the states of both labels."""
+"""Those that need nothing but the states of both labels; `text_statistics` takes the difference of
+the means by itself."""

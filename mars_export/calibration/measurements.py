@@ -39,7 +39,7 @@ from mars_export.common.vocabulary import Modality
 from mars_export.families import families
 from mars_export.families.inspection import inspect_family
 from mars_export.inputs.prompts import PromptSet
-from mars_export.inputs.requests import Media, Request, extent, template_problem
+from mars_export.inputs.requests import PLAIN_REQUEST, Media, Request, extent, template_problem
 from mars_export.inputs.safety_prompt import SAFETY_PROMPT_TEXT
 from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.inputs.template import TurnTokens, thinking_options, turn_tokens
@@ -228,8 +228,8 @@ def measure(
 
 
 def _require_system_prompt(processor: Any) -> None:
-    problem = template_problem(processor, Request("How are you?", system=SAFETY_PROMPT_TEXT))
-    if problem:
+    guarded = replace(PLAIN_REQUEST, system=SAFETY_PROMPT_TEXT)
+    if problem := template_problem(processor, guarded):
         raise ExportError(
             f"--direction {SELF_GUARD} puts a system prompt before harmful text, and {problem}; "
             "take another direction"

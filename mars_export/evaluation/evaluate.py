@@ -45,10 +45,10 @@ from mars_export.evaluation.report import (
 )
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import Suite
-from mars_export.evaluation.support import PLAIN_REQUEST, unsupported
+from mars_export.evaluation.support import unsupported
 from mars_export.evaluation.variants import vary
 from mars_export.families.loading import pick_device
-from mars_export.inputs.requests import template_problem
+from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
 from mars_export.inputs.template import bare_template
 
 __all__ = ["evaluate"]

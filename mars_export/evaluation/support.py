@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mars_export.common.errors import ExportError
-from mars_export.inputs.requests import Request, template_problem
+from mars_export.inputs.requests import PLAIN_REQUEST, Request, template_problem
 
 if TYPE_CHECKING:
     from mars_export.evaluation.generation import Loaded
     from mars_export.evaluation.job import Job
     from mars_export.evaluation.suite import Sample
 
-__all__ = ["PLAIN_REQUEST", "unsupported"]
-
-PLAIN_REQUEST: Final = Request("How are you?")
-"""A request that stands for all that are text alone."""
+__all__ = ["unsupported"]
 
 
 def unsupported(job: Job, loaded: Loaded) -> dict[str, str]:

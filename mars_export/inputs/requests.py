@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIP_FPS",
+    "PLAIN_REQUEST",
     "Media",
     "Request",
     "Turn",
@@ -142,6 +143,10 @@ class Request:
         """Every picture and every frame, for judges that see."""
         frames = (frame for video in self.shown("video") for frame in video)
         return (*self.shown("image"), *frames)
+
+
+PLAIN_REQUEST: Final = Request("How are you?")
+"""A request that stands for all that are text alone."""
 
 
 def messages(request: Request) -> list[dict[str, Any]]:

@@ -6,7 +6,12 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from mars_export.calibration.directions import text_statistics
-from mars_export.calibration.estimators import ESTIMATORS, linear_probe, principal_component
+from mars_export.calibration.estimators import (
+    ESTIMATORS,
+    difference_of_means,
+    linear_probe,
+    principal_component,
+)
 
 WIDTH, HARM, NOISY = 24, 3, 7
 
@@ -62,10 +67,10 @@ def test_the_probe_separates_as_well_as_that_of_scikit_learn():
     assert separability(linear_probe(u, s)) > separability(u.mean(0) - s.mean(0))
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_states_without_any_difference_give_no_direction_and_no_infinities(name):
+@pytest.mark.parametrize("estimate", [difference_of_means, *ESTIMATORS.values()])
+def test_states_without_any_difference_give_no_direction_and_no_infinities(estimate):
     same = torch.ones(5, 4, dtype=torch.float64)
-    direction = ESTIMATORS[name](same, same)
+    direction = estimate(same, same)
     assert direction.isfinite().all()
     statistics = text_statistics(same[None], same[None], direction[None])
     assert statistics.separation.tolist() == [0]

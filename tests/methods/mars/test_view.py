@@ -51,16 +51,11 @@ def test_what_moves_the_coordinate_is_in_the_origins_mixture(measured):
 
 def test_pictures_need_what_text_needs_and_the_reserve(measured):
     layers, material = measured
-    text, picture = (
-        [replace(kind, answered=kind.answered) for kind in material.harmless[m]]
-        for m in ("text", "image")
-    )
-    readout = picture[0].answered.readout
+    text, (picture, *_) = (material.harmless[m] for m in ("text", "image"))
+    readout = picture.answered.readout
     low = replace(readout, coordinates=readout.coordinates - 100)
-    calm = [
-        replace(k, divided=False, answered=replace(k.answered, readout=low)) for k in picture[:1]
-    ]
-    changed = replace(material, harmless={"text": text, "image": calm})
+    calm = replace(picture, divided=False, answered=replace(picture.answered, readout=low))
+    changed = replace(material, harmless={"text": text, "image": [calm]})
     for reserve in (0.0, 0.125):
         view = view_of(layers, changed, LAYER, reserve)
         above = (view.origin["image"] - view.origin["text"]) / view.separation
