@@ -9,7 +9,15 @@ from typing import Final
 
 from mars_export.common.errors import ExportError
 
-__all__ = ["InputError", "input_errors", "is_panic", "of_memory", "reason", "without_secrets"]
+__all__ = [
+    "InputError",
+    "input_errors",
+    "is_panic",
+    "of_memory",
+    "one_line",
+    "reason",
+    "without_secrets",
+]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Problems of the disk that is written, whatever was being read."""
@@ -53,6 +61,11 @@ def reason(error: BaseException) -> str:
         line = f"{line[:_LONGEST]}..."
     telling = " " in line and not isinstance(error, LookupError)
     return line if telling else f"{name}: {line}" if line else name
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, whole and on one line; its type if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def without_secrets(text: str) -> str:

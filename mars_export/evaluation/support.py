@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import one_line
 from mars_export.inputs.requests import PLAIN_REQUEST, Request, template_problem
 
 if TYPE_CHECKING:
@@ -53,13 +54,9 @@ def _problem(loaded: Loaded, request: Request) -> str:
         from mars_export.families.loading import is_out_of_memory
 
         if not is_out_of_memory(error):
-            return f"the model refuses it: {_said(error)}"
+            return f"the model refuses it: {one_line(error)}"
         raise ExportError(
             f"a request with {len(request.media)} pictures alone does not fit into memory; use a "
             "device with more memory, or --no-controls"
         ) from error
     return ""
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

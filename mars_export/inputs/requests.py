@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import input_errors
+from mars_export.common.input_errors import input_errors, one_line
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.inputs.chat_template import require_template
 from mars_export.inputs.merges import tokenizer_of
@@ -300,12 +300,8 @@ def template_problem(processor: Any, request: Request) -> str:
     try:
         text = _rendered(processor, request)
     except Exception as error:  # templates raise what they like
-        return f"the chat template refuses it: {_said(error)}"
+        return f"the chat template refuses it: {one_line(error)}"
     return "the chat template leaves it out" if text == _rendered(processor, plain) else ""
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _rendered(processor: Any, request: Request) -> str:
