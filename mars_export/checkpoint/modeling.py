@@ -6,6 +6,7 @@ top, and their docstrings become the comments under the headings.
 
 import ast
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from mars_export.families import Family
 from mars_export.methods import method_named
+from mars_export.methods.base import RULE_CLASSES, Method, Site
 
 __all__ = ["MODELING_NAME", "modeling_source"]
 
@@ -29,6 +31,23 @@ _HOST: Final = (
     "steering.py",
     "host.py",
 )
+
+
+class _Site(NamedTuple):
+    """What a method's site brings: files of the host, and names in the module."""
+
+    files: tuple[str, ...]
+    host: str
+    """Function that puts the hosted rule into a model."""
+    hosted: str
+    """Class of the hosted rule."""
+
+
+_SITES: Final[Mapping[Site, _Site]] = {
+    "decoder": _Site((), "host_layers", "LayerRule"),
+    "projector": _Site(("projector.py",), "host_projector", "ProjectorRule"),
+    "generate": _Site(("answers.py",), "host_answers", "GenerateRule"),
+}
 _OWN: Final = "mars_export."
 _WIDTH: Final = 100
 _RULER: Final = "# " + "-" * (_WIDTH - 2)
@@ -80,22 +99,22 @@ def modeling_source(family: Family, method: str) -> str:
     Raises:
         ExportError: if there is no such method.
     """
-    chosen, runtime = method_named(method), files("mars_export.runtime")
-    sections = [_section("HOST", (runtime / name).read_text("utf-8")) for name in _HOST]
-    sections.append(_section("RULE", chosen.rule_source()))
+    parts, runtime = method_named(method).parts, files("mars_export.runtime")
+    host = [*_HOST, *(name for part in parts for name in _SITES[part.site].files)]
+    sections = [_section("HOST", (runtime / name).read_text("utf-8")) for name in host]
+    sections += [_section("RULE", part.rule_source()) for part in parts]
     template = (runtime / "family.py.j2").read_text("utf-8")
-    sections.append(_section("MODEL", _family_source(template, family, method)))
+    sections.append(_section("MODEL", _family_source(template, family, parts)))
     imports = _import_block(set().union(*(section.imports for section in sections)))
 
     def header(spans: list[_Span]) -> str:
         lines = [f"    lines {n!s:>9}  {s.title}" for n, s in zip(spans, sections, strict=True)]
-        host = _Span(spans[0].first, spans[len(_HOST) - 1].last)
         return _HEADER.format(
             family=family.name,
             method=method,
             index="\n".join(lines),
-            host=host,
-            rule=spans[-2],
+            host=_Span(spans[0].first, spans[len(host) - 1].last),
+            rule=_Span(spans[len(host)].first, spans[-2].last),
             tail=spans[-1],
         )
 
@@ -136,7 +155,7 @@ def _section(kind: str, source: str) -> _Section:
     return _Section(title, text, frozenset(imports))
 
 
-def _family_source(template: str, family: Family, method: str) -> str:
+def _family_source(template: str, family: Family, parts: Sequence[Method]) -> str:
     """The native classes of a family, steered."""
     classes = {
         family.model: f"SteeredMixin, {family.model}",
@@ -147,7 +166,10 @@ def _family_source(template: str, family: Family, method: str) -> str:
     )
     return environment.from_string(template).render(
         family=family,
-        method=method,
+        sites=[
+            {**_SITES[part.site]._asdict(), "rule": RULE_CLASSES[part.site], "method": part.name}
+            for part in parts
+        ],
         classes=[
             (native, _bracketed(f"class Steered{native}(", bases, "):"))
             for native, bases in classes.items()

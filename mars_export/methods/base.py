@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RECORD_NAME",
+    "RULE_CLASSES",
     "TENSORS_NAME",
     "Artefact",
     "ArtefactRecord",
@@ -58,6 +59,11 @@ __all__ = [
 Site = Literal["decoder", "projector", "generate", "template"]
 """Where a method acts: in decoder layers, behind the projector, around generate(), or in the chat
 template alone."""
+
+RULE_CLASSES: Final[Mapping[Site, str]] = {
+    "decoder": "Rule", "projector": "VisualRule", "generate": "AnswerRule",
+}  # fmt: skip
+"""Site to the name of the class in a method's `rule.py`."""
 
 RECORD_NAME: Final = "calibration.json"
 TENSORS_NAME: Final = "calibration.safetensors"
@@ -326,6 +332,11 @@ class Method:
         if cls.exportable and missing:
             raise TypeError(f"{cls.__name__} makes checkpoints but lacks {' and '.join(missing)}")
 
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that it is made of, in the order in which they act; itself by default."""
+        return (self,)
+
     def checkpoint_name(self, base: str) -> str:
         """Default name of a checkpoint and of its repository."""
         return f"{base}-{self.suffix or self.name}"
@@ -345,13 +356,14 @@ class Method:
         return (files(type(self).__module__) / "rule.py").read_text("utf-8")
 
     def rule_class(self) -> Any:
-        """The `Rule` in that file, which calibration runs. Imports torch.
+        """The rule in that file, which calibration runs; `RULE_CLASSES` names it. Imports torch.
 
         Its `problem()` says in one clause why it can never push, from its own tensors; None if it
         can. A checkpoint needs one steered layer whose rule can: with several, a push of 0 in some
         is a choice of the method.
         """
-        return import_module(f"{type(self).__module__}.rule").Rule
+        rules = import_module(f"{type(self).__module__}.rule")
+        return getattr(rules, RULE_CLASSES[self.site])
 
     def must_act(self, modality: Modality) -> bool:  # noqa: ARG002
         """Whether a request of this modality without a decision is an error."""
@@ -368,7 +380,7 @@ class Method:
             ExportError: The method of this release has other options.
         """
         values = dict(rules.get("options", {}))
-        if same_layer and "layer" in self.Options.model_fields:
+        if same_layer and rules["layers"] and "layer" in self.Options.model_fields:
             values["layer"] = rules["layers"][0]
         try:
             return self.Options(**values)

@@ -5,12 +5,13 @@
 
 import copy
 import inspect
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial, update_wrapper, wraps
 from typing import Any
 
 from mars_export.runtime.guard import GuardedLoadingMixin, refuse_engines
-from mars_export.runtime.layer import HostedRule, host_rule
+from mars_export.runtime.layer import HostedRule
 from mars_export.runtime.model_inputs import cached_columns, tokens_or_embeds
 from mars_export.runtime.positions import POLICIES
 from mars_export.runtime.steering import Steering
@@ -23,12 +24,12 @@ _PLAN: ContextVar[Plan | NoWindow] = ContextVar("steering_plan", default=NoWindo
 
 
 class SteeredMixin(GuardedLoadingMixin):
-    """Hosts the rule in the layers of `config.steering["layers"]`.
+    """Hosts the rules of the method.
 
-    layer_rule: the hosted rule of the method.
+    hosted: the hosted rules, each behind the function that puts it into a model and its decoder.
     """
 
-    layer_rule: type[HostedRule]
+    hosted: tuple[tuple[Callable[..., dict[int, HostedRule]], type[HostedRule]], ...]
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         rules = config.steering
@@ -44,9 +45,8 @@ class SteeredMixin(GuardedLoadingMixin):
         decoder = self.get_decoder()  # of Llama 4: the language model with its head
         decoder = decoder if hasattr(decoder, "layers") else decoder.model
         hosted: dict[int, HostedRule] = {}
-        for index in rules["layers"]:
-            hosted[index] = self.layer_rule(config.get_text_config().hidden_size, rules, index)
-            host_rule(decoder.layers[index], hosted[index])
+        for host, rule_class in self.hosted:
+            hosted |= host(self, decoder, rule_class)
         # Trainers that fuse the head with the loss call the model below it themselves.
         self._steering = Steering(self.config, self.base_model, hosted)
         for rule in hosted.values():

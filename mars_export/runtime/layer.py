@@ -12,6 +12,9 @@ from torch import nn
 from mars_export.runtime.trace import TraceEntry
 from mars_export.runtime.windows import WINDOW_VERSION, NoWindow, Window
 
+AT_MODEL = -1
+"""In the place of a layer: a rule of the model as a whole, in its text decoder."""
+
 
 class HostedRule(nn.Module):
     """What the host adds to a method's `Rule`, the class behind this one in a layer's module.
@@ -76,6 +79,15 @@ def host_rule(layer: Any, rule: HostedRule) -> None:
     layer.forward = partial(steered_layer, layer)
     # DataParallel copies a layer's attributes: a replica must call its own forward.
     layer._replicate_for_data_parallel = partial(replica_of, layer)
+
+
+def host_layers(model: Any, decoder: Any, rule: type[HostedRule]) -> dict[int, HostedRule]:
+    """Host a rule in every layer of `config.steering["layers"]`; returns them by layer."""
+    rules, size = model.config.steering, model.config.get_text_config().hidden_size
+    hosted = {index: rule(size, rules, index) for index in rules["layers"]}
+    for index, layer_rule in hosted.items():
+        host_rule(decoder.layers[index], layer_rule)
+    return hosted
 
 
 def replica_of(layer: Any) -> Any:

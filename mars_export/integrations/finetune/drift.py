@@ -5,6 +5,7 @@ from typing import Any
 
 from mars_export.calibration.data import MeasurementOptions
 from mars_export.checkpoint.derived import read_steering
+from mars_export.checkpoint.tensors import tensors_at_first
 from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.generation import load
@@ -74,7 +75,7 @@ def measure_drift(
             progress=progress,
             quantization=scheme,
         )
-        differences = method.compare(rules, tensors[rules["layers"][0]], artefact)
+        differences = method.compare(rules, tensors_at_first(tensors), artefact)
     except UnsteerableError as error:
         obstacle = str(error)
     return Drift(
