@@ -1,7 +1,7 @@
 """Values of options for the completion of a shell. Light until a shell asks."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Final, Literal, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
@@ -51,19 +51,24 @@ def _judges() -> Iterable[str]:
     return ["rules", *GUARDS]
 
 
-def _methods(**wanted: Any) -> Iterable[str]:
+def _methods() -> Iterable[str]:
     from mars_export.methods import METHODS
 
-    (name, value), *_ = wanted.items()
-    return [method.name for method in METHODS if getattr(method, name) == value]
+    return [method.name for method in METHODS if method.exportable]
+
+
+def _arms() -> Iterable[str]:
+    from mars_export.evaluation.arms import NAMED_ARMS, NO_BASELINE
+
+    return [*NAMED_ARMS, NO_BASELINE]
 
 
 _VALUES: Final[dict[str, Callable[[], Iterable[str]]]] = {
     "model": _models,
     "suite": _suites,
     "judge": _judges,
-    "method": lambda: _methods(exportable=True),
-    "arm": lambda: [*_methods(site="template"), "none"],
+    "method": _methods,
+    "arm": _arms,
 }
 _FILES: Final = {
     "model": "dir",

@@ -1,32 +1,40 @@
 """Arms: the ways in which every request of an evaluation is answered. Free of torch.
 
 The reference is the checkpoint with steering off, `on` the same with steering on. Further ones are
-methods that change nothing but the request, by name, and other steered directories of the same
-base. The safety prompt, which costs nothing, is one of them unless it is left out.
+methods that change nothing but the request and baselines, both by name, and other steered
+directories of the same base. The safety prompt, which costs nothing, is one of them unless it is
+left out.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.paths import named
 from mars_export.common.problems import near
 from mars_export.common.vocabulary import Modality
+from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource
 from mars_export.inputs.requests import Request
 from mars_export.methods import METHODS, method_named
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
-__all__ = ["NO_BASELINE", "Arm", "arm_digests", "open_arms"]
+if TYPE_CHECKING:
+    from mars_export.evaluation.baselines.base import Baseline, Fitted
+
+__all__ = ["NAMED_ARMS", "NO_BASELINE", "Arm", "arm_digests", "open_arms"]
 
 NO_BASELINE: Final = "none"
 """Stands among the names of arms for leaving out the safety prompt."""
+
+NAMED_ARMS: Final = (*(m.name for m in METHODS if m.site == "template"), *BASELINES)
+"""Arms that a name is enough for."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -44,6 +52,8 @@ class Arm:
         template: Name of the method that changes the requests; empty for none.
         factor: Multiple of every change that the steering makes.
         optional: Whether it is left out where the chat template cannot write its requests.
+        baseline: What answers instead of the steering; None for nothing.
+        fitted: The same, fitted to the model; None before.
     """
 
     name: str
@@ -54,6 +64,8 @@ class Arm:
     template: str = ""
     factor: float = 1.0
     optional: bool = False
+    baseline: Baseline | None = None
+    fitted: Fitted | None = field(default=None, compare=False, repr=False)
 
     @property
     def source(self) -> ArmSource:
@@ -69,6 +81,16 @@ class Arm:
         """The request as this arm puts it to the model."""
         return method_named(self.template).change(request) if self.template else request
 
+    @property
+    def mark(self) -> list[str]:
+        """What tells it from an arm of the same name and directory."""
+        return [f"baseline {self.baseline.name}"] if self.baseline else []
+
+    def with_fit(self, fitted: Fitted) -> Arm:
+        """The arm of a baseline when it has been fitted; its title says what was decided."""
+        title = f"{self.title}: {fitted.detail}" if fitted.detail else self.title
+        return replace(self, title=title, fitted=fitted)
+
     def must_act(self, modality: Modality) -> bool:
         """Whether a request of this modality without a decision is an error."""
         method = method_named(self.manifest.calibration.method)
@@ -82,8 +104,7 @@ def open_arms(directory: Path, words: Sequence[str] = ()) -> tuple[Arm, ...]:
 
     Args:
         directory: Steered checkpoint that is evaluated.
-        words: Each the name of a method that acts in the chat template alone, `NAME=DIR`, or
-            `none` for no safety prompt.
+        words: Each one of `NAMED_ARMS`, `NAME=DIR`, or `none` for no safety prompt.
 
     Raises:
         ExportError: The directory is not a steered checkpoint, there is no such arm, a name is
@@ -124,13 +145,12 @@ def _parse(word: str) -> tuple[str, Path | None]:
     name, equals, path = word.partition("=")
     if equals and path and _NAME.fullmatch(name):
         return name, named(path)
-    names = [method.name for method in METHODS if method.site == "template"]
-    if word not in (*names, NO_BASELINE):
-        known = ", ".join(names) or "none"
+    names = [*NAMED_ARMS, NO_BASELINE]
+    if word not in names:
+        known = ", ".join(NAMED_ARMS)
         raise ExportError(
-            f"--arm {word}: there is no such arm; give a method without calibration ({known}), or "
-            "NAME=DIR with another steered directory of the same base"
-            + near(word, [*names, NO_BASELINE])
+            f"--arm {word}: there is no such arm; give a baseline ({known}), or NAME=DIR "
+            "with another steered directory of the same base" + near(word, names)
         )
     return word, None
 
@@ -139,6 +159,9 @@ def _open(word: str, reference: Arm) -> Arm:
     name, directory = _parse(word)
     if directory is not None:
         return _other_directory(word, name, directory, reference)
+    if name in BASELINES:
+        title, baseline = BASELINES[name].title, BASELINES[name]
+        return Arm(name, title, reference.directory, reference.manifest, baseline=baseline)
     title = method_named(name).title
     return Arm(name, title, reference.directory, reference.manifest, template=name)
 

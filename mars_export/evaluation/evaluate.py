@@ -16,6 +16,8 @@ from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.arms import Arm, open_arms
+from mars_export.evaluation.baselines.base import Fitted
+from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.dose import dosed, doses, no_doses
 from mars_export.evaluation.failures import failures
 from mars_export.evaluation.generation import Loaded, load_calibrated
@@ -48,6 +50,7 @@ from mars_export.evaluation.suite import Suite
 from mars_export.evaluation.support import unsupported
 from mars_export.evaluation.variants import vary
 from mars_export.families.loading import pick_device
+from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
 from mars_export.inputs.template import bare_template
 
@@ -61,6 +64,7 @@ def evaluate(
     *,
     judge: Judge | None = None,
     calibration_prompts: Sequence[str] = (),
+    prompts: PromptSets | None = None,
     progress: Tick | None = None,
     place: Callable[[str], Path] | None = None,
 ) -> Report:
@@ -85,6 +89,8 @@ def evaluate(
         judge: Of the answers; None for the rules.
         calibration_prompts: What the calibration was made from, to be compared with the requests;
             empty when it is not at hand, and then the report says nothing of overlap.
+        prompts: The same with their labels and parts, which baselines are fitted on; None when
+            they are not at hand.
         place: Folder of the report for the identity of the run; None for `evaluation/`.
         progress: Told how many answers there are, and of how many.
 
@@ -98,6 +104,7 @@ def evaluate(
     modalities = arms[0].manifest.calibration.source.modalities
     samples = suite.required_samples(modalities)
     _check_modalities(arms, modalities)
+    _check_baselines(arms, prompts)
     variants = vary(
         samples,
         modalities,
@@ -114,6 +121,7 @@ def evaluate(
         second=second_judge(first, options.device),
         options=options.model_copy(update={"device": pick_device(options.device)}),
         calibration_prompts=tuple(calibration_prompts),
+        prompts=prompts,
     )
     if place is not None:
         job = replace(job, place=place(job.identity))
@@ -128,6 +136,19 @@ def _check_modalities(arms: Sequence[Arm], modalities: Sequence[str]) -> None:
             raise ExportError(
                 f"--arm {arm.name}: {arm.directory} was not calibrated for {', '.join(missing)}; "
                 "export it with the same modalities"
+            )
+
+
+def _check_baselines(arms: Sequence[Arm], prompts: PromptSets | None) -> None:
+    for arm in arms:
+        if arm.baseline is None:
+            continue
+        fit = arm.baseline.fit_class
+        fit.require(arm.manifest.calibration)
+        if fit.fits_text and prompts is None:
+            raise ExportError(
+                f"--arm {arm.name}: it is fitted on the prompts that {arm.directory} was "
+                "calibrated on, which are not at hand; leave this arm out, or export again"
             )
 
 
@@ -154,7 +175,7 @@ def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
         for arm in job.arms
         if (check.active or not arm.steered) and not (arm.optional and arm.name in skipped)
     )
-    part = job.reduced(arms, skipped)
+    part = job.reduced(_fitted(job, arms, models), skipped)
     if absent := "steering is not active" if not check.active else no_doses(job):
         skipped["dose"] = absent
     jobs = [part] if absent else [part, dosed(part)]
@@ -165,6 +186,28 @@ def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
         runs[0][0].remove()
     processes.wait()
     return Report.model_validate_json(job.report.read_bytes())
+
+
+def _fitted(job: Job, arms: Sequence[Arm], models: Models) -> tuple[Arm, ...]:
+    """The same arms with what their baselines are when fitted to the model."""
+    study: Study | None = None
+    fitted = []
+    for arm in arms:
+        if arm.baseline is not None:
+            loaded, record = models[arm.directory], arm.manifest.calibration
+            study = study or Study(loaded, record, job.prompts, job.options.batch_size)
+            fitted.append(arm.with_fit(_fit(arm, study)))
+        else:
+            fitted.append(arm)
+    return tuple(fitted)
+
+
+def _fit(arm: Arm, study: Study) -> Fitted:
+    assert arm.baseline is not None
+    try:
+        return arm.baseline.fit_class.fit(study)
+    except ExportError as error:
+        raise ExportError(f"--arm {arm.name}: {error}") from error
 
 
 def _run(jobs: Sequence[Job], models: Models, progress: Tick, processes: Processes) -> None:

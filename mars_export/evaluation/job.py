@@ -20,6 +20,7 @@ from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.suite import Sample, Suite
 from mars_export.evaluation.variants import VARIANTS, absent
 from mars_export.families.quantization import SCHEMES
+from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import Request
 
 __all__ = ["Job", "installed_versions", "sha256"]
@@ -41,6 +42,7 @@ class Job:
         place: Where the report goes; None for `evaluation/` of the directory.
         options: How it is run, the device decided.
         calibration_prompts: For the overlap; empty when they are not at hand.
+        prompts: The same with labels and parts, which baselines are fitted on.
     """
 
     arms: tuple[Arm, ...]
@@ -49,6 +51,7 @@ class Job:
     judge: Judge
     options: EvaluationOptions
     calibration_prompts: Sequence[str] = ()
+    prompts: PromptSets | None = None
     second: Judge | None = None
     run: str | None = None
     place: Path | None = None
@@ -85,7 +88,12 @@ class Job:
             return self.run
         parts = {
             "arms": [
-                [arm.name, arm.optional, sha256((arm.directory / MANIFEST_NAME).read_bytes())]
+                [
+                    arm.name,
+                    arm.optional,
+                    sha256((arm.directory / MANIFEST_NAME).read_bytes()),
+                    *arm.mark,
+                ]
                 for arm in self.arms
             ],
             "suite": [self.suite.name, self.suite.sha256],

@@ -16,6 +16,7 @@ from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.arms import Arm
+from mars_export.evaluation.baselines.base import Batch
 from mars_export.evaluation.generation import Answers, Loaded
 from mars_export.evaluation.job import Job
 from mars_export.evaluation.journal import Entry, Journal
@@ -145,11 +146,16 @@ def _answers(
         loaded, key = models[arm.directory], (arm.directory, arm.template)
         if key not in inputs:
             inputs[key] = loaded.inputs([arm.request(request) for request in requests])
+        longest, seed = job.options.max_new_tokens, _seed(batch)
+        if arm.fitted is not None:
+            asked = Batch(requests, inputs[key], longest, seed)
+            answers[arm.name] = arm.fitted.answer(loaded, asked)
+            continue
         answers[arm.name] = loaded.answer(
             inputs[key],
-            job.options.max_new_tokens,
+            longest,
             steered=arm.steered,
-            seed=_seed(batch),
+            seed=seed,
             factor=arm.factor,
         )
     return answers

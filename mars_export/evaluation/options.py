@@ -25,5 +25,5 @@ class EvaluationOptions(BaseModel):
     attacks: bool = False
     """Whether to put every request through the attacks too."""
     arms: tuple[str, ...] = ()
-    """Further arms: names of methods without calibration, or `NAME=DIR`. The safety prompt is one
+    """Further arms: names of baselines, or `NAME=DIR`. The safety prompt is one
     without being named, where the chat template takes it; `none` leaves it out."""

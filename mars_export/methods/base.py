@@ -369,6 +369,10 @@ class Method:
         """Whether a request of this modality without a decision is an error."""
         return self.exportable
 
+    def longest_push(self, artefact: ArtefactRecord) -> float | None:  # noqa: ARG002
+        """Longest change at a steered layer, residual-stream units; None where it has no bound."""
+        return None
+
     def options_like(self, rules: Mapping[str, Any], *, same_layer: bool) -> MethodOptions:
         """The options that a checkpoint was calibrated with, for another calibration.
 

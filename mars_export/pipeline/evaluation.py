@@ -22,12 +22,13 @@ from mars_export.evaluation.report import Report
 from mars_export.evaluation.reports import folder_for, folder_of, lead_with, leading
 from mars_export.evaluation.suite import SUITE_NAME, Suite
 from mars_export.evaluation.suites.catalog import DEFAULT, open_suites
+from mars_export.inputs.prompts import PromptSets
 from mars_export.integrations.every_eval_ever import write_every_eval_ever
 from mars_export.pipeline.kept import calibrated_on, find_sets, kept_suites
 from mars_export.pipeline.preflight import resolve_model
 from mars_export.pipeline.questions import check_suite
 
-__all__ = ["evaluate", "is_first_process", "prompts_at_hand", "suites_at_hand"]
+__all__ = ["evaluate", "is_first_process", "prompts_at_hand", "sets_at_hand", "suites_at_hand"]
 
 
 def evaluate(
@@ -91,6 +92,7 @@ def evaluate(
         options,
         judge=judge,
         calibration_prompts=calibration_prompts,
+        prompts=sets_at_hand(directory),
         progress=progress,
         place=place,
     )
@@ -150,6 +152,12 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def sets_at_hand(directory: Path) -> PromptSets | None:
+    """What a directory was calibrated on, with labels and parts; None if it is not at hand."""
+    known = calibrated_on(directory)
+    return find_sets(known, [directory], known.seed) if known else None
+
+
 def prompts_at_hand(directory: Path, names: Sequence[str]) -> Sequence[str]:
     """What a directory was calibrated on, as far as the package or the files of suites hold it.
 
@@ -158,9 +166,7 @@ def prompts_at_hand(directory: Path, names: Sequence[str]) -> Sequence[str]:
         names: Suites, as for `open_suites`.
     """
     record = Manifest.read(directory).calibration
-    known = calibrated_on(directory)
-    sets = find_sets(known, [directory], known.seed) if known else None
-    if sets is not None:
+    if (sets := sets_at_hand(directory)) is not None:
         return sets.prompts
     files = (named(name.rpartition("=")[2]) for name in names)
     places: Iterable[Path | None] = (*filter(Path.is_file, files), None)

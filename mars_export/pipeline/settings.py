@@ -24,6 +24,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mars_export.common.problems import near
 from mars_export.evaluation.arms import NO_BASELINE
+from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import MARGIN
@@ -31,6 +32,7 @@ from mars_export.inputs.drawings import KINDS
 from mars_export.inputs.stimuli import NEUTRAL, kinds_named, kinds_problem
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
+from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = [
     "AnswerSettings",
@@ -48,7 +50,6 @@ _OWNERS: Final = {
     for option in dict.fromkeys(n for m in _EXPORTABLE.values() for n in m.Options.model_fields)
 }
 """The methods that have an option: one name is one flag."""
-_ARMS: Final = ", ".join(method.name for method in METHODS if method.site == "template")
 _SECTIONS: Final = tuple(
     dict.fromkeys(
         (
@@ -144,8 +145,9 @@ class EvaluationSettings(AnswerSettings):
     )
     arm: tuple[str, ...] = _option(
         (),
-        f"Also compare with NAME=DIR, another steered directory of the same base; {_ARMS} is "
-        f"compared anyway unless you give {NO_BASELINE}; may be given several times.",
+        f"Also compare with a baseline ({', '.join(BASELINES)}), or with NAME=DIR, another steered "
+        f"directory of the same base; {SAFETY_PROMPT.name} is compared anyway unless you give "
+        f"{NO_BASELINE}; may be given several times.",
         group="Evaluation",
         metavar="ARM",
     )

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from mars_export.cli.main import cli
 from mars_export.cli.options import read_settings
 from mars_export.common.installation import install_extra
+from mars_export.evaluation.baselines import BASELINES
 from mars_export.families import families
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.methods import METHODS
@@ -222,10 +223,10 @@ def test_options_of_a_method_are_flags_variables_and_keys(settings_of, monkeypat
     assert "--gain X" in help_text
 
 
-def test_the_help_lists_the_methods_that_are_arms(mars):
+def test_the_help_lists_the_baselines(mars):
     text = " ".join(mars("--help").out.split())
-    names = ", ".join(method.name for method in METHODS if method.site == "template")
-    assert f"{names} is compared anyway unless you give none" in text
+    assert f"compare with a baseline ({', '.join(BASELINES)}), or with NAME=DIR" in text
+    assert "safety-prompt is compared anyway unless you give none" in text
     assert "--controls / --no-controls" in text
 
 

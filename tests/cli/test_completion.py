@@ -20,6 +20,7 @@ def offered(*words):
         (["evaluate", "x", "--suite", "xs"], "xstest"),
         (["evaluate", "x", "--judge", "q"], "qwen3guard"),
         (["evaluate", "x", "--arm", "sa"], "safety-prompt"),
+        (["evaluate", "x", "--arm", "ran"], "random-direction"),
         (["--model", "organism:g"], "organism:gemma3"),
         (["--model", "x", "--method", "a"], "addition"),
         (["--model", "x", "--device", "m"], "mps"),

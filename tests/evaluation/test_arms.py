@@ -196,14 +196,18 @@ def aggregated(results, arm):
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        (["safety-promt"], r"there is no such arm; give a method .*\(safety-prompt\), or NAME=DIR"),
+        (
+            ["safety-promt"],
+            r"give a baseline \(safety-prompt, addition, .*\), or NAME=DIR",
+        ),
         (["mars"], "there is no such arm"),
         (["=x"], "there is no such arm"),
         (["x=nowhere"], "there is no directory nowhere"),
         (["on=other"], "an arm is called on already"),
         (["off=other"], "an arm is called off already"),
         (["on"], "there is no such arm"),
-        (["addition"], "there is no such arm"),
+        (["addition"], "--arm addition: it is fitted on the prompts that .* are not at hand"),
+        (["cast", "cast"], "an arm is called cast already"),
         (["safety-prompt", "safety-prompt"], "an arm is called safety-prompt already"),
         (["x=stranger"], "--arm x=.*stranger: its base is another, not the same weights of"),
         (["x=textual"], "--arm x: .*textual was not calibrated for image"),

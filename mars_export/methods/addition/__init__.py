@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mars_export.methods.addition.record import AdditionOptions, AdditionRecord
 from mars_export.methods.base import (
     Artefact,
+    ArtefactRecord,
     Difference,
     Method,
     MethodOptions,
@@ -62,6 +63,10 @@ class _Addition(Method):
 
         assert isinstance(options, AdditionOptions)
         return calibrate(data, options)
+
+    def longest_push(self, artefact: ArtefactRecord) -> float | None:
+        assert isinstance(artefact.record, AdditionRecord)
+        return abs(artefact.record.coefficient) * artefact.record.separation
 
     def compare(
         self,

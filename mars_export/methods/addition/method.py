@@ -28,7 +28,7 @@ from mars_export.methods.addition.record import (
 from mars_export.methods.addition.rule import Rule
 from mars_export.methods.base import Artefact, Decision, Probe
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "trials"]
 
 _FINALISTS: Final = 5
 """Layers that are tried."""
@@ -51,13 +51,14 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
     baseline = measure(data, tried * decision + effects)
     text = baseline.statistics
     groups = plain_groups(baseline)
-    trials = _trials(baseline, text, options)
-    best = trials[0]
+    tried_layers = trials(baseline, text, options)
+    best = tried_layers[0]
     if options.layer is None and options.coefficient > 0 and not best.induced > 0:
         raise UnsteerableError(
             f"Adding the direction causes no refusal: at layer {best.layer}, the best of "
-            f"{len(trials)} tried, the induced refusal log-odds are {best.induced:.2f}, not above "
-            "0. Choose a larger coefficient, or a base that refuses harmful text reliably."
+            f"{len(tried_layers)} tried, the induced refusal log-odds are {best.induced:.2f}, "
+            "not above 0. Choose a larger coefficient, or a base that refuses harmful text "
+            "reliably."
         )
     rule = _rule(text, best.layer, options.coefficient)
     record = AdditionRecord(
@@ -66,7 +67,7 @@ def calibrate(data: CalibrationData, options: AdditionOptions) -> Artefact:
         coefficient=options.coefficient,
         separation=float(text.separation[best.layer]),
         positions=options.positions,
-        trials=trials,
+        trials=tried_layers,
         refusal_tokens=baseline.reader.refusal_tokens,
         effects=_effects(baseline, groups, rule, best.layer, options.positions),
     )
@@ -100,7 +101,7 @@ def _edit(rule: Rule, layer: int, positions: Positions) -> Edit:
     return Edit(layer, change, positions)
 
 
-def _trials(
+def trials(
     baseline: Measurements, text: directions.TextStatistics, options: AdditionOptions
 ) -> list[Trial]:
     """The layers tried, the one that induces most refusal first."""
@@ -113,13 +114,13 @@ def _trials(
     if not chosen:
         raise ExportError("The model has too few decoder layers to choose one to steer.")
     harmless = baseline.text["harmless"].decision.requests
-    trials = []
+    found = []
     for layer in chosen:
         edit = _edit(_rule(text, layer, options.coefficient), layer, options.positions)
         induced = float(baseline.reader.read(harmless, edit=edit).log_odds.mean())
-        trials.append(Trial(layer=layer, separability=float(separability[layer]), induced=induced))
+        found.append(Trial(layer=layer, separability=float(separability[layer]), induced=induced))
     sign = 1 if options.coefficient > 0 else -1
-    return sorted(trials, key=lambda trial: -sign * trial.induced)
+    return sorted(found, key=lambda trial: -sign * trial.induced)
 
 
 def _effects(

@@ -13,7 +13,7 @@ from mars_export.methods.base import (
     MethodOptions,
     MethodSection,
 )
-from mars_export.methods.mars.record import MarsOptions, MarsRecord
+from mars_export.methods.mars.record import MarsOptions, MarsRecord, mars_record
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,10 @@ class _Mars(Method):
 
         assert isinstance(options, MarsOptions)
         return calibrate(data, options)
+
+    def longest_push(self, artefact: ArtefactRecord) -> float | None:
+        record = mars_record(artefact)
+        return record.radius * record.separation
 
     def card(self, artefact: ArtefactRecord) -> MethodSection:
         from mars_export.methods.mars.card import section

@@ -1,0 +1,146 @@
+"""Answers while the output of decoder layers is changed, and what that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mars_export.common.errors import ExportError
+from mars_export.common.header import Header
+from mars_export.common.vocabulary import Modality
+from mars_export.evaluation.baselines.base import Batch
+from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition
+from mars_export.families import decoder_layers
+from mars_export.runtime.positions import header_ends, last_column
+
+__all__ = ["Change", "Columns", "Said", "changed", "columns", "steered_answers"]
+
+Change = Callable[[torch.Tensor, bool], torch.Tensor]
+"""From the output of a layer, (B, T, d) float32, and whether it is that of the prompt, to what
+takes its place."""
+
+
+@dataclass
+class Said:
+    """What a baseline did where an answer begins; as `SteeredPosition`."""
+
+    position: int
+    modality: Modality
+    strength: float | None
+    gate: float | None = None
+    calibrated: bool | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where the assistant headers of a batch end.
+
+    Attributes:
+        headers: (B, T) bool, all of them.
+        last: (B,) the last one of each row.
+        position: (B,) the same, padding not counted.
+    """
+
+    headers: torch.Tensor
+    last: torch.Tensor
+    position: torch.Tensor
+
+    def up_to_last(self) -> torch.Tensor:
+        """(B, T) bool: columns up to the last header."""
+        column = torch.arange(self.headers.shape[1], device=self.headers.device)
+        return column <= self.last.unsqueeze(1)
+
+
+def columns(inputs: Any, headers: Sequence[Header]) -> Columns:
+    """Find the headers of a batch.
+
+    Raises:
+        ExportError: A prompt shows none.
+    """
+    hits = header_ends(inputs["input_ids"], [header.model_dump() for header in headers])
+    last = last_column(hits)[:, 0]
+    if bool((last < 0).any()):
+        raise ExportError("a prompt shows no assistant header, so no baseline can steer it")
+    real = inputs["attention_mask"].cumsum(1)
+    return Columns(hits, last, real.gather(1, last.unsqueeze(1))[:, 0] - 1)
+
+
+def steered_answers(
+    loaded: Loaded,
+    batch: Batch,
+    changes: Mapping[int, Change],
+    at: Columns,
+    gates: Callable[[], Sequence[float]] | None = None,
+) -> Answers:
+    """Generate while the layers' outputs are changed.
+
+    Args:
+        loaded: Its steering is turned off.
+        batch: What to answer.
+        changes: By decoder layer.
+        at: Of the batch; the change at the last header is what the answers say of it.
+        gates: One of each row, asked for afterwards.
+    """
+    rows = torch.arange(len(at.last))
+    lengths: list[torch.Tensor] = []
+    shares: list[torch.Tensor] = []
+
+    def watch(before: torch.Tensor, after: torch.Tensor) -> None:
+        where = rows.to(before.device), at.last.to(before.device)
+        length = (after[where] - before[where]).norm(dim=-1)
+        lengths.append(length.cpu())
+        shares.append((length / before[where].norm(dim=-1)).cpu())
+
+    with changed(loaded.model, changes, watch):
+        answers = loaded.answer(batch.inputs, batch.max_new_tokens, steered=False, seed=batch.seed)
+    strength, share = (torch.stack(parts).amax(0).tolist() for parts in (lengths, shares))
+    every: Sequence[float | None] = [None] * len(rows) if gates is None else gates()
+    said: list[list[SteeredPosition]] = [
+        [Said(position, request.modality, length, gate)]
+        for position, request, length, gate in zip(
+            at.position.tolist(), batch.requests, strength, every, strict=True
+        )
+    ]
+    return replace(answers, steered=said, pushes=[round(value, 6) for value in share])
+
+
+@contextmanager
+def changed(
+    model: Any,
+    changes: Mapping[int, Change],
+    watch: Callable[[torch.Tensor, torch.Tensor], None] = lambda _before, _after: None,
+) -> Iterator[None]:
+    """Change what decoder layers give while the context is open; first comes the prompt.
+
+    Args:
+        model: A Transformers model with a text decoder.
+        changes: By layer.
+        watch: Told of the prompt's output of each such layer before and after.
+    """
+    seen: set[int] = set()
+
+    def hook(layer: int) -> Any:
+        def change(_module: Any, _args: Any, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            prompt, before = layer not in seen, hidden.float()
+            seen.add(layer)
+            after = changes[layer](before, prompt)
+            if prompt:
+                watch(before, after)
+            if after is before:
+                return None
+            after = after.to(hidden.dtype)
+            return (after, *output[1:]) if isinstance(output, tuple) else after
+
+        return decoder_layers(model)[layer].register_forward_hook(change)
+
+    handles = [hook(layer) for layer in changes]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
