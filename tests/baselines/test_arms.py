@@ -52,7 +52,7 @@ def run(tmp_path, monkeypatch):
 def test_a_baseline_answers_and_its_title_says_what_was_decided(run):
     report = run("none", "random-direction")
     assert [(arm.name, arm.title, arm.steered) for arm in report.arms][2:] == [
-        ("random-direction", "random direction: everything", False)
+        ("random-direction", "random directions: everything", False)
     ]
     refused = {(c.arm, c.harmful, c.modality): c.refused.count for c in report.cells}
     assert refused["random-direction", False, "image"] == 5

@@ -65,8 +65,10 @@ def test_a_random_direction_is_as_long_as_the_longest_push_where_the_steering_pu
         lengths = lengths[:, -1:]
     assert torch.allclose(lengths, torch.tensor(record.record.separation), rtol=1e-4)
     assert answers.pushes[0] > 0
+    assert not torch.allclose(change[0, -1], change[1, -1])
     again = fitted("random-direction", stated, loaded)
-    assert torch.equal(again.pushes[4], fit.pushes[4])
+    _, _, repeated = moved(loaded, again, batch(loaded, texts()))
+    assert torch.equal(repeated, change)
     assert "length" in fit.detail
     assert "layer 4" in fit.detail
 

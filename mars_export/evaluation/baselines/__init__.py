@@ -10,7 +10,7 @@ BASELINES: Final = {
     baseline.name: baseline
     for baseline in (
         Baseline("addition", "constant addition", "2406.11717"),
-        Baseline("random-direction", "random direction"),
+        Baseline("random-direction", "random directions"),
         Baseline("cast", "CAST", "2409.05907"),
     )
 }

@@ -7,27 +7,24 @@ at the layer where the push makes harmless text be refused most; the choice of t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from mars_export.common.header import Header
-from mars_export.evaluation.baselines.base import Batch
+from mars_export.evaluation.baselines.base import Batch, Fitted
 from mars_export.evaluation.baselines.hooks import columns, steered_answers
 from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.generation import Answers, Loaded
 from mars_export.methods.addition.method import trials
 from mars_export.methods.addition.record import AdditionOptions
-from mars_export.methods.base import ArtefactRecord
 
 __all__ = ["Fit"]
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Fitted):
     """A vector (d,) float32 and the layer to whose output it is added."""
 
-    fits_text: ClassVar = True
     headers: list[Header]
     layer: int
     push: torch.Tensor
@@ -36,10 +33,6 @@ class Fit:
     def detail(self) -> str:
         """Where and how far."""
         return f"length {float(self.push.norm()):.3g} at every position of layer {self.layer}"
-
-    @classmethod
-    def require(cls, record: ArtefactRecord) -> None:
-        """It can be run beside every checkpoint."""
 
     @classmethod
     def fit(cls, study: Study) -> Fit:

@@ -5,10 +5,11 @@ Free of torch, so that commands start without it; what does the work is in a fil
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from mars_export.evaluation.baselines.study import Study
@@ -36,18 +37,11 @@ class Batch:
     seed: int | None = None
 
 
-class Fitted(Protocol):
-    """A baseline fitted to one model. Its file calls the class `Fit`.
+class Fitted(ABC):
+    """A baseline fitted to one model. Its file calls the class `Fit`."""
 
-    Attributes:
-        fits_text: Whether the fit needs the prompts that the directory was calibrated on.
-    """
-
-    fits_text: ClassVar[bool]
-
-    @property
-    def detail(self) -> str:
-        """What was decided, as one clause behind the title; empty for nothing."""
+    fits_text: ClassVar[bool] = True
+    """Whether the fit needs the prompts that the directory was calibrated on."""
 
     @classmethod
     def require(cls, record: ArtefactRecord) -> None:
@@ -58,9 +52,21 @@ class Fitted(Protocol):
         """
 
     @classmethod
+    def source(cls) -> str:
+        """What the answers depend on beside the checkpoint, as a second model; empty for nothing."""
+        return ""
+
+    @property
+    @abstractmethod
+    def detail(self) -> str:
+        """What was decided, as one clause behind the title; empty for nothing."""
+
+    @classmethod
+    @abstractmethod
     def fit(cls, study: Study) -> Fitted:
         """Measure the model, whose steering is off. The same model gives the same fit."""
 
+    @abstractmethod
     def answer(self, loaded: Loaded, batch: Batch) -> Answers:
         """Answer; the cost is that of every pass it takes."""
 

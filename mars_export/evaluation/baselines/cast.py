@@ -12,18 +12,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from mars_export.calibration.directions import in_the_middle
 from mars_export.calibration.estimators import ESTIMATORS
 from mars_export.evaluation.baselines import addition
-from mars_export.evaluation.baselines.base import Batch
+from mars_export.evaluation.baselines.base import Batch, Fitted
 from mars_export.evaluation.baselines.hooks import Change, columns, steered_answers
 from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.generation import Answers, Loaded
-from mars_export.methods.base import ArtefactRecord
 
 __all__ = ["Condition", "Fit", "best_condition", "similarity"]
 
@@ -42,10 +41,9 @@ class Condition(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Fitted):
     """A condition, its vector (d,) float32, and what is added where it holds."""
 
-    fits_text: ClassVar = True
     condition: Condition
     vector: torch.Tensor
     behavior: addition.Fit
@@ -58,10 +56,6 @@ class Fit:
             f"similarity {side} {self.condition.threshold:.3g} at layer {self.condition.layer} "
             f"(F1 {self.condition.f1:.2f} on text), then {self.behavior.detail}"
         )
-
-    @classmethod
-    def require(cls, record: ArtefactRecord) -> None:
-        """It can be run beside every checkpoint."""
 
     @classmethod
     def fit(cls, study: Study) -> Fit:

@@ -1,21 +1,26 @@
-"""A random direction where the checkpoint steers, as long as its longest push.
+"""Random directions where the checkpoint steers, as long as its longest push.
 
-What a push of that length does by being a push: it shows how much of an effect is the direction's.
+They show how much of an effect comes from a push of that length and not from its direction. Every
+request has a direction of its own, drawn from its words and its media: a single one may refuse
+everything or nothing, and only the mean over many says something.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
-from mars_export.evaluation.baselines.base import Batch
+from mars_export.evaluation.baselines.base import Batch, Fitted
 from mars_export.evaluation.baselines.hooks import Change, Columns, columns, steered_answers
 from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.generation import Answers, Loaded
+from mars_export.inputs.requests import Request
 from mars_export.methods import method_named
 from mars_export.methods.base import ArtefactRecord
 
@@ -23,20 +28,25 @@ __all__ = ["Fit"]
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A vector (d,) float32 for each steered layer, and the policy of positions."""
+class Fit(Fitted):
+    """A length, the layers that are pushed, and the policy of positions."""
 
     fits_text: ClassVar = False
     headers: list[Header]
-    pushes: dict[int, torch.Tensor]
+    layers: tuple[int, ...]
+    length: float
+    width: int
     positions: str
+    seed: int
 
     @property
     def detail(self) -> str:
         """Where and how far."""
-        layers = " and ".join(map(str, self.pushes))
-        length = float(next(iter(self.pushes.values())).norm())
-        return f"length {length:.3g} at layer {layers}, as the longest push of the steering"
+        layers = " and ".join(map(str, self.layers))
+        return (
+            f"one for each request, length {self.length:.3g} at layer {layers}, as the longest "
+            "push of the steering"
+        )
 
     @classmethod
     def require(cls, record: ArtefactRecord) -> None:
@@ -50,27 +60,40 @@ class Fit:
 
     @classmethod
     def fit(cls, study: Study) -> Fit:
-        """Draw the directions; the seed is that of the calibration."""
-        record = study.record
+        """Take what the checkpoint says of itself."""
+        record, source = study.record, study.record.source
         length = method_named(record.method).longest_push(record)
         assert length is not None
-        width = record.source.hidden_size
-        pushes = {}
-        for layer in record.layers:
-            source = torch.Generator().manual_seed(record.source.seed * 1000 + layer)
-            drawn = torch.randn(width, generator=source, dtype=torch.float64)
-            pushes[layer] = (length * drawn / drawn.norm()).float()
-        return cls(record.source.headers, pushes, str(record.rules["positions"]))
+        positions = str(record.rules["positions"])
+        layers = tuple(record.layers)
+        return cls(source.headers, layers, length, source.hidden_size, positions, source.seed)
+
+    def push(self, request: Request, layer: int) -> torch.Tensor:
+        """(d,) float32 of a request; the same request has the same one."""
+        digest = hashlib.sha256(f"{self.seed} {layer} {request.prompt}".encode())
+        for part in _pixels(request):
+            digest.update(part)
+        seed = int.from_bytes(digest.digest()[:7], "big")
+        source = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(self.width, generator=source, dtype=torch.float64)
+        push: torch.Tensor = (self.length * drawn / drawn.norm()).float()
+        return push
 
     def answer(self, loaded: Loaded, batch: Batch) -> Answers:
         """Add the vectors where the checkpoint would push."""
         at = columns(batch.inputs, self.headers)
-        changes = {layer: self._change(push, at) for layer, push in self.pushes.items()}
+        pushes = {
+            layer: torch.stack([self.push(request, layer) for request in batch.requests])
+            for layer in self.layers
+        }
+        changes = {layer: self._change(push, at) for layer, push in pushes.items()}
         return steered_answers(loaded, batch, changes, at)
 
     def _change(self, push: torch.Tensor, at: Columns) -> Change:
+        """push: (B, d)."""
+
         def change(h: torch.Tensor, prompt: bool) -> torch.Tensor:
-            added = push.to(h.device)
+            added = push.to(h.device).unsqueeze(1)
             if self.positions == "all":
                 return h + added
             if not prompt:
@@ -79,3 +102,10 @@ class Fit:
             return h + chosen.to(h.device).unsqueeze(-1) * added
 
         return change
+
+
+def _pixels(request: Request) -> Iterator[bytes]:
+    for medium in request.conversation_media:
+        frames: Any = medium.data if isinstance(medium.data, tuple) else (medium.data,)
+        for frame in frames:
+            yield frame.tobytes()
