@@ -44,16 +44,17 @@ class Fitted(ABC):
     """Whether the fit needs the prompts that the directory was calibrated on."""
 
     @classmethod
-    def require(cls, record: ArtefactRecord) -> None:
+    def require(cls, record: ArtefactRecord) -> None:  # noqa: ARG003
         """Refuse what can be known before anything is loaded.
 
         Raises:
             ExportError: The baseline cannot be run beside this checkpoint, or here.
         """
+        return
 
     @classmethod
     def source(cls) -> str:
-        """What the answers depend on beside the checkpoint, as a second model; empty for nothing."""
+        """What the answers depend on beside the checkpoint, as another model; empty for nothing."""
         return ""
 
     @property
