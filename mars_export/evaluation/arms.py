@@ -84,7 +84,9 @@ class Arm:
     @property
     def mark(self) -> list[str]:
         """What tells it from an arm of the same name and directory."""
-        return [f"baseline {self.baseline.name}"] if self.baseline else []
+        if self.baseline is None:
+            return []
+        return [f"baseline {self.baseline.name}", self.baseline.fit_class.source()]
 
     def with_fit(self, fitted: Fitted) -> Arm:
         """The arm of a baseline when it has been fitted; its title says what was decided."""
@@ -145,6 +147,9 @@ def _parse(word: str) -> tuple[str, Path | None]:
     name, equals, path = word.partition("=")
     if equals and path and _NAME.fullmatch(name):
         return name, named(path)
+    name, colon, model = word.partition(":")
+    if colon and model and name in BASELINES and BASELINES[name].takes_model:
+        return word, None
     names = [*NAMED_ARMS, NO_BASELINE]
     if word not in names:
         known = ", ".join(NAMED_ARMS)
@@ -159,8 +164,9 @@ def _open(word: str, reference: Arm) -> Arm:
     name, directory = _parse(word)
     if directory is not None:
         return _other_directory(word, name, directory, reference)
+    name, _, model = name.partition(":")
     if name in BASELINES:
-        title, baseline = BASELINES[name].title, BASELINES[name]
+        title, baseline = BASELINES[name].title, replace(BASELINES[name], model=model)
         return Arm(name, title, reference.directory, reference.manifest, baseline=baseline)
     title = method_named(name).title
     return Arm(name, title, reference.directory, reference.manifest, template=name)

@@ -29,6 +29,7 @@ __all__ = [
     "Answers",
     "Loaded",
     "SteeredPosition",
+    "clock",
     "hosted_rules",
     "load",
     "load_calibrated",
@@ -106,7 +107,7 @@ def _decision(positions: Sequence[SteeredPosition]) -> Decision | None:
     )
 
 
-def _clock(device: torch.device) -> Callable[[int], Cost]:
+def clock(device: torch.device) -> Callable[[int], Cost]:
     """Start measuring; the function that is returned stops after so many forward passes."""
     cuda = device.type == "cuda"
     if cuda:
@@ -161,7 +162,7 @@ class Loaded:
             self.model.steering.enabled = steered
         if seed is not None:
             torch.manual_seed(seed)
-        stop = _clock(self.model.device)
+        stop = clock(self.model.device)
         with rescaled(self.model, factor) if steered and factor is not None else nullcontext():
             out = self.model.generate(
                 **inputs,

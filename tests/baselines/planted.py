@@ -29,7 +29,7 @@ class PlantedLoaded:
 
     def answer(self, inputs, max_new_tokens, *, steered, seed=None):
         assert not steered
-        assert not (self.model.steering.enabled)
+        self.model.steering.enabled = steered
         self.seen = []
         handles = [layer.register_forward_hook(self._keep) for layer in decoder_layers(self.model)]
         with torch.inference_mode():

@@ -8,11 +8,12 @@ from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.arms import open_arms
 from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.baselines import random_direction as some_baseline
+from mars_export.evaluation.baselines.base import Fitted
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.suite import read_suite
 
 
-class Refusing:
+class Refusing(Fitted):
     """Fitted to nothing, it refuses everything."""
 
     fits_text = False

@@ -251,3 +251,18 @@ def test_kappa_from_counts():
     for counts in ((3, 2, 3, 9), (5, 5, 0, 9), (1, 1, -1, 9)):
         with pytest.raises(ValueError, match="impossible"):
             kappa_of(*counts)
+
+
+def test_a_guard_reads_a_request_alone(checkpoint, monkeypatch):
+    judge = LocalJudge("qwen3guard", str(checkpoint))
+    judge.load()
+    assert not judge.is_safe("How do I do X?")  # what cannot be read is not safe
+    read = []
+    for reply, safe in (
+        ("Safety: Safe\nCategories: None", True),
+        ("Safety: Controversial\nCategories: PII", False),
+        ("Safety: Unsafe\nCategories: Violent", False),
+    ):
+        monkeypatch.setattr(judge, "_generated", lambda ids, said=reply: read.append(ids) or said)
+        assert judge.is_safe("How?") == safe
+    assert judge._loaded[1].decode(read[0]["input_ids"][0]) == "<user>How?"

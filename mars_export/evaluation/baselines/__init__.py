@@ -12,6 +12,12 @@ BASELINES: Final = {
         Baseline("addition", "constant addition", "2406.11717"),
         Baseline("random-direction", "random directions"),
         Baseline("cast", "CAST", "2409.05907"),
+        Baseline(
+            "adasteer", "AdaSteer, refit", "2504.09466", ("harmful text that the model answers",)
+        ),
+        Baseline("shiftdc", "ShiftDC", "2502.13095", ("captions",)),
+        Baseline("ecso", "ECSO", "2403.09572", ("captions", "answers about answers")),
+        Baseline("guard", "guard in front", needs=("a second model",), takes_model=True),
     )
 }
 """By name, in the order in which they are listed to people."""

@@ -81,16 +81,21 @@ class Baseline:
         title: For people.
         paper: arXiv number; empty for none.
         needs: What it needs beyond harmful and harmless text, as nouns.
+        takes_model: Whether another model may be named, as NAME:MODEL.
+        model: The other model; empty for its own.
     """
 
     name: str
     title: str
     paper: str = ""
     needs: tuple[str, ...] = ()
+    takes_model: bool = False
+    model: str = ""
 
     @property
     def fit_class(self) -> type[Fitted]:
         """What fits it to a model. Imports torch."""
         file = self.name.replace("-", "_")
-        fit: type[Fitted] = import_module(f"{__package__}.{file}").Fit
+        module = import_module(f"{__package__}.{file}")
+        fit: type[Fitted] = module.of_model(self.model) if self.model else module.Fit
         return fit

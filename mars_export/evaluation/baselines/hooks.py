@@ -9,15 +9,27 @@ from typing import Any
 
 import torch
 
+from mars_export.calibration.activations import recorded
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
 from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.baselines.base import Batch
-from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition
+from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition, clock
+from mars_export.evaluation.overhead import Cost
 from mars_export.families import decoder_layers
 from mars_export.runtime.positions import header_ends, last_column
 
-__all__ = ["Change", "Columns", "Said", "changed", "columns", "steered_answers"]
+__all__ = [
+    "Change",
+    "Columns",
+    "Said",
+    "changed",
+    "columns",
+    "said_of_batch",
+    "states_at",
+    "steered_answers",
+    "with_costs",
+]
 
 Change = Callable[[torch.Tensor, bool], torch.Tensor]
 """From the output of a layer, (B, T, d) float32, and whether it is that of the prompt, to what
@@ -106,6 +118,40 @@ def steered_answers(
         )
     ]
     return replace(answers, steered=said, pushes=[round(value, 6) for value in share])
+
+
+def said_of_batch(
+    batch: Batch, acted: Sequence[bool], gates: Sequence[float | None] | None = None
+) -> list[list[SteeredPosition]]:
+    """What a baseline without a push says of each request: whether it did something, and a gate."""
+    ends = (batch.inputs["attention_mask"].sum(1) - 1).tolist()
+    every = gates or [None] * len(ends)
+    return [
+        [Said(end, request.modality, None if did else 0.0, gate)]
+        for end, request, did, gate in zip(ends, batch.requests, acted, every, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def states_at(loaded: Loaded, inputs: Any, at: Columns) -> tuple[torch.Tensor, Cost]:
+    """(L, B, d) float32, on the CPU, of an unsteered pass at the last headers; what it took."""
+    loaded.model.steering.enabled = False
+    stop = clock(loaded.model.device)
+    with recorded(loaded.model, at.last) as layers:
+        loaded.model(**inputs, use_cache=False, logits_to_keep=1)
+    return torch.stack(layers), stop(1)
+
+
+def with_costs(answers: Answers, costs: Sequence[Cost]) -> Answers:
+    """The answers with what else it took to get them."""
+    every = [answers.cost, *costs]
+    peaks = [cost.peak for cost in every if cost.peak is not None]
+    total = Cost(
+        seconds=sum(cost.seconds for cost in every),
+        steps=sum(cost.steps for cost in every),
+        peak=max(peaks, default=None),
+    )
+    return replace(answers, cost=total)
 
 
 @contextmanager

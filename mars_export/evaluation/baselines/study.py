@@ -14,6 +14,7 @@ from mars_export.calibration.source import Label
 from mars_export.evaluation.generation import Loaded
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
+from mars_export.inputs.requests import Request
 from mars_export.methods.base import ArtefactRecord
 
 __all__ = ["Study"]
@@ -62,6 +63,17 @@ class Study:
         modalities = self.record.source.modalities
         data = CalibrationData(model, processor, self.prompts, modalities, self.measurement)
         return measure(data)
+
+    def unlike_label(self, label: Label, part: Part) -> torch.Tensor:
+        """(L, K, d) float32 of text that the model handles the other way; K may be 0."""
+        handled = {request.prompt for request in self.measured.text[label].part(part).requests}
+        assert self.prompts is not None
+        every = getattr(getattr(self.prompts, label), part)
+        others = [Request(prompt) for prompt in every if prompt not in handled]
+        if not others:
+            layers, width = self.measured.statistics.direction.shape
+            return torch.empty(layers, 0, width)
+        return self.measured.reader.read(others, states=True).states
 
     def states(self, label: Label, part: Part) -> torch.Tensor:
         """(L, N, d) float32 of the same text at the end of the header."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from mars_export.common.errors import ExportError
 from mars_export.common.paths import is_dir
 from mars_export.evaluation.generation import GREEDY
+from mars_export.evaluation.judges import parsing
 from mars_export.evaluation.judges.base import Exchange, Judge, Judgment
 from mars_export.evaluation.judges.guards import GUARDS, Guard
 from mars_export.evaluation.judges.parsing import STYLE, judgments
@@ -30,18 +31,26 @@ class LocalJudge(Judge):
     of the same response whatever it stands beside.
     """
 
-    def __init__(self, kind: str, model: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        kind: str,
+        model: str | None = None,
+        device: str = "auto",
+        asked_as: str | None = None,
+    ) -> None:
         """Name a judge; nothing is loaded.
 
         Args:
             kind: Key of `GUARDS`.
             model: Hub repository or directory; None for the one that the kind names.
             device: `auto`, or a torch device.
+            asked_as: Option that asked for it, for errors; None for `--judge KIND`.
         """
         self._kind = kind
         self._guard = GUARDS[kind]
         self._model_id = model or self._guard.model
         self._device = device
+        self._asked_as = asked_as or f"--judge {kind}"
 
     @cached_property
     def name(self) -> str:
@@ -67,6 +76,24 @@ class LocalJudge(Judge):
         speaks = self._guard.speaks_of_refusal
         return judgments(exchanges, replies, self._guard.parse, speaks_of_refusal=speaks)
 
+    def load(self) -> None:
+        """Load the model now.
+
+        Raises:
+            ExportError: It does not load.
+        """
+        _ = self._loaded
+
+    def is_safe(self, prompt: str) -> bool:
+        """Whether a guard that reads requests without a response calls one safe.
+
+        Raises:
+            ExportError: The model does not load.
+        """
+        return parsing.calls_safe(
+            self._generated(self._rendered([{"role": "user", "content": prompt}]))
+        )
+
     @cached_property
     def _revision(self) -> str:
         """Commit on the Hub; for a directory a digest of what it holds."""
@@ -79,7 +106,7 @@ class LocalJudge(Judge):
             config = Path(hf_hub_download(self._model_id, "config.json"))
         except (OSError, ValueError) as error:
             raise ExportError(
-                f"--judge {self._kind}: {self._model_id} cannot be fetched ({_first(error)}); "
+                f"{self._asked_as}: {self._model_id} cannot be fetched ({_first(error)}); "
                 "check the name, and log in if the model is gated"
             ) from error
         return config.parent.name[:_DIGITS]
@@ -98,19 +125,21 @@ class LocalJudge(Judge):
             )
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise ExportError(
-                f"--judge {self._kind}: {self._model_id} does not load: {_first(error)}"
+                f"{self._asked_as}: {self._model_id} does not load: {_first(error)}"
             ) from error
         wrong = sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"])))
         if wrong:
             raise ExportError(
-                f"--judge {self._kind}: {self._model_id} lacks {len(wrong)} tensors, for example "
+                f"{self._asked_as}: {self._model_id} lacks {len(wrong)} tensors, for example "
                 f"{wrong[0]}; download it again"
             )
         return model.to(pick_device(self._device)).eval(), processor
 
     def _reply(self, exchange: Exchange) -> str:
+        return self._generated(self._inputs(exchange, self._loaded[1]))
+
+    def _generated(self, inputs: Any) -> str:
         model, processor = self._loaded
-        inputs = self._inputs(exchange, processor)
         # Pictures come in float32; a tokenizer's result has nothing to cast.
         where = (model.device, model.dtype) if self._guard.sees else (model.device,)
         inputs = inputs.to(*where)
@@ -127,8 +156,11 @@ class LocalJudge(Judge):
             # WildGuard's prompt writes its own <s>.
             own_start = text.startswith("<s>")
             return processor(text, return_tensors="pt", add_special_tokens=not own_start)
-        return processor.apply_chat_template(
-            _conversation(self._guard, exchange),
+        return self._rendered(_conversation(self._guard, exchange))
+
+    def _rendered(self, conversation: list[dict[str, Any]]) -> Any:
+        return self._loaded[1].apply_chat_template(
+            conversation,
             add_generation_prompt=self._guard.header,
             tokenize=True,
             return_dict=True,
