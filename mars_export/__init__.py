@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mars_export.common.progress import Progress as Progress
     from mars_export.common.progress import Tick as Tick
     from mars_export.common.progress import progress_for as progress_for
+    from mars_export.comparison.record import Comparison as Comparison
     from mars_export.evaluation.adaptive.record import Adaptive as Adaptive
     from mars_export.evaluation.adaptive.record import Budget as Budget
     from mars_export.evaluation.ask import Replies as Replies
@@ -54,8 +55,10 @@ if TYPE_CHECKING:
     from mars_export.methods.base import MethodOptions as MethodOptions
     from mars_export.methods.calibrate import calibrate as calibrate
     from mars_export.pipeline.attacks import attack as attack
+    from mars_export.pipeline.comparison import compare as compare
     from mars_export.pipeline.evaluation import evaluate as evaluate
     from mars_export.pipeline.preflight import own_prompts as own_prompts
+    from mars_export.pipeline.settings import ComparisonSettings as ComparisonSettings
     from mars_export.pipeline.settings import PromptSettings as PromptSettings
     from mars_export.pipeline.settings import Settings as Settings
     from mars_export.pipeline.stages import adopt as adopt
@@ -70,6 +73,8 @@ _HOME: Final = {
     "Artefact": "methods.base",
     "BaseModelSource": "checkpoint.manifest",
     "Budget": "evaluation.adaptive.record",
+    "Comparison": "comparison.record",
+    "ComparisonSettings": "pipeline.settings",
     "Drift": "integrations.finetune.record",
     "EvaluationOptions": "evaluation.options",
     "ExportError": "common.errors",
@@ -94,6 +99,7 @@ _HOME: Final = {
     "ask": "evaluation.ask",
     "attack": "pipeline.attacks",
     "calibrate": "methods.calibrate",
+    "compare": "pipeline.comparison",
     "compare_utility": "integrations.lmms_eval.comparison:from_logs",
     "evaluate": "pipeline.evaluation",
     "export": "pipeline.stages",

@@ -26,6 +26,7 @@ CHAIN = (
     {"card", "hub"},
     {"verification"},
     {"integrations"},
+    {"comparison"},
     {"pipeline"},
     {"cli"},
 )

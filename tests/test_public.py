@@ -20,6 +20,7 @@ COMMANDS = {
     "ask": {"ask"},
     "attack": {"attack"},
     "card": {"write_card"},
+    "compare": {"compare"},
     "drift": {"measure_drift", "own_prompts"},
     "evaluate": {"evaluate", "open_suites", "judge_named"},
     "families": {"supported_families"},

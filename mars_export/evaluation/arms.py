@@ -36,7 +36,7 @@ NO_BASELINE: Final = "none"
 NAMED_ARMS: Final = (*(m.name for m in METHODS if m.site == "template"), *BASELINES)
 """Arms that a name is enough for."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)

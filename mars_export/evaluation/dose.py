@@ -41,6 +41,8 @@ def no_doses(job: Job) -> str | None:
         return f"{method.title} has no strength that could be scaled"
     if not job.options.controls:
         return "left out together with the controls"
+    if not job.options.doses:
+        return "left out where methods are compared"
     return None
 
 

@@ -16,11 +16,9 @@ from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.arms import Arm, open_arms
-from mars_export.evaluation.baselines.base import Fitted
-from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.dose import dosed, doses, no_doses
 from mars_export.evaluation.failures import failures
-from mars_export.evaluation.generation import Loaded, load_calibrated
+from mars_export.evaluation.generation import Loaded
 from mars_export.evaluation.job import Job, sha256
 from mars_export.evaluation.journal import Journal
 from mars_export.evaluation.judges.base import Judge
@@ -37,6 +35,7 @@ from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.overhead import overhead
 from mars_export.evaluation.overlap import near_duplicates, overlap, texts
 from mars_export.evaluation.processes import Processes, joined
+from mars_export.evaluation.ready import check_baselines, fit, load_models
 from mars_export.evaluation.report import (
     Protocol,
     Report,
@@ -104,7 +103,7 @@ def evaluate(
     modalities = arms[0].manifest.calibration.source.modalities
     samples = suite.required_samples(modalities)
     _check_modalities(arms, modalities)
-    _check_baselines(arms, prompts)
+    check_baselines(arms, prompts)
     variants = vary(
         samples,
         modalities,
@@ -139,19 +138,6 @@ def _check_modalities(arms: Sequence[Arm], modalities: Sequence[str]) -> None:
             )
 
 
-def _check_baselines(arms: Sequence[Arm], prompts: PromptSets | None) -> None:
-    for arm in arms:
-        if arm.baseline is None:
-            continue
-        fit = arm.baseline.fit_class
-        fit.require(arm.manifest.calibration)
-        if fit.fits_text and prompts is None:
-            raise ExportError(
-                f"--arm {arm.name}: it is fitted on the prompts that {arm.directory} was "
-                "calibrated on, which are not at hand; leave this arm out, or export again"
-            )
-
-
 def _finished(job: Job) -> Report | None:
     """The report of this very job, if it is there with its samples."""
     try:
@@ -165,7 +151,7 @@ def _finished(job: Job) -> Report | None:
 
 def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
     job.judge.check()
-    models = _load(job, processes.device(job.options.device))
+    models = load_models(job.arms, processes.device(job.options.device), job.options.dtype)
     _check_templates(job, models[job.directory])
     checks = {path: _self_check(job, path, models[path], processes) for path in models}
     check = checks[job.directory]
@@ -175,7 +161,9 @@ def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
         for arm in job.arms
         if (check.active or not arm.steered) and not (arm.optional and arm.name in skipped)
     )
-    part = job.reduced(_fitted(job, arms, models), skipped)
+    ready = fit(arms, models[job.directory], job.prompts, job.options.batch_size)
+    skipped |= ready.unfit
+    part = job.reduced(ready.arms, skipped)
     if absent := "steering is not active" if not check.active else no_doses(job):
         skipped["dose"] = absent
     jobs = [part] if absent else [part, dosed(part)]
@@ -186,28 +174,6 @@ def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
         runs[0][0].remove()
     processes.wait()
     return Report.model_validate_json(job.report.read_bytes())
-
-
-def _fitted(job: Job, arms: Sequence[Arm], models: Models) -> tuple[Arm, ...]:
-    """The same arms with what their baselines are when fitted to the model."""
-    study: Study | None = None
-    fitted = []
-    for arm in arms:
-        if arm.baseline is not None:
-            loaded, record = models[arm.directory], arm.manifest.calibration
-            study = study or Study(loaded, record, job.prompts, job.options.batch_size)
-            fitted.append(arm.with_fit(_fit(arm, study)))
-        else:
-            fitted.append(arm)
-    return tuple(fitted)
-
-
-def _fit(arm: Arm, study: Study) -> Fitted:
-    assert arm.baseline is not None
-    try:
-        return arm.baseline.fit_class.fit(study)
-    except ExportError as error:
-        raise ExportError(f"--arm {arm.name}: {error}") from error
 
 
 def _run(jobs: Sequence[Job], models: Models, progress: Tick, processes: Processes) -> None:
@@ -230,15 +196,6 @@ def _journal(job: Job, rank: int, count: int) -> Journal:
 def _journals(job: Job, count: int) -> list[Journal]:
     """Those of all processes."""
     return [_journal(job, rank, count) for rank in range(count)]
-
-
-def _load(job: Job, device: str) -> dict[Path, Loaded]:
-    """The checkpoints of all arms by directory, each loaded once."""
-    manifests = {arm.directory: arm.manifest for arm in job.arms}
-    return {
-        directory: load_calibrated(directory, manifest.calibration, device, job.options.dtype)
-        for directory, manifest in manifests.items()
-    }
 
 
 def _check_templates(job: Job, loaded: Loaded) -> None:

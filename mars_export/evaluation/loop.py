@@ -23,14 +23,14 @@ from mars_export.evaluation.journal import Entry, Journal
 from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.processes import Processes
-from mars_export.evaluation.report import SampleResult
+from mars_export.evaluation.report import REFERENCE, SampleResult
 from mars_export.evaluation.suite import Sample
 from mars_export.evaluation.variants import VARIANTS
 from mars_export.families.loading import free_memory, is_out_of_memory
 from mars_export.inputs.requests import Request, size_class
 from mars_export.methods.base import Decision
 
-__all__ = ["Models", "expected", "run_batches"]
+__all__ = ["Models", "answered_by", "expected", "run_batches"]
 
 Models = Mapping[Path, Loaded]
 """Loaded checkpoints by directory."""
@@ -131,7 +131,8 @@ def _results(
     requests = [job.request(sample) for sample in batch]
     answers = _answers(job, models, batch, requests, turn)
     arms = job.arms_for(batch[0])
-    by_arm = [_judged(job, arm, batch, requests, answers[arm.name]) for arm in arms]
+    base = answers[REFERENCE].logits if REFERENCE in answers else None
+    by_arm = [_judged(job, arm, batch, requests, answers[arm.name], base) for arm in arms]
     costs = {name: answer.cost for name, answer in answers.items()}
     return [result for results in zip(*by_arm, strict=True) for result in results], costs
 
@@ -146,23 +147,31 @@ def _answers(
         loaded, key = models[arm.directory], (arm.directory, arm.template)
         if key not in inputs:
             inputs[key] = loaded.inputs([arm.request(request) for request in requests])
-        longest, seed = job.options.max_new_tokens, _seed(batch)
-        if arm.fitted is not None:
-            asked = Batch(requests, inputs[key], longest, seed)
-            answers[arm.name] = arm.fitted.answer(loaded, asked)
-            continue
-        answers[arm.name] = loaded.answer(
-            inputs[key],
-            longest,
-            steered=arm.steered,
-            seed=seed,
-            factor=arm.factor,
-        )
+        asked = Batch(requests, inputs[key], job.options.max_new_tokens, _seed(batch))
+        answers[arm.name] = answered_by(arm, loaded, asked)
     return answers
 
 
+def answered_by(arm: Arm, loaded: Loaded, batch: Batch) -> Answers:
+    """What one arm answers; that of a baseline must be fitted."""
+    if arm.fitted is not None:
+        return arm.fitted.answer(loaded, batch)
+    return loaded.answer(
+        batch.inputs,
+        batch.max_new_tokens,
+        steered=arm.steered,
+        seed=batch.seed,
+        factor=arm.factor,
+    )
+
+
 def _judged(
-    job: Job, arm: Arm, batch: Sequence[Sample], requests: Sequence[Request], answers: Answers
+    job: Job,
+    arm: Arm,
+    batch: Sequence[Sample],
+    requests: Sequence[Request],
+    answers: Answers,
+    base: torch.Tensor | None,
 ) -> list[SampleResult]:
     judgments = job.judge.judge(
         [
@@ -179,9 +188,19 @@ def _judged(
         answers.decisions,
         odds,
         answers.pushes,
+        _divergence(base, answers.logits),
         strict=True,
     )
     return [_result(arm, *row) for row in rows]
+
+
+def _divergence(base: torch.Tensor | None, logits: torch.Tensor) -> list[float | None]:
+    """KL(base || other) of each row of first-token logits (B, V), nats; None if not finite."""
+    if base is None:
+        return [None] * len(logits)
+    p, q = (part.float().log_softmax(dim=-1) for part in (base.to(logits.device), logits))
+    rows = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(dim=-1).tolist()
+    return [round(max(value, 0.0), 6) if math.isfinite(value) else None for value in rows]
 
 
 def _log_odds(logits: torch.Tensor, tokens: Sequence[int]) -> list[float | None]:
@@ -211,6 +230,7 @@ def _result(
     decision: Decision | None,
     odds: float | None,
     push: float | None,
+    kl: float | None,
 ) -> SampleResult:
     if decision is None and arm.must_act(sample.modality):
         raise ExportError(f"{arm.directory}: {sample.id} was not steered; export the model again")
@@ -231,6 +251,7 @@ def _result(
         group=sample.group,
         log_odds=odds,
         push=push,
+        kl=kl,
         cluster=sample.kin,
         advice=sample.advice,
     )

@@ -24,6 +24,8 @@ class EvaluationOptions(BaseModel):
     """Requests of one label and modality that a control is put to, at most."""
     attacks: bool = False
     """Whether to put every request through the attacks too."""
+    doses: bool = True
+    """Whether to scale the steering for some requests; it goes with the controls."""
     arms: tuple[str, ...] = ()
     """Further arms: names of baselines, or `NAME=DIR`. The safety prompt is one
     without being named, where the chat template takes it; `none` leaves it out."""

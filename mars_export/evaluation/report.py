@@ -172,6 +172,9 @@ class SampleResult(Record):
     """Whether it asks for advice that may be given (`Sample.advice`)."""
     cut: bool = False
     """Whether the answer reached the token limit without an end token."""
+    kl: float | None = None
+    """Divergence of the first token from the reference's, KL(reference || arm), nats; None where it
+    is not finite."""
 
 
 class FirstToken(Record):

@@ -316,6 +316,8 @@ class Method:
     """Whether it makes a checkpoint; a method that does not is an arm of the evaluation only."""
     suffix: str = ""
     """Ends the default name of a checkpoint; the method's name if empty."""
+    needs: tuple[str, ...] = ()
+    """What it takes beyond harmful and harmless text, as nouns."""
     Options: type[MethodOptions] = MethodOptions
     Record: type[MethodRecord] = MethodRecord
     summary: str = ""

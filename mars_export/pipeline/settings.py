@@ -4,6 +4,7 @@ The command line, the `MARS_*` environment variables and the TOML file are all m
 models (see `mars_export.cli.options`), so names, help texts and checks cannot drift apart.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,7 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mars_export.common.problems import near
-from mars_export.evaluation.arms import NO_BASELINE
+from mars_export.evaluation.arms import NAMED_ARMS, NO_BASELINE
 from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.options import EvaluationOptions
@@ -36,7 +37,9 @@ from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = [
     "AnswerSettings",
+    "ComparisonSettings",
     "EvaluationSettings",
+    "ModelSettings",
     "PromptSettings",
     "PushSettings",
     "RunSettings",
@@ -53,7 +56,7 @@ _OWNERS: Final = {
 _SECTIONS: Final = tuple(
     dict.fromkeys(
         (
-            *("Model", "Output", "Publishing", "Calibration"),
+            *("Model", "Comparison", "Output", "Publishing", "Calibration"),
             *(f"Calibration ({', '.join(owners)})" for owners in _OWNERS.values()),
             *("Evaluation", "Running"),
         )
@@ -118,8 +121,7 @@ class AnswerSettings(RunSettings):
     @field_validator("suite", "arm", mode="before", check_fields=False)
     @classmethod
     def _one_may_stand_alone(cls, value: Any) -> Any:
-        alone = (value,) if isinstance(value, str | Path) else value
-        return tuple(map(str, alone)) if isinstance(alone, list | tuple) else alone
+        return _listed(value)
 
 
 class EvaluationSettings(AnswerSettings):
@@ -227,13 +229,8 @@ class PromptSettings(RunSettings):
         return self
 
 
-class Settings(EvaluationSettings, PushSettings, PromptSettings):
-    """Everything that `mars-export --model X` can be told.
-
-    Raises:
-        pydantic.ValidationError: if a value is not valid; the command line turns this into one
-            line that names the flag, variable or file it came from.
-    """
+class ModelSettings(BaseModel):
+    """What is steered, and in which form it is loaded."""
 
     model: str = Field(
         min_length=1,
@@ -261,6 +258,21 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
         "Expert: try a family without a file, worked out from its classes and without tests.",
         group="Model",
     )
+
+    @property
+    def thinks(self) -> bool | None:
+        """Setting of the chat template's thinking switch; None for its default."""
+        return {"auto": None, "on": True, "off": False}[self.thinking]
+
+
+class Settings(EvaluationSettings, PushSettings, PromptSettings, ModelSettings):
+    """Everything that `mars-export --model X` can be told.
+
+    Raises:
+        pydantic.ValidationError: if a value is not valid; the command line turns this into one
+            line that names the flag, variable or file it came from.
+    """
+
     output: Path | None = _option(
         None,
         "Directory to make; appears complete or not at all. Default: NAME-METHOD, here.",
@@ -290,11 +302,6 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
     )
     method_options: SerializeAsAny[MethodOptions] = MethodOptions()
     """The method's own options; each may as well be named beside the other settings."""
-
-    @property
-    def thinks(self) -> bool | None:
-        """Setting of the chat template's thinking switch; None for its default."""
-        return {"auto": None, "on": True, "off": False}[self.thinking]
 
     @field_validator("push", mode="before")
     @classmethod
@@ -334,6 +341,80 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings):
             raise _problem(option, own[option], "given once: method_options has it too")
         rest = {field: value for field, value in values.items() if field not in own}
         return {**rest, "method_options": options(**{**stated, **own})}
+
+
+class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
+    """Everything that `mars-export compare --model X` can be told."""
+
+    method: tuple[str, ...] = _option(
+        (),
+        f"What to compare: {', '.join(_EXPORTABLE)}, with options as NAME:OPTION=VALUE,...; may be "
+        "given several times. Default: every method.",
+        group="Comparison",
+        metavar="METHOD",
+    )
+    baseline: tuple[str, ...] = _option(
+        (),
+        f"And with what: {', '.join(NAMED_ARMS)}; {NO_BASELINE} for nothing else; may be given "
+        "several times. Default: all that need no second model.",
+        group="Comparison",
+        metavar="BASELINE",
+    )
+    output: Path | None = _option(
+        None,
+        "Directory to make. Default: NAME-compared, here.",
+        group="Output",
+        metavar="DIR",
+    )
+
+    @field_validator("method", "baseline", mode="before")
+    @classmethod
+    def _one_may_be_given(cls, value: Any) -> Any:
+        return _listed(value)
+
+    @field_validator("method")
+    @classmethod
+    def _methods_make_checkpoints(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        for name in (word.partition(":")[0] for word in words):
+            if name not in _EXPORTABLE:
+                wanted = f"of {', '.join(_EXPORTABLE)}{near(name, _EXPORTABLE)}"
+                raise PydanticCustomError("method", "{wanted}", {"wanted": wanted})
+        return words
+
+    @field_validator("baseline")
+    @classmethod
+    def _baselines_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*NAMED_ARMS, NO_BASELINE)
+        for name in names:
+            if name not in known:
+                wanted = f"of {', '.join(known)}{near(name, known)}"
+                raise PydanticCustomError("baseline", "{wanted}", {"wanted": wanted})
+        return names
+
+    def methods(self) -> dict[str, dict[str, str]]:
+        """Of every method to compare, the word that names it, with its options as given.
+
+        Raises:
+            ValueError: An option is not of the form OPTION=VALUE.
+        """
+        words = self.method or tuple(_EXPORTABLE)
+        return {word: _options_in(word) for word in dict.fromkeys(words)}
+
+
+def _listed(value: Any) -> Any:
+    """What may be given once or several times, as a tuple of texts."""
+    alone = (value,) if isinstance(value, str | Path) else value
+    return tuple(map(str, alone)) if isinstance(alone, list | tuple) else alone
+
+
+def _options_in(word: str) -> dict[str, str]:
+    """Options of `NAME:OPTION=VALUE,...`."""
+    parts = [part for part in word.partition(":")[2].split(",") if part]
+    wrong = next((part for part in parts if not re.fullmatch(r"[\w-]+=.+", part)), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong} is not OPTION=VALUE")
+    pairs = (part.partition("=") for part in parts)
+    return {option.replace("-", "_"): value for option, _, value in pairs}
 
 
 def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:

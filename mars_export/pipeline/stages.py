@@ -41,11 +41,13 @@ from mars_export.pipeline.preflight import (
 from mars_export.pipeline.questions import check_questions
 from mars_export.pipeline.settings import Settings
 
-__all__ = ["adopt", "export", "output_of", "publish", "recalibrate", "values_like"]
+__all__ = ["adopt", "checkpoint", "export", "output_of", "publish", "recalibrate", "values_like"]
 
 _CALIBRATION: Final = "calibration"
 _CHECKPOINT: Final = "checkpoint"
 _VIEW: Final = "base"
+_MAKING: Final = 2
+"""Stages that make the checkpoint; the others say what it does."""
 
 
 def export(settings: Settings, progress: Progress | None = None) -> Path:
@@ -66,6 +68,11 @@ def export(settings: Settings, progress: Progress | None = None) -> Path:
         ExportError: for everything that the user can fix.
     """
     return _run(settings, progress, lambda _: prepare(settings))
+
+
+def checkpoint(settings: Settings, progress: Progress | None = None) -> Path:
+    """As `export`, without evaluation and card; nothing is pushed."""
+    return _run(settings, progress, lambda _: prepare(settings), count=_MAKING)
 
 
 def recalibrate(
@@ -181,13 +188,16 @@ def values_like(directory: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(
-    settings: Settings, progress: Progress | None, read: Callable[[Workspace], RunInputs]
+    settings: Settings,
+    progress: Progress | None,
+    read: Callable[[Workspace], RunInputs],
+    count: int | None = None,
 ) -> Path:
     progress = progress or progress_for(settings.display)
     output = output_of(settings)
     with clear_disk_errors(output), Workspace.open(output) as workspace:
         workspace.check_replaceable(overwrite=True)
-        _make(workspace, read(workspace), settings, progress)
+        _make(workspace, read(workspace), settings, progress, count)
     if settings.push:
         repo = settings.push if isinstance(settings.push, str) else None
         url = publish(output, repo, progress, private=settings.private)
@@ -206,8 +216,10 @@ def output_of(settings: Settings) -> Path:
     return Path(method_named(settings.method).checkpoint_name(repo.split("/")[-1]))
 
 
-def _make(workspace: Workspace, job: RunInputs, settings: Settings, progress: Progress) -> None:
-    stages = _stages(workspace, job, settings)
+def _make(
+    workspace: Workspace, job: RunInputs, settings: Settings, progress: Progress, count: int | None
+) -> None:
+    stages = _stages(workspace, job, settings)[:count]
     digest = digests(stages)[-1]
     if workspace.is_published(digest):
         progress.note(f"{workspace.output} is already there, made with these settings")

@@ -5,6 +5,7 @@ from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
 
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation import ready
 from mars_export.evaluation.arms import open_arms
 from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.baselines import random_direction as some_baseline
@@ -38,7 +39,7 @@ class Refusing(Fitted):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "load_calibrated", lambda *_: FakeLoaded())
+    monkeypatch.setattr(ready, "load_calibrated", lambda *_: FakeLoaded())
     monkeypatch.setattr(some_baseline, "Fit", Refusing)
     suite = read_suite(save_suite(tmp_path / "suite"))
     save_manifest(tmp_path / "steered")
@@ -75,7 +76,7 @@ def test_a_directory_of_the_same_name_is_another_job(run, tmp_path):
 
 
 def test_prompts_that_are_not_at_hand_are_told_before_the_model_is_loaded(run, monkeypatch):
-    monkeypatch.setattr(runner, "load_calibrated", None)
+    monkeypatch.setattr(ready, "load_calibrated", None)
     with pytest.raises(
         ExportError, match=r"--arm cast: it is fitted on .*steered was calibrated on"
     ):

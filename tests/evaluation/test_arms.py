@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.names import SAMPLES_NAME
-from mars_export.evaluation import aggregate
+from mars_export.evaluation import aggregate, ready
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.arms import arm_digests, open_arms
 from mars_export.evaluation.options import EvaluationOptions
@@ -49,7 +49,7 @@ def run(tmp_path, monkeypatch):
         return runner.evaluate(tmp_path / name, suite, options), loads
 
     broken = {}
-    monkeypatch.setattr(runner, "load_calibrated", load)
+    monkeypatch.setattr(ready, "load_calibrated", load)
     return run
 
 
@@ -222,7 +222,7 @@ def test_an_arm_that_cannot_be_is_one_line_before_anything_is_loaded(
     stranger = manifest.model_copy(update={"base": base}).model_dump_json()
     (tmp_path / "stranger" / "steering_manifest.json").write_text(stranger)
     save_manifest(tmp_path / "textual", shift={"text": 0.0}, stimuli={})
-    monkeypatch.setattr(runner, "load_calibrated", None)
+    monkeypatch.setattr(ready, "load_calibrated", None)
     with pytest.raises(ExportError, match=message) as caught:
         run(*arms)
     assert "\n" not in str(caught.value)
@@ -259,7 +259,7 @@ def test_a_method_may_leave_a_request_alone(run, monkeypatch, tmp_path):
             self.broken = "silent" if texts else ""
             return super().answer(inputs, max_new_tokens, **options)
 
-    monkeypatch.setattr(runner, "load_calibrated", lambda *_: Lapsing())
+    monkeypatch.setattr(ready, "load_calibrated", lambda *_: Lapsing())
     with pytest.raises(ExportError, match="text-3 was not steered"):
         run()
     monkeypatch.setattr(Method, "must_act", lambda _self, modality: modality == "image")

@@ -2,6 +2,7 @@ import pytest
 from evaluation.fakes import FakeLoaded, save_manifest, save_suite
 
 from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation import ready
 from mars_export.evaluation.arms import open_arms
 from mars_export.evaluation.dose import FACTORS, MOST, dosed, doses
 from mars_export.evaluation.job import Job
@@ -20,7 +21,7 @@ def run(tmp_path, monkeypatch):
     def run(loaded=None, name="steered", progress=None, controls=True):
         if not (tmp_path / name).exists():
             save_manifest(tmp_path / name)
-        monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded or FakeLoaded())
+        monkeypatch.setattr(ready, "load_calibrated", lambda *_: loaded or FakeLoaded())
         options = EvaluationOptions(batch_size=4, device="cpu", controls=controls)
         return runner.evaluate(tmp_path / name, suite, options, progress=progress)
 

@@ -13,6 +13,7 @@ from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
 from mars_export.common.names import SAMPLES_NAME
 from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation import ready
 from mars_export.evaluation.generation import Answers, Loaded, load
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.selfcheck import self_check
@@ -190,7 +191,7 @@ def test_whole_run_and_its_repetition(steered, tmp_path, monkeypatch):
     if family == "qwen3_vl":
         rows.append({**rows[0], "id": "clip", "modality": "video"})
     suite = read_suite(save_suite(tmp_path, rows))
-    monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded())
+    monkeypatch.setattr(ready, "load_calibrated", lambda *_: loaded())
     options = EvaluationOptions(
         batch_size=3, max_new_tokens=4, device="cpu", controls=False, arms=("none",)
     )
@@ -210,7 +211,7 @@ def test_arms_of_the_same_weights(steered, tmp_path, monkeypatch):
     other, load_other = _exported(family, tmp_path, "addition")
     suite = read_suite(save_suite(tmp_path, SUITE[:2]))
     models = {directory: loaded, other: load_other}
-    monkeypatch.setattr(runner, "load_calibrated", lambda path, *_: models[path]())
+    monkeypatch.setattr(ready, "load_calibrated", lambda path, *_: models[path]())
     arms = ("safety-prompt", f"addition={other}")
     options = EvaluationOptions(max_new_tokens=4, device="cpu", controls=False, arms=arms)
     report = runner.evaluate(directory, suite, options)

@@ -7,6 +7,7 @@ from evaluation.fakes import SUITE, FakeLoaded, save_manifest, save_suite
 from mars_export.common.errors import ExportError
 from mars_export.common.names import REPORT_NAME, SAMPLES_NAME
 from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation import ready
 from mars_export.evaluation.judges.base import Judgment
 from mars_export.evaluation.loop import _batch
 from mars_export.evaluation.options import EvaluationOptions
@@ -30,7 +31,7 @@ def run(tmp_path, suite, monkeypatch):
         directory = tmp_path / name
         if not directory.exists():
             save_manifest(directory)
-        monkeypatch.setattr(runner, "load_calibrated", lambda *_: loaded or FakeLoaded())
+        monkeypatch.setattr(ready, "load_calibrated", lambda *_: loaded or FakeLoaded())
         chosen = EvaluationOptions(**{**BARE, **options})
         return runner.evaluate(
             directory, suite, chosen, judge=judge, progress=progress, calibration_prompts=prompts
@@ -279,7 +280,7 @@ class Absent(Doubtful):
 
 
 def test_a_judge_that_is_not_there_is_told_before_the_model_is_loaded(tmp_path, suite, monkeypatch):
-    monkeypatch.setattr(runner, "load_calibrated", None)
+    monkeypatch.setattr(ready, "load_calibrated", None)
     save_manifest(tmp_path / "steered")
     with pytest.raises(ExportError, match="no such judge"):
         runner.evaluate(tmp_path / "steered", suite, EvaluationOptions(**BARE), judge=Absent())

@@ -12,7 +12,7 @@ from PIL import ImageChops
 
 from mars_export.common.errors import ExportError
 from mars_export.common.names import SAMPLES_NAME
-from mars_export.evaluation import aggregate
+from mars_export.evaluation import aggregate, ready
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.job import sha256
 from mars_export.evaluation.options import EvaluationOptions
@@ -317,7 +317,7 @@ def run(tmp_path, monkeypatch):
     """Evaluate with given options a model that takes no system prompt and few pictures."""
     processor = SimpleNamespace(apply_chat_template=template, chat_template="the template")
     save_manifest(tmp_path / "steered")
-    monkeypatch.setattr(runner, "load_calibrated", lambda *_: Attacked(processor=processor))
+    monkeypatch.setattr(ready, "load_calibrated", lambda *_: Attacked(processor=processor))
     suite = read_suite(save_suite(tmp_path / "suite", ROWS))
 
     def run(**options):

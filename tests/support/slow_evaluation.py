@@ -10,6 +10,7 @@ from unittest.mock import patch
 from evaluation.fakes import FakeLoaded
 
 from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation import ready
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.suites.catalog import open_suites
 
@@ -30,5 +31,5 @@ def run(directory: Path, suite: Path, pause: float = 0.0):
     # `other` asks the same in other words, so that ids differ
     both = open_suites([str(suite), f"other={suite.parent.parent / 'other' / 'suite.jsonl'}"])
     everything = EvaluationOptions(batch_size=4, device="cpu", controls=True, attacks=True)
-    with patch.object(runner, "load_calibrated", lambda *_: SlowLoaded(fits=3)):
+    with patch.object(ready, "load_calibrated", lambda *_: SlowLoaded(fits=3)):
         return runner.evaluate(directory, both, everything)

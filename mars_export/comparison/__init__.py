@@ -1,0 +1,1 @@
+"""Methods and baselines side by side on one model: what was measured, and its card."""

@@ -1,0 +1,331 @@
+"""Methods and baselines on one model, from the words of the user to the comparison card."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from mars_export.checkpoint.manifest import Manifest
+from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.common.atomic import replacing, write_atomically
+from mars_export.common.disk_errors import clear_disk_errors, require_writable
+from mars_export.common.errors import ExportError, UnsteerableError
+from mars_export.common.names import CARD_NAME, EVALUATION
+from mars_export.common.paths import exists, is_dir, named
+from mars_export.common.plotting import png
+from mars_export.common.progress import Progress, Tick, progress_for
+from mars_export.common.record import VersionedRecord, first_problem
+from mars_export.comparison.record import (
+    COMPARISON_NAME,
+    Answered,
+    Comparison,
+    Contender,
+    Setting,
+    Speed,
+    Travels,
+)
+from mars_export.evaluation.arms import NO_BASELINE
+from mars_export.evaluation.baselines import BASELINES
+from mars_export.evaluation.options import EvaluationOptions
+from mars_export.evaluation.report import REFERENCE, STEERED, Report
+from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
+from mars_export.methods import METHODS, method_named
+from mars_export.pipeline import stages
+from mars_export.pipeline.preflight import RunInputs, check_processor, prepare
+from mars_export.pipeline.settings import ComparisonSettings, Settings
+
+__all__ = ["compare"]
+
+_METHODS: Final = "methods"
+_SPEED: Final = "speed.json"
+_BASE: Final = Contender(name=REFERENCE, title="the model as it is", kind="base")
+_TEMPLATES: Final = tuple(method for method in METHODS if method.site == "template")
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A method's checkpoint, or why there is none."""
+
+    contender: Contender
+    directory: Path | None
+
+
+def compare(settings: ComparisonSettings, progress: Progress | None = None) -> Path:
+    """Make a checkpoint of every method, ask all of them and the baselines the same, write a card.
+
+    The directory gets `methods/NAME`, complete steered checkpoints; `evaluation/`, the answers of
+    all; `comparison.json`, `README.md` and its plot. A stopped comparison goes on when it is
+    repeated. A method that the model cannot be steered by is in the card with the reason.
+
+    Args:
+        settings: What to compare, on what, and where.
+        progress: Display; None for the one that `settings.display` names.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ExportError: for everything that the user can fix.
+    """
+    progress = progress or progress_for(settings.display)
+    wanted = _wanted(settings)
+    job = prepare(_settings_for(settings, "mars", {}, Path("unused")))
+    output = _output(settings, job)
+    with clear_disk_errors(output):
+        require_writable(output)
+        made = [_made(settings, output, *method, progress) for method in wanted.items()]
+        baselines = [b for b in _baselines(settings, job) if b.name not in wanted]
+        answered = _answered(settings, job, output, made, baselines, progress)
+        skipped = {} if answered is None else answered.setting.skipped
+        comparison = Comparison(
+            model=job.source.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=_command(settings),
+            contenders=[
+                _BASE,
+                *(one.contender for one in made),
+                *(_told(baseline, skipped) for baseline in baselines),
+            ],
+            answered=answered,
+        )
+        _write(output, comparison)
+    return output
+
+
+def _wanted(settings: ComparisonSettings) -> dict[str, dict[str, str]]:
+    """Name of each method's contender to its word and options; every word is checked here."""
+    try:
+        words = settings.methods()
+    except ValueError as error:
+        raise ExportError(f"--method: {error}; give NAME:OPTION=VALUE,...") from error
+    wanted: dict[str, dict[str, str]] = {}
+    for word, options in words.items():
+        name = word.partition(":")[0]
+        label = "-".join([name, *(f"{k}-{Path(v).name}" for k, v in options.items())])
+        label = re.sub(r"[^A-Za-z0-9._+-]+", "-", label)
+        if label in wanted:
+            raise ExportError(f"--method {word}: another one is called {label} as well")
+        _settings_for(settings, name, options, Path("unused"))
+        wanted[label] = {"method": name, **options}
+    return wanted
+
+
+def _settings_for(
+    settings: ComparisonSettings, method: str, options: Mapping[str, str], output: Path
+) -> Settings:
+    """The settings of one method's checkpoint."""
+    values = settings.model_dump(exclude_unset=True, exclude={"method", "baseline", "arm"})
+    try:
+        return Settings(**{**values, **options, "method": method, "output": output})
+    except ValidationError as error:
+        word = method + (":" if options else "") + ",".join(f"{k}={v}" for k, v in options.items())
+        raise ExportError(f"--method {word}: {first_problem(error)}") from error
+
+
+def _output(settings: ComparisonSettings, job: RunInputs) -> Path:
+    output = named(settings.output or Path(f"{job.source.name}-compared"))
+    if exists(output) and not is_dir(output):
+        raise ExportError(f"{output} is a file; choose another --output")
+    known = {_METHODS, EVALUATION, COMPARISON_NAME, CARD_NAME}
+    if is_dir(output) and any(output.iterdir()) and not known & {p.name for p in output.iterdir()}:
+        raise ExportError(
+            f"{output} holds files that mars-export did not make; choose another --output"
+        )
+    return output
+
+
+def _made(
+    settings: ComparisonSettings,
+    output: Path,
+    label: str,
+    words: Mapping[str, str],
+    progress: Progress,
+) -> _Made:
+    """The checkpoint of one method, made unless it is there."""
+    options = {name: value for name, value in words.items() if name != "method"}
+    method = method_named(words["method"])
+    contender = Contender(
+        name=label,
+        title=method.title,
+        kind="method",
+        paper=method.paper,
+        needs=list(method.needs),
+        options=options,
+    )
+    directory = output / _METHODS / label
+    progress.note(f"method {label}")
+    try:
+        stages.checkpoint(_settings_for(settings, method.name, options, directory), progress)
+    except UnsteerableError as error:
+        progress.note(f"{label} is turned down: {error}")
+        return _Made(contender.model_copy(update={"turned_down": str(error)}), None)
+    return _Made(contender.model_copy(update={"travels": _travels(directory)}), directory)
+
+
+def _travels(directory: Path) -> Travels:
+    manifest = Manifest.read(directory)
+    sizes = {tensor.name: 4 for tensor in manifest.tensors}
+    for tensor in manifest.tensors:
+        for length in tensor.shape:
+            sizes[tensor.name] *= length
+    return Travels(
+        bytes=sum(file.size for file in manifest.files if file.origin == "added"),
+        lines=(directory / MODELING_NAME).read_text("utf-8").count("\n"),
+        memory=sum(sizes.values()),
+    )
+
+
+def _baselines(settings: ComparisonSettings, job: RunInputs) -> list[Contender]:
+    """Those asked for, or all that need no second model; with a reason where one cannot run."""
+    names = settings.baseline
+    if not names:
+        free = (b.name for b in BASELINES.values() if "a second model" not in b.needs)
+        names = (*(method.name for method in _TEMPLATES), *free)
+    processor = check_processor(job.base, job.family, settings.thinks)
+    contenders = []
+    for name in dict.fromkeys(names):
+        if name == NO_BASELINE:
+            continue
+        template = next((method for method in _TEMPLATES if method.name == name), None)
+        if template is None:
+            known = BASELINES[name]
+            paper, title, needs = known.paper or None, known.title, list(known.needs)
+            problem = None
+        else:
+            problem = template_problem(processor, template.change(PLAIN_REQUEST)) or None
+            paper, title, needs = template.paper, template.title, list(template.needs)
+        stated = {"paper": paper, "title": title, "needs": needs, "turned_down": problem}
+        contenders.append(Contender(name=name, kind="baseline", **stated))
+    return contenders
+
+
+def _told(baseline: Contender, skipped: Mapping[str, str]) -> Contender:
+    """A baseline with the reason why the model could not be fitted, if so."""
+    reason = skipped.get(baseline.name, baseline.turned_down)
+    return baseline.model_copy(update={"turned_down": reason})
+
+
+def _answered(
+    settings: ComparisonSettings,
+    job: RunInputs,
+    output: Path,
+    made: Sequence[_Made],
+    baselines: Sequence[Contender],
+    progress: Progress,
+) -> Answered | None:
+    """Ask all that can be asked; None where no method made a checkpoint."""
+    from mars_export.card.samples import read_samples
+    from mars_export.comparison.tables import renamed, tables
+    from mars_export.evaluation.judges.choice import judge_named
+    from mars_export.pipeline.evaluation import evaluate
+
+    hosts = [one for one in made if one.directory is not None]
+    if not hosts:
+        return None
+    host = next((one for one in hosts if one.contender.name == "mars"), hosts[0])
+    assert host.directory is not None
+    folder = output / EVALUATION
+    words = [f"{o.contender.name}={o.directory}" for o in hosts if o is not host]
+    words += [b.name for b in baselines if b.turned_down is None]
+    options = settings.options.model_copy(update={"arms": (*words, NO_BASELINE), "doses": False})
+    with progress.stage("ask all of them") as tick:
+        report = evaluate(
+            host.directory,
+            job.suite,
+            options,
+            judge=judge_named(settings.judge, settings.device),
+            calibration_prompts=job.prompts.prompts,
+            progress=tick,
+            folder=folder,
+        )
+    if not report.self_check.active:
+        raise ExportError(f"{host.directory} does not steer: {report.self_check.detail}")
+    with progress.stage("time all of them") as tick:
+        speed = _speed(folder, host.directory, job, options, report, tick)
+    name = host.contender.name
+    results = renamed(read_samples(folder), {STEERED: name})
+    speed = [s.model_copy(update={"arm": name}) if s.arm == STEERED else s for s in speed]
+    return Answered(setting=_setting(report, host), speed=speed, **tables(results, name))
+
+
+class _Timed(VersionedRecord):
+    """`speed.json`: what was timed, for a comparison that goes on later."""
+
+    run: str
+    """Of the report of the same contenders."""
+    speed: list[Speed]
+
+
+def _speed(
+    folder: Path, host: Path, job: RunInputs, options: EvaluationOptions, report: Report, tick: Tick
+) -> list[Speed]:
+    """Times of all contenders; those of an earlier run of the same report are kept."""
+    from mars_export.comparison.speed import ROUNDS, measure_speed
+    from mars_export.evaluation.arms import open_arms
+    from mars_export.evaluation.ready import fit, load_models
+    from mars_export.families.loading import pick_device
+    from mars_export.pipeline.evaluation import sets_at_hand
+
+    path = folder / _SPEED
+    try:
+        kept = _Timed.model_validate_json(path.read_bytes())
+        if kept.run == report.run:
+            return kept.speed
+    except (OSError, ValidationError):
+        pass
+    arms = [arm for arm in open_arms(host, options.arms) if arm.name not in report.skipped]
+    models = load_models(arms, pick_device(options.device), options.dtype)
+    ready = fit(arms, models[host], sets_at_hand(host), options.batch_size)
+    asked = {}
+    for modality in job.family.modalities:
+        samples = job.suite.evaluation_samples((modality,))
+        chosen = [s for s in samples if not s.harmful and s.modality == modality][: ROUNDS + 1]
+        if len(chosen) > 2:
+            asked[modality] = [job.suite.request(sample) for sample in chosen]
+    speed = measure_speed(ready.arms, models, asked, tick)
+    write_atomically(path, _Timed(run=report.run, speed=speed).model_dump_json(indent=1) + "\n")
+    return speed
+
+
+def _setting(report: Report, host: _Made) -> Setting:
+    assert host.directory is not None
+    ours = {"calibrated_on", "skipped"}
+    told = {name: getattr(report, name) for name in Setting.model_fields.keys() - ours}
+    prompts = Manifest.read(host.directory).calibration.source.prompts
+    return Setting(
+        **told,
+        skipped={name: reason for name, reason in report.skipped.items() if name != "dose"},
+        calibrated_on={label: source.name for label, source in prompts.items()},
+    )
+
+
+def _command(settings: ComparisonSettings) -> str:
+    """The command line that makes the comparison again."""
+    words = ["mars-export", "compare"]
+    for name, value in settings.model_dump(mode="json", exclude_unset=True).items():
+        flag = "--" + name.replace("_", "-")
+        if name in ("output", "display"):
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, bool):
+                words.append(flag if one else flag.replace("--", "--no-", 1))
+            else:
+                words += [flag, str(one)]
+    return shlex.join(words)
+
+
+def _write(output: Path, comparison: Comparison) -> None:
+    from mars_export.comparison.card import render
+    from mars_export.comparison.figures import FRONTIER, draw
+
+    text = render(comparison)
+    if comparison.answered is not None:
+        with replacing(output / FRONTIER) as path:
+            path.write_bytes(png(lambda: draw(comparison)))
+    write_atomically(output / COMPARISON_NAME, comparison.model_dump_json(indent=1) + "\n")
+    write_atomically(output / CARD_NAME, text)

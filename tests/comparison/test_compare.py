@@ -1,0 +1,118 @@
+"""`mars-export compare` from its words to the card, on a tiny random model."""
+
+import json
+
+import pytest
+
+from mars_export.comparison.record import COMPARISON_NAME, Comparison
+from mars_export.evaluation.report import SelfCheck
+from support import bases
+
+PROMPTS = ["paint", "house", "river", "stone", "bread", "light", "green", "sound"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return bases.save_whole_base(tmp_path_factory.mktemp("compare") / "base")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    path = tmp_path_factory.mktemp("suite") / "mine.jsonl"
+    lines = [
+        {"id": f"{word}-{harmful}", "prompt": f"{word} {2 * number + harmful}", "harmful": harmful}
+        for number, word in enumerate(PROMPTS)
+        for harmful in (True, False)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def made_up():
+    """Exports of made-up numbers, whose probes are therefore not looked at."""
+    with bases.quick_exports(), pytest.MonkeyPatch.context() as patch:
+        active = SelfCheck(active=True, detail="not looked at")
+        patch.setattr("mars_export.evaluation.evaluate.self_check", lambda *_: active)
+        yield
+
+
+@pytest.fixture(scope="module")
+def compared(base, suite, tmp_path_factory):
+    """The outcome, its directory, and the words of the call."""
+    output = tmp_path_factory.mktemp("made") / "compared"
+    words = [
+        "compare", "--model", base, "--suite", suite, "--output", output, "--method", "mars",
+        "--method", "mars:reserve=0.2", "--baseline", "random-direction", "--no-controls",
+        "--max-new-tokens", "2", "--display", "none",
+    ]  # fmt: skip
+    return bases.command(*words), output, words
+
+
+def test_one_command_makes_checkpoints_answers_and_a_card(compared):
+    outcome, output, _ = compared
+    assert outcome.code == 0, outcome.errors
+    record = Comparison.model_validate_json((output / COMPARISON_NAME).read_bytes())
+    names = ["off", "mars", "mars-reserve-0.2", "random-direction"]
+    assert [c.name for c in record.contenders] == names
+    assert record.contenders[2].options == {"reserve": "0.2"}
+    for name in names[1:3]:
+        assert (output / "methods" / name / "steering_manifest.json").is_file()
+    cells = {(c.arm, c.harmful): c.refused.n for c in record.answered.plain.cells}
+    assert cells == {(name, harmful): 8 for name in names for harmful in (True, False)}
+    assert {s.arm for s in record.answered.speed} == set(names[1:])
+    assert "## Against `mars`" in (output / "README.md").read_text("utf-8")
+    assert outcome.out.splitlines()[1].split()[0] == "off"
+
+
+def test_the_same_command_again_asks_nothing(compared, monkeypatch):
+    _, output, words = compared
+    before = json.loads((output / COMPARISON_NAME).read_text())
+    monkeypatch.setattr("mars_export.evaluation.evaluate.load_models", None)
+    outcome = bases.command(*words, "--json")
+    assert outcome.code == 0, outcome.errors
+    again = json.loads(outcome.out)
+    assert again | {"created": ""} == before | {"created": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--method", "marz"], "is it mars?"),
+        (["--method", "mars:reserve"], "reserve is not OPTION=VALUE"),
+        (["--method", "mars:reserve=no"], "--method mars:reserve=no: reserve"),
+        (["--method", "mars:depth=2"], "depth"),
+        (["--baseline", "cazt"], "is it cast?"),
+    ],
+)
+def test_a_wrong_word_is_told_before_anything_is_made(base, tmp_path, words, problem):
+    outcome = bases.command("compare", "--model", base, "--output", tmp_path / "out", *words)
+    assert outcome.code == 2
+    assert problem in outcome.errors[-1]
+    assert len(outcome.errors) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_of_somebody_else_stays(base, tmp_path):
+    (tmp_path / "diary.txt").write_text("Monday")
+    outcome = bases.command("compare", "--model", base, "--output", tmp_path)
+    assert outcome.code == 2
+    assert "did not make" in outcome.errors[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+def test_methods_that_the_model_turns_down_are_in_the_card(base, suite, tmp_path, monkeypatch):
+    from mars_export.common.errors import UnsteerableError
+    from mars_export.pipeline import stages
+
+    def refuse(*_):
+        raise UnsteerableError("it refuses nothing")
+
+    monkeypatch.setattr(stages, "checkpoint", refuse)
+    outcome = bases.command(
+        "compare", "--model", base, "--suite", suite, "--output", tmp_path / "out",
+        "--method", "mars", "--baseline", "none", "--display", "none",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    assert outcome.out == "mars was turned down: it refuses nothing\n"
+    assert "no number here" in (tmp_path / "out" / "README.md").read_text("utf-8")
