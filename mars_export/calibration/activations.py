@@ -6,7 +6,7 @@ A generation prompt may go on behind its header, as where it opens a thought.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -24,6 +24,8 @@ from mars_export.runtime.model_inputs import modality_shown
 from mars_export.runtime.positions import contexts, header_ends, last_column
 
 __all__ = ["Edit", "Reader", "Readout", "Shown", "edited", "recorded"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -171,11 +173,25 @@ class Reader:
     def _parts(
         self, requests: Sequence[Request], kept: _Kept, edit: Edit | None
     ) -> Iterator[Readout]:
+        return self.each_batch(requests, lambda batch: self._forward(batch, kept, edit))
+
+    def each_batch(
+        self, requests: Sequence[Request], run: Callable[[Sequence[Request]], Result]
+    ) -> Iterator[Result]:
+        """What `run` makes of requests of one size, batch by batch; smaller ones if need be.
+
+        Args:
+            requests: Of one modality, the largest first.
+            run: Runs some of them.
+
+        Raises:
+            ExportError: A single request does not fit into memory.
+        """
         start = 0
         while start < len(requests):
             batch = _alike(requests[start : start + self.batch_size])
             try:
-                part = self._forward(batch, kept, edit)
+                part = run(batch)
             except (RuntimeError, MemoryError) as error:
                 self._halve(error)
                 continue

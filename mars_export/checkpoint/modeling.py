@@ -46,7 +46,7 @@ class _Site(NamedTuple):
 _SITES: Final[Mapping[Site, _Site]] = {
     "decoder": _Site((), "host_layers", "LayerRule"),
     "projector": _Site(("projector.py",), "host_projector", "ProjectorRule"),
-    "generate": _Site(("answers.py",), "host_answers", "GenerateRule"),
+    "generate": _Site(("passes.py", "answers.py"), "host_answers", "GenerateRule"),
 }
 _OWN: Final = "mars_export."
 _WIDTH: Final = 100

@@ -99,8 +99,10 @@ def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken], 
         fingerprint += [_first_token(number, arm, logits) for arm, logits in first.items()]
     if kept and not changes:
         raise _FailedError("After training no probe of the calibration is pushed any longer.")
-    alone = record.rules.get("positions") == "turn_end"
+    policy = record.rules.get("positions")
+    alone = policy == "turn_end"
     where = "one steered position each, at the assistant header" if alone else "steered throughout"
+    where = "steered where the answer begins" if policy == "answer" else where
     if kept:
         return (
             f"{len(distances)} probes: {where}; {changes} pushed; logits with steering off repeat "
@@ -158,7 +160,8 @@ def _probe(
     if not torch.equal(off.logits, again.logits):
         raise _FailedError(f"With steering off the logits of {name} do not repeat.")
     _check_positions(on, record, _positions(record, inputs), probe, name)
-    last = on.steered[0][-1]
+    # An answer's first token is that of the probe; what follows depends on what was steered there.
+    last = on.steered[0][0 if record.rules.get("positions") == "answer" else -1]
     changed = not torch.equal(off.logits, on.logits)
     pushed = any(steered.strength != 0 for steered in on.steered[0])  # earlier turns, too
     if (changed and not pushed) or (not changed and _matters(probe, last.strength, tolerance)):
@@ -193,6 +196,8 @@ def _positions(record: ArtefactRecord, inputs: Mapping[str, torch.Tensor]) -> li
     policy = record.rules.get("positions")
     if policy == "turn_end":
         return ends
+    if policy == "answer":
+        return [len(tokens) - 1 + step for step in range(_TOKENS)]
     return list(range(max(ends, default=-1) + 1 if policy == "prompt" else len(tokens)))
 
 
@@ -203,7 +208,7 @@ def _check_positions(
     where = sorted(steered.position for steered in on.steered[0])
     if not expected:
         raise _FailedError(f"No assistant header of the chat template is in {name}.")
-    if where != sorted(expected * len(record.layers)):
+    if where != sorted(expected * max(1, len(record.layers))):
         instead = f"{expected[0]} to {expected[-1]}" if expected[1:] else f"{expected[0]} alone"
         raise _FailedError(f"Steering of {name} is at positions {where} instead of {instead}.")
     modality = on.steered[0][-1].modality

@@ -6,11 +6,12 @@ from mars_export.common.errors import ExportError
 from mars_export.methods.addition import ADDITION
 from mars_export.methods.base import Method
 from mars_export.methods.mars import MARS
+from mars_export.methods.ras import RAS
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = ["METHODS", "method_named"]
 
-METHODS: Final[tuple[Method, ...]] = (MARS, ADDITION, SAFETY_PROMPT)
+METHODS: Final[tuple[Method, ...]] = (MARS, ADDITION, RAS, SAFETY_PROMPT)
 """In the order in which they are listed to people; the first is the default."""
 
 

@@ -104,6 +104,11 @@ def refuse_engines(config: Any) -> None:
     """
     for part in (config, config.get_text_config()):
         engine = (getattr(part, "_attn_implementation", None) or "").split("_")[0]
+        if engine in ENGINES and "prompts" in config.steering:
+            raise RuntimeError(
+                f"steered checkpoint: {config.steering['method']} acts in generate(), which "
+                f"{engine} does not call; load it with Transformers"
+            )
         if engine in ENGINES and not config.engine_gives_windows:
             raise RuntimeError(
                 f"steered checkpoint: {engine} would serve it without steering; " + ENGINES[engine]

@@ -44,6 +44,7 @@ class SteeredMixin(GuardedLoadingMixin):
             super().__init__(config, *args, **kwargs)
         decoder = self.get_decoder()  # of Llama 4: the language model with its head
         decoder = decoder if hasattr(decoder, "layers") else decoder.model
+        self._answers = None  # of methods that act at generate(), put in its place by their host
         hosted: dict[int, HostedRule] = {}
         for host, rule_class in self.hosted:
             hosted |= host(self, decoder, rule_class)
@@ -104,9 +105,22 @@ class SteeredGenerationMixin(SteeredMixin):
         if planned.get("attention_mask") is None:
             planned["attention_mask"] = settings.inferred_mask(input_ids)
         drafts = bool(settings.first("is_assistant"))
+        if self._answers is not None and steering_positions is not None:
+            raise ValueError(
+                "steered checkpoint: its method acts where answers begin; leave out "
+                "steering_positions"
+            )
+        if drafts and self._answers is not None:  # only what it drafts for is steered
+            return self._answers.unchanged(self._planned, NoWindow.OFF, *arguments, **kwargs)
         plan = self.steering.plan(self, planned, steering_positions, drafts)
-        self.steering.trace = plan.trace
-        out = self._planned(plan, *arguments, **kwargs)
+        if self._answers is None:
+            self.steering.trace = plan.trace
+            out = self._planned(plan, *arguments, **kwargs)
+        else:
+            run = partial(self._planned, NoWindow.OFF)
+            with self._answers.changed(self, run, planned, plan) as compiled:
+                self.steering.trace = plan.trace
+                out = self._planned(plan, *arguments, **{**kwargs, **compiled})
         if plan.finished:
             # A logits processor that calls this model has put its own trace in the place of ours.
             self.steering.trace = plan.trace
@@ -159,6 +173,8 @@ def planned_inputs(native: Any) -> Any:
             return inputs if plan is NoWindow.UNKNOWN else {**inputs, "steering_window": plan}
         rows, length = tokens_or_embeds(inputs).shape[:2]
         plan.cache = inputs.get("past_key_values")
+        if plan.mixing is not None:
+            plan.mixing.expect(cached_columns(inputs), length)
         # After the prompt, single tokens need no look at the cache (which may synchronize).
         if plan.finished and length == 1 and not plan.answer:
             return {**inputs, "steering_window": NoWindow.NOTHING}

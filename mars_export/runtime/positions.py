@@ -5,7 +5,9 @@ its row, padding not counted. `config.steering["positions"]` names the policy:
 
 * `turn_end`: the last token of each assistant header;
 * `prompt`: every token up to the last assistant header, none of the answer;
-* `all`: every token.
+* `all`: every token;
+* `answer`: the first tokens of each answer that generate() gives. In the prompt this marks the
+  last token of each assistant header.
 
 Where a header ends follows from the tokens up to there. So the same tokens are steered at the
 same positions, whether they come in one forward or in many.
@@ -19,7 +21,7 @@ from torch import nn
 
 from mars_export.runtime.windows import PADDING, UNKNOWN, History
 
-POLICIES = ("turn_end", "prompt", "all")
+POLICIES = ("turn_end", "prompt", "all", "answer")
 
 # Each a `prefix` and the `ends` of which one follows it: the canonical last token, and what the
 # tokenizer makes of that token and the text after it.
@@ -46,7 +48,7 @@ def steered_columns(
     if policy == "all":
         return real
     ends = header_ends_after(before, ids, headers, request, graph) & real
-    if policy == "turn_end":
+    if policy in ("turn_end", "answer"):
         return ends
     if before is None:
         column = torch.arange(ids.shape[1], device=ids.device)

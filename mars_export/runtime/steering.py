@@ -102,9 +102,10 @@ class Steering:
         """The switch, what steers where, and what was done to the last request."""
         switch = ("on" if self.active else "off here") if self.enabled else "off"
         layers = ", ".join(map(str, self.rules["layers"]))
+        where = self.rules["method"] + (f", layers {layers}" if layers else "")
         rows = "; ".join(_told(number, row) for number, row in enumerate(self.last))
         last = f"last request: {rows}" if rows else "no request steered yet"
-        return f"<Steering {switch}: {self.rules['method']}, layers {layers}; {last}>"
+        return f"<Steering {switch}: {where}; {last}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or what is read from a file, is in nobody's off()."""
@@ -250,6 +251,11 @@ class Steering:
             raise RuntimeError("steered checkpoint: the engine did not say what to steer")
         if tokens_or_embeds(inputs) is None:
             return NoWindow.NOTHING
+        if "prompts" in self.rules:
+            raise RuntimeError(
+                f"steered checkpoint: {self.rules['method']} acts in generate() alone; call that, "
+                "or run it without steering (with model.steering.off():)"
+            )
         self._verify_once()
         past = cached_columns(inputs)
         if not past:

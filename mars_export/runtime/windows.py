@@ -175,7 +175,7 @@ class Plan:
 
     history (B, n), position (B, n): of the prompt's columns. answer: whether the tokens that are
     generated after it are steered too. finished: whether a forward has run its last column. cache:
-    the one that it went into.
+    the one that it went into. mixing: what changes the answer's first tokens, if anything does.
     """
 
     history: History
@@ -185,6 +185,7 @@ class Plan:
     answer: bool
     finished: bool = False
     cache: Any = None
+    mixing: Any = None
 
     def window(self, start: int, length: int, rows: int) -> Window | NoWindow:
         """The part that a forward over `length` columns from index `start` of the cache gets."""

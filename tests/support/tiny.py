@@ -16,6 +16,7 @@ from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.methods.addition.record import AdditionRecord, Effect, Trial
 from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
 from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
+from mars_export.methods.ras.record import RasRecord, Reading
 from support.artefacts import mars_artefact, pushed_probes, with_tensors
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END = 320, 300, 301, 302, 303
@@ -207,6 +208,39 @@ def addition(
     )  # fmt: skip
 
 
+def ras(
+    family: str,
+    user: tuple[int, ...] = (1,),
+    tail: tuple[int, ...] = (),
+    middle: float = 0.5,
+    caption_tokens: int = 4,
+    shift: dict[str, float] | None = None,
+) -> Artefact:
+    """A made-up RAS with random prototypes; `user` begins a turn, which a plain prompt does not."""
+    source = calibration(family, **({"shift": shift} if shift else {})).source
+    prompts = {
+        "opening": [1], "user": list(user), "separator": [], "closing": [*HEADER, *tail],
+        "tail": list(tail), "visual": [IMAGE, VIDEO, VISION_START, VISION_END, *range(304, 307)],
+        "blanks": [], "structure": [0, 1, 2, *range(300, 320)], "caption": random_ids(3, 91),
+        "safety": random_ids(4, 92), "question": random_ids(1, 93),
+    }  # fmt: skip
+    record = RasRecord(
+        steps=3, discount=0.3, caption_tokens=caption_tokens, refusals=9, middle=middle,
+        slope=9.0, auroc=0.97,
+        readings=[Reading(label="harmful", modality="text", part="check", requests=9,
+                          similarity=0.9, risk=0.9, risky=1.0)],
+    )  # fmt: skip
+    rules = {
+        "layers": [], "positions": "answer", "steps": 3, "discount": 0.3,
+        "caption_tokens": caption_tokens, "prompts": prompts,
+    }  # fmt: skip
+    prototypes = 3 * torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(8))
+    return Artefact.of(
+        "ras", source, record, rules=rules, probes=pushed_probes(source.modalities),
+        tensors={"prototypes": prototypes, "curve": torch.tensor([middle, 9.0])},
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class MethodCase:
     """A method that makes checkpoints, with some options.
@@ -229,6 +263,7 @@ METHOD_CASES = {
     "addition to the prompt": MethodCase(
         "addition", addition, {"positions": "prompt", "coefficient": 2.0}
     ),
+    "ras": MethodCase("ras", ras),
 }
 """The table that all tests of methods run over; a new method adds its lines here."""
 
