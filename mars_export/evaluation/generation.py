@@ -16,7 +16,7 @@ import transformers
 from mars_export.common.input_errors import input_errors
 from mars_export.common.vocabulary import Modality, auto_class
 from mars_export.evaluation.overhead import Cost
-from mars_export.families import decoder_layers
+from mars_export.families import text_decoder
 from mars_export.families.directory import read_config
 from mars_export.families.quantization import NONE, SCHEMES, loading_options, refuse_unfit_layers
 from mars_export.inputs.requests import Request, collate
@@ -193,9 +193,10 @@ class Loaded:
 
 
 def hosted_rules(model: Any) -> list[Any]:
-    """The rules of a steered model, in the order of its steered layers."""
-    layers = decoder_layers(model)
-    return [layers[layer].steering for layer in model.steering.rules["layers"]]
+    """The rules of a steered model, in the order of its steered layers, and that of the whole."""
+    decoder = text_decoder(model)
+    whole = [decoder.steering] if hasattr(decoder, "steering") else []
+    return [decoder.layers[layer].steering for layer in model.steering.rules["layers"]] + whole
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Answers: a rule at generate(), which reads the request in passes and changes the first tokens.
+"""Answers: a rule at generate(), by which the first tokens of an answer are changed.
 
-The rule acts on what enters the language head, so no other state and no cache ever differs from the
-base model's.
+It acts on what enters the language head. So a cache holds what the base model would put there for
+the same tokens.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,11 +30,11 @@ NO_TURN = (
     "calibrated chat template, so it cannot be assessed; use apply_chat_template(..., "
     "add_generation_prompt=True), or run it without steering (with model.steering.off():)"
 )
+# Tensors of generate() that show nothing.
 _NOT_SHOWN = (
     *("input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_key_values"),
     *("labels", "use_cache", "cache_position", "logits_to_keep", *TYPES),
 )
-"""Tensors of generate() that show nothing."""
 
 
 class Answers:

@@ -12,8 +12,8 @@ from torch import nn
 from mars_export.runtime.trace import TraceEntry
 from mars_export.runtime.windows import WINDOW_VERSION, NoWindow, Window
 
+# In the place of a layer: a rule of the model as a whole, in its text decoder.
 AT_MODEL = -1
-"""In the place of a layer: a rule of the model as a whole, in its text decoder."""
 
 
 class HostedRule(nn.Module):

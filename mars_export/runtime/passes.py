@@ -1,8 +1,8 @@
-"""Passes: what a method at generate() asks the model before it answers, in tokens of its prompt.
+"""Passes: what a method at generate() asks the model before it answers.
 
 `config.steering["prompts"]` holds the tokens that the chat template puts around a turn, and the
-instructions. A prompt is edited column by column, so that pictures and token types stay with their
-tokens.
+instructions. A prompt is edited column by column, so that pictures and token types stay with
+their tokens.
 """
 
 from collections import OrderedDict
@@ -16,17 +16,16 @@ from typing import Any, NamedTuple
 import torch
 
 TYPES = ("token_type_ids", "mm_token_type_ids")
+# A plain greedy generate(), whatever the defaults of the checkpoint.
 GREEDY = {
     "do_sample": False, "num_beams": 1, "num_return_sequences": 1, "temperature": 1.0,
     "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
     "min_length": 0, "use_cache": True, "return_dict_in_generate": False, "disable_compile": True,
 }  # fmt: skip
-"""A plain greedy generate(), whatever the defaults of the checkpoint."""
-_CAPTIONS = 64
-"""Batches of pictures whose captions are remembered."""
+_CAPTIONS = 64  # batches of pictures that are remembered
 
+# A prompt: a column of the original where it is at least 0, token -1 - x where it is not.
 Edit = list[int]
-"""A prompt: a column of the original where it is at least 0, token -1 - x where it is not."""
 
 _WATCHER: ContextVar[Any] = ContextVar("steering_watcher", default=None)
 

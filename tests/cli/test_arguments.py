@@ -96,7 +96,7 @@ def test_every_field_is_an_option_an_environment_variable_and_a_key():
         (["--nonsense"], "No such option '--nonsense'; "),
         (["--mdel", "x"], "No such option '--mdel'; is it --model? see mars-export --help"),
         (["evalute"], "No such command 'evalute'; is it evaluate? see mars-export --help"),
-        (["--method", "mras"], "; is it mars?"),
+        (["--method", "marz"], "; is it mars?"),
         (["nonsense"], "No such command 'nonsense'"),
         (["--output"], "Option '--output' requires an argument"),
         (["--config", "no.toml"], "--config no.toml: there is no file no.toml"),

@@ -11,13 +11,14 @@ import pytest
 
 from mars_export.checkpoint.modeling import modeling_source
 from mars_export.families import families
-from mars_export.methods import METHODS
+from mars_export.methods import METHODS, method_named
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = [method.name for method in METHODS if method.exportable]
 HOST = (
     "guard", "trace", "windows", "positions", "model_inputs", "layer", "steering", "host",
 )  # fmt: skip
+AT_SITE = {"decoder": (), "generate": ("passes", "answers")}
 
 each_method = pytest.mark.parametrize("method", NAMES)
 
@@ -79,8 +80,9 @@ def test_the_index_names_the_lines_of_host_and_rule(family, method):
     source = modeling_source(family, method)
     found = sections(source)
     kinds = [kind for kind, _ in found]
-    assert kinds == [*["HOST"] * len(HOST), "RULE", "MODEL"]
-    parts = [*(f"runtime/{name}.py" for name in HOST), f"methods/{method}/rule.py"]
+    host_files = [*HOST, *AT_SITE[method_named(method).site]]
+    assert kinds == [*["HOST"] * len(host_files), "RULE", "MODEL"]
+    parts = [*(f"runtime/{name}.py" for name in host_files), f"methods/{method}/rule.py"]
     for name, ((kind, title), lines) in zip(parts, found.items(), strict=False):
         assert lines[0].startswith("# ---")
         assert lines[1].startswith(f"# {kind:<6} {title}")
@@ -92,7 +94,7 @@ def test_the_index_names_the_lines_of_host_and_rule(family, method):
         r"read lines (\d+-\d+):.*Lines (\d+-\d+) are.*Lines (\d+-\d+) name", source, re.DOTALL
     ).groups()
     spans = re.findall(r"^ +lines +(\d+-\d+) ", source, re.MULTILINE)
-    assert host == spans[0].split("-")[0] + "-" + spans[len(HOST) - 1].split("-")[1]
+    assert host == spans[0].split("-")[0] + "-" + spans[len(host_files) - 1].split("-")[1]
     assert [rule, tail] == spans[-2:]
     assert int(tail.split("-")[1]) == len(source.splitlines())
 

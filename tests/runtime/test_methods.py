@@ -1,4 +1,4 @@
-"""What every method's checkpoint does: the rule in a hook on the native model gives the same."""
+"""What checkpoints steered in decoder layers do: the rule in a hook on the native model."""
 
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +14,11 @@ from mars_export.runtime.positions import contexts
 from support import tiny
 
 CASES = {
-    **tiny.METHOD_CASES,
+    **{
+        name: row
+        for name, row in tiny.METHOD_CASES.items()
+        if method_named(row.method).site == "decoder"
+    },
     "addition in two layers": tiny.MethodCase(
         "addition", tiny.addition, {"positions": "prompt", "layers": (1, 2)}
     ),

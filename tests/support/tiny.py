@@ -241,6 +241,18 @@ def ras(
     )  # fmt: skip
 
 
+def in_layers(record: ArtefactRecord) -> tuple[torch.Tensor, ...]:
+    """Contexts of 64 states, as a rule in a decoder layer is given them."""
+    number = torch.arange(64)
+    return (torch.stack([number % len(record.source.modalities), number % 7, number % 3], -1),)
+
+
+def in_answers(_record: ArtefactRecord) -> tuple[torch.Tensor, ...]:
+    """Risks and steps of 64 states, as a rule at generate() is given them."""
+    number = torch.arange(64)
+    return number / 64, number % 3
+
+
 @dataclass(frozen=True)
 class MethodCase:
     """A method that makes checkpoints, with some options.
@@ -250,11 +262,15 @@ class MethodCase:
         artefact: Makes a tiny artefact from a family's name and changes.
         options: What a model, planted or an organism, is calibrated with; `artefact` takes them
             as well.
+        arguments: Of its rule, behind the states.
+        planted: Whether the planted model can be calibrated by it.
     """
 
     method: str
     artefact: Callable[..., Artefact]
     options: dict[str, Any] = field(default_factory=dict)
+    arguments: Callable[[ArtefactRecord], tuple[torch.Tensor, ...]] = in_layers
+    planted: bool = True
 
 
 METHOD_CASES = {
@@ -263,7 +279,7 @@ METHOD_CASES = {
     "addition to the prompt": MethodCase(
         "addition", addition, {"positions": "prompt", "coefficient": 2.0}
     ),
-    "ras": MethodCase("ras", ras),
+    "ras": MethodCase("ras", ras, arguments=in_answers, planted=False),
 }
 """The table that all tests of methods run over; a new method adds its lines here."""
 

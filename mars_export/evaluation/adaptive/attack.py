@@ -146,6 +146,11 @@ def _target(
     device: str,
 ) -> Target:
     modalities = manifest.calibration.source.modalities
+    if manifest.calibration.rules.get("positions") == "answer":
+        raise ExportError(
+            "no attack can be run: attacks take gradients of forward(), and "
+            f"{manifest.calibration.method} acts in generate() alone"
+        )
     cases = cases_of(suite, suite.required_samples(modalities), budget.requests)
     attacked = dict.fromkeys(attack.shown for attack in ATTACKS)
     if attacked.keys().isdisjoint(cases):

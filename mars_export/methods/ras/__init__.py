@@ -54,6 +54,9 @@ class _Ras(Method):
     threats = (
         "**Writing in a picture that misleads the description.** The risk is read from the "
         "model's own words.",
+        "**Use of the prototypes themselves.** They are stored in a named tensor (`prototypes` of "
+        "the text decoder): taken away from the states of the base instead of mixed in, they make "
+        "a model begin less like a refusal.",
         "**An answer that was begun.** Only the first tokens of an answer are steered; what stands "
         "behind them is not.",
     )

@@ -22,8 +22,8 @@ class AnswerRule(nn.Module):
 
     def __init__(self, hidden_size: int, rules: dict[str, Any]) -> None:
         super().__init__()
-        self.discount = float(rules["discount"])
-        self.register_buffer("prototypes", torch.zeros(int(rules["steps"]), hidden_size))
+        self.discount = float(rules.get("discount", 0.3))
+        self.register_buffer("prototypes", torch.zeros(int(rules.get("steps", 3)), hidden_size))
         self.register_buffer("curve", torch.zeros(2))
 
     def problem(self) -> str | None:
