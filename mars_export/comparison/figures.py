@@ -1,22 +1,26 @@
 """The plot of a comparison: what each contender refuses, and what that costs harmless requests."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from mars_export.common.names import PLOTS
 from mars_export.common.plotting import ARMS, GRAY, LIGHT, ORANGE, WIDTH, titled
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.comparison.frontier import Point, frontier, points
 from mars_export.comparison.record import Answered, Comparison
+from mars_export.evaluation.report import REFERENCE
 
 __all__ = ["FRONTIER", "draw"]
 
 FRONTIER: Final = f"{PLOTS}/frontier.png"
 _MARKERS: Final = {"base": "s", "method": "o", "baseline": "^"}
-_NEAR: Final = 5.0
+_OUTLINE: Final = withStroke(linewidth=3, foreground="white")
+_NEAR: Final = 6.0
 """Points of percentage within which two labels would lie on each other."""
 
 
@@ -25,7 +29,7 @@ def draw(comparison: Comparison) -> Figure:
     answered = comparison.answered
     assert answered is not None
     shown = [m for m in MODALITIES if any(c.modality == m for c in answered.plain.cells)]
-    figure = Figure(figsize=(WIDTH, 1.1 + 4.2 * len(shown)))
+    figure = Figure(figsize=(WIDTH, 1.1 + 3.3 * len(shown)))
     titled(
         figure,
         f"Safety against over-refusal, {comparison.model}",
@@ -39,41 +43,53 @@ def draw(comparison: Comparison) -> Figure:
 
 
 def _panel(axes: Axes, comparison: Comparison, answered: Answered, modality: Modality) -> None:
-    kinds = {c.name: c.kind for c in comparison.compared}
-    names = [name for name in kinds if kinds[name] != "base"]
+    kinds, colors = {c.name: c.kind for c in comparison.compared}, _colors(comparison)
     placed = points(answered, modality)
     for point in placed:
-        base = kinds[point.arm] == "base"
-        color = GRAY if base else ARMS[names.index(point.arm) % len(ARMS)]
-        if point.arm == answered.yardstick:
-            color = ORANGE
-        axes.plot([100 * point.harmless.low, 100 * point.harmless.high],
-                  [100 * point.harmful.rate] * 2, color=color, linewidth=1, alpha=0.6)  # fmt: skip
-        axes.plot([100 * point.harmless.rate] * 2,
-                  [100 * point.harmful.low, 100 * point.harmful.high],
-                  color=color, linewidth=1, alpha=0.6)  # fmt: skip
-        axes.plot(100 * point.harmless.rate, 100 * point.harmful.rate,
-                  _MARKERS[kinds[point.arm]], color=color, markersize=7)  # fmt: skip
-    _labels(axes, placed)
-    line = sorted(frontier(placed), key=lambda p: p.harmless.rate)
-    axes.plot([100 * p.harmless.rate for p in line], [100 * p.harmful.rate for p in line],
-              color=LIGHT, linewidth=2, zorder=0, drawstyle="steps-post")  # fmt: skip
+        (x, y), color = _at(point), colors[point.arm]
+        sides = [100 * point.harmless.low, 100 * point.harmless.high]
+        ends = [100 * point.harmful.low, 100 * point.harmful.high]
+        axes.plot(sides, [y, y], color=color, linewidth=1, alpha=0.6)
+        axes.plot([x, x], ends, color=color, linewidth=1, alpha=0.6)
+        axes.plot(x, y, _MARKERS[kinds[point.arm]], color=color, markersize=7)
+    _labels(axes, placed, colors)
+    line = sorted(map(_at, frontier(placed)))
+    axes.plot(*zip(*line, strict=True), color=LIGHT, linewidth=2, zorder=0, drawstyle="steps-post")
     axes.set_xlim(-3, 103)
     axes.set_ylim(-5, 105)
     axes.set_xlabel("harmless requests newly refused, with controls, %")
     axes.set_ylabel("harmful requests refused, %")
 
 
-def _labels(axes: Axes, placed: Sequence[Point]) -> None:
-    """Names beside the points; those of points at one place stand above each other."""
-    rows: list[tuple[float, float]] = []
-    for point in sorted(placed, key=lambda p: (p.harmless.rate, p.harmful.rate)):
-        x, y = 100 * point.harmless.rate, 100 * point.harmful.rate
-        level = y
-        while any(abs(level - other) < _NEAR and abs(x - at) < 25 for at, other in rows):
-            level -= _NEAR
-        rows.append((x, level))
-        axes.annotate(
-            point.arm, (x, y), xytext=(x + 2, level), textcoords="data", fontsize=9, va="center",
-            arrowprops={"arrowstyle": "-", "color": LIGHT} if level != y else None,
-        )  # fmt: skip
+def _colors(comparison: Comparison) -> dict[str, str]:
+    """Gray for the model as it is, orange for the yardstick, the others in turn."""
+    names = [contender.name for contender in comparison.compared]
+    colors = {name: ARMS[index % len(ARMS)] for index, name in enumerate(names)}
+    yardstick = comparison.answered.yardstick if comparison.answered else ""
+    return {**colors, REFERENCE: GRAY, yardstick: ORANGE}
+
+
+def _labels(axes: Axes, placed: Sequence[Point], colors: Mapping[str, str]) -> None:
+    """Names beside the points; those of points that lie close together stand below each other."""
+    groups: list[list[Point]] = []
+    for point in sorted(placed, key=_at):
+        near = (group for group in groups if math.dist(_at(group[0]), _at(point)) < _NEAR)
+        group = next(near, None)
+        if group is None:
+            groups.append(group := [])
+        group.append(point)
+    for group in groups:
+        right = max(_at(point)[0] for point in group)
+        left = right > 60
+        top = max(_at(point)[1] for point in group)
+        for row, point in enumerate(group):
+            axes.annotate(
+                point.arm, (right, top), fontsize=9, color=colors[point.arm], va="center",
+                xytext=(-9 if left else 9, -12 * row), textcoords="offset points",
+                ha="right" if left else "left", path_effects=[_OUTLINE],
+            )  # fmt: skip
+
+
+def _at(point: Point) -> tuple[float, float]:
+    """Place of a point, percent."""
+    return 100 * point.harmless.rate, 100 * point.harmful.rate
