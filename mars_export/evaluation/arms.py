@@ -28,7 +28,7 @@ from mars_export.methods.safety_prompt import SAFETY_PROMPT
 if TYPE_CHECKING:
     from mars_export.evaluation.baselines.base import Baseline, Fitted
 
-__all__ = ["NAMED_ARMS", "NO_BASELINE", "Arm", "arm_digests", "open_arms"]
+__all__ = ["NAMED_ARMS", "NO_BASELINE", "Arm", "arm_digests", "is_named_arm", "open_arms"]
 
 NO_BASELINE: Final = "none"
 """Stands among the names of arms for leaving out the safety prompt."""
@@ -142,16 +142,20 @@ def arm_digests(words: Sequence[str]) -> dict[str, str]:
     }
 
 
+def is_named_arm(word: str) -> bool:
+    """Whether it is one of `NAMED_ARMS`, with its model as NAME:MODEL where it takes one."""
+    name, _, model = word.partition(":")
+    takes_model = name in BASELINES and BASELINES[name].takes_model
+    return word in NAMED_ARMS or bool(model and takes_model)
+
+
 def _parse(word: str) -> tuple[str, Path | None]:
     """The name of an arm and its directory; None where the name is that of a method."""
     name, equals, path = word.partition("=")
     if equals and path and _NAME.fullmatch(name):
         return name, named(path)
-    name, colon, model = word.partition(":")
-    if colon and model and name in BASELINES and BASELINES[name].takes_model:
-        return word, None
     names = [*NAMED_ARMS, NO_BASELINE]
-    if word not in names:
+    if word != NO_BASELINE and not is_named_arm(word):
         known = ", ".join(NAMED_ARMS)
         raise ExportError(
             f"--arm {word}: there is no such arm; give a baseline ({known}), or NAME=DIR "

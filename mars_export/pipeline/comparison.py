@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,7 @@ from mars_export.comparison.record import (
     Travels,
 )
 from mars_export.evaluation.arms import NO_BASELINE
-from mars_export.evaluation.baselines import BASELINES
+from mars_export.evaluation.baselines import BASELINES, CAPTIONS
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, STEERED, Report
 from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
@@ -78,8 +78,12 @@ def compare(settings: ComparisonSettings, progress: Progress | None = None) -> P
     output = _output(settings, job)
     with clear_disk_errors(output):
         require_writable(output)
+        baselines = {
+            word: contender
+            for word, contender in _baselines(settings, job).items()
+            if contender.name not in wanted  # as a checkpoint, which does the same
+        }
         made = [_made(settings, output, *method, progress) for method in wanted.items()]
-        baselines = [b for b in _baselines(settings, job) if b.name not in wanted]
         answered = _answered(settings, job, output, made, baselines, progress)
         skipped = {} if answered is None else answered.setting.skipped
         comparison = Comparison(
@@ -89,7 +93,7 @@ def compare(settings: ComparisonSettings, progress: Progress | None = None) -> P
             contenders=[
                 _BASE,
                 *(one.contender for one in made),
-                *(_told(baseline, skipped) for baseline in baselines),
+                *(_told(baseline, skipped) for baseline in baselines.values()),
             ],
             answered=answered,
         )
@@ -180,27 +184,38 @@ def _travels(directory: Path) -> Travels:
     )
 
 
-def _baselines(settings: ComparisonSettings, job: RunInputs) -> list[Contender]:
-    """Those asked for, or all that need no second model; with a reason where one cannot run."""
-    names = settings.baseline
-    if not names:
-        free = (b.name for b in BASELINES.values() if "a second model" not in b.needs)
-        names = (*(method.name for method in _TEMPLATES), *free)
+def _baselines(settings: ComparisonSettings, job: RunInputs) -> dict[str, Contender]:
+    """By the word that names it, those asked for, or all that need no second model.
+
+    One that this model cannot be asked with has the reason; second models must be at hand.
+    """
+    words = settings.baseline
+    if not words:
+        free = (b.name for b in BASELINES.values() if not b.takes_model)
+        words = (*(method.name for method in _TEMPLATES), *free)
     processor = check_processor(job.base, job.family, settings.thinks)
-    contenders = []
-    for name in dict.fromkeys(names):
-        if name == NO_BASELINE:
-            continue
+    sees = any(modality != "text" for modality in job.family.modalities)
+    contenders = {}
+    for word in dict.fromkeys(words):
+        name, _, model = word.partition(":")
         template = next((method for method in _TEMPLATES if method.name == name), None)
-        if template is None:
-            known = BASELINES[name]
-            paper, title, needs = known.paper or None, known.title, list(known.needs)
-            problem = None
-        else:
+        problem = None
+        if template is not None:
             problem = template_problem(processor, template.change(PLAIN_REQUEST)) or None
-            paper, title, needs = template.paper, template.title, list(template.needs)
-        stated = {"paper": paper, "title": title, "needs": needs, "turned_down": problem}
-        contenders.append(Contender(name=name, kind="baseline", **stated))
+            paper, title, needs = template.paper, template.title, template.needs
+        elif name in BASELINES:
+            known = replace(BASELINES[name], model=model)
+            paper, title, needs = known.paper or None, known.title, known.needs
+            if known.takes_model:
+                known.fit_class.source()
+            if CAPTIONS in needs and not sees:
+                problem = "it changes requests with pictures or clips, and this model takes none"
+        else:  # none
+            continue
+        contenders[word] = Contender(
+            name=name, title=title, kind="baseline", paper=paper, needs=list(needs),
+            turned_down=problem,
+        )  # fmt: skip
     return contenders
 
 
@@ -215,7 +230,7 @@ def _answered(
     job: RunInputs,
     output: Path,
     made: Sequence[_Made],
-    baselines: Sequence[Contender],
+    baselines: Mapping[str, Contender],
     progress: Progress,
 ) -> Answered | None:
     """Ask all that can be asked; None where no method made a checkpoint."""
@@ -231,7 +246,7 @@ def _answered(
     assert host.directory is not None
     folder = output / EVALUATION
     words = [f"{o.contender.name}={o.directory}" for o in hosts if o is not host]
-    words += [b.name for b in baselines if b.turned_down is None]
+    words += [word for word, one in baselines.items() if one.turned_down is None]
     options = settings.options.model_copy(update={"arms": (*words, NO_BASELINE), "doses": False})
     with progress.stage("ask all of them") as tick:
         report = evaluate(

@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mars_export.common.problems import near
-from mars_export.evaluation.arms import NAMED_ARMS, NO_BASELINE
+from mars_export.evaluation.arms import NAMED_ARMS, NO_BASELINE, is_named_arm
 from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.options import EvaluationOptions
@@ -386,7 +386,7 @@ class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
     def _baselines_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         known = (*NAMED_ARMS, NO_BASELINE)
         for name in names:
-            if name not in known:
+            if name != NO_BASELINE and not is_named_arm(name):
                 wanted = f"of {', '.join(known)}{near(name, known)}"
                 raise PydanticCustomError("baseline", "{wanted}", {"wanted": wanted})
         return names

@@ -4,7 +4,10 @@ from typing import Final
 
 from mars_export.evaluation.baselines.base import Baseline
 
-__all__ = ["BASELINES"]
+__all__ = ["BASELINES", "CAPTIONS"]
+
+CAPTIONS: Final = "captions"
+"""What those need that change requests with pictures or clips alone."""
 
 BASELINES: Final = {
     baseline.name: baseline
@@ -15,8 +18,8 @@ BASELINES: Final = {
         Baseline(
             "adasteer", "AdaSteer, refit", "2504.09466", ("harmful text that the model answers",)
         ),
-        Baseline("shiftdc", "ShiftDC", "2502.13095", ("captions",)),
-        Baseline("ecso", "ECSO", "2403.09572", ("captions", "answers about answers")),
+        Baseline("shiftdc", "ShiftDC", "2502.13095", (CAPTIONS,)),
+        Baseline("ecso", "ECSO", "2403.09572", (CAPTIONS, "answers about answers")),
         Baseline("guard", "guard in front", needs=("a second model",), takes_model=True),
     )
 }
