@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -47,6 +47,9 @@ __all__ = [
     "print_warnings",
     "worse",
 ]
+
+_COLUMNS: Final = 4
+"""Most arms that have a column each; more have a line each."""
 
 
 def print_summary(output: Path, *, as_json: bool = False, quiet: bool = False) -> None:
@@ -131,23 +134,49 @@ def print_results(report: Report) -> None:
     Where the judge left too much open, counts and the reason stand instead of rates. Harm that is
     shown comes last, a line each.
     """
-    text = _percent if report.no_headline is None else _count
-    arms = [arm.name for arm in report.arms]
-    table = Table("requests", "n", *arms, title=f"refused, suite {report.suite.name}")
-    cells = {(cell.modality, cell.harmful, cell.arm): cell for cell in report.cells}
-    for modality, harmful, arm in cells:
-        if arm == REFERENCE:
-            row = [cells.get((modality, harmful, name)) for name in arms]
-            n = cells[modality, harmful, arm].refused.n
-            table.add_row(
-                label(harmful, modality), str(n), *(text(cell) if cell else "" for cell in row)
-            )
+    table = _arms_below(report) if len(report.arms) > _COLUMNS else _arms_beside(report)
     Console(highlight=False).print(table)
+    for arm in report.arms:
+        if arm.detail:
+            print(f"{arm.name}: {arm.detail}")
     if report.no_headline is not None:
         print(f"no headline number: {report.no_headline}")
     _print_variants(report)
     for line in worse(report):
         print(line)
+
+
+def _arms_beside(report: Report) -> Table:
+    text = _percent if report.no_headline is None else _count
+    arms = [arm.name for arm in report.arms]
+    table = Table("requests", "n", *arms, title=f"refused, suite {report.suite.name}")
+    cells = {(cell.modality, cell.harmful, cell.arm): cell for cell in report.cells}
+    for modality, harmful in dict.fromkeys((cell.modality, cell.harmful) for cell in report.cells):
+        row = [cells.get((modality, harmful, name)) for name in arms]
+        n = cells[modality, harmful, REFERENCE].refused.n
+        table.add_row(
+            label(harmful, modality), str(n), *(text(cell) if cell else "" for cell in row)
+        )
+    return table
+
+
+def _arms_below(report: Report) -> Table:
+    """Many arms, a line each, without intervals."""
+    cells = {(cell.modality, cell.harmful, cell.arm): cell for cell in report.cells}
+    kinds = list(dict.fromkeys((cell.modality, cell.harmful) for cell in report.cells))
+    heads = [
+        f"{label(harmful, modality)} ({cells[modality, harmful, REFERENCE].refused.n})"
+        for modality, harmful in kinds
+    ]
+    table = Table("arm", *heads, title=f"refused, suite {report.suite.name}")
+    for arm in report.arms:
+        row = [cells.get((*kind, arm.name)) for kind in kinds]
+        table.add_row(arm.name, *(_rate(cell, report) if cell else "" for cell in row))
+    return table
+
+
+def _rate(cell: Cell, report: Report) -> str:
+    return f"{cell.refused.rate:.1%}" if report.no_headline is None else _count(cell)
 
 
 def _print_variants(report: Report) -> None:

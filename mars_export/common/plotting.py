@@ -18,7 +18,9 @@ GRAY: Final = "#6E6E6E"
 LIGHT: Final = "#D9D9D9"
 INK: Final = "#222222"
 
-ARMS: Final = (BLUE, "#009E73", "#882255", "#56B4E9", "#E69F00")
+ARMS: Final = (
+    *(BLUE, "#009E73", "#882255", "#56B4E9", "#E69F00", "#332288", "#999933", "#CC79A7"),
+)
 """Colors of the arms of an evaluation; the reference is gray, harmful requests are orange."""
 
 WIDTH: Final = 8.0

@@ -75,6 +75,7 @@ class Arm:
             title=self.title,
             steered=self.steered,
             steering_sha256=self.manifest.steering_sha256,
+            detail=self.fitted.detail if self.fitted else "",
         )
 
     def request(self, request: Request) -> Request:
@@ -89,9 +90,8 @@ class Arm:
         return [f"baseline {self.baseline.name}", self.baseline.fit_class.source()]
 
     def with_fit(self, fitted: Fitted) -> Arm:
-        """The arm of a baseline when it has been fitted; its title says what was decided."""
-        title = f"{self.title}: {fitted.detail}" if fitted.detail else self.title
-        return replace(self, title=title, fitted=fitted)
+        """The arm of a baseline when it has been fitted."""
+        return replace(self, fitted=fitted)
 
     def must_act(self, modality: Modality) -> bool:
         """Whether a request of this modality without a decision is an error."""

@@ -137,6 +137,8 @@ class ArmSource(Record):
     """Whether a checkpoint's steering is on."""
     steering_sha256: str
     """Of the steering tensors of the checkpoint that answers."""
+    detail: str = ""
+    """What a baseline was fitted to, as one clause; empty for other arms."""
 
 
 class SampleResult(Record):

@@ -51,11 +51,11 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def test_a_baseline_answers_and_its_title_says_what_was_decided(run):
+def test_a_baseline_answers_and_the_report_says_what_was_decided(run):
     report = run("none", "random-direction")
-    assert [(arm.name, arm.title, arm.steered) for arm in report.arms][2:] == [
-        ("random-direction", "random directions: everything", False)
-    ]
+    assert [(arm.name, arm.detail, arm.steered) for arm in report.arms] == [
+        ("off", "", False), ("on", "", True), ("random-direction", "everything", False),
+    ]  # fmt: skip
     refused = {(c.arm, c.harmful, c.modality): c.refused.count for c in report.cells}
     assert refused["random-direction", False, "image"] == 5
     asked = Refusing.asked

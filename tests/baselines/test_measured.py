@@ -6,9 +6,9 @@ import pytest
 import torch
 from baselines.planted import PlantedLoaded, base_states, batch, pictured, study, texts
 
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.evaluation.arms import open_arms
-from mars_export.evaluation.baselines import adasteer, ecso, guard, shiftdc
+from mars_export.evaluation.baselines import BASELINES, adasteer, ecso, guard, shiftdc
 from mars_export.evaluation.baselines.captions import captions, described
 from mars_export.inputs.requests import Media, Request, Turn
 from mars_export.methods.addition.record import AdditionOptions
@@ -118,6 +118,14 @@ def test_ecso_answers_what_is_flagged_from_a_description():
 def test_ecso_needs_a_tokenizer_that_tells_yes_from_no(record):
     with pytest.raises(ExportError, match="no tokens that tell Yes from No"):
         ecso.Fit.fit(study(record, PlantedLoaded()))
+
+
+@pytest.mark.parametrize("name", ["shiftdc", "ecso"])
+def test_a_checkpoint_without_pictures_is_left_out(record, name):
+    source = record.source.model_copy(update={"modalities": ("text",)})
+    textual = record.model_copy(update={"source": source})
+    with pytest.raises(UnsteerableError, match="takes text alone, which is left as it is"):
+        BASELINES[name].fit_class.fit(study(textual, PlantedLoaded()))
 
 
 def test_captions_stand_where_the_pictures_stood():

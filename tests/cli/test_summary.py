@@ -132,6 +132,17 @@ def test_every_arm_has_a_column(capsys):
     ]
 
 
+def test_many_arms_have_a_line_each_and_say_what_they_were_fitted_to(capsys):
+    others = {f"arm{i}": {(True, "text"): (60, 0, 60, 0)} for i in range(3)}
+    report = records.report(others=others)
+    fitted = report.arms[-1].model_copy(update={"detail": "layer 3"})
+    print_results(report.model_copy(update={"arms": [*report.arms[:-1], fitted]}))
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("│ arm1")]
+    assert "50.0%" in line
+    assert "arm2: layer 3" in lines
+
+
 def test_counts_and_the_reason_when_too_much_is_unknown(capsys):
     report = records.report(unknown=3)
     print_results(report.model_copy(update={"no_headline": undecided(report.cells)}))

@@ -13,7 +13,7 @@ BASELINES: Final = {
     baseline.name: baseline
     for baseline in (
         Baseline("addition", "constant addition", "2406.11717"),
-        Baseline("random-direction", "random directions"),
+        Baseline("random-direction", "random directions, as long as the longest push"),
         Baseline("cast", "CAST", "2409.05907"),
         Baseline(
             "adasteer", "AdaSteer, refit", "2504.09466", ("harmful text that the model answers",)

@@ -60,7 +60,7 @@ class Fitted(ABC):
     @property
     @abstractmethod
     def detail(self) -> str:
-        """What was decided, as one clause behind the title; empty for nothing."""
+        """What was decided, as one clause; empty for nothing."""
 
     @classmethod
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 import torch
 
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import UnsteerableError
 from mars_export.evaluation.baselines.base import Batch, Fitted
 from mars_export.evaluation.baselines.captions import captions, described
 from mars_export.evaluation.baselines.hooks import said_of_batch, with_costs
@@ -52,14 +52,15 @@ class Fit(Fitted):
         """Look up the tokens.
 
         Raises:
-            ExportError: The tokenizer cannot tell the words apart.
+            UnsteerableError: The tokenizer cannot tell the words apart, or there are no pictures.
         """
+        study.require_media()
         tokenizer = getattr(study.loaded.processor, "tokenizer", study.loaded.processor)
         yes, no = (first_tokens(tokenizer, word) for word in ("Yes", "No"))
         if not (yes - no and no - yes):
-            raise ExportError(
+            raise UnsteerableError(
                 "the tokenizer has no tokens that tell Yes from No, so the model cannot be asked "
-                "whether an answer is harmful; leave this arm out"
+                "whether an answer is harmful"
             )
         return cls(sorted(yes - no), sorted(no - yes))
 

@@ -43,10 +43,7 @@ class Fit(Fitted):
     def detail(self) -> str:
         """Where and how far."""
         layers = " and ".join(map(str, self.layers))
-        return (
-            f"one for each request, length {self.length:.3g} at layer {layers}, as the longest "
-            "push of the steering"
-        )
+        return f"one for each request, length {self.length:.3g} at layer {layers}"
 
     @classmethod
     def require(cls, record: ArtefactRecord) -> None:

@@ -50,7 +50,12 @@ class Fit(Fitted):
 
     @classmethod
     def fit(cls, study: Study) -> Fit:
-        """Take the directions of the text."""
+        """Take the directions of the text.
+
+        Raises:
+            UnsteerableError: There are no pictures.
+        """
+        study.require_media()
         axes = study.measured.statistics.direction.float()
         return cls(study.record.source.headers, axes, int(_FIRST * len(axes)))
 

@@ -11,6 +11,7 @@ from mars_export.calibration.activations import Readout
 from mars_export.calibration.data import OPENERS, CalibrationData, MeasurementOptions
 from mars_export.calibration.measurements import Measurements, Part, measure
 from mars_export.calibration.source import Label
+from mars_export.common.errors import UnsteerableError
 from mars_export.evaluation.generation import Loaded
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
@@ -40,6 +41,15 @@ class Study:
     def __post_init__(self) -> None:
         """Turn the steering off."""
         self.loaded.model.steering.enabled = False
+
+    def require_media(self) -> None:
+        """Refuse a checkpoint that takes text alone, for a baseline that leaves text as it is.
+
+        Raises:
+            UnsteerableError: It takes nothing else.
+        """
+        if self.record.source.modalities == ("text",):
+            raise UnsteerableError("the checkpoint takes text alone, which is left as it is")
 
     @cached_property
     def measurement(self) -> MeasurementOptions:
