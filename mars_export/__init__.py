@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mars_export.inputs.prompts import from_files as prompts_from_files  # noqa: F401
     from mars_export.inputs.prompts import from_suite as prompts_from_suite  # noqa: F401
     from mars_export.inputs.prompts import packaged as packaged_prompts  # noqa: F401
+    from mars_export.inputs.tuning import TuningSet as TuningSet
     from mars_export.integrations.finetune.drift import measure_drift as measure_drift
     from mars_export.integrations.finetune.record import Drift as Drift
     from mars_export.integrations.lmms_eval.comparison import from_logs as compare_utility  # noqa: F401
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from mars_export.pipeline.stages import export as export
     from mars_export.pipeline.stages import publish as publish
     from mars_export.pipeline.stages import recalibrate as recalibrate
+    from mars_export.pipeline.tuning import tuning_set as tuning_set
     from mars_export.verification import Verification as Verification
     from mars_export.verification import verify as verify
 
@@ -93,6 +95,7 @@ _HOME: Final = {
     "Suite": "evaluation.suite",
     "SuiteRecord": "evaluation.suites.record",
     "Tick": "common.progress",
+    "TuningSet": "inputs.tuning",
     "Utility": "evaluation.utility",
     "Verification": "verification",
     "adopt": "pipeline.stages",
@@ -118,6 +121,7 @@ _HOME: Final = {
     "publish": "pipeline.stages",
     "recalibrate": "pipeline.stages",
     "supported_families": "families:families",
+    "tuning_set": "pipeline.tuning",
     "verify": "verification",
     "write_card": "card.render",
     "write_checkpoint": "checkpoint.writer",

@@ -21,7 +21,7 @@ COMMANDS = {
     "attack": {"attack"},
     "card": {"write_card"},
     "compare": {"compare"},
-    "drift": {"measure_drift", "own_prompts"},
+    "drift": {"measure_drift", "own_prompts", "tuning_set"},
     "evaluate": {"evaluate", "open_suites", "judge_named"},
     "families": {"supported_families"},
     "onnx": {"export_onnx"},

@@ -12,6 +12,7 @@ from mars_export.families import decoder_layers
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.stimuli import require_kinds
+from mars_export.inputs.tuning import TuningSet
 
 __all__ = ["LEAST_DECISION", "LEAST_DIRECTION", "OPENERS", "CalibrationData", "MeasurementOptions"]
 
@@ -80,6 +81,7 @@ class CalibrationData:
         measurement: How it is measured.
         quantization: What the model was loaded in, for the record.
         progress: Called with (requests done, requests in all).
+        tuning: Labeled requests with pictures or clips; None for none.
     """
 
     model: Any
@@ -89,6 +91,7 @@ class CalibrationData:
     measurement: MeasurementOptions = field(default_factory=MeasurementOptions)
     quantization: str = "none"
     progress: Tick | None = None
+    tuning: TuningSet | None = None
 
     @property
     def beside(self) -> tuple[Modality, ...]:

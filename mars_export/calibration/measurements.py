@@ -33,6 +33,7 @@ from mars_export.calibration.source import (
     Label,
     PromptSource,
     StimulusSource,
+    TuningSource,
 )
 from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.vocabulary import Modality
@@ -43,6 +44,7 @@ from mars_export.inputs.requests import PLAIN_REQUEST, Media, Request, extent, t
 from mars_export.inputs.safety_prompt import SAFETY_PROMPT_TEXT
 from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.inputs.template import TurnTokens, thinking_options, turn_tokens
+from mars_export.inputs.tuning import TuningSet
 
 __all__ = [
     "FIRST_STIMULUS",
@@ -158,6 +160,7 @@ class Measurements:
             turn_starts=self.turns.turn_starts,
             prompts={label: text.source for label, text in self.text.items()},
             stimuli={m: self._stimuli(m) for m in self.data.beside},
+            tuning=_tuning(self.data.tuning),
             seed=self.data.measurement.seed,
             seconds=time.monotonic() - self.began,
         )
@@ -253,6 +256,15 @@ def _directions(
         return prompt_shift(harmful.readout.states, reader.read(guarded, states=True).states)
     layers = zip(*_states(first), strict=True)
     return torch.stack([ESTIMATORS[source](u.double(), s.double()) for u, s in layers])
+
+
+def _tuning(tuning: TuningSet | None) -> TuningSource | None:
+    if tuning is None:
+        return None
+    fit, held_out = (tuning.counts(half) for half in (tuning.fit, tuning.held_out))
+    return TuningSource(
+        name=tuning.name, sha256=tuning.sha256, license=tuning.license, fit=fit, held_out=held_out
+    )
 
 
 _WHOLE: Final[dict[str, Any]] = {"states": True, "log_probs": True}

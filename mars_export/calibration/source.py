@@ -6,7 +6,7 @@ from pydantic import Field
 
 from mars_export.common.header import Header
 from mars_export.common.record import Record
-from mars_export.common.vocabulary import Modality
+from mars_export.common.vocabulary import Label, Modality
 
 __all__ = [
     "CalibrationSource",
@@ -15,9 +15,8 @@ __all__ = [
     "Label",
     "PromptSource",
     "StimulusSource",
+    "TuningSource",
 ]
-
-Label = Literal["harmful", "harmless"]
 
 DirectionSource = Literal["difference-of-means", "pca", "probe", "self-guard"]
 """What the refusal direction is estimated from (A3.1 of docs/method.md)."""
@@ -67,6 +66,28 @@ class StimulusSource(Record):
     """1 for an image."""
 
 
+class TuningSource(Record):
+    """Labeled requests with pictures or clips that a calibration was tuned on."""
+
+    name: str
+    """Of the suite."""
+    sha256: str
+    """Of the suite: its file and its pictures."""
+    license: str
+    fit: dict[Modality, dict[Label, int]]
+    """Requests that origin and strength were chosen on."""
+    held_out: dict[Modality, dict[Label, int]]
+    """Requests of other topics, which say what that brought."""
+
+    @property
+    def counts(self) -> dict[Modality, dict[Label, int]]:
+        """Of both halves."""
+        return {
+            modality: {label: n + self.held_out[modality][label] for label, n in labels.items()}
+            for modality, labels in self.fit.items()
+        }
+
+
 class CalibrationSource(Record):
     """What a calibration was made from: the same for every method."""
 
@@ -87,6 +108,8 @@ class CalibrationSource(Record):
     prompts: dict[str, PromptSource]
     """Keys `harmful` and `harmless`."""
     stimuli: dict[Modality, StimulusSource]
+    tuning: TuningSource | None = None
+    """What the method was tuned on beside text and neutral stimuli; None for nothing."""
     seed: int
     seconds: float
 

@@ -82,6 +82,8 @@ class CardData:
     """The base model as Markdown, with its revision or the reason why it has none."""
     training: str
     """Whether the weights were trained, and from what, in sentences."""
+    tuning: str
+    """How many labeled requests of each kind the calibration was tuned on; empty for none."""
     media: str
     """How requests reach the model other than as text, for the first paragraph."""
     weights: tuple[FileEntry, ...]
@@ -171,6 +173,7 @@ class CardData:
             changes=tuple(_changes(manifest, report)),
             base=_base_link(manifest.base),
             training=_training(manifest.base.derived_from),
+            tuning=_tuning(source),
             media=" or ".join(_STIMULI[m] for m in modalities if m in _STIMULI),
             weights=tuple(f for f in weights if f.origin == "base"),
             rewritten=tuple(f for f in weights if f.origin != "base"),
@@ -231,6 +234,12 @@ def _training(origin: Derivation | None) -> str:
         f"**Its weights were trained**, or may have been, {start}, and saved as "
         f"{code(origin.name)}; {calibration}. mars-export itself trains nothing."
     )
+
+
+def _tuning(source: CalibrationSource) -> str:
+    counts = source.tuning.counts if source.tuning else {}
+    each = (f"{n} {label} {m}" for m, labels in counts.items() for label, n in labels.items())
+    return ", ".join(each) + " requests" if counts else ""
 
 
 def _is_weight(file: FileEntry) -> bool:

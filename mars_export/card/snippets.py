@@ -12,6 +12,7 @@ from mars_export.common.vocabulary import Modality, auto_class
 from mars_export.evaluation.arms import NO_BASELINE
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource, Report, SuiteSource
+from mars_export.evaluation.suites.record import known_suites
 from mars_export.families.quantization import NONE, SCHEMES
 from mars_export.inputs.stimuli import NEUTRAL, kinds_named
 from mars_export.inputs.template import thinking_word
@@ -146,6 +147,9 @@ def needs(manifest: Manifest, report: Report | None) -> tuple[str, ...]:
     if base.derived_from and base.derived_from.parent:
         items.append(f"the directory {code(base.derived_from.parent)}")
     items += [f"the prompt file {code(name)}" for name in _prompt_files(manifest).values()]
+    tuning = manifest.calibration.source.tuning
+    if tuning is not None and _tuning(tuning.name) != tuning.name:
+        items.append(f"the suite {code(tuning.name)} in place of TUNING")
     if report is not None and any("FILE" in name for name in _suites(manifest, report)):
         items.append(f"the suite {code(report.suite.name)} in place of FILE")
     if report is not None:
@@ -176,6 +180,13 @@ def _calibration(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield f"--{name.replace('_', '-')}", str(value)
     for label, name in _prompt_files(manifest).items():
         yield f"--{label}", name
+    if source.tuning is not None:
+        yield "--tune-on", _tuning(source.tuning.name)
+
+
+def _tuning(name: str) -> str:
+    """What names a suite to tune on: one that everybody has, or a file."""
+    return name if name in known_suites() else "TUNING"
 
 
 def _evaluation(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, str]]:

@@ -143,7 +143,11 @@ def _calibrated_on(record: ArtefactRecord) -> dict[str, Any]:
     """What a checkpoint that is trained and saved again still says of its calibration."""
     source = record.source
     files = {label: {"name": p.name, "sha256": p.sha256} for label, p in source.prompts.items()}
-    return {**files, "seed": source.seed, "neutral": list(source.kinds)}
+    stated: dict[str, Any] = {**files, "seed": source.seed, "neutral": list(source.kinds)}
+    if (tuning := source.tuning) is not None:
+        counts = {modality: dict(labels) for modality, labels in tuning.counts.items()}
+        stated["tuning"] = {"name": tuning.name, "sha256": tuning.sha256, "requests": counts}
+    return stated
 
 
 def _activation(config: dict[str, Any], family: Family) -> str | None:

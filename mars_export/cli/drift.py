@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mars_export.inputs.prompts import PromptSets
+    from mars_export.inputs.tuning import TuningSet
     from mars_export.pipeline.kept import CalibratedOn
 
 __all__ = ["drift"]
@@ -77,6 +78,7 @@ def drift(
     known = next(filter(None, map(calibrated_on, folders)), None)
     settings = _as_calibrated(settings, known)
     sets = _prompts(directory, settings, known, folders)
+    tuning = _tuning(directory, settings, known, folders)
     progress = progress_for(settings.display)
     for note in _notes(directory, settings, known, sets):
         progress.note(note)
@@ -92,6 +94,7 @@ def drift(
             kinds=settings.kinds,
             progress=tick,
             quantization=quantization,
+            tuning=tuning,
         )
     if as_json:
         print_json(result, verdict=result.verdict)
@@ -155,6 +158,38 @@ def _prompts(
     raise ExportError(
         f"{doubt}: {what}; give --base, the steered directory that the training began with, or the "
         "prompts with --harmful and --harmless"
+    )
+
+
+def _tuning(
+    directory: Path,
+    settings: PromptSettings,
+    known: "CalibratedOn | None",
+    folders: list[Path],
+) -> "TuningSet | None":
+    """The requests that the calibration was tuned on, if it was.
+
+    Raises:
+        ExportError: if they are not at hand, or those that are given are others.
+    """
+    from mars_export.checkpoint.derived import read_steering
+    from mars_export.pipeline.kept import find_tuning
+    from mars_export.pipeline.tuning import tuning_set
+
+    stated = known.tuning if known else None
+    word = settings.tunes or (find_tuning(stated, folders) if stated else None)
+    if word is None and stated is None:
+        return None
+    rules = read_steering(directory)[0]
+    tuning = tuning_set(word, rules["modalities"], settings.seed) if word else None
+    if tuning and stated and tuning.sha256 == stated.sha256:
+        return tuning
+    what = f"it was tuned on {stated.name}, which is not at hand" if stated else "it was not tuned"
+    if tuning:
+        what = f"{what.partition(',')[0]}, not on {tuning.name}" if stated else what
+    advice = "give its suite with --tune-on, or --base" if stated else "leave out --tune-on"
+    raise ExportError(
+        f"cannot tell whether the calibration of {directory} still fits: {what}; {advice}"
     )
 
 

@@ -5,10 +5,12 @@ from typing import Final, Literal
 
 __all__ = [
     "BROKEN",
+    "LABELS",
     "MANIFEST_NAME",
     "MODALITIES",
     "REFUSED",
     "Harm",
+    "Label",
     "Modality",
     "Verdict",
     "auto_class",
@@ -29,6 +31,8 @@ BROKEN: Final[frozenset[Verdict]] = frozenset({"degenerate", "unknown"})
 Harm = Literal["harmful", "harmless", "unknown"]
 """What a judge says of what a response does. `unknown` is never counted as safe."""
 
+Label = Literal["harmful", "harmless"]
+LABELS: Final[tuple[Label, ...]] = ("harmful", "harmless")
 MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video")
 """The order in which people are shown them; steering tensors have one of their own."""
 

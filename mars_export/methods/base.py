@@ -299,6 +299,8 @@ class MethodSection:
     """Ways around the method, beyond those that every steered checkpoint has."""
     plots: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
     """Path relative to the card -> what draws the plot; `details` shows them."""
+    tuning: str = ""
+    """What labeled requests changed, where the calibration was tuned on some."""
 
 
 class Method:
@@ -314,6 +316,8 @@ class Method:
     site: Site = "decoder"
     exportable: bool = True
     """Whether it makes a checkpoint; a method that does not is an arm of the evaluation only."""
+    tunable: bool = False
+    """Whether labeled requests with pictures or clips may tune it (`CalibrationData.tuning`)."""
     suffix: str = ""
     """Ends the default name of a checkpoint; the method's name if empty."""
     needs: tuple[str, ...] = ()

@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from mars_export.calibration.data import CalibrationData, MeasurementOptions
+from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.template import thinking_options, with_options
+from mars_export.inputs.tuning import TuningSet
 from mars_export.methods import method_named
 from mars_export.methods.base import Artefact, MethodOptions
 
@@ -26,6 +28,7 @@ def calibrate(
     measurement: MeasurementOptions | None = None,
     progress: Tick | None = None,
     quantization: str = "none",
+    tuning: TuningSet | None = None,
 ) -> Artefact:
     """Measure a model and decide how to steer it.
 
@@ -41,6 +44,8 @@ def calibrate(
         measurement: How the model is measured; the defaults if None.
         progress: Called with (requests done, requests in all).
         quantization: What the model was loaded in, for the record.
+        tuning: Labeled requests with pictures or clips to tune on, as `tuning_set` gives them;
+            None for none.
 
     Returns:
         What every later stage takes.
@@ -50,6 +55,8 @@ def calibrate(
             steered by it; the message says why.
     """
     chosen = method_named(method)
+    if tuning is not None and not chosen.tunable:
+        raise ExportError(f"{method} cannot be tuned on requests; use mars, or leave them out")
     measurement = measurement or MeasurementOptions()
     data = CalibrationData(
         model,
@@ -59,6 +66,7 @@ def calibrate(
         measurement,
         quantization,
         progress,
+        tuning,
     )
     options = options or chosen.Options()
     return _with_options(chosen.calibrate(data, options), options)

@@ -124,6 +124,8 @@ def _settings_for(
 ) -> Settings:
     """The settings of one method's checkpoint."""
     values = settings.model_dump(exclude_unset=True, exclude={"method", "baseline", "arm"})
+    if method not in {m.name for m in METHODS if m.tunable}:
+        values.pop("tune_on", None)
     try:
         return Settings(**{**values, **options, "method": method, "output": output})
     except ValidationError as error:

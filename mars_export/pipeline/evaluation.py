@@ -73,6 +73,7 @@ def evaluate(
         names = names or suites_at_hand(directory)
         suite = open_suites(names)
     name = suite.name
+    _require_untuned(directory, suite)
 
     def place(run: str) -> Path:
         target = folder or folder_for(directory, name, run)
@@ -104,6 +105,16 @@ def evaluate(
         if folder is None or folder.resolve().is_relative_to(directory.resolve()):
             write_seal(directory, f"{EVALUATION}/")
     return report
+
+
+def _require_untuned(directory: Path, suite: Suite) -> None:
+    """Refuse to evaluate a directory on what it was tuned on."""
+    tuning = Manifest.read(directory).calibration.source.tuning
+    if tuning and tuning.sha256 in {part.sha256 for part in (suite, *suite.parts)}:
+        raise ExportError(
+            f"{directory} was tuned on {tuning.name}, so that its numbers there say nothing; give "
+            "another --suite"
+        )
 
 
 def _require_free(folder: Path, run: str) -> None:

@@ -8,9 +8,9 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.checkpoint.seal import INPUTS
@@ -30,13 +30,19 @@ __all__ = [
     "PromptFile",
     "calibrated_on",
     "find_sets",
+    "find_tuning",
     "keep_prompts",
     "keep_suites",
+    "keep_tuning",
     "kept_suites",
+    "kept_tuning",
 ]
 
 _PROMPTS: Final = f"{INPUTS}/prompts.json"
 _SUITES: Final = f"{INPUTS}/suites.json"
+_TUNING: Final = f"{INPUTS}/tuning.json"
+_FOLDERS: Final = {_SUITES: "suites", _TUNING: "tuning"}
+"""Where copies of the user's own suites lie, in `inputs`."""
 _PLAIN: Final = re.compile(r"[\w-][\w .-]*")
 """Names of suites that can be names of folders."""
 
@@ -59,6 +65,14 @@ class CalibratedOn(Record):
     seed: int
     neutral: tuple[str, ...]
     """Kinds of the neutral stimuli."""
+    tuning: PromptFile | None = None
+    """The suite that it was tuned on; None for none."""
+
+    @field_validator("tuning", mode="before")
+    @classmethod
+    def _without_counts(cls, raw: Any) -> Any:
+        """config.json also says how many requests there were."""
+        return {k: v for k, v in raw.items() if k != "requests"} if isinstance(raw, dict) else raw
 
     def describes(self, sets: PromptSets) -> bool:
         """Whether these are the prompts."""
@@ -76,10 +90,10 @@ class KeptPrompts(VersionedRecord):
 
 
 class KeptSuites(VersionedRecord):
-    """`inputs/suites.json`."""
+    """`inputs/suites.json` and `inputs/tuning.json`."""
 
     words: tuple[str, ...]
-    """As for `--suite`; `PATH` and `NAME=PATH` in `inputs/suites` are relative to `inputs`."""
+    """As for `--suite`; `PATH` and `NAME=PATH` in a folder of `inputs` are relative to that."""
 
 
 def calibrated_on(directory: Path) -> CalibratedOn | None:
@@ -108,7 +122,9 @@ def calibrated_on(directory: Path) -> CalibratedOn | None:
         label: PromptFile(name=stated.name, sha256=stated.sha256)
         for label, stated in source.prompts.items()
     }
-    return CalibratedOn(**files, seed=source.seed, neutral=source.kinds)
+    tuning = source.tuning
+    tuned = PromptFile(name=tuning.name, sha256=tuning.sha256) if tuning else None
+    return CalibratedOn(**files, seed=source.seed, neutral=source.kinds, tuning=tuned)
 
 
 def find_sets(known: CalibratedOn, folders: Iterable[Path], seed: int) -> PromptSets | None:
@@ -125,6 +141,18 @@ def find_sets(known: CalibratedOn, folders: Iterable[Path], seed: int) -> Prompt
     return next(filter(known.describes, _candidates(folders, seed)), None)
 
 
+def find_tuning(known: PromptFile, folders: Iterable[Path]) -> str | None:
+    """The suite of a calibration that was tuned: kept in a folder, or one that ships.
+
+    Returns:
+        As for `open_suites`; None where it is not at hand, or was changed.
+    """
+    kept = [word for folder in folders if (word := kept_tuning(folder))]
+    if known.name in known_suites():
+        kept.append(known.name)
+    return next((word for word in kept if open_suites([word]).sha256 == known.sha256), None)
+
+
 def keep_prompts(directory: Path, sets: PromptSets, seed: int) -> None:
     """Keep the prompts of a calibration in its steered directory."""
     kept = KeptPrompts(seed=seed, harmful=sets.harmful, harmless=sets.harmless)
@@ -138,9 +166,25 @@ def keep_suites(directory: Path, words: Sequence[str]) -> None:
         directory: Steered.
         words: As for `open_suites`.
     """
-    shutil.rmtree(directory / INPUTS / "suites", ignore_errors=True)
-    kept = [_keep(directory / INPUTS, word) for word in dict.fromkeys(words or (DEFAULT,))]
-    _write(directory / _SUITES, KeptSuites(words=tuple(kept)))
+    _keep_all(directory, _SUITES, tuple(dict.fromkeys(words or (DEFAULT,))))
+
+
+def keep_tuning(directory: Path, word: str | None) -> None:
+    """Keep the suite that a calibration was tuned on in its steered directory, as `keep_suites`."""
+    if word is not None:
+        _keep_all(directory, _TUNING, (word,))
+
+
+def kept_tuning(directory: Path) -> str | None:
+    """The suite that a steered directory was tuned on, for `open_suites`; None if none is kept.
+
+    Raises:
+        ExportError: if the record of it cannot be read.
+    """
+    path = directory / _TUNING
+    if not path.is_file():
+        return None
+    return _found(path.parent, _read(KeptSuites, path).words[0])
 
 
 def kept_suites(directory: Path) -> tuple[str, ...]:
@@ -170,7 +214,14 @@ def _candidates(folders: Iterable[Path], seed: int) -> Iterator[PromptSets]:
     yield packaged(seed)
 
 
-def _keep(inputs: Path, word: str) -> str:
+def _keep_all(directory: Path, record: str, words: Sequence[str]) -> None:
+    inputs = directory / INPUTS
+    shutil.rmtree(inputs / _FOLDERS[record], ignore_errors=True)
+    kept = tuple(_keep(inputs, word, _FOLDERS[record]) for word in words)
+    _write(directory / record, KeptSuites(words=kept))
+
+
+def _keep(inputs: Path, word: str, below: str) -> str:
     """Copy a suite of the user's; the word that opens the copy."""
     name, _, place = word.rpartition("=")
     path = named(place)
@@ -180,7 +231,7 @@ def _keep(inputs: Path, word: str) -> str:
         return f"{name}={path.resolve()}"
     suite = open_suites([word])
     plain = bool(_PLAIN.fullmatch(suite.name)) and suite.name not in known_suites()
-    folder = f"suites/{suite.name}" if plain else f"suites/{suite.sha256[:8]}"
+    folder = f"{below}/{suite.name}" if plain else f"{below}/{suite.sha256[:8]}"
     home = path if path.is_dir() else path.parent
     media = {file for sample in suite.samples for file in sample.files}
     for file in (*([path.name] if path.is_file() else TABLES), *sorted(media)):
@@ -196,7 +247,8 @@ def _keep(inputs: Path, word: str) -> str:
 def _found(inputs: Path, word: str) -> str:
     """A word whose path is relative to `inputs` as one that can be opened from here."""
     name, equals, path = word.rpartition("=")
-    return f"{name}{equals}{inputs / path}" if path.startswith("suites/") else word
+    own = path.partition("/")[0] in _FOLDERS.values() and "/" in path
+    return f"{name}{equals}{inputs / path}" if own else word
 
 
 def _write(path: Path, record: VersionedRecord) -> None:

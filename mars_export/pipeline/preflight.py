@@ -28,8 +28,10 @@ from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.samples import read_suite_texts
 from mars_export.inputs.stimuli import STIMULI
 from mars_export.inputs.template import thinking_options, turn_tokens, with_options
+from mars_export.inputs.tuning import TuningSet
 from mars_export.methods import method_named
 from mars_export.pipeline.settings import PromptSettings, Settings
+from mars_export.pipeline.tuning import tuning_set
 
 if TYPE_CHECKING:
     from mars_export.hub import BaseDirectory
@@ -80,6 +82,10 @@ class RunInputs:
     """Whether prompts and suite come from the model's own `suite.jsonl`."""
     calibration: Path | None
     """A calibration to keep; None to make one."""
+    tuning: TuningSet | None
+    """What the calibration is tuned on beside that; None for nothing."""
+    tuning_word: str | None
+    """What names its suite."""
     quantization: str
     """What the base is loaded in: `none`, `own` or a name of `quantization.SCHEMES`."""
 
@@ -144,9 +150,13 @@ def prepare(settings: Settings, sets: prompts.PromptSets | None = None) -> RunIn
     quantization = scheme_for(config, settings.quantization)
     if not suite.evaluation_samples(family.modalities):
         raise ExportError(f"{suite.name} has no evaluation request for {family.name}; give --suite")
+    word = settings.tunes
+    tuning = tuning_set(word, family.modalities, settings.seed, suite) if word else None
     uses_own = not settings.suite and brings
     source = _source(base, family, config, settings)
-    return RunInputs(base.path, source, family, sets, suite, words, uses_own, None, quantization)
+    return RunInputs(
+        base.path, source, family, sets, suite, words, uses_own, None, tuning, word, quantization
+    )
 
 
 def own_prompts(settings: PromptSettings, folders: Iterable[Path]) -> prompts.PromptSets:
@@ -170,6 +180,8 @@ def describe(job: RunInputs) -> str:
         return line + f"with its own prompts and {len(requests)} requests: {SUITE_NAME}"
     line += f"prompts {job.prompts.harmful.name} and {job.prompts.harmless.name}, "
     line += f"suite {job.suite.name} with {len(requests)} requests"
+    if job.tuning is not None:
+        line += f", tuned on {job.tuning.name}"
     # Not for records of one suite: they share templates and are split by topic.
     repeated = overlap(job.prompts.prompts, texts(requests)).near
     return line + (f", {repeated} of them nearly repeat a prompt" if repeated else "")

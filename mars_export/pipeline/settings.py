@@ -4,7 +4,6 @@ The command line, the `MARS_*` environment variables and the TOML file are all m
 models (see `mars_export.cli.options`), so names, help texts and checks cannot drift apart.
 """
 
-import re
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -21,7 +20,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from mars_export.common.problems import near
 from mars_export.evaluation.arms import NAMED_ARMS, NO_BASELINE, is_named_arm
@@ -34,8 +33,10 @@ from mars_export.inputs.stimuli import NEUTRAL, kinds_named, kinds_problem
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
+from mars_export.pipeline.words import listed, options_in, problem
 
 __all__ = [
+    "NO_TUNING",
     "AnswerSettings",
     "ComparisonSettings",
     "EvaluationSettings",
@@ -53,6 +54,8 @@ _OWNERS: Final = {
     for option in dict.fromkeys(n for m in _EXPORTABLE.values() for n in m.Options.model_fields)
 }
 """The methods that have an option: one name is one flag."""
+NO_TUNING: Final = "none"
+"""In place of a suite to tune on."""
 _SECTIONS: Final = tuple(
     dict.fromkeys(
         (
@@ -121,7 +124,7 @@ class AnswerSettings(RunSettings):
     @field_validator("suite", "arm", mode="before", check_fields=False)
     @classmethod
     def _one_may_stand_alone(cls, value: Any) -> Any:
-        return _listed(value)
+        return listed(value)
 
 
 class EvaluationSettings(AnswerSettings):
@@ -206,6 +209,19 @@ class PromptSettings(RunSettings):
         group="Calibration",
         metavar="KIND,KIND",
     )
+
+    tune_on: str | None = _option(
+        None,
+        "Requests with pictures or clips to tune origin and strength of MARS on, as --suite and "
+        "other ones; half of their topics are kept to measure.",
+        group="Calibration",
+        metavar="SUITE",
+    )
+
+    @property
+    def tunes(self) -> str | None:
+        """The suite to tune on; None for none, which may be said by a word."""
+        return None if self.tune_on == NO_TUNING else self.tune_on
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -320,6 +336,14 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings, ModelSettings):
         wanted += near(name, _EXPORTABLE)
         raise PydanticCustomError("method", "{wanted}", {"wanted": wanted})
 
+    @model_validator(mode="after")
+    def _method_can_be_tuned(self) -> "Settings":
+        if self.tunes and not _EXPORTABLE[self.method].tunable:
+            able = " and ".join(name for name, method in _EXPORTABLE.items() if method.tunable)
+            wanted = f"left out: {able} can be tuned, {self.method} cannot"
+            raise problem("tune_on", self.tune_on, wanted)
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _options_are_those_of_the_method(cls, values: Any) -> Any:
@@ -338,7 +362,7 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings, ModelSettings):
             raise _foreign(option, own[option], name)
         stated = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
         for option in own.keys() & stated.keys():
-            raise _problem(option, own[option], "given once: method_options has it too")
+            raise problem(option, own[option], "given once: method_options has it too")
         rest = {field: value for field, value in values.items() if field not in own}
         return {**rest, "method_options": options(**{**stated, **own})}
 
@@ -370,7 +394,7 @@ class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
     @field_validator("method", "baseline", mode="before")
     @classmethod
     def _one_may_be_given(cls, value: Any) -> Any:
-        return _listed(value)
+        return listed(value)
 
     @field_validator("method")
     @classmethod
@@ -398,23 +422,7 @@ class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
             ValueError: An option is not of the form OPTION=VALUE.
         """
         words = self.method or tuple(_EXPORTABLE)
-        return {word: _options_in(word) for word in dict.fromkeys(words)}
-
-
-def _listed(value: Any) -> Any:
-    """What may be given once or several times, as a tuple of texts."""
-    alone = (value,) if isinstance(value, str | Path) else value
-    return tuple(map(str, alone)) if isinstance(alone, list | tuple) else alone
-
-
-def _options_in(word: str) -> dict[str, str]:
-    """Options of `NAME:OPTION=VALUE,...`."""
-    parts = [part for part in word.partition(":")[2].split(",") if part]
-    wrong = next((part for part in parts if not re.fullmatch(r"[\w-]+=.+", part)), None)
-    if wrong is not None:
-        raise ValueError(f"{wrong} is not OPTION=VALUE")
-    pairs = (part.partition("=") for part in parts)
-    return {option.replace("-", "_"): value for option, _, value in pairs}
+        return {word: options_in(word) for word in dict.fromkeys(words)}
 
 
 def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
@@ -422,24 +430,17 @@ def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
 
     The options of every method that makes a checkpoint stand in sections of their own.
     """
-    listed: dict[str, dict[str, FieldInfo]] = {title: {} for title in _SECTIONS}
+    found: dict[str, dict[str, FieldInfo]] = {title: {} for title in _SECTIONS}
     for name, field in model.model_fields.items():
         if isinstance(extra := field.json_schema_extra, dict):
-            listed[str(extra["group"])][name] = field
+            found[str(extra["group"])][name] = field
     for option, owners in _OWNERS.items() if "method_options" in model.model_fields else ():
         field = _EXPORTABLE[owners[0]].Options.model_fields[option]
-        listed[f"Calibration ({', '.join(owners)})"][option] = field
-    return listed
+        found[f"Calibration ({', '.join(owners)})"][option] = field
+    return found
 
 
 def _foreign(option: str, value: Any, method: str) -> ValidationError:
     """The error for an option of another method, at the place of the option."""
     owners = " and ".join(_OWNERS[option])
-    return _problem(option, value, f"left out: it is an option of {owners}, not of {method}")
-
-
-def _problem(option: str, value: Any, wanted: str) -> ValidationError:
-    """The error for an option, at its place."""
-    problem = PydanticCustomError("method", "{wanted}", {"wanted": wanted})
-    details = InitErrorDetails(type=problem, loc=(option,), input=value)
-    return ValidationError.from_exception_data("Settings", [details])
+    return problem(option, value, f"left out: it is an option of {owners}, not of {method}")

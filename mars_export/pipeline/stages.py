@@ -24,7 +24,7 @@ from mars_export.evaluation.reports import leading, main_folder
 from mars_export.families.loading import check_config, check_shapes, load_base, pick_device
 from mars_export.inputs.template import thinking_word
 from mars_export.methods import method_named
-from mars_export.pipeline.kept import keep_prompts, keep_suites
+from mars_export.pipeline.kept import keep_prompts, keep_suites, keep_tuning, kept_tuning
 from mars_export.pipeline.preflight import (
     RunInputs,
     check_judge,
@@ -39,7 +39,8 @@ from mars_export.pipeline.preflight import (
     try_model,
 )
 from mars_export.pipeline.questions import check_questions
-from mars_export.pipeline.settings import Settings
+from mars_export.pipeline.settings import NO_TUNING, Settings
+from mars_export.pipeline.tuning import check_tuning
 
 __all__ = ["adopt", "checkpoint", "export", "output_of", "publish", "recalibrate", "values_like"]
 
@@ -147,7 +148,8 @@ def _derive(
         parent = trained.parent_of(directory, base)
         origin = trained.derivation(directory, base, parent, calibrated=not keep)
         sets = trained.calibration_sets(settings, directory, base)
-        like = trained.like_parent(settings, directory, base, parent)
+        own = settings.model_copy(update={"tune_on": NO_TUNING}) if keep else settings
+        like = trained.like_parent(own, directory, base, parent)
         view = workspace.root / _VIEW / origin.name
         native_view(directory, view)
         if base is not None:
@@ -160,6 +162,7 @@ def _derive(
             job,
             source=source.model_copy(update={"derived_from": origin}),
             calibration=base / _CALIBRATION if keep and base else None,
+            tuning_word=kept_tuning(base) if keep and base else job.tuning_word,
         )
 
     return _run(settings, progress, read)
@@ -241,6 +244,8 @@ def _make(
     processor = check_processor(job.base, job.family, settings.thinks)
     check_requests(processor, job.base, job.family)
     check_questions(processor, job.base, job.suite, job.family.modalities, job.prompts)
+    if job.tuning is not None:
+        check_tuning(processor, job.base, job.tuning)
     check_shapes(job.base, job.family)
     check_modules_cache()
     check_judge(judge_named(settings.judge, settings.device))
@@ -292,6 +297,7 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
             ),
             progress=tick,
             quantization=job.quantization,
+            tuning=job.tuning,
         ).save(calibration)
 
     def write(tick: Tick) -> None:
@@ -306,6 +312,7 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
             progress=tick,
         )
         keep_prompts(checkpoint, job.prompts, settings.seed)
+        keep_tuning(checkpoint, job.tuning_word)
 
     def evaluate(tick: Tick) -> None:
         from mars_export.pipeline.evaluation import evaluate
@@ -342,6 +349,7 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
         "quantization": job.quantization,
         "kinds": settings.kinds,
         **({"kept": True} if job.calibration else {}),
+        **({"tuning": job.tuning.sha256} if job.tuning else {}),
         **settings.model_dump(mode="json", include=chosen),
     }
     evaluated = {"max_new_tokens", "controls", "control_requests", "attacks"}

@@ -14,9 +14,10 @@ from mars_export.common.errors import ExportError
 from mars_export.families.directory import companions, is_legal, reuse
 from mars_export.hub.license import read_card
 from mars_export.inputs.prompts import PromptSets
-from mars_export.pipeline.kept import calibrated_on, find_sets, kept_suites
+from mars_export.methods import method_named
+from mars_export.pipeline.kept import calibrated_on, find_sets, find_tuning, kept_suites
 from mars_export.pipeline.preflight import brings_prompts
-from mars_export.pipeline.settings import Settings
+from mars_export.pipeline.settings import NO_TUNING, Settings
 
 __all__ = ["calibration_sets", "complete", "derivation", "inherited", "like_parent", "parent_of"]
 
@@ -120,7 +121,24 @@ def like_parent(
     update: dict[str, object] = {"suite": settings.suite or next(suites, ())}
     if settings.license is None and parent and read_card(directory).license is None:
         update["license"] = parent.base.license
+    if settings.tune_on is None:
+        update["tune_on"] = _tuned_on(settings, directory, base)
     return settings.model_copy(update=update)
+
+
+def _tuned_on(settings: Settings, directory: Path, base: Path | None) -> str | None:
+    """The suite that the calibration before was tuned on; None for none."""
+    folders = [directory, *([base] if base else [])]
+    known = next(filter(None, map(calibrated_on, folders)), None)
+    if known is None or known.tuning is None or not method_named(settings.method).tunable:
+        return None
+    if word := find_tuning(known.tuning, folders):
+        return word
+    raise ExportError(
+        f"{directory}: it was tuned on {known.tuning.name}, which is not at hand; give --base, the "
+        "steered directory that the training began with, --tune-on SUITE, or --tune-on "
+        f"{NO_TUNING} to go without"
+    )
 
 
 def calibration_sets(settings: Settings, directory: Path, base: Path | None) -> PromptSets | None:

@@ -13,6 +13,7 @@ from mars_export.families.loading import pick_device
 from mars_export.families.quantization import NONE
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
+from mars_export.inputs.tuning import TuningSet
 from mars_export.integrations.finetune.record import Drift
 from mars_export.methods import method_named
 from mars_export.methods.calibrate import calibrate
@@ -31,6 +32,7 @@ def measure_drift(
     kinds: tuple[str, ...] = MIXTURE,
     progress: Tick | None = None,
     quantization: str | None = None,
+    tuning: TuningSet | None = None,
 ) -> Drift:
     """Calibrate a trained checkpoint anew, at the layer where it is steered, and compare.
 
@@ -46,10 +48,12 @@ def measure_drift(
         kinds: Of the neutral stimuli of the calibration.
         progress: Called with (requests done, requests in all).
         quantization: Scheme to load in; None for the one that it was calibrated in.
+        tuning: The requests that it was tuned on, if it was.
 
     Raises:
         ExportError: if a directory is not steered, is damaged or does not load, if `base`
-            carries another steering, or if the calibration was made on other prompts.
+            carries another steering, or if the calibration was made on other prompts or tuned on
+            other requests.
     """
     rules, tensors = read_steering(directory)
     if base is not None and read_steering(base)[0]["sha256"] != rules["sha256"]:
@@ -58,6 +62,7 @@ def measure_drift(
             "steered checkpoint that the training began with"
         )
     same_prompts = _same_prompts(directory, rules, prompts)
+    _require_same_tuning(directory, rules, tuning)
     method = method_named(rules["method"])
     scheme = quantization or rules.get("quantization", NONE)
     loaded = load(directory, rules["modalities"], pick_device(device), None, scheme)
@@ -74,6 +79,7 @@ def measure_drift(
             measurement=MeasurementOptions(batch_size=batch_size, seed=seed, kinds=kinds),
             progress=progress,
             quantization=scheme,
+            tuning=tuning,
         )
         differences = method.compare(rules, tensors_at_first(tensors), artefact)
     except UnsteerableError as error:
@@ -107,3 +113,13 @@ def _same_prompts(directory: Path, rules: dict[str, Any], prompts: PromptSets) -
                 f"{stated[label]['name']}, not on {sets.name}; give its own prompts"
             )
     return True
+
+
+def _require_same_tuning(directory: Path, rules: dict[str, Any], tuning: TuningSet | None) -> None:
+    """Refuse to compare a tuned calibration with another."""
+    stated = rules.get("calibrated_on", {}).get("tuning") or {}
+    if stated.get("sha256") != (tuning.sha256 if tuning else None):
+        was = f"it was tuned on {stated['name']}" if stated else "it was not tuned on requests"
+        raise ExportError(
+            f"cannot tell whether the calibration of {directory} still fits: {was}; tune alike"
+        )

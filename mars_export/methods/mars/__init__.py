@@ -28,6 +28,7 @@ class _Mars(Method):
     suffix = "MARS"
     title = "MARS (modality-agnostic refusal steering)"
     paper = "2606.31876"
+    tunable = True
     Options = MarsOptions
     Record = MarsRecord
 

@@ -22,6 +22,7 @@ from mars_export.methods.mars.record import (
     LayerScore,
     Margin,
     MarsRecord,
+    Tuned,
     mars_record,
 )
 
@@ -140,6 +141,8 @@ def section(artefact: ArtefactRecord) -> MethodSection:
         kl_limit=KL_LIMIT,
         open_limit=_percent(OPEN_LIMIT),
         reserve=f"{record.reserve:.3g} R",
+        strengths=_strengths(record),
+        tuned=[f"{tuned.modality}s" for tuned in record.tuned if tuned.applied],
         plots=plots,
         CONDITIONS=CONDITIONS,
         SCORES=SCORES,
@@ -150,10 +153,44 @@ def section(artefact: ArtefactRecord) -> MethodSection:
         formula=FORMULA,
         details=details.strip(),
         citations=CITATIONS,
+        tuning=_tuning(record),
         limits=LIMITS,
         threats=THREATS,
         plots=plots,
     )
+
+
+def _tuning(record: MarsRecord) -> str:
+    """What labeled requests were used for, in sentences."""
+    applied = [f"{tuned.modality}s" for tuned in record.tuned if tuned.applied]
+    what = (
+        f"One half of their topics chose where the gate of {' and '.join(applied)} opens and how "
+        "far they are pushed; direction and layer come from text alone"
+        if applied
+        else "One half of their topics was to choose origin and strength, and nothing came of it"
+    )
+    lines = [
+        f"{tuned.modality}s: refused harmful {tuned.refused} unsteered, {tuned.before.refused} "
+        f"before, {tuned.after.refused} after tuning, of {tuned.harmful}; harmless newly refused "
+        f"{tuned.before.newly_refused} before, {tuned.after.newly_refused} after, of "
+        f"{tuned.harmless}; gate open {tuned.before.open} before, {tuned.after.open} after (at "
+        f"most {100 * tuned.after.bound:.1f} %){_not_applied(tuned)}"
+        for tuned in record.tuned
+    ]
+    return f"{what}. By the first token, of the other half, {'; '.join(lines)}."
+
+
+def _not_applied(tuned: Tuned) -> str:
+    return "" if tuned.applied else f"; **not applied**, as {tuned.reason}"
+
+
+def _strengths(record: MarsRecord) -> str:
+    """c, kappa and rho of the modalities with their own, in one sentence; empty for none."""
+    parts = (
+        f"{modality}s {num(own.cap)}, {num(own.gain)}, {num(own.radius)}"
+        for modality, own in record.strengths.items()
+    )
+    return f"c, κ, {RHO} as tuned: {'; '.join(parts)}." if record.strengths else ""
 
 
 def _plots(artefact: ArtefactRecord) -> dict[str, Callable[[], "Figure"]]:

@@ -176,6 +176,11 @@ def findings(record: MarsRecord) -> list[str]:
                 f"The unsteered model itself refuses {c.refused} of {c.n + c.refused} harmless "
                 f"requests of the kind '{c.name}' ({c.modality})."
             )
+    sentences += [
+        f"The requests to tune on change nothing for {tuned.modality}s: {tuned.reason}."
+        for tuned in record.tuned
+        if not tuned.applied
+    ]
     for modality, kept in record.compression.items():
         if kept < COMPRESSED:
             scaled = record.harmful[modality] != record.harmful["text"]

@@ -16,6 +16,7 @@ from mars_export.methods.mars.layers import Layers, score_layers
 from mars_export.methods.mars.material import Material, gather, requests_to_come
 from mars_export.methods.mars.origin import confidence
 from mars_export.methods.mars.record import Coordinates, MarsOptions, MarsRecord
+from mars_export.methods.mars.refit import refit
 from mars_export.methods.mars.rule import Rule
 from mars_export.methods.mars.strength import (
     Trial,
@@ -23,6 +24,7 @@ from mars_export.methods.mars.strength import (
     by_lift,
     by_scores,
     corrected,
+    reached,
     try_layer,
     tune,
 )
@@ -58,6 +60,9 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
     view = view_of(layers, material, trials[-1].layer, options.reserve)
     view = corrected(baseline, view, material)
     tuning = tune(baseline, view, material, options)
+    view = refit(baseline, view, tuning, material, options)
+    if view.strengths:
+        tuning = reached(baseline, view, tuning, material)
     rule = view.rule(tuning.gain, tuning.radius)
     outcome = check(baseline, view, rule, material)
     baseline.reader.meter.settle()
@@ -108,6 +113,8 @@ def _record(
         shift=view.shift,
         origin=view.origin,
         cap=view.cap,
+        strengths=dict(view.strengths),
+        tuned=list(view.tuned),
         **tuning._asdict(),
         direction=options.direction,
         layer_rule=options.layer_rule,
@@ -161,6 +168,8 @@ def probe(
     size = max(record.separation, abs(p) + abs(record.shift[modality].at()))
     width = record.harmful[modality] - record.origin[modality]
     scale = max(1.0, size / width)
+    own = record.strengths.get(modality)
+    gain = own.gain if own else record.gain
     return Probe(
         modality=modality,
         prompt=prompt,
@@ -168,7 +177,7 @@ def probe(
         history=history,
         expected=Decision(active=strength > 0, gate=gate, strength=strength, modality=modality),
         gate_scale=scale,
-        strength_scale=record.separation * max(1.0, record.gain * scale),
+        strength_scale=record.separation * max(1.0, gain * scale),
         gate_limit=_gate_limit(record, modality, width),
         significant=strength > _SIGNIFICANT * record.separation,
     )

@@ -3,6 +3,7 @@
 A3.n are sections of docs/method.md.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,6 +16,7 @@ __all__ = [
     "confidence",
     "fewest_prompts",
     "one_of_each_prompt",
+    "prediction_bound",
     "surprising",
     "tolerance_bound",
     "upper_bound",
@@ -35,6 +37,22 @@ def tolerance_bound(values: torch.Tensor, *, strict: bool) -> torch.Tensor:
     n = values.shape[-1]
     above = _left_out(n) if strict else int(OPEN_LIMIT * n)
     return values.sort(-1).values[..., n - 1 - above]
+
+
+def prediction_bound(values: torch.Tensor) -> float:
+    """What a further draw lies below with a chance of 95 %, from a few draws.
+
+    It is the larger of their 95 % quantile and the bound for normal ones (Student).
+
+    Args:
+        values: (N,), at least two independent draws.
+    """
+    n = len(values)
+    z, nu = 1.645, n - 1
+    # The quantile of Student's distribution, from the normal one.
+    t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
+    normal = values.mean() + t * values.std() * math.sqrt(1 + 1 / n)
+    return max(float(normal), float(tolerance_bound(values, strict=False)))
 
 
 def confidence(n: int) -> float:

@@ -21,6 +21,7 @@ __all__ = [
     "Check",
     "Condition",
     "Coordinates",
+    "HeldOut",
     "LayerRule",
     "LayerScore",
     "Margin",
@@ -28,7 +29,9 @@ __all__ = [
     "MarsRecord",
     "Quantiles",
     "Shift",
+    "Strength",
     "Treatment",
+    "Tuned",
     "mars_record",
 ]
 
@@ -236,6 +239,54 @@ class Margin(Record):
     """Median of (p - o) / R."""
 
 
+class Strength(Record):
+    """How far requests of one modality are pushed, where that is not as for text."""
+
+    cap: float
+    """c, edge of the harmful data; no push goes beyond it."""
+    gain: float
+    """kappa."""
+    radius: float
+    """rho."""
+
+
+class HeldOut(Record):
+    """Requests to tune on that decided nothing, steered in one way; by the first token."""
+
+    refused: int
+    """Harmful ones that are refused."""
+    open: int
+    """Harmless ones, of those that the unsteered model answers, whose gate is open."""
+    bound: float
+    """Upper bound of the share of open gates, one-sided, 95 % confidence."""
+    newly_refused: int
+    """Harmless ones that the unsteered model answers and that are refused."""
+
+
+class Tuned(Record):
+    """What labeled requests of one modality changed: origin and strength, or nothing."""
+
+    modality: Modality
+    applied: bool
+    """Whether the modality is steered so; else it is steered as without these requests."""
+    reason: str = ""
+    """Why not, as a clause; empty where it is."""
+    origin: float
+    """o that was there before."""
+    reserve: float
+    """From what harmless requests need, neutral stimuli and those to tune on, to o, over R."""
+    harmful: int
+    """Held-out harmful requests."""
+    refused: int
+    """Those that the unsteered model refuses."""
+    harmless: int
+    """Held-out harmless requests that the unsteered model answers."""
+    before: HeldOut
+    """Steered as without the requests to tune on."""
+    after: HeldOut
+    """Steered as they suggest, whether or not that was applied."""
+
+
 class MarsRecord(MethodRecord):
     """Where and how MARS steers; coordinates are along the direction, residual-stream units."""
 
@@ -273,6 +324,10 @@ class MarsRecord(MethodRecord):
     modalities. None without such modalities."""
     goal: float | None = None
     """What `reached` should be at least: that of harmful text alone, less a tolerance."""
+    strengths: dict[Modality, Strength] = Field(default_factory=dict)
+    """c, kappa and rho of the modalities where they are not those above."""
+    tuned: list[Tuned] = Field(default_factory=list)
+    """What labeled requests changed, if there were some: of each of their modalities."""
     confidence: dict[Modality, float] = Field(default_factory=dict)
     """Confidence in the promise that at most 5 % of harmless requests open the gate; 0.95 from 59
     decision prompts on."""

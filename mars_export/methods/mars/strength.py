@@ -31,6 +31,7 @@ __all__ = [
     "by_scores",
     "corrected",
     "effect",
+    "reached",
     "try_layer",
     "tune",
 ]
@@ -256,13 +257,22 @@ def tune(
     goal = float(material.harmful["text"].readout.log_odds.mean()) - _TOLERANCE
     tunings: list[Tuning] = []
     for gain, radius in dict.fromkeys(pairs):
+        tuning = reached(baseline, view, Tuning(gain, radius, goal=goal), material)
+        tunings.append(tuning)
         rule = view.rule(gain, radius)
-        reached = min(_refusal(baseline, view, rule, material.harmful[m]) for m in visual)
-        tunings.append(Tuning(gain, radius, reached, goal))
         # NaN does not reach the goal either.
-        if reached >= goal and _divergence(baseline, view, rule, material) <= KL_LIMIT:
-            return tunings[-1]
+        far = tuning.reached is not None and tuning.reached >= goal
+        if far and _divergence(baseline, view, rule, material) <= KL_LIMIT:
+            return tuning
     return tunings[0]
+
+
+def reached(baseline: Measurements, view: LayerView, tuning: Tuning, material: Material) -> Tuning:
+    """A strength with how far it gets at a layer; without modalities beside text as it is."""
+    rule = view.rule(tuning.gain, tuning.radius)
+    visual = [reading for m, reading in material.harmful.items() if m != "text"]
+    far = [_refusal(baseline, view, rule, reading) for reading in visual]
+    return tuning._replace(reached=min(far, default=None))
 
 
 def _first(reading: Reading) -> Reading:

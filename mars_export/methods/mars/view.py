@@ -4,7 +4,7 @@ A3.n are sections of docs/method.md.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import torch
@@ -15,7 +15,14 @@ from mars_export.common.vocabulary import Modality
 from mars_export.methods.mars.layers import LEAST_GATE_WIDTH, Layers
 from mars_export.methods.mars.material import Kind, Material
 from mars_export.methods.mars.origin import one_of_each_prompt, tolerance_bound
-from mars_export.methods.mars.record import RESERVE, Condition, Shift, Treatment
+from mars_export.methods.mars.record import (
+    RESERVE,
+    Condition,
+    Shift,
+    Strength,
+    Treatment,
+    Tuned,
+)
 from mars_export.methods.mars.rule import Rule
 
 __all__ = ["LayerView", "Numbers", "rule_sizes", "rule_tensors", "text_view", "view_of"]
@@ -46,6 +53,10 @@ class Numbers(Protocol):
         """The coordinate c beyond which nothing is pushed."""
 
     @property
+    def strengths(self) -> Mapping[Modality, Strength]:
+        """Of the modalities that have another cap and strength than text."""
+
+    @property
     def shift(self) -> dict[Modality, Shift]:
         """The shift beta of every modality, in the order of the steering tensors."""
 
@@ -66,16 +77,17 @@ def rule_tensors(
     Args:
         numbers: Coordinates along the direction.
         direction: (d,) refusal direction, of any length.
-        gain: kappa.
-        radius: rho.
+        gain: kappa of the modalities without a strength of their own.
+        radius: rho of those.
     """
-    unit = direction.double() / direction.double().norm()
-    slope, longest = gain * numbers.separation, radius * numbers.separation
+    unit, size = direction.double() / direction.double().norm(), numbers.separation
+    usual = Strength(cap=numbers.cap, gain=gain, radius=radius)
     shifts, sizes = numbers.shift.values(), rule_sizes(numbers.shift)
     knots = torch.tensor([_padded(s.tokens, sizes["knots"]) for s in shifts])
+    own = [(m, numbers.strengths.get(m, usual)) for m in numbers.origin]
     bounds = [
-        [origin, numbers.harmful[m], numbers.cap, slope, longest]
-        for m, origin in numbers.origin.items()
+        [numbers.origin[m], numbers.harmful[m], s.cap, s.gain * size, s.radius * size]
+        for m, s in own
     ]
     return {
         "direction": unit.float(),
@@ -107,6 +119,8 @@ class LayerView:
         conditions: What moves the coordinate, and what was done about it.
         compression: (harmful - harmless text beside neutral stimuli) over R, of every modality.
         squeezed: Modalities whose origin was held down, as no condition left the gate wide enough.
+        strengths: Of the modalities that have another cap and strength than text.
+        tuned: What labeled requests changed.
     """
 
     layer: int
@@ -121,6 +135,8 @@ class LayerView:
     conditions: tuple[Condition, ...] = ()
     compression: Mapping[Modality, float] | None = None
     squeezed: tuple[Modality, ...] = ()
+    strengths: Mapping[Modality, Strength] = field(default_factory=dict)
+    tuned: tuple[Tuned, ...] = ()
 
     @property
     def rules(self) -> dict[str, Any]:
