@@ -53,6 +53,7 @@ __all__ = [
     "Reading",
     "TextSet",
     "measure",
+    "placeholders",
     "stimulus",
 ]
 
@@ -204,7 +205,7 @@ def measure(
     usual = fmean(extent(len(prompt)) for prompt in data.prompts.prompts)
     meter = Meter(data.progress, usual)
     meter.plan(len(data.prompts.prompts) + further)
-    shown = Shown(("text", *data.beside), _placeholders(data.model.config))
+    shown = Shown(("text", *data.beside), placeholders(data.model.config))
     size = data.measurement.batch_size
     reader = Reader(data.model.eval(), data.processor, turns.headers, tokens, size, meter, shown)
     sets: dict[Label, PromptSet] = {
@@ -282,7 +283,7 @@ def stimulus(
     return drawn.draw(index, measurement.seed, size, frames, measurement.kinds)
 
 
-def _placeholders(config: Any) -> dict[str, int]:
+def placeholders(config: Any) -> dict[str, int]:
     """Modality to the token that shows it, of a base or of a steered checkpoint."""
     steering = getattr(config, "steering", None)
     if steering is not None:

@@ -86,7 +86,7 @@ def push_problem(
             problems.append(rule.problem())
         if all(problems):
             return problems[0] if problems else "no layer is steered"
-    if len(record.unprobed) == len(record.source.modalities):
+    if not record.pushed:
         return "no probe of the calibration is pushed"
     return None
 

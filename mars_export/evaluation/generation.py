@@ -58,6 +58,7 @@ class SteeredPosition(Protocol):
 
     position: int
     modality: Modality
+    layer: int
     gate: float | None
     strength: float | None
     calibrated: bool | None
@@ -239,7 +240,9 @@ def _pushes(trace: Any, rows: int) -> list[float | None]:
             continue
         values = values[entry.steered] if values.dim() > 1 else values
         at = zip(entry.steered.nonzero()[:, 0].tolist(), values.tolist(), strict=True)
-        last |= {(entry.layer, row): value for row, value in at}
+        for row, value in at:  # of visual tokens the largest, of text the last
+            before = last.get((entry.layer, row), 0.0) if entry.layer < 0 else 0.0
+            last[entry.layer, row] = max(value, before)
     for (_, row), value in last.items():
         if math.isfinite(value):
             pushes[row] = max(round(value, 6), pushes[row] or 0.0)

@@ -17,7 +17,7 @@ from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition
 from mars_export.evaluation.report import REFERENCE, STEERED, FirstToken, SelfCheck
 from mars_export.inputs.requests import Request
 from mars_export.inputs.stimuli import GENERATOR, STIMULI
-from mars_export.methods.base import ArtefactRecord, CalibrationSource, Probe
+from mars_export.methods.base import ArtefactRecord, CalibrationSource, Decision, Probe
 from mars_export.runtime.positions import header_ends
 
 __all__ = ["TOLERANCE", "probe_request", "self_check"]
@@ -36,6 +36,13 @@ TOLERANCE: Final = {
 
 _CANDIDATES: Final = 8
 """First tokens that the fingerprint keeps of each answer."""
+
+_WHERE: Final = {
+    "turn_end": "one steered position each, at the assistant header",
+    "answer": "steered where the answer begins",
+    "none": "only visual tokens near a prototype are pushed",
+}
+"""By the positions of the rules, in the sentence of the self-check."""
 
 _TOKENS: Final = 2
 """One is steered; the second shows that decoding is not."""
@@ -99,10 +106,7 @@ def _run(loaded: Loaded, record: ArtefactRecord, fingerprint: list[FirstToken], 
         fingerprint += [_first_token(number, arm, logits) for arm, logits in first.items()]
     if kept and not changes:
         raise _FailedError("After training no probe of the calibration is pushed any longer.")
-    policy = record.rules.get("positions")
-    alone = policy == "turn_end"
-    where = "one steered position each, at the assistant header" if alone else "steered throughout"
-    where = "steered where the answer begins" if policy == "answer" else where
+    where = _WHERE.get(str(record.rules.get("positions")), "steered throughout")
     if kept:
         return (
             f"{len(distances)} probes: {where}; {changes} pushed; logits with steering off repeat "
@@ -159,9 +163,7 @@ def _probe(
     off, again, on = (loaded.answer(inputs, _TOKENS, steered=on) for on in (False, False, True))
     if not torch.equal(off.logits, again.logits):
         raise _FailedError(f"With steering off the logits of {name} do not repeat.")
-    _check_positions(on, record, _positions(record, inputs), probe, name)
-    # An answer's first token is that of the probe; what follows depends on what was steered there.
-    last = on.steered[0][0 if record.rules.get("positions") == "answer" else -1]
+    last = _seen(on, record, inputs, probe, name)
     changed = not torch.equal(off.logits, on.logits)
     pushed = any(steered.strength != 0 for steered in on.steered[0])  # earlier turns, too
     if (changed and not pushed) or (not changed and _matters(probe, last.strength, tolerance)):
@@ -201,22 +203,53 @@ def _positions(record: ArtefactRecord, inputs: Mapping[str, torch.Tensor]) -> li
     return list(range(max(ends, default=-1) + 1 if policy == "prompt" else len(tokens)))
 
 
+def _seen(
+    on: Answers,
+    record: ArtefactRecord,
+    inputs: Mapping[str, torch.Tensor],
+    probe: Probe,
+    name: str,
+) -> SteeredPosition | Decision:
+    """What was done where a probe looks: at a visual token that it names, or at its last header."""
+    position, seen = probe.expected.position, on.steered[0]
+    if record.rules.get("positions") == "answer":
+        _check_positions(seen, record, _positions(record, inputs), name)
+        # The first token is that of the probe; what follows depends on what was steered there.
+        return _of_modality(seen[0], probe, name)
+    visual = [s for s in seen if s.layer < 0]
+    rest = [s for s in seen if s.layer >= 0]
+    if position is None and record.layers:
+        _check_positions(rest, record, _positions(record, inputs), name)
+    elif position is None:
+        if visual:
+            raise _FailedError(f"Visual tokens of {name} are pushed, and none was to be.")
+        return Decision(active=False, gate=0.0, strength=0.0)
+    else:
+        rest = [s for s in visual if s.position == position]
+        if not rest:
+            raise _FailedError(f"The visual token at position {position} of {name} is not pushed.")
+    return _of_modality(rest[-1], probe, name)
+
+
+def _of_modality(steered: SteeredPosition, probe: Probe, name: str) -> SteeredPosition:
+    if steered.modality != probe.modality:
+        raise _FailedError(f"The checkpoint takes {name} for a {steered.modality} request.")
+    return steered
+
+
 def _check_positions(
-    on: Answers, record: ArtefactRecord, expected: list[int], probe: Probe, name: str
+    steered: Sequence[SteeredPosition], record: ArtefactRecord, expected: list[int], name: str
 ) -> None:
     """Those that are expected, once in every layer."""
-    where = sorted(steered.position for steered in on.steered[0])
+    where = sorted(one.position for one in steered)
     if not expected:
         raise _FailedError(f"No assistant header of the chat template is in {name}.")
     if where != sorted(expected * max(1, len(record.layers))):
         instead = f"{expected[0]} to {expected[-1]}" if expected[1:] else f"{expected[0]} alone"
         raise _FailedError(f"Steering of {name} is at positions {where} instead of {instead}.")
-    modality = on.steered[0][-1].modality
-    if modality != probe.modality:
-        raise _FailedError(f"The checkpoint takes {name} for a {modality} request.")
 
 
-def _check_strength(last: SteeredPosition, probe: Probe, name: str) -> None:
+def _check_strength(last: SteeredPosition | Decision, probe: Probe, name: str) -> None:
     expected = probe.expected.strength
     strength = math.nan if last.strength is None else last.strength
     if probe.significant and expected is not None and not strength >= expected / 2:  # NaN too
@@ -226,7 +259,9 @@ def _check_strength(last: SteeredPosition, probe: Probe, name: str) -> None:
         )
 
 
-def _distance(last: SteeredPosition, probe: Probe, tolerance: float, name: str) -> _Distance:
+def _distance(
+    last: SteeredPosition | Decision, probe: Probe, tolerance: float, name: str
+) -> _Distance:
     gate, strength = probe.expected.gate, probe.expected.strength
     off = _Distance(
         _difference(last.gate, gate),

@@ -1,17 +1,20 @@
 """Steering methods: a folder for each, and the list of them. Free of torch."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import Modality
 from mars_export.methods.addition import ADDITION
 from mars_export.methods.base import Method
 from mars_export.methods.mars import MARS
+from mars_export.methods.rai import RAI
 from mars_export.methods.ras import RAS
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
-__all__ = ["METHODS", "method_named"]
+__all__ = ["METHODS", "method_for", "method_named"]
 
-METHODS: Final[tuple[Method, ...]] = (MARS, ADDITION, RAS, SAFETY_PROMPT)
+METHODS: Final[tuple[Method, ...]] = (MARS, ADDITION, RAI, RAS, SAFETY_PROMPT)
 """In the order in which they are listed to people; the first is the default."""
 
 
@@ -26,3 +29,18 @@ def method_named(name: str) -> Method:
             return method
     names = ", ".join(method.name for method in METHODS)
     raise ExportError(f"there is no steering method {name!r}; choose one of {names}")
+
+
+def method_for(name: str, modalities: Iterable[Modality], model: str) -> Method:
+    """The method of that name, for a model of these modalities; `text` may be left out.
+
+    Raises:
+        ExportError: There is no such method, or the model takes nothing that it acts on.
+    """
+    method = method_named(name)
+    if any(method.acts_on(modality) for modality in ("text", *modalities)):
+        return method
+    raise ExportError(
+        f"{name} acts on pictures and clips, and {model} takes text alone; choose another "
+        "--method, for example mars"
+    )

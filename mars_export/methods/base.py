@@ -160,9 +160,16 @@ class ArtefactRecord(VersionedRecord):
 
     @property
     def unprobed(self) -> list[Modality]:
-        """Modalities that were calibrated, but of which no probe is pushed."""
-        pushed = {p.modality for p in self.probes if p.expected.active and p.expected.strength != 0}
-        return [modality for modality in self.source.modalities if modality not in pushed]
+        """Modalities that were calibrated and can be pushed, but of which no probe is."""
+        from mars_export.methods import method_named
+
+        acts_on, pushed = method_named(self.method).acts_on, self.pushed
+        return [m for m in self.source.modalities if m not in pushed and acts_on(m)]
+
+    @property
+    def pushed(self) -> set[Modality]:
+        """Modalities of which a probe is pushed."""
+        return {p.modality for p in self.probes if p.expected.active and p.expected.strength != 0}
 
     @field_validator("rules")
     @classmethod
@@ -378,6 +385,10 @@ class Method:
     def longest_push(self, artefact: ArtefactRecord) -> float | None:  # noqa: ARG002
         """Longest change at a steered layer, residual-stream units; None where it has no bound."""
         return None
+
+    def acts_on(self, modality: Modality) -> bool:  # noqa: ARG002
+        """Whether a request of this modality can be pushed at all."""
+        return True
 
     def options_like(self, rules: Mapping[str, Any], *, same_layer: bool) -> MethodOptions:
         """The options that a checkpoint was calibrated with, for another calibration.

@@ -28,8 +28,12 @@ from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.samples import read_suite_texts
 from mars_export.inputs.stimuli import STIMULI
 from mars_export.inputs.template import thinking_options, turn_tokens, with_options
+<<<<<<< HEAD
 from mars_export.inputs.tuning import TuningSet
 from mars_export.methods import method_named
+=======
+from mars_export.methods import method_for, method_named
+>>>>>>> dc40910 (RAI: visual tokens near unsafe words are pushed, behind the projector)
 from mars_export.pipeline.settings import PromptSettings, Settings
 from mars_export.pipeline.tuning import tuning_set
 
@@ -145,6 +149,7 @@ def prepare(settings: Settings, sets: prompts.PromptSets | None = None) -> RunIn
     base = fetch_base(model, settings.revision)
     config = read_config(base.path)
     family = family_for(config, allow_unknown=settings.allow_unknown_family)
+    method_for(settings.method, family.modalities, family.name)
     weight_map(base.path)
     _check_objects(base.path)
     quantization = scheme_for(config, settings.quantization)

@@ -21,12 +21,13 @@ class HostedRule(nn.Module):
 
     The rule's tensors are persistent float32 buffers: saved and loaded like weights, never trained,
     never cast. `problem()` of the rule says why it can never act, if so. `switch` is the model's
-    `Steering`.
+    `Steering`. visual: whether it acts on visual tokens.
     """
 
     TENSORS: tuple[str, ...]
     problem: Any
     switch: Any = None
+    visual = False
 
     def __init__(self, hidden_size: int, rules: dict[str, Any], layer: int) -> None:
         super().__init__(hidden_size, rules)
@@ -58,13 +59,14 @@ class HostedRule(nn.Module):
         )
         if h.shape[1] == 1 or in_graph():  # every column: how many are steered stays unknown
             changed, decision = self(h.float(), context)
-            out = torch.where(steered.unsqueeze(-1), changed.to(h.dtype), h)
+            out = torch.where(steered.unsqueeze(-1), changed.to(h), h)
         else:
             at = steered.nonzero(as_tuple=True)
             changed, decision = self(h[at].float(), context[at])
-            out = h.index_put(at, changed.to(h.dtype))
+            out = h.index_put(at, changed.to(h))
         if window.trace is not None:
-            window.trace.add(TraceEntry(self.layer, steered, position, context, decision))
+            entry = TraceEntry(self.layer, steered, position, context, decision, self.visual)
+            window.trace.add(entry)
         if window.unknown is not None:
             out = out.masked_fill(window.unknown.to(h.device).unsqueeze(-1), torch.nan)
         return out

@@ -9,6 +9,10 @@ from torch import nn
 # What `mm_token_type_ids` of Transformers count.
 TOKEN_TYPES = ("text", "image", "video", "audio")
 
+# Attributes of a configuration with the token in whose place a feature of a picture or clip stands.
+# Other placeholders open a clip whose features stand in the place of a picture's.
+VISUAL_TOKENS = ("image_token_id", "video_token_id")
+
 
 def tokens_or_embeds(inputs: Mapping[str, Any]) -> Any:
     """inputs_embeds (B, T, d) or, where there are none, input_ids (B, T); None of no columns."""
@@ -96,6 +100,30 @@ def modality_shown(
                 index = torch.full_like(shown, modalities.index(modality))
                 shown = torch.where(hit, torch.maximum(shown, index), shown)
     return shown
+
+
+def visual_columns(
+    inputs: Mapping[str, Any],
+    ids: torch.Tensor | None,
+    x: torch.Tensor,
+    tokens: Sequence[int],
+) -> torch.Tensor:
+    """(B, T) bool: columns that hold a visual token.
+
+    x: embeddings (B, T, d) or ids. tokens: those of `VISUAL_TOKENS`. Where there are no ids (B, T),
+    the token types tell, which `modality_shown` asks for.
+    """
+    hits = x.new_zeros(x.shape[:2], dtype=torch.bool)
+    if ids is not None:
+        for token in tokens:
+            hits = hits | ids.eq(token)
+        return hits
+    for name in ("mm_token_type_ids", "token_type_ids") if tokens else ():
+        if (types := inputs.get(name)) is not None:
+            shown = types[:, -x.shape[1] :].to(x.device)
+            for modality in ("image", "video"):
+                hits = hits | shown.eq(TOKEN_TYPES.index(modality))
+    return hits
 
 
 def refuse_uncalibrated(inputs: Mapping[str, Any], refused: Mapping[str, str]) -> None:

@@ -7,7 +7,8 @@ its row, padding not counted. `config.steering["positions"]` names the policy:
 * `prompt`: every token up to the last assistant header, none of the answer;
 * `all`: every token;
 * `answer`: the first tokens of each answer that generate() gives. In the prompt this marks the
-  last token of each assistant header.
+  last token of each assistant header;
+* `none`: no token by its position, so nothing has to show where an answer begins.
 
 Where a header ends follows from the tokens up to there. So the same tokens are steered at the
 same positions, whether they come in one forward or in many.
@@ -21,7 +22,7 @@ from torch import nn
 
 from mars_export.runtime.windows import PADDING, UNKNOWN, History
 
-POLICIES = ("turn_end", "prompt", "all", "answer")
+POLICIES = ("turn_end", "prompt", "all", "answer", "none")
 
 # Each a `prefix` and the `ends` of which one follows it: the canonical last token, and what the
 # tokenizer makes of that token and the text after it.
@@ -45,8 +46,8 @@ def steered_columns(
     Raises:
         ValueError: if the policy is about the prompt, of which the cache holds a part only.
     """
-    if policy == "all":
-        return real
+    if policy in ("all", "none"):
+        return real if policy == "all" else torch.zeros_like(real)
     ends = header_ends_after(before, ids, headers, request, graph) & real
     if policy in ("turn_end", "answer"):
         return ends
@@ -296,6 +297,8 @@ def recognized(
 
     graph: whether this is run to make a graph, in which how many columns are candidates is unknown.
     """
+    if not tokens:
+        return torch.full(embeds.shape[:2], UNKNOWN, device=embeds.device)
     ids = torch.tensor(sorted(tokens), device=embeds.device)
     rows = embedding(ids).to(embeds.dtype)
     # A few coordinates, one by one, find the one candidate of a column, which is then compared in

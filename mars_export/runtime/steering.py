@@ -17,12 +17,14 @@ from torch import nn
 
 from mars_export.runtime.layer import HostedRule, in_graph, steering_digest
 from mars_export.runtime.model_inputs import (
+    VISUAL_TOKENS,
     attended_pairs,
     attention_mask,
     cached_columns,
     modality_shown,
     refuse_uncalibrated,
     tokens_or_embeds,
+    visual_columns,
 )
 from mars_export.runtime.positions import (
     contexts,
@@ -47,7 +49,7 @@ NO_HEADER = (
 _ATTRIBUTES = frozenset(
     (
         *("enabled", "verified", "trace", "rules"),
-        *("_config", "_placeholders", "_layers", "_parameters", "_paused"),
+        *("_config", "_placeholders", "_visual", "_layers", "_parameters", "_paused"),
     )
 )
 
@@ -81,6 +83,11 @@ class Steering:
             modality: getattr(config, attribute)
             for modality, attribute in self.rules["placeholders"].items()
         }
+        self._visual = [
+            self._placeholders[modality]
+            for modality, attribute in self.rules["placeholders"].items()
+            if attribute in VISUAL_TOKENS and any(rule.visual for rule in layers.values())
+        ]
         self._layers = layers
         self._parameters = list(inspect.signature(module.forward).parameters)
         self._paused = 0
@@ -228,8 +235,9 @@ class Steering:
                 "request a row"
             )
         self._refuse_unknown(columns)
-        answer = self.rules["positions"] == "all" and stated is None
-        if stated is None and not drafts and not answer:
+        policy = self.rules["positions"]
+        answer = policy == "all" and stated is None
+        if stated is None and not drafts and policy not in ("all", "none"):
             self._refuse_unanswered(columns.history, before)
         again = None if cached is None else cached.columns(offset, offset + n)
         if again is not None and not again.agrees(columns.history):
@@ -237,7 +245,9 @@ class Steering:
                 "steered checkpoint: the cache holds other tokens than this conversation, or "
                 "was steered elsewhere; pass the whole conversation without the cache"
             )
-        return Plan(columns.history, columns.position, offset, Trace(), answer)
+        return Plan(
+            columns.history, columns.position, offset, Trace(), answer, visual=columns.visual
+        )
 
     def _window_of(self, module: Any, inputs: dict[str, Any], stated: Any) -> Window | NoWindow:
         """The window of a forward outside generate(), which knows its own columns and the cache."""
@@ -276,6 +286,7 @@ class Steering:
             self.trace,
             history,
             columns.unknown if in_graph() else None,
+            columns.visual,
         )
 
     def _fitted(self, window: Window, inputs: dict[str, Any]) -> Window:
@@ -348,6 +359,11 @@ class Steering:
         if request is not None and not graph and not bool(request.any()):
             request = None
         policy, headers, unknown = self.rules["positions"], self.rules["headers"], None
+        if stated is not None and policy == "none":
+            raise ValueError(
+                "steered checkpoint: it steers no token by its position; leave steering_positions "
+                "out"
+            )
         if stated is not None:
             steered, wrong = stated_columns(stated, position, allowed, before)
             unknown = wrong[:, None] & real
@@ -358,12 +374,13 @@ class Steering:
                 )
         else:
             steered = steered_columns(policy, before, tokens, real, headers, request, graph)
-            if policy != "all":
+            if policy not in ("all", "none"):
                 unknown = unknown_columns(steered, before, real, request)
         shown = modality_shown(inputs, ids, x, self._placeholders, self.rules["modalities"])
         context = contexts(shown, steered, before, request)
         history = History(tokens, context, steered, self.rules["sha256"])
-        return Columns(history, position[:, offset:], unknown, request)
+        visual = visual_columns(inputs, ids, x, self._visual) & real if self._visual else None
+        return Columns(history, position[:, offset:], unknown, request, visual)
 
     def _header_tokens(self) -> set[int]:
         """Tokens that headers and the beginnings of other turns are made of."""
@@ -400,9 +417,10 @@ def _told(number: int, row: list[SteeredPosition]) -> str:
 
 
 class Columns(NamedTuple):
-    """Of the columns of a forward (B, T): history, position, unknown and request as in `Window`."""
+    """Of the columns of a forward (B, T), as in `Window`; request: number of each in its row."""
 
     history: History
     position: torch.Tensor
     unknown: torch.Tensor | None
     request: torch.Tensor | None
+    visual: torch.Tensor | None

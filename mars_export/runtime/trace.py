@@ -13,7 +13,8 @@ class SteeredPosition:
 
     position: index of the token in its row, padding not counted. modality: whose calibration was
     used. gate, strength: what the rule decided; None where it has no such number. layer: decoder
-    layer. turn: how many positions of the request were steered before. visual: how many visual
+    layer, or -1 for a visual token that was pushed before the first layer. turn: how many positions
+    of the request were steered before, by their place in the text. visual: how many visual
     tokens the turn had shown. calibrated: whether the calibration covers such a request; None
     where the rule does not say.
     """
@@ -32,6 +33,7 @@ class TraceEntry(NamedTuple):
     """One forward of one steered layer: steered (B, T), position (B, T), context (B, T, 3).
 
     decision: what the rule says, name to (B, T) float, or (k,) of the k steered columns alone.
+    visual: whether these are the visual tokens.
     """
 
     layer: int
@@ -39,6 +41,7 @@ class TraceEntry(NamedTuple):
     position: torch.Tensor
     context: torch.Tensor
     decision: dict[str, torch.Tensor]
+    visual: bool = False
 
     def rows(self, modalities: Sequence[str]) -> list[list[SteeredPosition]]:
         """Steered positions of every row, from left to right."""
@@ -53,6 +56,8 @@ class TraceEntry(NamedTuple):
                 known[name][k] if name in known else None
                 for name in ("gate", "strength", "calibrated")
             )
+            if self.visual and not strength:
+                continue  # of visual tokens, which may be many, those that were pushed
             modality, visual, turn = context[row][column]
             rows[row].append(
                 SteeredPosition(

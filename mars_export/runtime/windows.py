@@ -147,7 +147,7 @@ class Window(NamedTuple):
     as in `History`. position (B, T) long. trace: where the decisions are recorded, if anywhere.
     history: what the cache is to remember of these columns, if anything. unknown: (B, T) bool,
     columns that must not be used because nothing shows what to steer in their request; in graphs
-    only, which cannot raise.
+    only, which cannot raise. visual: (B, T) bool, columns of visual tokens, if a rule is for those.
     """
 
     version: int
@@ -157,6 +157,7 @@ class Window(NamedTuple):
     trace: Trace | None = None
     history: History | None = None
     unknown: torch.Tensor | None = None
+    visual: torch.Tensor | None = None
 
     def with_columns_before(self, more: int) -> "Window":
         """With `more` columns before it, put in after it was made; none of them is steered."""
@@ -166,7 +167,12 @@ class Window(NamedTuple):
         if history is not None:
             tokens = nn.functional.pad(history.tokens, (more, 0), value=UNKNOWN)
             history = History(tokens, context, steered, history.sha256)
-        return self._replace(steered=steered, context=context, position=position, history=history)
+        visual = self.visual
+        if visual is not None:
+            visual = nn.functional.pad(visual, (more, 0))
+        return self._replace(
+            steered=steered, context=context, position=position, history=history, visual=visual
+        )
 
 
 @dataclass
@@ -176,6 +182,7 @@ class Plan:
     history (B, n), position (B, n): of the prompt's columns. answer: whether the tokens that are
     generated after it are steered too. finished: whether a forward has run its last column. cache:
     the one that it went into. mixing: what changes the answer's first tokens, if anything does.
+    visual (B, n): as in `Window`.
     """
 
     history: History
@@ -186,6 +193,7 @@ class Plan:
     finished: bool = False
     cache: Any = None
     mixing: Any = None
+    visual: torch.Tensor | None = None
 
     def window(self, start: int, length: int, rows: int) -> Window | NoWindow:
         """The part that a forward over `length` columns from index `start` of the cache gets."""
@@ -209,6 +217,9 @@ class Plan:
         times = rows // position.shape[0]
         history = self.history.with_unknown_text(more, steered=self.answer)
         history = history.columns(first, last).repeated(times)
+        visual = self.visual
+        if visual is not None:
+            visual = nn.functional.pad(visual, (0, more))[:, first:last].repeat_interleave(times, 0)
         return Window(
             WINDOW_VERSION,
             history.steered,
@@ -217,4 +228,5 @@ class Plan:
             trace=trace,
             # Step by step the cache would remember what is said at the end of generate().
             history=history if first < n else None,
+            visual=visual,
         )

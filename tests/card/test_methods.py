@@ -24,10 +24,8 @@ def test_its_section_stands_in_the_card(case):
     section = text.split("## What was changed")[1].split("\n## ")[0]
     assert data.section.summary in section
     assert f"```text\n{data.section.formula}\n```" in section
-    if calibration.layers:
-        assert (
-            f"| layer | {calibration.layers[0]} of 0 to {calibration.source.layers - 1}" in section
-        )
+    for layer in calibration.layers:
+        assert f"| layer | {layer} of 0 to {calibration.source.layers - 1}" in section
     for limit in data.section.limits:
         assert f"- {limit}\n" in text.split("## Limitations")[1].split("\n## ")[0]
     threats = text.split("## Threat model")[1].split("\n## ")[0]

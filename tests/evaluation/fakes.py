@@ -143,6 +143,7 @@ class FakeLoaded:
         end = len(request.prompt) - 1 - (self.broken == "position")
         said = SimpleNamespace(
             position=end,
+            layer=0,
             modality="video" if self.broken == "modality" else "image" if image else "text",
             gate=float("nan") if self.broken == "nan" else gate,
             strength=strength,

@@ -18,9 +18,17 @@ NAMES = [method.name for method in METHODS if method.exportable]
 HOST = (
     "guard", "trace", "windows", "positions", "model_inputs", "layer", "steering", "host",
 )  # fmt: skip
-AT_SITE = {"decoder": (), "generate": ("passes", "answers")}
+
+AT_SITE = {"decoder": (), "projector": ("projector",), "generate": ("passes", "answers")}
 
 each_method = pytest.mark.parametrize("method", NAMES)
+
+
+def files_of(method):
+    """Files of the host, and of the rules, in a modeling file."""
+    parts = method_named(method).parts
+    host = [*HOST, *(name for part in parts for name in AT_SITE[part.site])]
+    return [f"runtime/{name}.py" for name in host], [f"methods/{p.name}/rule.py" for p in parts]
 
 
 def ruff(*args):
@@ -80,10 +88,9 @@ def test_the_index_names_the_lines_of_host_and_rule(family, method):
     source = modeling_source(family, method)
     found = sections(source)
     kinds = [kind for kind, _ in found]
-    host_files = [*HOST, *AT_SITE[method_named(method).site]]
-    assert kinds == [*["HOST"] * len(host_files), "RULE", "MODEL"]
-    parts = [*(f"runtime/{name}.py" for name in host_files), f"methods/{method}/rule.py"]
-    for name, ((kind, title), lines) in zip(parts, found.items(), strict=False):
+    of_host, of_rules = files_of(method)
+    assert kinds == [*["HOST"] * len(of_host), *["RULE"] * len(of_rules), "MODEL"]
+    for name, ((kind, title), lines) in zip([*of_host, *of_rules], found.items(), strict=False):
         assert lines[0].startswith("# ---")
         assert lines[1].startswith(f"# {kind:<6} {title}")
         expected = "\n".join(code(name)).strip("\n")
@@ -94,8 +101,9 @@ def test_the_index_names_the_lines_of_host_and_rule(family, method):
         r"read lines (\d+-\d+):.*Lines (\d+-\d+) are.*Lines (\d+-\d+) name", source, re.DOTALL
     ).groups()
     spans = re.findall(r"^ +lines +(\d+-\d+) ", source, re.MULTILINE)
-    assert host == spans[0].split("-")[0] + "-" + spans[len(host_files) - 1].split("-")[1]
-    assert [rule, tail] == spans[-2:]
+    assert host == spans[0].split("-")[0] + "-" + spans[len(of_host) - 1].split("-")[1]
+    assert rule == spans[len(of_host)].split("-")[0] + "-" + spans[-2].split("-")[1]
+    assert tail == spans[-1]
     assert int(tail.split("-")[1]) == len(source.splitlines())
 
 
@@ -114,5 +122,5 @@ def test_no_string_stands_in_the_place_of_a_docstring_in_mid_file(family, method
     strings = [isinstance(getattr(node, "value", None), ast.Constant) for node in body]
     bare = [s and isinstance(node, ast.Expr) for s, node in zip(strings, body, strict=True)]
     assert [i for i, found in enumerate(bare) if found] == [0]
-    lines = (files("mars_export") / f"methods/{method}/rule.py").read_text("utf-8").splitlines()
-    assert len(lines) <= 100
+    for name in files_of(method)[1]:
+        assert len((files("mars_export") / name).read_text("utf-8").splitlines()) <= 100

@@ -14,7 +14,7 @@ from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.families.loading import load_base
 from mars_export.inputs import prompts
 from mars_export.methods import method_named
-from mars_export.methods.base import Artefact
+from mars_export.methods.base import Artefact, MethodOptions
 from mars_export.methods.calibrate import calibrate
 from mars_export.pipeline.preflight import prepare
 from mars_export.pipeline.settings import Settings
@@ -46,23 +46,29 @@ class Exported:
         return load_calibrated(self.directory, self.artefact.record, "cpu")
 
 
-def export(name: str, folder: Path, **options: Any) -> Exported:
-    """Calibrate the organism by a method, save the artefact and write a checkpoint."""
+def calibrated(name: str, options: MethodOptions) -> Artefact:
+    """The organism, calibrated by a method on few prompts."""
     job = prepare(Settings(model=str(BASE)))
     model, processor = load_base(BASE, job.family, dtype="auto", device="cpu")
     sets = prompts.PromptSets(few(job.prompts.harmful), few(job.prompts.harmless))
-    artefact = calibrate(
+    return calibrate(
         model,
         processor,
         prompts=sets,
         modalities=job.family.modalities,
         method=name,
-        options=method_named(name).Options(**options),
+        options=options,
         measurement=MEASUREMENT,
     )
+
+
+def export(name: str, folder: Path, **options: Any) -> Exported:
+    """Calibrate the organism by a method, save the artefact and write a checkpoint."""
+    artefact = calibrated(name, method_named(name).Options(**options))
     artefact.save(folder / "calibration")
     target = folder / f"steered_{name}"
-    write_checkpoint(BASE, target, source=job.source, calibration_dir=folder / "calibration")
+    source = prepare(Settings(model=str(BASE))).source
+    write_checkpoint(BASE, target, source=source, calibration_dir=folder / "calibration")
     return Exported(artefact, target)
 
 

@@ -16,6 +16,7 @@ from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.methods.addition.record import AdditionRecord, Effect, Trial
 from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
 from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
+from mars_export.methods.rai.record import Kind, Prototype, RaiRecord, Visual
 from mars_export.methods.ras.record import RasRecord, Reading
 from support.artefacts import mars_artefact, pushed_probes, with_tensors
 
@@ -253,6 +254,38 @@ def in_answers(_record: ArtefactRecord) -> tuple[torch.Tensor, ...]:
     return number / 64, number % 3
 
 
+def rai(
+    family: str, rai_gain: float = 40.0, threshold: float = 0.05,
+    modalities: tuple[str, ...] | None = None, **_options: float,
+) -> Artefact:  # fmt: skip
+    """Made-up prototypes and thresholds of which a random visual token may be above or below."""
+    source = calibration(family).source
+    modalities = modalities or source.modalities
+    source = source.model_copy(update={"modalities": modalities, "headers": [], "turn_starts": []})
+    words = [
+        Prototype(category="fraud", word=word, tokens=[n], norm=1.0)
+        for n, word in enumerate(["a", "b", "c", "d", "e", "f", "g", "h"], start=20)
+    ]
+    prototypes = torch.randn(len(words), HIDDEN, generator=torch.Generator().manual_seed(8))
+    visual = {
+        modality: Visual(
+            threshold=threshold, tokens=100, curve=[], length=1.0, push=0.1,
+            kinds=[Kind(kind="noise", stimuli=1, tokens=4, touched_tokens=1, touched_stimuli=1)],
+        )
+        for modality in modalities[1:]
+    }  # fmt: skip
+    return Artefact.of(
+        "rai", source, RaiRecord(prototypes=words, share=0.1, gain=rai_gain, visual=visual),
+        rules={"layers": [], "positions": "none", "words": len(words)},
+        tensors={
+            "prototypes": torch.nn.functional.normalize(prototypes, dim=-1),
+            "thresholds": torch.tensor([2.0, *[threshold] * len(visual)]),
+            "gain": torch.tensor(rai_gain),
+        },
+        probes=pushed_probes(modalities[1:]),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class MethodCase:
     """A method that makes checkpoints, with some options.
@@ -280,6 +313,7 @@ METHOD_CASES = {
         "addition", addition, {"positions": "prompt", "coefficient": 2.0}
     ),
     "ras": MethodCase("ras", ras, arguments=in_answers, planted=False),
+    "rai": MethodCase("rai", rai, {"rai_share": 0.05}, planted=False),
 }
 """The table that all tests of methods run over; a new method adds its lines here."""
 

@@ -45,6 +45,7 @@ class Said:
     strength: float | None
     gate: float | None = None
     calibrated: bool | None = None
+    layer: int = 0
 
 
 @dataclass(frozen=True)
