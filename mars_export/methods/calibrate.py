@@ -10,12 +10,8 @@ from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.template import thinking_options, with_options
-<<<<<<< HEAD
 from mars_export.inputs.tuning import TuningSet
-from mars_export.methods import method_named
-=======
 from mars_export.methods import method_for
->>>>>>> dc40910 (RAI: visual tokens near unsafe words are pushed, behind the projector)
 from mars_export.methods.base import Artefact, MethodOptions
 
 __all__ = ["calibrate"]
@@ -58,13 +54,9 @@ def calibrate(
         ExportError: There is no such method, it makes no checkpoint, or the model cannot be
             steered by it; the message says why.
     """
-<<<<<<< HEAD
-    chosen = method_named(method)
+    chosen = method_for(method, modalities, model.config.model_type)
     if tuning is not None and not chosen.tunable:
         raise ExportError(f"{method} cannot be tuned on requests; use mars, or leave them out")
-=======
-    chosen = method_for(method, modalities, model.config.model_type)
->>>>>>> dc40910 (RAI: visual tokens near unsafe words are pushed, behind the projector)
     measurement = measurement or MeasurementOptions()
     data = CalibrationData(
         model,

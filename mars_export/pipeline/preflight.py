@@ -28,12 +28,8 @@ from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.samples import read_suite_texts
 from mars_export.inputs.stimuli import STIMULI
 from mars_export.inputs.template import thinking_options, turn_tokens, with_options
-<<<<<<< HEAD
 from mars_export.inputs.tuning import TuningSet
-from mars_export.methods import method_named
-=======
 from mars_export.methods import method_for, method_named
->>>>>>> dc40910 (RAI: visual tokens near unsafe words are pushed, behind the projector)
 from mars_export.pipeline.settings import PromptSettings, Settings
 from mars_export.pipeline.tuning import tuning_set
 
