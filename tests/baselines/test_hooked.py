@@ -4,11 +4,13 @@ import pytest
 import torch
 from baselines.planted import PlantedLoaded, base_states, batch, pictured, study, texts
 
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import UnsteerableError
 from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.baselines.cast import best_condition
+from mars_export.methods import method_named
 from mars_export.methods.addition.record import AdditionOptions
-from mars_export.methods.base import Method
+from mars_export.methods.mars.record import Strength, mars_record
+from support import tiny
 from support.planted import calibrated
 
 PROMPTED = ("addition", "random-direction", "cast")
@@ -73,11 +75,10 @@ def test_a_random_direction_is_as_long_as_the_longest_push_where_the_steering_pu
     assert "layer 4" in fit.detail
 
 
-def test_a_method_without_a_bound_has_no_random_direction(record, monkeypatch):
-    monkeypatch.setattr(Method, "longest_push", lambda *_: None)
+def test_a_method_without_a_bound_has_no_random_direction(record, loaded, monkeypatch):
     monkeypatch.setattr(type(record), "layers", [])
-    with pytest.raises(ExportError, match=r"--arm random-direction: .* leave this arm out"):
-        BASELINES["random-direction"].fit_class.require(record)
+    with pytest.raises(UnsteerableError, match="constant addition pushes no decoder layer by a b"):
+        fitted("random-direction", record, loaded)
 
 
 def test_cast_changes_nothing_below_its_threshold(record, loaded):
@@ -113,3 +114,13 @@ def test_an_answer_is_the_same_alone_and_in_a_batch(record, loaded, name):
     alone = [fit.answer(loaded, batch(loaded, [request])) for request in requests]
     assert together.texts == [answers.texts[0] for answers in alone]
     assert [d.active for d in together.decisions] == [a.decisions[0].active for a in alone]
+
+
+def test_the_longest_push_of_mars_is_that_of_any_modality():
+    record = tiny.calibration("gemma3")
+    numbers = mars_record(record)
+    assert method_named("mars").longest_push(record) == numbers.radius * numbers.separation
+    longer = Strength(cap=1.0, gain=1.0, radius=2 * numbers.radius)
+    tuned = numbers.model_copy(update={"strengths": {"image": longer}})
+    record = record.model_copy(update={"record": tuned})
+    assert method_named("mars").longest_push(record) == longer.radius * numbers.separation

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import UnsteerableError
 from mars_export.common.header import Header
 from mars_export.evaluation.baselines.base import Batch, Fitted
 from mars_export.evaluation.baselines.hooks import Change, Columns, columns, steered_answers
@@ -22,7 +22,6 @@ from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.generation import Answers, Loaded
 from mars_export.inputs.requests import Request
 from mars_export.methods import method_named
-from mars_export.methods.base import ArtefactRecord
 
 __all__ = ["Fit"]
 
@@ -46,21 +45,19 @@ class Fit(Fitted):
         return f"one for each request, length {self.length:.3g} at layer {layers}"
 
     @classmethod
-    def require(cls, record: ArtefactRecord) -> None:
-        """Refuse a checkpoint whose pushes have no bound, or that steers no layer."""
-        method = method_named(record.method)
-        if not record.layers or method.longest_push(record) is None:
-            raise ExportError(
-                f"--arm random-direction: {method.title} pushes no decoder layer by a bounded "
-                "length to be compared with; leave this arm out"
-            )
-
-    @classmethod
     def fit(cls, study: Study) -> Fit:
-        """Take what the checkpoint says of itself."""
+        """Take what the checkpoint says of itself.
+
+        Raises:
+            UnsteerableError: Its pushes have no bound, or it steers no decoder layer.
+        """
         record, source = study.record, study.record.source
-        length = method_named(record.method).longest_push(record)
-        assert length is not None
+        method = method_named(record.method)
+        length = method.longest_push(record)
+        if length is None or not record.layers:
+            raise UnsteerableError(
+                f"{method.title} pushes no decoder layer by a bounded length to compare with"
+            )
         positions = str(record.rules["positions"])
         layers = tuple(record.layers)
         return cls(source.headers, layers, length, source.hidden_size, positions, source.seed)

@@ -84,7 +84,8 @@ class Fit(Fitted):
         def change(h: torch.Tensor, prompt: bool) -> torch.Tensor:
             if not prompt:
                 return h
-            rows, last, r = torch.arange(len(h)), at.last.to(h.device), axis.to(h.device)
+            rows = torch.arange(len(h), device=h.device)
+            last, r = at.last.to(h.device), axis.to(h.device)
             shift = (h[rows, last] - goal.to(h.device)) @ r
             after = h.clone()
             after[rows, last] -= shift.unsqueeze(1) * r

@@ -40,7 +40,8 @@ class _Mars(Method):
 
     def longest_push(self, artefact: ArtefactRecord) -> float | None:
         record = mars_record(artefact)
-        return record.radius * record.separation
+        own = (strength.radius for strength in record.strengths.values())
+        return max([record.radius, *own]) * record.separation
 
     def card(self, artefact: ArtefactRecord) -> MethodSection:
         from mars_export.methods.mars.card import section
