@@ -89,7 +89,8 @@ class Answers:
         }
         mask = attention_mask(inputs, ids, 0) != 0
         rows = self.rows(ids, mask)
-        if any(row.visual for row in rows) and not shown:
+        pixels = any(value.is_floating_point() for value in shown.values())
+        if any(row.visual for row in rows) and not pixels:
             raise ValueError(
                 "steered checkpoint: the prompt shows a picture or clip that was not given; give "
                 "the whole conversation with all it shows"

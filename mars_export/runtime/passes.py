@@ -201,7 +201,8 @@ class Passes:
             return captions
         edits = [caption_prompt(rows[number], self.rules["prompts"]) for number in showing]
         batch = edited_batch(edits, inputs, showing)
-        key = _digest(batch | shown)
+        weights = sum(0 if p.is_inference() else p._version for p in model.parameters())
+        key = _digest(batch | shown | {"weights": weights})
         if key not in self.captions:
             tokens = self.rules["caption_tokens"]
             out = run(**batch, **shown, **GREEDY, max_new_tokens=tokens)

@@ -74,6 +74,8 @@ def fragments(data: CalibrationData, turns: TurnTokens, placeholders: Mapping[st
     encoded = [encode(tokenizer, text) for text in _BLANKS]
     blanks = {ids[0] for ids in encoded if len(ids) == 1} - special
     content = next(i for i in range(turn, len(plain)) if plain[i] not in blanks)
+    while plain[turn - 1] in blanks:  # where a picture comes first, they may be another token
+        turn -= 1
     visual = {token for m, token in placeholders.items() if m in data.beside}
     for modality in data.beside:
         for request in _showing(data, modality):

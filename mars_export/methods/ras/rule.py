@@ -23,8 +23,9 @@ class AnswerRule(nn.Module):
     def __init__(self, hidden_size: int, rules: dict[str, Any]) -> None:
         super().__init__()
         self.discount = float(rules.get("discount", 0.3))
-        self.register_buffer("prototypes", torch.zeros(int(rules.get("steps", 3)), hidden_size))
-        self.register_buffer("curve", torch.zeros(2))
+        steps = int(rules.get("steps", 3))
+        self.register_buffer("prototypes", torch.zeros(steps, hidden_size, dtype=torch.float32))
+        self.register_buffer("curve", torch.zeros(2, dtype=torch.float32))
 
     def problem(self) -> str | None:
         """Why no answer can ever be changed, as one clause; None if some can."""
