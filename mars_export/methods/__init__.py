@@ -8,13 +8,14 @@ from mars_export.common.vocabulary import Modality
 from mars_export.methods.addition import ADDITION
 from mars_export.methods.base import Method
 from mars_export.methods.mars import MARS
+from mars_export.methods.mars_rai import MARS_RAI
 from mars_export.methods.rai import RAI
 from mars_export.methods.ras import RAS
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = ["METHODS", "method_for", "method_named"]
 
-METHODS: Final[tuple[Method, ...]] = (MARS, ADDITION, RAI, RAS, SAFETY_PROMPT)
+METHODS: Final[tuple[Method, ...]] = (MARS, ADDITION, RAI, MARS_RAI, RAS, SAFETY_PROMPT)
 """In the order in which they are listed to people; the first is the default."""
 
 
@@ -37,8 +38,8 @@ def method_for(name: str, modalities: Iterable[Modality], model: str) -> Method:
     Raises:
         ExportError: There is no such method, or the model takes nothing that it acts on.
     """
-    method = method_named(name)
-    if any(method.acts_on(modality) for modality in ("text", *modalities)):
+    method, taken = method_named(name), {"text", *modalities}
+    if all(any(part.acts_on(modality) for modality in taken) for part in method.parts):
         return method
     raise ExportError(
         f"{name} acts on pictures and clips, and {model} takes text alone; choose another "

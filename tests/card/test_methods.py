@@ -31,8 +31,9 @@ def test_its_section_stands_in_the_card(case):
     threats = text.split("## Threat model")[1].split("\n## ")[0]
     for threat in data.section.threats:
         assert f"- {threat}\n" in threats
-    tensors = method_named(case.method).rule_class().TENSORS
-    assert any(f"named tensor (`{name}` of" in threats for name in tensors)
+    for part in method_named(case.method).parts:
+        tensors = part.rule_class().TENSORS
+        assert any(f"named tensor (`{name}` of" in threats for name in tensors)
     assert data.section.citations[0] in text.split("## Citation")[1]
     assert f"\n- {case.method}\n" in text.split("---\n")[1]
     plots = re.findall(r"\]\((assets/[^)]+)\)", text)

@@ -37,8 +37,8 @@ def loaded(exported):
     return exported.load()
 
 
-def rule_class(case):
-    return method_named(case.method).rule_class()
+def parts(case):
+    return method_named(case.method).parts
 
 
 def test_every_method_that_makes_checkpoints_is_in_the_table():
@@ -117,37 +117,50 @@ def test_damaged_tensors_are_named(exported, tmp_path):
 
 
 def test_the_rule_is_small_and_needs_torch_alone(case):
-    source = method_named(case.method).rule_source()
-    assert len(source.splitlines()) <= 100
-    imported = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add(node.module)
-    assert {name.split(".")[0] for name in imported} == {"torch", "typing"}
     rules = case.artefact("gemma3").record.rules
-    rule = rule_class(case)(8, {**rules, "modalities": ["text", "image"]})
-    assert list(rule.state_dict()) == list(rule.TENSORS)
+    for part in parts(case):
+        source = part.rule_source()
+        assert len(source.splitlines()) <= 100
+        imported = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module)
+        assert {name.split(".")[0] for name in imported} == {"torch", "typing"}
+        rule = part.rule_class()(8, {**rules, "modalities": ["text", "image"]})
+        assert list(rule.state_dict()) == list(rule.TENSORS)
+
+
+def test_tensors_of_the_parts_have_names_of_their_own(case):
+    names = [name for part in parts(case) for name in part.rule_class().TENSORS]
+    assert len(names) == len(set(names))
 
 
 def test_what_calibration_runs_is_what_ships(case, exported, loaded):
-    """The class in the modeling file is the package's, and so are its numbers."""
-    ours, record = rule_class(case), exported.artefact.record
-    rule = ours(record.source.hidden_size, {**record.rules, "modalities": record.source.modalities})
-    rule.load_state_dict({name: exported.artefact.tensors[name] for name in ours.TENSORS})
-    (hosted,) = hosted_rules(loaded.model)
-    theirs = next(c for c in type(hosted).__mro__ if c.__name__ == ours.__name__)
-    assert theirs is not ours
-    assert inspect.getsource(theirs) == inspect.getsource(ours)
-    h = 20 * torch.randn(64, record.source.hidden_size, generator=torch.Generator().manual_seed(0))
-    h[1] = 20 * exported.artefact.tensors[ours.TENSORS[0]].reshape(-1, h.shape[-1])[0]
-    arguments = case.arguments(record)
-    (pushed, decision), (pushed_there, there) = rule(h, *arguments), hosted(h, *arguments)
-    assert torch.equal(pushed, pushed_there)
-    assert decision.keys() == there.keys()
-    assert all(torch.equal(decision[name], there[name]) for name in decision)
-    assert not torch.equal(pushed, h)
+    """The classes in the modeling file are the package's, and so are their numbers."""
+    record, tensors = exported.artefact.record, exported.artefact.tensors
+    kinds = {
+        c.__name__: hosted for hosted in hosted_rules(loaded.model) for c in type(hosted).__mro__
+    }
+    for part in parts(case):
+        ours = part.rule_class()
+        modalities = record.source.modalities
+        rule = ours(record.source.hidden_size, {**record.rules, "modalities": modalities})
+        rule.load_state_dict({name: tensors[name] for name in ours.TENSORS})
+        hosted = kinds[ours.__name__]
+        theirs = next(c for c in type(hosted).__mro__ if c.__name__ == ours.__name__)
+        assert theirs is not ours
+        assert inspect.getsource(theirs) == inspect.getsource(ours)
+        generator = torch.Generator().manual_seed(0)
+        h = 20 * torch.randn(64, record.source.hidden_size, generator=generator)
+        h[1] = 20 * tensors[ours.TENSORS[0]].reshape(-1, h.shape[-1])[0]
+        arguments = case.arguments(record)
+        (pushed, decision), (pushed_there, there) = rule(h, *arguments), hosted(h, *arguments)
+        assert torch.equal(pushed, pushed_there)
+        assert decision.keys() == there.keys()
+        assert all(torch.equal(decision[name], there[name]) for name in decision)
+        assert not torch.equal(pushed, h)
 
 
 def test_probes_hold_in_the_loaded_checkpoint(exported, loaded):
@@ -183,7 +196,8 @@ def test_the_list_of_methods_needs_no_torch():
         "import sys; from mars_export.methods import METHODS, method_named\n"
         "for method in METHODS:\n"
         "    assert method is method_named(method.name)\n"
-        "    method.Options(), method.rule_source() if method.exportable else None\n"
+        "    method.Options()\n"
+        "    [part.rule_source() for part in method.parts if method.exportable]\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -17,7 +17,7 @@ CASES = {
     **{
         name: row
         for name, row in tiny.METHOD_CASES.items()
-        if method_named(row.method).site == "decoder"
+        if [part.site for part in method_named(row.method).parts] == ["decoder"]
     },
     "addition in two layers": tiny.MethodCase(
         "addition", tiny.addition, {"positions": "prompt", "layers": (1, 2)}

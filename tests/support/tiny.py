@@ -16,6 +16,7 @@ from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.methods.addition.record import AdditionRecord, Effect, Trial
 from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
 from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
+from mars_export.methods.mars_rai.record import MarsRaiRecord
 from mars_export.methods.rai.record import Kind, Prototype, RaiRecord, Visual
 from mars_export.methods.ras.record import RasRecord, Reading
 from support.artefacts import mars_artefact, pushed_probes, with_tensors
@@ -286,6 +287,18 @@ def rai(
     )  # fmt: skip
 
 
+def mars_rai(family: str, rai_share: float = 0.1, **changes) -> Artefact:
+    """Both, as they are made up alone."""
+    mars = artefact(family, **changes)
+    visual = rai(family, modalities=mars.record.source.modalities, rai_share=rai_share)
+    record = MarsRaiRecord(**dict(mars.record.record), rai=visual.record.record)
+    return Artefact.of(
+        "mars+rai", mars.record.source, record,
+        rules={**visual.record.rules, **mars.record.rules},
+        tensors={**visual.tensors, **mars.tensors}, probes=mars.record.probes,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class MethodCase:
     """A method that makes checkpoints, with some options.
@@ -314,6 +327,7 @@ METHOD_CASES = {
     ),
     "ras": MethodCase("ras", ras, arguments=in_answers, planted=False),
     "rai": MethodCase("rai", rai, {"rai_share": 0.05}, planted=False),
+    "mars+rai": MethodCase("mars+rai", mars_rai, {"rai_share": 0.05}, planted=False),
 }
 """The table that all tests of methods run over; a new method adds its lines here."""
 
