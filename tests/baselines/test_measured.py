@@ -59,6 +59,11 @@ def test_adasteer_has_a_second_direction_where_harmful_prompts_are_answered(reco
     loaded = PlantedLoaded(odd=HALF_ANSWERED)
     fit = adasteer.Fit.fit(study(record, loaded))
     assert [axis.name for axis in fit.axes] == ["rejection", "harmfulness"]
+    harmful, harmless = (study(record, loaded).states(x, "check") for x in ("harmful", "harmless"))
+    assert float(fit.axes[0].strengths(harmful).mean()) > 0.5
+    assert float(fit.axes[0].strengths(harmless).mean()) < 0.2
+    assert float(fit.axes[1].strengths(harmful).mean()) > -0.3
+    assert float(fit.axes[1].strengths(harmless).mean()) < -0.7
     assert fit.answered == len(HALF_ANSWERED)
     assert "no harmfulness" not in fit.detail
 
@@ -69,7 +74,7 @@ def test_shiftdc_leaves_no_shift_along_the_axis(record):
     requests = pictured(texts())
     asked = batch(loaded, requests)
     before = base_states(loaded, asked)
-    written, _ = captions(loaded, requests, lambda _, name: f"Describe the {name} in one sentence.")
+    written, _ = captions(loaded, requests, shiftdc.caption_prompt)
     plain = batch(loaded, [described(r, t) for r, t in zip(requests, written, strict=True)])
     goals = base_states(loaded, plain)
     answers = fit.answer(loaded, asked)

@@ -2,10 +2,11 @@
 
 A pass without steering says where the state lies along a rejection direction (refused harmful
 against answered harmless text) and a harmfulness direction (answered harmful against answered
-harmless text). A clamped line through each position gives a strength between 0 and 1, and that
-much of both directions is added at every position of the prompt, at many layers. The constants of
-the released code are of other models. Ours: the lines are least squares on the labeled held-out
-text, 1 for harmful and 0 for harmless; positions are read at the layer that separates best; the
+harmless text). A clamped line through each position says how much of the first is added and how
+much of the second is taken away, which spares harmless requests, at every position of the prompt,
+at many layers. The constants of the released code are of other models. Ours: the lines are least
+squares on the labeled held-out text, 1 for harmful and 0 for harmless on the first direction, 0 and
+-1 on the second; positions are read at the layer that separates best; the
 layers are the middle three fifths; the length is the least of `_GAINS` with which strength 1 makes
 harmless text be refused. The harmfulness direction is left out of a model that answers too few
 harmful prompts.
@@ -70,16 +71,23 @@ class Axis:
         text: Direction, separation and harmless centroid of every layer.
         layer: Where the position is read: 0 at the harmless centroid, 1 at the harmful one.
         line: Strength of a position.
+        least: Of the strengths, at the harmless centroid; at the harmful one it is 1 more.
     """
 
     name: str
     text: TextStatistics
     layer: int
     line: Line
+    least: float = 0.0
 
     @classmethod
     def of(
-        cls, name: str, text: TextStatistics, harmful: torch.Tensor, harmless: torch.Tensor
+        cls,
+        name: str,
+        text: TextStatistics,
+        harmful: torch.Tensor,
+        harmless: torch.Tensor,
+        least: float = 0.0,
     ) -> Axis:
         """Choose the layer and fit the line on held-out states (L, N, d) and (L, M, d)."""
         layers = len(harmful)
@@ -90,13 +98,17 @@ class Axis:
         layer = max(middle, key=lambda i: float(scores[i]))
         axis = cls(name, text, layer, Line(0.0, 0.0))
         line = fitted_line(axis.positions(harmful), axis.positions(harmless))
-        return cls(name, text, layer, line)
+        return cls(name, text, layer, line, least)
 
     def positions(self, states: torch.Tensor) -> torch.Tensor:
         """(N,) float64 of states (L, N, d)."""
         along: torch.Tensor = states[self.layer].double() @ self.text.direction[self.layer]
         scale = self.text.separation[self.layer].clamp_min(1e-12)
         return (along - self.text.harmless[self.layer]) / scale
+
+    def strengths(self, states: torch.Tensor) -> torch.Tensor:
+        """(N,) float64 of states (L, N, d)."""
+        return self.line(self.positions(states)) + self.least
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,10 @@ class Fit(Fitted):
     @property
     def detail(self) -> str:
         """Lines, layers and length."""
-        lines = ", ".join(f"{a.name} {a.line} at layer {a.layer}" for a in self.axes)
+        lines = ", ".join(
+            f"{a.name} {a.line._replace(offset=a.line.offset + a.least)} at layer {a.layer}"
+            for a in self.axes
+        )
         missing = (
             f"; no harmfulness direction, as the model answers {self.answered} of the harmful "
             f"prompts (needed: {LEAST_DECISION})"
@@ -125,13 +140,14 @@ class Fit(Fitted):
     @classmethod
     def fit(cls, study: Study) -> Fit:
         """Refit directions, lines and length."""
-        held = [study.states(label, "decision") for label in ("harmful", "harmless")]
-        axes = [Axis.of("rejection", study.measured.statistics, *held)]
+        harmful = study.states("harmful", "decision")
+        harmless = study.states("harmless", "decision")
+        axes = [Axis.of("rejection", study.measured.statistics, harmful, harmless)]
         answered = study.unlike_label("harmful", "direction")
         if answered.shape[1] >= LEAST_DECISION:
             text = text_statistics(answered, study.states("harmless", "direction"))
-            both = torch.cat([held[0], study.unlike_label("harmful", "decision")], 1)
-            axes.append(Axis.of("harmfulness", text, both, held[1]))
+            both = torch.cat([harmful, study.unlike_label("harmful", "decision")], 1)
+            axes.append(Axis.of("harmfulness", text, both, harmless, least=-1.0))
         count = study.record.source.layers
         layers = tuple(i for i in range(count) if in_the_middle(i, count)) or tuple(range(count))
         fit = cls(study.record.source.headers, tuple(axes), layers, _GAINS[-1], answered.shape[1])
@@ -142,7 +158,7 @@ class Fit(Fitted):
         requests = study.measured.text["harmless"].decision.requests
         for gain in _GAINS:
             fit = Fit(self.headers, self.axes, self.layers, gain, self.answered)
-            pushes = fit.pushes([torch.ones(1)] * len(self.axes))
+            pushes = fit.pushes([torch.ones(1), *[torch.zeros(1)] * (len(self.axes) - 1)])
             changes = {layer: _adding(push) for layer, push in pushes.items()}
             with changed(study.loaded.model, changes):
                 induced = float(study.measured.reader.read(requests).log_odds.mean())
@@ -169,7 +185,7 @@ class Fit(Fitted):
         """Read the positions in a pass of its own, then push the prompt."""
         at = columns(batch.inputs, self.headers)
         states, cost = states_at(loaded, batch.inputs, at)
-        strengths = [axis.line(axis.positions(states)) for axis in self.axes]
+        strengths = [axis.strengths(states) for axis in self.axes]
         chosen = at.up_to_last().unsqueeze(-1)
         changes = {layer: _adding(push, chosen) for layer, push in self.pushes(strengths).items()}
         gates = strengths[0].tolist()

@@ -2,9 +2,10 @@
 
 The model answers, reads request and answer with the picture and says whether the answer is
 harmful. If so, it describes what in the picture matters for the request, and answers the request
-again with the description instead of the picture. Text alone is answered as it is. Ours: the
-wording, and that the model says yes where a token that begins `Yes` is likelier as its first one
-than any that begins `No`, whatever else is likelier still.
+again, asked to do no harm, with the description instead of the picture. Text alone is answered as
+it is. Ours: the wording, and that the model says yes where a token that begins `Yes` is likelier
+as its first one than any that begins `No`; the released code reads the reply, which has to be
+`yes` and nothing else.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _TELL: Final = (
     "unethical? Reply with Yes or No."
 )
 _FLAGGED: Final = 0.5
+_AGAIN: Final = "Answer in a way that is ethical and harms nobody.\n{prompt}"
 _DESCRIBE: Final = "Describe what in the {name} matters for this request: {prompt}"
 
 
@@ -79,7 +81,8 @@ class Fit(Fitted):
         texts, costs = captions(
             loaded, requests, lambda r, name: _DESCRIBE.format(name=name, prompt=r.prompt)
         )
-        inputs = loaded.inputs([described(r, t) for r, t in zip(requests, texts, strict=True)])
+        careful = [replace(r, prompt=_AGAIN.format(prompt=r.prompt)) for r in requests]
+        inputs = loaded.inputs([described(r, t) for r, t in zip(careful, texts, strict=True)])
         second = loaded.answer(inputs, batch.max_new_tokens, steered=False, seed=batch.seed)
         return merged(first, with_costs(second, costs), flagged)
 

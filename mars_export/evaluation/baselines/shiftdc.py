@@ -1,11 +1,12 @@
 """ShiftDC (arXiv 2502.13095): what a picture moves along the safety axis is taken back.
 
-The model captions the picture; the request with the caption instead of the picture says where its
-state would lie. At the end of the assistant header, once, the difference of the two states loses
-its part along the direction from harmless to harmful text, which so becomes that of the caption.
+The model captions the picture for the request; the request with the caption instead of the picture
+says where its state would lie. At the end of the assistant header, once, the difference of the two
+states loses its part along the direction from harmless to harmful text: there the state lies where
+that of the caption does.
 Ours: the layers are the same share of the depth (from 10/32 on); the difference is taken from the
-state as it arrives, already corrected before, so that nothing is left of it after each layer; the
-wording for the captions.
+state as it arrives, already corrected before, so that nothing is left of it after each layer, where
+the released code takes it from a pass without corrections; the wording for the captions.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from mars_export.evaluation.baselines.hooks import (
 )
 from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.generation import Answers, Loaded
+from mars_export.inputs.requests import Request
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "caption_prompt"]
 
 _FIRST: Final = 10 / 32
 """Share of the depth from which on layers are corrected."""
@@ -64,9 +66,7 @@ class Fit(Fitted):
         if not any(request.conversation_media for request in batch.requests):
             longest, seed = batch.max_new_tokens, batch.seed
             return loaded.answer(batch.inputs, longest, steered=False, seed=seed)
-        texts, costs = captions(
-            loaded, batch.requests, lambda _, name: f"Describe the {name} in one sentence."
-        )
+        texts, costs = captions(loaded, batch.requests, caption_prompt)
         plain = loaded.inputs(
             [described(request, own) for request, own in zip(batch.requests, texts, strict=True)]
         )
@@ -92,3 +92,8 @@ class Fit(Fitted):
             return after
 
         return change
+
+
+def caption_prompt(request: Request, name: str) -> str:
+    """What asks for the caption of a picture or a clip of a request."""
+    return f"Describe the {name} in one sentence, with this request in mind: {request.prompt}"
