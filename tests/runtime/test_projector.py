@@ -12,7 +12,7 @@ import transformers
 
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.families import families
-from support import tiny, zoo, zoo_inputs
+from support import quantized, tiny, zoo, zoo_inputs
 from support.behavior import NO_MIXED_VISUALS, load
 from support.tiny import random_ids
 
@@ -314,3 +314,37 @@ def test_an_engine_is_refused_in_one_line(llava, monkeypatch):
     monkeypatch.setattr(type(llava.model.config), "engine_gives_windows", True)
     with pytest.raises(RuntimeError, match="does not say which tokens are visual"):
         type(llava.model)(llava.model.config)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scheme", quantized.USES)
+def test_quantized_it_pushes_what_the_quantized_base_takes_in(llava, scheme):
+    pytest.importorskip("torchao" if scheme == "torchao-int8" else "bitsandbytes")
+    _, batch = next(batches(llava))
+    model = quantized.load(llava.directory, scheme)
+    base = quantized.load(llava.directory.parent / "base", scheme)
+    columns = batch["input_ids"] == tiny.IMAGE
+    with by_hand(SimpleNamespace(base=base, tensors=llava.tensors), columns):
+        expected = base(**batch).logits
+    torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-3, atol=1e-3)
+    assert strengths(model)
+    with model.steering.off():
+        assert model(**batch).logits.equal(base(**batch).logits)
+
+
+@torch.no_grad()
+def test_adapters_are_trained_and_merged_around_it(llava, tmp_path):
+    peft = pytest.importorskip("peft")
+    _, batch = next(batches(llava))
+    lora = peft.LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(load(llava.directory, llava.family.auto_class), lora).eval()
+    with torch.enable_grad():
+        adapted(**batch, labels=batch["input_ids"]).loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in adapted.parameters())
+    expected = adapted(**batch).logits
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    again = load(tmp_path, llava.family.auto_class)
+    torch.testing.assert_close(again(**batch).logits, expected, rtol=1e-4, atol=1e-4)
+    assert strengths(again) == pytest.approx(strengths(llava.model) or strengths(again))
+    assert not expected.allclose(llava.model(**batch).logits)

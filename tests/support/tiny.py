@@ -17,7 +17,7 @@ from mars_export.methods.addition.record import AdditionRecord, Effect, Trial
 from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
 from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
 from mars_export.methods.mars_rai.record import MarsRaiRecord
-from mars_export.methods.rai.record import Kind, Prototype, RaiRecord, Visual
+from mars_export.methods.rai.record import Kind, Point, Prototype, RaiRecord, Visual
 from mars_export.methods.ras.record import RasRecord, Reading
 from support.artefacts import mars_artefact, pushed_probes, with_tensors
 
@@ -270,7 +270,9 @@ def rai(
     prototypes = torch.randn(len(words), HIDDEN, generator=torch.Generator().manual_seed(8))
     visual = {
         modality: Visual(
-            threshold=threshold, tokens=100, curve=[], length=1.0, push=0.1,
+            threshold=threshold, tokens=100, length=1.0, push=0.1,
+            curve=[Point(share=0.1, threshold=threshold, tokens=0.1, stimuli=0.2),
+                   Point(share=0.3, threshold=threshold / 2, tokens=0.2, stimuli=0.6)],
             kinds=[Kind(kind="noise", stimuli=1, tokens=4, touched_tokens=1, touched_stimuli=1)],
         )
         for modality in modalities[1:]

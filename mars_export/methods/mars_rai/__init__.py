@@ -59,6 +59,7 @@ class _MarsRai(Method):
             citations=mars.citations + rai.citations,
             limits=mars.limits + rai.limits,
             threats=mars.threats + rai.threats,
+            plots={**mars.plots, **rai.plots},
         )
 
     def compare(

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
+from mars_export.common.names import PLOTS
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.base import (
     Artefact,
+    ArtefactRecord,
     Difference,
     Method,
     MethodOptions,
+    MethodSection,
 )
-from mars_export.methods.rai.record import RaiOptions, RaiRecord
+from mars_export.methods.rai.record import RaiOptions, RaiRecord, rai_record
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.figure import Figure
 
     from mars_export.calibration.data import CalibrationData
 
 __all__ = ["RAI"]
+
+_CURVE: Final = f"{PLOTS}/visual_tokens.png"
 
 
 class _Rai(Method):
@@ -62,6 +69,19 @@ class _Rai(Method):
 
         assert isinstance(options, RaiOptions)
         return calibrate(data, options)
+
+    def card(self, artefact: ArtefactRecord) -> MethodSection:
+        section = super().card(artefact)
+        if not any(visual.curve for visual in rai_record(artefact).visual.values()):
+            return section
+
+        def curve() -> Figure:
+            from mars_export.methods.rai import figures
+
+            return figures.curve(artefact)
+
+        details = f"{section.details}\n\n![Shares of tokens and stimuli by threshold]({_CURVE})"
+        return replace(section, details=details, plots={_CURVE: curve})
 
     def must_act(self, modality: Modality) -> bool:  # noqa: ARG002
         """Most pictures have no token near a word."""

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from mars_export.calibration.visual_tokens import pushed
 from mars_export.common.errors import ExportError, UnsteerableError
+from mars_export.common.plotting import png
 from mars_export.evaluation.selfcheck import probe_request
 from mars_export.families.loading import load_base
 from mars_export.inputs.requests import Request, collate
@@ -164,6 +165,11 @@ def test_the_rule_says_why_it_can_never_push(changes, problem):
     rule = VisualRule(tiny.HIDDEN, {"words": 8, "modalities": ["text", "image"]})
     rule.load_state_dict({**{n: artefact.tensors[n] for n in rule.TENSORS}, **changes})
     assert rule.problem() == problem
+
+
+def test_the_curve_is_drawn(exported):
+    (draw,) = RAI.card(exported.artefact.record).plots.values()
+    assert png(draw).startswith(b"\x89PNG")
 
 
 def test_text_is_never_pushed():
