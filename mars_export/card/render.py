@@ -17,7 +17,7 @@ from mars_export.card.dose import DOSE
 from mars_export.card.metadata import contact_of
 from mars_export.card.results import HARMFUL_OF_1000, Tally
 from mars_export.card.samples import check_samples, read_samples
-from mars_export.card.snippets import CHECK, repository_of
+from mars_export.card.snippets import check, repository_of
 from mars_export.card.text import FILTERS
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import write_seal
@@ -167,7 +167,7 @@ def _text(data: CardData) -> str:
             dose_plot=DOSE,
             adaptive_plot=CURVES,
             names=names,
-            check=CHECK,
+            check=check(data.manifest.calibration),
             steering_file=STEERING_FILE,
         )
     )

@@ -16,10 +16,11 @@ from mars_export.evaluation.suites.record import known_suites
 from mars_export.families.quantization import NONE, SCHEMES
 from mars_export.inputs.stimuli import NEUTRAL, kinds_named
 from mars_export.inputs.template import thinking_word
-from mars_export.methods import METHODS
+from mars_export.methods import METHODS, method_named
+from mars_export.methods.base import ArtefactRecord
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
-__all__ = ["CHECK", "command", "loading", "needs", "repository_of"]
+__all__ = ["check", "command", "loading", "needs", "repository_of"]
 
 _PACKAGED: Final = "mars-export/"
 """Start of the names of prompts and suites that ship with the package."""
@@ -29,13 +30,19 @@ _ENDPOINT: Final = "endpoint/"
 
 _LABELS: Final = ("harmful", "harmless")
 
-CHECK: Final = """\
+_CHECK: Final = """\
 assert model.steering.enabled, "steering is switched off"
 for row in model.steering.last:  # one row per request of the last generate() or forward()
+{lines}"""
+
+_EVERY: Final = """\
     assert row, "this request was not steered: do not rely on this copy"
     print(f"{len(row)} steered positions, the last: {row[-1]}")
 """
-"""Continues the loading snippet and prints what steering did to its request."""
+
+_SOME: Final = """\
+    print(f"{len(row)} visual tokens pushed: {row}")
+"""
 
 _LOAD: Final = """\
 {imports}
@@ -72,6 +79,13 @@ model = {auto}.from_pretrained(
     dtype="{dtype}",
     quantization_config={config},  # as calibrated
 )"""
+
+
+def check(calibration: ArtefactRecord) -> str:
+    """Continues the loading snippet and prints what steering did to its request."""
+    method = method_named(calibration.method)
+    every = all(method.must_act(modality) for modality in calibration.source.modalities)
+    return _CHECK.format(lines=_EVERY if every else _SOME)
 
 
 def loading(

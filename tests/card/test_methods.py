@@ -58,3 +58,11 @@ def test_the_command_names_the_method_and_its_options():
     assert flags["--layer"] == "4"
     assert flags["--coefficient"] == "1.5"
     assert flags["--positions"] == "prompt"
+
+
+def test_a_method_that_leaves_most_pictures_alone_does_not_call_that_a_failure():
+    for name, always in (("mars", True), ("mars+rai", True), ("rai", False)):
+        calibration = tiny.METHOD_CASES[name].artefact("gemma3").record
+        text = render(records.manifest(calibration=calibration), None)
+        assert ("do not rely on this copy" in text) is always
+        assert ("no visual token that was to be pushed" in text) is not always

@@ -342,9 +342,10 @@ def test_adapters_are_trained_and_merged_around_it(llava, tmp_path):
         adapted(**batch, labels=batch["input_ids"]).loss.backward()
     assert any(p.grad is not None and p.grad.any() for p in adapted.parameters())
     expected = adapted(**batch).logits
+    pushes = strengths(adapted.get_base_model())
     merged = adapted.merge_and_unload()
     merged.save_pretrained(tmp_path)
     again = load(tmp_path, llava.family.auto_class)
     torch.testing.assert_close(again(**batch).logits, expected, rtol=1e-4, atol=1e-4)
-    assert strengths(again) == pytest.approx(strengths(llava.model) or strengths(again))
-    assert not expected.allclose(llava.model(**batch).logits)
+    assert pushes
+    assert strengths(again) == pytest.approx(pushes, rel=1e-3)
