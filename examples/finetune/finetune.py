@@ -7,6 +7,7 @@ It needs the extra `finetune` (peft, accelerate).
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def main(words: list[str] | None = None) -> None:
     }
     results = {"rows": rows, "drift": drift.model_dump(mode="json")}
     (work / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    _print(rows)
+    print_table(rows)
     print(f"\ndrift of {tuned.name}: {drift.verdict}")
     for difference in drift.differences:
         print(f"  {'ok ' if difference.fits else 'NOT'} {difference.sentence}")
@@ -72,6 +73,15 @@ def main(words: list[str] | None = None) -> None:
 
 def fine_tune(steered: Path, tuned: Path, steps: int, rate: float, seed: int) -> None:
     """Train a LoRA with Trainer, steering on, and save it merged."""
+    adapted, processor = with_lora(steered, seed)
+    data = batches(Encoder(processor, GEMMA3.turn_end), steps, 16, seed)
+    train(adapted, data, tuned.with_name("runs"), rate, seed)
+    adapted.merge_and_unload().save_pretrained(tuned)
+    processor.save_pretrained(tuned)
+
+
+def with_lora(steered: Path, seed: int) -> tuple[Any, Any]:
+    """A steered checkpoint with a new LoRA, and its processor."""
     from peft import LoraConfig, get_peft_model
 
     transformers.set_seed(seed)
@@ -79,12 +89,23 @@ def fine_tune(steered: Path, tuned: Path, steps: int, rate: float, seed: int) ->
     model = auto.from_pretrained(steered, trust_remote_code=True)
     processor = transformers.AutoProcessor.from_pretrained(steered, trust_remote_code=True)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, lora)
+    return get_peft_model(model, lora), processor
+
+
+def train(
+    adapted: Any,
+    data: list[dict[str, torch.Tensor]],
+    runs: Path,
+    rate: float,
+    seed: int,
+    callbacks: Sequence[transformers.TrainerCallback] = (),
+) -> None:
+    """Train with Trainer, a step for each batch."""
     trainer = transformers.Trainer(
         adapted,
         transformers.TrainingArguments(
-            output_dir=str(tuned.with_name("runs")),
-            max_steps=steps,
+            output_dir=str(runs),
+            max_steps=len(data),
             learning_rate=rate,
             lr_scheduler_type="constant",
             per_device_train_batch_size=1,  # an item of the data is a batch
@@ -94,12 +115,11 @@ def fine_tune(steered: Path, tuned: Path, steps: int, rate: float, seed: int) ->
             disable_tqdm=True,
             seed=seed,
         ),
-        train_dataset=batches(Encoder(processor, GEMMA3.turn_end), steps, 16, seed),
+        train_dataset=data,
         data_collator=_only,
+        callbacks=list(callbacks),
     )
     trainer.train()
-    adapted.merge_and_unload().save_pretrained(tuned)
-    processor.save_pretrained(tuned)
 
 
 def _only(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -130,7 +150,8 @@ def measure(directory: Path, suite_file: Path) -> dict[str, int]:
     return found
 
 
-def _print(rows: dict[str, dict[str, int]]) -> None:
+def print_table(rows: dict[str, dict[str, int]]) -> None:
+    """Refusals off and on, and answers in the new style, a line for each checkpoint."""
     cells = [f"{label} {m}" for label in ("harmful", "harmless") for m in MODALITIES]
     print("| checkpoint | " + " | ".join(cells) + " | new style |")
     print("|" + " --- |" * (len(cells) + 2))
