@@ -141,6 +141,6 @@ def test_it_is_never_worse_for_harmless_requests(before, after, inert, said):
 def test_a_method_without_a_gate_cannot_be_tuned():
     with pytest.raises(ExportError, match="addition cannot be tuned"):
         calibrate(
-            None, PROCESSOR, prompts=planted.prompt_sets(), modalities=("text",),
+            mild(), PROCESSOR, prompts=planted.prompt_sets(), modalities=("text",),
             method="addition", tuning=own(),
         )  # fmt: skip
