@@ -349,3 +349,36 @@ def test_adapters_are_trained_and_merged_around_it(llava, tmp_path):
     torch.testing.assert_close(again(**batch).logits, expected, rtol=1e-4, atol=1e-4)
     assert pushes
     assert strengths(again) == pytest.approx(pushes, rel=1e-3)
+
+
+@torch.no_grad()
+def test_a_later_turn_goes_on_from_what_was_pushed(llava):
+    _, batch = next(batches(llava))
+    more = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    mask = torch.cat([batch["attention_mask"], torch.ones_like(more)], 1)
+    whole = {**batch, "input_ids": torch.cat([batch["input_ids"], more], 1)}
+    expected = llava.model(**{**whole, "attention_mask": mask}).logits[:, -3:]
+    rest = {"input_ids": more, "attention_mask": mask}
+    cache = llava.model(**batch, use_cache=True).past_key_values
+    logits = llava.model(**rest, past_key_values=cache).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    with llava.model.steering.off():
+        cache = llava.model(**batch, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="was not filled by this model with steering on"):
+        llava.model(**rest, past_key_values=cache)
+
+
+@torch.no_grad()
+def test_other_ways_of_running_it_push_alike_or_raise(llava):
+    _, batch = next(batches(llava))
+    expected, tokens = llava.model(**batch).logits, llava.model.generate(**batch, **GREEDY)
+    for options in ({"use_cache": False}, {"cache_implementation": "static"}):
+        assert llava.model.generate(**batch, **GREEDY, **options).equal(tokens)
+    copied = copy.deepcopy(llava.model)
+    compiled = torch.compile(copied, backend="eager")
+    torch.testing.assert_close(compiled(**batch).logits, expected, rtol=1e-4, atol=1e-4)
+    assert [bool(row) for row in copied.steering.last] == [False, True]
+    with pytest.raises(RuntimeError, match="continuous batching"):
+        llava.model.generate_batch([[1, 2, 3]])
+    with pytest.raises(KeyError, match="load it with an Auto class"):
+        type(llava.base).from_pretrained(llava.directory)
