@@ -58,5 +58,5 @@ class AnswerRule(nn.Module):
         Returns:
             The new h, and (...) the risk as `gate` and the length of the change as `strength`.
         """
-        push = risk.unsqueeze(-1) * (self.prototypes[step] - h)
+        push = risk.unsqueeze(-1) * (self.prototypes.to(h.device)[step] - h)
         return h + push, {"gate": risk, "strength": push.norm(dim=-1)}

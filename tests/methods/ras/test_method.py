@@ -83,6 +83,20 @@ def test_a_turn_that_begins_its_answer_by_its_end_is_taken_apart_too():
     )
 
 
+def test_an_answer_begins_behind_what_the_generation_prompt_says():
+    processor, thought = processor_of("gemma3"), "<think>\n\n</think>\n\n"
+    prompt = "'<start_of_turn>model\\n' }}{%- endif %}"
+    said = prompt.replace("' }}", thought.replace("\n", "\\n") + "' }}")
+    assert prompt in processor.chat_template
+    processor.chat_template = processor.chat_template.replace(prompt, said)
+    rules = pieces(processor, ("text",))
+    assert processor.tokenizer.decode(rules["prompts"]["tail"]) == thought
+    ids = tokens_of(processor, Request("Why?"))
+    row = read_row([*ids, 40, 41], 0, rules)
+    assert row.answer == len(ids)
+    assert row.header < len(ids)
+
+
 def test_a_template_that_changes_words_is_refused():
     processor = processor_of("gemma3")
     processor.chat_template = processor.chat_template.replace(
