@@ -22,6 +22,7 @@ from mars_export.families.quantization import NONE, SCHEMES, loading_options, re
 from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.template import with_options
 from mars_export.methods.base import ArtefactRecord, Decision
+from mars_export.runtime.layer import AT_MODEL
 
 __all__ = [
     "GREEDY",
@@ -236,7 +237,7 @@ def _pushes(trace: Any, rows: int) -> list[float | None]:
     last: dict[tuple[int, int], float] = {}
     for entry in trace.entries:
         values = entry.decision.get(_PUSH)
-        if values is None:
+        if values is None or entry.layer == AT_MODEL:  # not at the beginning of an answer
             continue
         values = values[entry.steered] if values.dim() > 1 else values
         at = zip(entry.steered.nonzero()[:, 0].tolist(), values.tolist(), strict=True)

@@ -33,7 +33,8 @@ NO_TURN = (
 # Tensors of generate() that show nothing.
 _NOT_SHOWN = (
     *("input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_key_values"),
-    *("labels", "use_cache", "cache_position", "logits_to_keep", *TYPES),
+    *("negative_prompt_ids", "negative_prompt_attention_mask", "labels", "use_cache"),
+    *("cache_position", "logits_to_keep", *TYPES),
 )
 
 

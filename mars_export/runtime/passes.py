@@ -183,7 +183,8 @@ class Passes:
         seen = torch.stack(states[-said.shape[1] :], 1)
         ended = torch.isin(said, end_tokens(model, said.device)).long().cumsum(1)
         alive = torch.nn.functional.pad(ended[:, :-1] == 0, (1, 0), value=True)
-        similarity = self.rule.similarity(model.get_output_embeddings(), seen, alive)
+        head = model.get_output_embeddings()
+        similarity = self.rule.similarity(head, seen, alive.to(seen.device))
         return Risks(similarity, captions, self.rule.risk(similarity))
 
     def _captions(

@@ -283,6 +283,17 @@ def test_drafts_of_its_own_and_of_others_change_nothing(untied):
         assert gates(untied.model) == [pytest.approx(row, abs=1e-4) for row in untied.gates]
 
 
+def test_a_second_turn_goes_on_from_the_cache_of_the_first(untied):
+    first = untied.model.generate(**untied.inputs, **GREEDY, return_dict_in_generate=True)
+    ids = torch.cat([first.sequences, torch.tensor([[*random_ids(5, 9), *HEADER]])], 1)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    want, told = untied.model.generate(**inputs, **GREEDY), gates(untied.model)
+    got = untied.model.generate(**inputs, past_key_values=first.past_key_values, **GREEDY)
+    assert got.equal(want)
+    assert gates(untied.model) == told
+    assert untied.model.steering.last[0][0].turn == 1
+
+
 def test_an_adapter_on_the_head_sees_what_is_mixed(untied):
     peft = pytest.importorskip("peft")
     model = copy.deepcopy(untied.model)
