@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from mars_export.methods.calibrate import calibrate as calibrate
     from mars_export.pipeline.attacks import attack as attack
     from mars_export.pipeline.comparison import compare as compare
+    from mars_export.pipeline.comparison_settings import ComparisonSettings as ComparisonSettings
     from mars_export.pipeline.evaluation import evaluate as evaluate
     from mars_export.pipeline.preflight import own_prompts as own_prompts
-    from mars_export.pipeline.settings import ComparisonSettings as ComparisonSettings
     from mars_export.pipeline.settings import PromptSettings as PromptSettings
     from mars_export.pipeline.settings import Settings as Settings
     from mars_export.pipeline.stages import adopt as adopt
@@ -76,7 +76,7 @@ _HOME: Final = {
     "BaseModelSource": "checkpoint.manifest",
     "Budget": "evaluation.adaptive.record",
     "Comparison": "comparison.record",
-    "ComparisonSettings": "pipeline.settings",
+    "ComparisonSettings": "pipeline.comparison_settings",
     "Drift": "integrations.finetune.record",
     "EvaluationOptions": "evaluation.options",
     "ExportError": "common.errors",

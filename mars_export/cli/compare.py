@@ -14,7 +14,7 @@ from mars_export.cli.options import (
 )
 from mars_export.common.names import CARD_NAME
 from mars_export.common.quiet import quiet_libraries
-from mars_export.pipeline.settings import ComparisonSettings
+from mars_export.pipeline.comparison_settings import ComparisonSettings
 
 __all__ = ["compare"]
 

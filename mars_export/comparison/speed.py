@@ -16,7 +16,7 @@ from mars_export.inputs.requests import Request
 
 __all__ = ["ROUNDS", "TOKENS", "measure_speed"]
 
-ROUNDS: Final = 12
+ROUNDS: Final = 8
 """Requests of each modality, each asked once of every contender; the first is not counted."""
 
 TOKENS: Final = 16

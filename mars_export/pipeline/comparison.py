@@ -36,8 +36,9 @@ from mars_export.evaluation.report import REFERENCE, STEERED, Report
 from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
 from mars_export.methods import METHODS, method_named
 from mars_export.pipeline import stages
+from mars_export.pipeline.comparison_settings import ComparisonSettings
 from mars_export.pipeline.preflight import RunInputs, check_processor, prepare
-from mars_export.pipeline.settings import ComparisonSettings, Settings
+from mars_export.pipeline.settings import Settings
 
 __all__ = ["compare"]
 

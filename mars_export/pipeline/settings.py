@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from mars_export.common.problems import near
-from mars_export.evaluation.arms import NAMED_ARMS, NO_BASELINE, is_named_arm
+from mars_export.evaluation.arms import NO_BASELINE
 from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.options import EvaluationOptions
@@ -33,12 +33,12 @@ from mars_export.inputs.stimuli import NEUTRAL, kinds_named, kinds_problem
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
-from mars_export.pipeline.words import listed, options_in, problem
+from mars_export.pipeline.words import listed, problem
 
 __all__ = [
+    "EXPORTABLE",
     "NO_TUNING",
     "AnswerSettings",
-    "ComparisonSettings",
     "EvaluationSettings",
     "ModelSettings",
     "PromptSettings",
@@ -46,12 +46,13 @@ __all__ = [
     "RunSettings",
     "Settings",
     "sections",
+    "setting",
 ]
 
-_EXPORTABLE: Final = {method.name: method for method in METHODS if method.exportable}
+EXPORTABLE: Final = {method.name: method for method in METHODS if method.exportable}
 _OWNERS: Final = {
-    option: tuple(name for name, m in _EXPORTABLE.items() if option in m.Options.model_fields)
-    for option in dict.fromkeys(n for m in _EXPORTABLE.values() for n in m.Options.model_fields)
+    option: tuple(name for name, m in EXPORTABLE.items() if option in m.Options.model_fields)
+    for option in dict.fromkeys(n for m in EXPORTABLE.values() for n in m.Options.model_fields)
 }
 """The methods that have an option: one name is one flag."""
 NO_TUNING: Final = "none"
@@ -71,7 +72,7 @@ _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
 
 
-def _option(default: Any, description: str, *, group: str, metavar: str = "") -> Any:
+def setting(default: Any, description: str, *, group: str, metavar: str = "") -> Any:
     """A field with the section and the placeholder that its help text uses."""
     extra: JsonDict = {"group": group, "metavar": metavar}
     return Field(default, description=description, json_schema_extra=extra)
@@ -82,18 +83,18 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = _option(
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting(
         "auto",
         "Where the model runs; auto takes a GPU of CUDA when there is one.",
         group="Running",
     )
-    batch_size: PositiveInt = _option(
+    batch_size: PositiveInt = setting(
         EvaluationOptions().batch_size,
         "Requests in one forward pass; halved by itself when memory runs out.",
         group="Running",
         metavar="N",
     )
-    display: Literal["auto", "rich", "plain", "none"] = _option(
+    display: Literal["auto", "rich", "plain", "none"] = setting(
         "auto", "Progress; auto is rich on a terminal and plain lines otherwise.", group="Running"
     )
 
@@ -101,20 +102,20 @@ class RunSettings(BaseModel):
 class AnswerSettings(RunSettings):
     """What a steered directory is asked, and who judges the answers."""
 
-    suite: tuple[str, ...] = _option(
+    suite: tuple[str, ...] = setting(
         (),
         "What to evaluate on: a name of mars-export suites, NAME=PATH of your copy, or your own "
         "FILE; may be given several times.",
         group="Evaluation",
         metavar="SUITE",
     )
-    judge: str = _option(
+    judge: str = setting(
         "rules",
         "Who judges the answers; a guard may be GUARD:MODEL. See docs/evaluation.md.",
         group="Evaluation",
         metavar="rules|qwen3guard|wildguard|harmbench|llama-guard-4|URL",
     )
-    max_new_tokens: PositiveInt = _option(
+    max_new_tokens: PositiveInt = setting(
         EvaluationOptions().max_new_tokens,
         "Longest answer that is generated and judged, in tokens.",
         group="Evaluation",
@@ -130,25 +131,25 @@ class AnswerSettings(RunSettings):
 class EvaluationSettings(AnswerSettings):
     """What to measure on a steered directory."""
 
-    controls: bool = _option(
+    controls: bool = setting(
         EvaluationOptions().controls,
         "Also ask some requests of each kind in harmless other ways: beside neutral pictures, in a "
         "later turn, sampled, ...; on unless turned off.",
         group="Evaluation",
     )
-    control_requests: PositiveInt = _option(
+    control_requests: PositiveInt = setting(
         EvaluationOptions().control_requests,
         "Requests of each label and modality that a control is put to, at most; to rule out harm "
         f"of {100 * MARGIN:g} points takes {ENOUGH} clusters where none gets worse.",
         group="Evaluation",
         metavar="N",
     )
-    attacks: bool = _option(
+    attacks: bool = setting(
         EvaluationOptions().attacks,
         "Also put every request through attacks: a prefilled answer, a system prompt.",
         group="Evaluation",
     )
-    arm: tuple[str, ...] = _option(
+    arm: tuple[str, ...] = setting(
         (),
         f"Also compare with a baseline ({', '.join(BASELINES)}), or with NAME=DIR, another steered "
         f"directory of the same base; {SAFETY_PROMPT.name} is compared anyway unless you give "
@@ -168,12 +169,12 @@ class EvaluationSettings(AnswerSettings):
 class PushSettings(RunSettings):
     """How to publish a steered directory."""
 
-    private: bool = _option(
+    private: bool = setting(
         False,
         "Make a new Hub repository private; it is anyway when the base is.",
         group="Publishing",
     )
-    contact: str | None = _option(
+    contact: str | None = setting(
         None,
         "Where to report failures, such as an address, for the model card; without it, the "
         "discussions of the repository.",
@@ -185,32 +186,32 @@ class PushSettings(RunSettings):
 class PromptSettings(RunSettings):
     """What to calibrate on."""
 
-    harmful: Path | None = _option(
+    harmful: Path | None = setting(
         None,
         "Prompts that the model should refuse, one a line; goes with --harmless.",
         group="Calibration",
         metavar="FILE",
     )
-    harmless: Path | None = _option(
+    harmless: Path | None = setting(
         None,
         "Prompts that the model should answer, one a line; goes with --harmful.",
         group="Calibration",
         metavar="FILE",
     )
-    seed: NonNegativeInt = _option(
+    seed: NonNegativeInt = setting(
         0,
         "Seed of the neutral pictures and of the prompt split.",
         group="Calibration",
         metavar="N",
     )
-    neutral: str = _option(
+    neutral: str = setting(
         NEUTRAL,
         f"What neutral pictures show: {NEUTRAL}, or with commas any of {', '.join(KINDS)}.",
         group="Calibration",
         metavar="KIND,KIND",
     )
 
-    tune_on: str | None = _option(
+    tune_on: str | None = setting(
         None,
         "Requests with pictures or clips to tune origin and strength of MARS on, as --suite and "
         "other ones; half of their topics are kept to measure.",
@@ -253,23 +254,23 @@ class ModelSettings(BaseModel):
         description="Hub repository, local directory or organism:NAME (bundled toy model).",
         json_schema_extra={"group": "Model", "metavar": "X"},
     )
-    revision: str | None = _option(
+    revision: str | None = setting(
         None, "Branch, tag or commit of the Hub repository.", group="Model", metavar="REV"
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _option(
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto", "Precision to calibrate in; auto is the checkpoint's own.", group="Model"
     )
-    thinking: Literal["auto", "on", "off"] = _option(
+    thinking: Literal["auto", "on", "off"] = setting(
         "auto",
         "Mode of a chat template that can think; auto is the template's default.",
         group="Calibration",
     )
-    quantization: Literal["none", "bnb-8bit", "bnb-4bit", "torchao-int8"] = _option(
+    quantization: Literal["none", "bnb-8bit", "bnb-4bit", "torchao-int8"] = setting(
         "none",
         "Calibrate and evaluate for loading in this quantization; the weights stay as they are.",
         group="Model",
     )
-    allow_unknown_family: bool = _option(
+    allow_unknown_family: bool = setting(
         False,
         "Expert: try a family without a file, worked out from its classes and without tests.",
         group="Model",
@@ -289,32 +290,32 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings, ModelSettings):
             line that names the flag, variable or file it came from.
     """
 
-    output: Path | None = _option(
+    output: Path | None = setting(
         None,
         "Directory to make; appears complete or not at all. Default: NAME-METHOD, here.",
         group="Output",
         metavar="DIR",
     )
-    overwrite: bool = _option(
+    overwrite: bool = setting(
         False, "Replace a steered directory that is already there.", group="Output"
     )
-    push: bool | str = _option(
+    push: bool | str = setting(
         False,
         "Publish to the Hub, in one commit; without REPO as YOU/NAME-METHOD.",
         group="Publishing",
         metavar="[REPO]",
     )
-    license: str | None = _option(
+    license: str | None = setting(
         None,
         "License of the base model, when its card does not say.",
         group="Publishing",
         metavar="ID",
     )
-    method: str = _option(
+    method: str = setting(
         "mars",
         "How to steer; each method has a section of its own options.",
         group="Calibration",
-        metavar="|".join(_EXPORTABLE),
+        metavar="|".join(EXPORTABLE),
     )
     method_options: SerializeAsAny[MethodOptions] = MethodOptions()
     """The method's own options; each may as well be named beside the other settings."""
@@ -328,18 +329,18 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings, ModelSettings):
     @field_validator("method")
     @classmethod
     def _method_makes_a_checkpoint(cls, name: str) -> str:
-        if name in _EXPORTABLE:
+        if name in EXPORTABLE:
             return name
-        wanted = f"a method that makes a checkpoint: {', '.join(_EXPORTABLE)}"
+        wanted = f"a method that makes a checkpoint: {', '.join(EXPORTABLE)}"
         if name in {method.name for method in METHODS}:
             wanted += f"; {name} is an arm of the evaluation"
-        wanted += near(name, _EXPORTABLE)
+        wanted += near(name, EXPORTABLE)
         raise PydanticCustomError("method", "{wanted}", {"wanted": wanted})
 
     @model_validator(mode="after")
     def _method_can_be_tuned(self) -> "Settings":
-        if self.tunes and not _EXPORTABLE[self.method].tunable:
-            able = " and ".join(name for name, method in _EXPORTABLE.items() if method.tunable)
+        if self.tunes and not EXPORTABLE[self.method].tunable:
+            able = " and ".join(name for name, method in EXPORTABLE.items() if method.tunable)
             wanted = f"left out: {able} can be tuned, {self.method} cannot"
             raise problem("tune_on", self.tune_on, wanted)
         return self
@@ -354,9 +355,9 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings, ModelSettings):
         given = values.get("method_options") or {}
         if not isinstance(name, str) or not isinstance(given, dict | BaseModel):
             return values
-        if name not in _EXPORTABLE:
+        if name not in EXPORTABLE:
             return values
-        options = _EXPORTABLE[name].Options
+        options = EXPORTABLE[name].Options
         own = {option: values[option] for option in _OWNERS if option in values}
         for option in own.keys() - options.model_fields.keys():
             raise _foreign(option, own[option], name)
@@ -365,64 +366,6 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings, ModelSettings):
             raise problem(option, own[option], "given once: method_options has it too")
         rest = {field: value for field, value in values.items() if field not in own}
         return {**rest, "method_options": options(**{**stated, **own})}
-
-
-class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
-    """Everything that `mars-export compare --model X` can be told."""
-
-    method: tuple[str, ...] = _option(
-        (),
-        f"What to compare: {', '.join(_EXPORTABLE)}, with options as NAME:OPTION=VALUE,...; may be "
-        "given several times. Default: every method.",
-        group="Comparison",
-        metavar="METHOD",
-    )
-    baseline: tuple[str, ...] = _option(
-        (),
-        f"And with what: {', '.join(NAMED_ARMS)}; {NO_BASELINE} for nothing else; may be given "
-        "several times. Default: all that need no second model.",
-        group="Comparison",
-        metavar="BASELINE",
-    )
-    output: Path | None = _option(
-        None,
-        "Directory to make. Default: NAME-compared, here.",
-        group="Output",
-        metavar="DIR",
-    )
-
-    @field_validator("method", "baseline", mode="before")
-    @classmethod
-    def _one_may_be_given(cls, value: Any) -> Any:
-        return listed(value)
-
-    @field_validator("method")
-    @classmethod
-    def _methods_make_checkpoints(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        for name in (word.partition(":")[0] for word in words):
-            if name not in _EXPORTABLE:
-                wanted = f"of {', '.join(_EXPORTABLE)}{near(name, _EXPORTABLE)}"
-                raise PydanticCustomError("method", "{wanted}", {"wanted": wanted})
-        return words
-
-    @field_validator("baseline")
-    @classmethod
-    def _baselines_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        known = (*NAMED_ARMS, NO_BASELINE)
-        for name in names:
-            if name != NO_BASELINE and not is_named_arm(name):
-                wanted = f"of {', '.join(known)}{near(name, known)}"
-                raise PydanticCustomError("baseline", "{wanted}", {"wanted": wanted})
-        return names
-
-    def methods(self) -> dict[str, dict[str, str]]:
-        """Of every method to compare, the word that names it, with its options as given.
-
-        Raises:
-            ValueError: An option is not of the form OPTION=VALUE.
-        """
-        words = self.method or tuple(_EXPORTABLE)
-        return {word: options_in(word) for word in dict.fromkeys(words)}
 
 
 def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
@@ -435,7 +378,7 @@ def sections(model: type[BaseModel]) -> dict[str, dict[str, FieldInfo]]:
         if isinstance(extra := field.json_schema_extra, dict):
             found[str(extra["group"])][name] = field
     for option, owners in _OWNERS.items() if "method_options" in model.model_fields else ():
-        field = _EXPORTABLE[owners[0]].Options.model_fields[option]
+        field = EXPORTABLE[owners[0]].Options.model_fields[option]
         found[f"Calibration ({', '.join(owners)})"][option] = field
     return found
 

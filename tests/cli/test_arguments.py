@@ -172,7 +172,7 @@ class TestMethods:
             "second": SimpleNamespace(name="second", Options=Second),
         }
         owners = {"layer": ("first", "second"), "gain": ("first",), "strength": ("second",)}
-        monkeypatch.setattr(settings_module, "_EXPORTABLE", exportable)
+        monkeypatch.setattr(settings_module, "EXPORTABLE", exportable)
         monkeypatch.setattr(settings_module, "_OWNERS", owners)
         arm = SimpleNamespace(name="words")
         monkeypatch.setattr(settings_module, "METHODS", (*exportable.values(), arm))

@@ -13,9 +13,10 @@ from mars_export.common.errors import ExportError
 from mars_export.evaluation.suites.catalog import open_suites
 from mars_export.integrations.finetune.drift import _require_same_tuning
 from mars_export.pipeline.comparison import _settings_for
+from mars_export.pipeline.comparison_settings import ComparisonSettings
 from mars_export.pipeline.evaluation import _require_untuned
 from mars_export.pipeline.kept import calibrated_on, find_tuning, keep_suites, keep_tuning
-from mars_export.pipeline.settings import NO_TUNING, ComparisonSettings, Settings
+from mars_export.pipeline.settings import NO_TUNING, Settings
 from mars_export.pipeline.trained import like_parent
 from mars_export.pipeline.tuning import MOST, tuning_set
 from support import records

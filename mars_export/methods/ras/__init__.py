@@ -26,6 +26,7 @@ class _Ras(Method):
     paper = "2510.13698"
     site = "generate"
     suffix = "RAS"
+    needs = ("captions", "an answer before the answer")
     Options = RasOptions
     Record = RasRecord
     summary = (
