@@ -134,7 +134,9 @@ def _cost(comparison: Comparison, answered: Answered, name: str) -> _Cost:
         same=f"{same}/{n}",
         first_token=" / ".join(_times(s.first_token) for s in speeds) or DASH,
         decode=" / ".join(_times(s.decode) for s in speeds) or DASH,
-        travels=f"{size(travels.bytes)}, {travels.lines}" if travels else DASH,
+        travels=DASH
+        if travels is None
+        else f"{size(travels.bytes)}, {travels.lines} lines, {size(travels.memory)}",
         needs=", ".join(contender.needs) or DASH,
     )
 
