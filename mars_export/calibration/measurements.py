@@ -291,7 +291,7 @@ def placeholders(config: Any) -> dict[str, int]:
     elif config.model_type in families():
         attributes = families()[config.model_type].placeholders
     else:
-        attributes = inspect_family(config).placeholders
+        attributes = inspect_family(config.to_dict()).placeholders
     return {modality: getattr(config, name) for modality, name in attributes.items()}
 
 

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from mars_export import verify
+from mars_export.calibration.measurements import placeholders
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from mars_export.families import families
@@ -103,3 +104,8 @@ def test_an_inspected_family_is_steered_as_any_other(tmp_path):
     want = oracle_logits(base, record, direction, {"input_ids": ids}, where)
     torch.testing.assert_close(model(input_ids=ids).logits, want, rtol=1e-5, atol=1e-5)
     assert (want - base(input_ids=ids).logits).abs().max() > 0.001
+
+
+def test_the_calibration_knows_the_placeholders_of_a_family_without_a_file():
+    raw = raw_of("llama", architectures=["MistralForCausalLM"], model_type="mistral")
+    assert placeholders(transformers.MistralConfig.from_dict(raw)) == {}
