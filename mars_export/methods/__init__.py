@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.methods.addition import ADDITION
 from mars_export.methods.base import Method
@@ -36,12 +36,13 @@ def method_for(name: str, modalities: Iterable[Modality], model: str) -> Method:
     """The method of that name, for a model of these modalities; `text` may be left out.
 
     Raises:
-        ExportError: There is no such method, or the model takes nothing that it acts on.
+        ExportError: There is no such method.
+        UnsteerableError: The model takes nothing that it acts on.
     """
     method, taken = method_named(name), {"text", *modalities}
     if all(any(part.acts_on(modality) for modality in taken) for part in method.parts):
         return method
-    raise ExportError(
+    raise UnsteerableError(
         f"{name} acts on pictures and clips, and {model} takes text alone; choose another "
         "--method, for example mars"
     )

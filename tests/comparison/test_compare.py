@@ -116,3 +116,14 @@ def test_methods_that_the_model_turns_down_are_in_the_card(base, suite, tmp_path
     assert outcome.code == 0, outcome.errors
     assert outcome.out == "mars was turned down: it refuses nothing\n"
     assert "no number here" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_a_method_for_pictures_is_turned_down_by_a_model_of_text(suite, tmp_path):
+    base = bases.save_whole_base(tmp_path / "base", "llama")
+    outcome = bases.command(
+        "compare", "--model", base, "--suite", suite, "--output", tmp_path / "out",
+        "--method", "rai", "--display", "none",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    assert "rai was turned down: rai acts on pictures and clips" in outcome.out
+    assert "shiftdc was turned down: it changes requests with pictures" in outcome.out
