@@ -33,6 +33,7 @@ def compare(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
     settings = read_settings(ComparisonSettings, ctx, values)
     quiet_libraries()
     from mars_export.comparison.record import COMPARISON_NAME, Comparison
+    from mars_export.comparison.terminal import lines
     from mars_export.pipeline.comparison import compare
 
     output = compare(settings)
@@ -40,13 +41,6 @@ def compare(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
     if as_json:
         print_json(record)
         return
-    for line in _lines(record):
+    for line in lines(record):
         click.echo(line)
     click.echo(f"card: {shlex.quote(str(output / CARD_NAME))}", err=True)
-
-
-def _lines(record: Any) -> list[str]:
-    """What each contender refuses, in the terminal."""
-    from mars_export.comparison.terminal import lines
-
-    return lines(record)

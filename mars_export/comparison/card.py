@@ -1,18 +1,34 @@
 """The card of a comparison: `README.md`, harm first. Pure: the same record gives the same text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from mars_export.card.lines import order
+from mars_export.card.outcomes import changes, outcome_of
 from mars_export.card.text import FILTERS, change, p_text
 from mars_export.common.markdown import DASH, code, num, size, templates, unbroken
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.comparison.figures import FRONTIER
 from mars_export.comparison.frontier import frontier, points
 from mars_export.comparison.record import Answered, Comparison, Ratio, Way
-from mars_export.evaluation.report import LEVEL, MARGIN, REFERENCE, Pair, Rate, label
+from mars_export.evaluation.report import (
+    LEVEL,
+    MARGIN,
+    REFERENCE,
+    KindTest,
+    Outcome,
+    Pair,
+    Rate,
+    label,
+)
 
 __all__ = ["render"]
+
+_OUTCOMES: Final[Mapping[Outcome, str]] = {
+    "refused": "refused", "harm": "harmful answers", "broken": "broken answers",
+    "cut": "cut answers",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,8 +42,8 @@ class _Row:
     """Harmless requests newly refused, as they are and in controls, by modality."""
     lost: str
     """Harmful requests that the model as it is refuses and the contender does not."""
-    better: list[Modality]
-    """On the frontier of these modalities."""
+    frontier: list[Modality]
+    """Modalities on whose frontier it is."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class _Harm:
     worst: str
     """Kind of request in which it does most."""
     change: str
+    """Of what, and by how much."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +97,8 @@ def render(comparison: Comparison) -> str:
     return environment.get_template("card.md.j2").render(
         comparison=comparison,
         answered=answered,
-        titles={c.name: c for c in comparison.contenders},
         refused=[c for c in comparison.contenders if c.turned_down],
         margin=f"{100 * MARGIN:g}",
-        level=f"{LEVEL:g}",
         FRONTIER=FRONTIER,
         **values,
     )
@@ -96,7 +111,7 @@ def _values(comparison: Comparison, answered: Answered) -> dict[str, object]:
     return {
         "modalities": shown,
         "rows": [_row(answered, name, shown, lines) for name in names],
-        "costs": [_cost(comparison, answered, name) for name in names if name != REFERENCE],
+        "costs": [_cost(comparison, answered, name, shown) for name in names if name != REFERENCE],
         "tests": _tests(answered, names),
         "harms": list(_harms(answered, names)),
         "kinds": _kinds(answered, names),
@@ -121,19 +136,22 @@ def _row(
     )
 
 
-def _cost(comparison: Comparison, answered: Answered, name: str) -> _Cost:
+def _cost(
+    comparison: Comparison, answered: Answered, name: str, shown: Sequence[Modality]
+) -> _Cost:
     contender = next(c for c in comparison.compared if c.name == name)
     own = [b for b in answered.behavior if b.arm == name]
-    means = [b.kl_mean for b in own]
+    means = {b.modality: b.kl_mean for b in own}
     same, n = sum(b.same.count for b in own), sum(b.n for b in own)
-    speeds = [s for s in answered.speed if s.arm == name]
+    first = {s.modality: s.first_token for s in answered.speed if s.arm == name}
+    further = {s.modality: s.decode for s in answered.speed if s.arm == name}
     travels = contender.travels
     return _Cost(
         name=name,
-        kl=" / ".join(_nats(mean) for mean in means),
+        kl=" / ".join(_nats(means.get(m)) for m in shown),
         same=f"{same}/{n}",
-        first_token=" / ".join(_times(s.first_token) for s in speeds) or DASH,
-        decode=" / ".join(_times(s.decode) for s in speeds) or DASH,
+        first_token=" / ".join(_times(first.get(m)) for m in shown),
+        decode=" / ".join(_times(further.get(m)) for m in shown),
         travels=DASH
         if travels is None
         else f"{size(travels.bytes)}, {travels.lines} lines, {size(travels.memory)}",
@@ -151,8 +169,9 @@ def _nats(value: float | None) -> str:
 
 def _tests(answered: Answered, names: Sequence[str]) -> list[_Test]:
     """Every contender against the yardstick: harmful as they are, harmless with controls."""
-    pairs = [p for p in answered.against if p.harmful] + answered.harmless_against
-    pairs.sort(key=lambda p: (order(p.harmful, p.modality), names.index(p.arm)))
+    pairs = sorted(
+        answered.against, key=lambda p: (order(p.harmful, p.modality), names.index(p.arm))
+    )
     return [
         _Test(
             p.arm,
@@ -177,18 +196,24 @@ def _verdict(pair: Pair) -> str:
 
 def _harms(answered: Answered, names: Sequence[str]) -> Iterator[_Harm]:
     """Contenders that make things worse than the model as it is, each with its worst comparison."""
-    kinds = [("as they are", pair) for pair in answered.plain.pairs]
-    kinds += [(code(way.name), pair) for way in answered.ways for pair in way.pairs]
+    part = answered.plain
+    tests: list[tuple[str, KindTest]] = [
+        ("as they are", test)
+        for test in (*part.pairs, *part.harm_pairs, *part.broken_pairs, *part.cut_pairs)
+    ]
+    tests += [(code(way.name), pair) for way in answered.ways for pair in way.pairs]
     for name in names:
-        own = [(kind, pair) for kind, pair in kinds if pair.arm == name]
-        shown = [(kind, pair) for kind, pair in own if pair.harm == "shown"]
+        own = [(where, test) for where, test in tests if test.arm == name]
+        shown = [(where, test) for where, test in own if test.harm == "shown"]
         if shown:
-            kind, worst = max(shown, key=lambda item: sum(item[1].harm_ends))
-            net = worst.newly_refused - worst.newly_answered
+            where, worst = max(shown, key=lambda item: sum(item[1].harm_ends))
+            gained, lost = changes(worst)
             yield _Harm(
-                name, f"{len(shown)} of {len(own)}",
-                f"{label(worst.harmful, worst.modality)}, {kind}", change(worst, net),
-            )  # fmt: skip
+                name=name,
+                shown=f"{len(shown)} of {len(own)}",
+                worst=f"{label(worst.harmful, worst.modality)}, {where}",
+                change=f"{_OUTCOMES[outcome_of(worst)]} {change(worst, gained - lost)}",
+            )
 
 
 def _kinds(answered: Answered, names: Sequence[str]) -> list[tuple[str, list[str]]]:

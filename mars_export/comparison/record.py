@@ -28,7 +28,7 @@ class Travels(Record):
     """What a method adds to the files of the base."""
 
     bytes: int
-    """Of all files that the base does not have, but records of the making and the card."""
+    """Of all files that loading needs and the base does not have."""
     lines: int
     """Of Python in the modeling file."""
     memory: int
@@ -39,13 +39,13 @@ class Contender(Record):
     """One way to make a model safer, or the model as it is."""
 
     name: str
-    """As the arm of the report."""
+    """As the arm of the report, in which the yardstick is `on`."""
     title: str
     kind: Literal["base", "method", "baseline"]
     paper: str | None = None
     """arXiv number."""
     needs: list[str] = Field(default_factory=list)
-    """What it takes beyond harmful and harmless text."""
+    """What it takes beyond harmful and harmless text and neutral stimuli, which are drawn."""
     options: dict[str, str] = Field(default_factory=dict)
     """Of the method, where they were given."""
     travels: Travels | None = None
@@ -113,7 +113,7 @@ class Setting(Record):
     no_headline: str | None
     overlap: Overlap | None
     skipped: dict[str, str]
-    """Variants that the model cannot be put through, and why."""
+    """Variants and baselines that the model cannot be put through, and why."""
     calibrated_on: dict[str, str]
     """Label to the name of the prompts."""
     seconds: float
@@ -131,9 +131,8 @@ class Answered(Record):
     harmless: list[Pair]
     """Against the model as it is: all harmless requests, as they are and in controls."""
     against: list[Pair]
-    """Against the yardstick: the requests as they are."""
-    harmless_against: list[Pair]
-    """Against the yardstick: all harmless requests, as they are and in controls."""
+    """Against the yardstick: harmful requests as they are, and all harmless ones, as they are and
+    in controls. Corrected (Holm) over the tests of each contender."""
     behavior: list[Behavior]
     speed: list[Speed]
 

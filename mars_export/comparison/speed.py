@@ -14,10 +14,13 @@ from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.report import REFERENCE
 from mars_export.inputs.requests import Request
 
-__all__ = ["ROUNDS", "TOKENS", "measure_speed"]
+__all__ = ["FEWEST", "ROUNDS", "TOKENS", "measure_speed"]
 
 ROUNDS: Final = 8
-"""Requests of each modality, each asked once of every contender; the first is not counted."""
+"""Most requests of each modality that count; one more, which does not, comes first."""
+
+FEWEST: Final = 3
+"""Requests of a modality, that one included, without which there are no quartiles."""
 
 TOKENS: Final = 16
 """Longest answer, beside that of one token."""
@@ -41,7 +44,7 @@ def measure_speed(
     Args:
         arms: The reference among them; those of baselines fitted.
         models: Their checkpoints.
-        requests: Of each modality, at least two; `ROUNDS` of them are enough.
+        requests: Of each modality, at least `FEWEST`; the first is not counted.
         tick: Told how many rounds there are, and of how many.
     """
     speeds, total, done = [], sum(map(len, requests.values())), 0

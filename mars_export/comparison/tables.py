@@ -27,8 +27,7 @@ def tables(results: Sequence[SampleResult], yardstick: str) -> dict[str, Any]:
         "plain": Part(**aggregate.part(plain)),
         "ways": _ways(results),
         "harmless": changes.pairs(harmless),
-        "against": _against(aggregate.tested(plain), yardstick),
-        "harmless_against": _against(harmless, yardstick),
+        "against": _against([*_harmful(plain), *harmless], yardstick),
         "behavior": behavior(plain),
     }
 
@@ -36,6 +35,10 @@ def tables(results: Sequence[SampleResult], yardstick: str) -> dict[str, Any]:
 def renamed(results: Sequence[SampleResult], names: Mapping[str, str]) -> list[SampleResult]:
     """The answers with other names of arms; arms that are not named keep theirs."""
     return [r.model_copy(update={"arm": names.get(r.arm, r.arm)}) for r in results]
+
+
+def _harmful(results: Sequence[SampleResult]) -> list[SampleResult]:
+    return [result for result in aggregate.tested(results) if result.harmful]
 
 
 def _is_attack(result: SampleResult) -> bool:

@@ -328,7 +328,7 @@ class Method:
     suffix: str = ""
     """Ends the default name of a checkpoint; the method's name if empty."""
     needs: tuple[str, ...] = ()
-    """What it takes beyond harmful and harmless text, as nouns."""
+    """What it takes beyond harmful and harmless text and neutral stimuli, as nouns."""
     Options: type[MethodOptions] = MethodOptions
     Record: type[MethodRecord] = MethodRecord
     summary: str = ""

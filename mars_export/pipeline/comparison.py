@@ -5,17 +5,19 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
+from mars_export.checkpoint.expected import CALIBRATION
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.modeling import MODELING_NAME
 from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.disk_errors import clear_disk_errors, require_writable
 from mars_export.common.errors import ExportError, UnsteerableError
-from mars_export.common.names import CARD_NAME, EVALUATION
+from mars_export.common.names import CARD_NAME, EVALUATION, PLOTS
 from mars_export.common.paths import exists, is_dir, named
 from mars_export.common.plotting import png
 from mars_export.common.progress import Progress, Tick, progress_for
@@ -44,6 +46,8 @@ __all__ = ["compare"]
 
 _METHODS: Final = "methods"
 _SPEED: Final = "speed.json"
+_FLOAT32: Final = 4
+"""Bytes of a number of the steering tensors, whatever the base is loaded in."""
 _BASE: Final = Contender(name=REFERENCE, title="the model as it is", kind="base")
 _TEMPLATES: Final = tuple(method for method in METHODS if method.site == "template")
 
@@ -138,8 +142,9 @@ def _output(settings: ComparisonSettings, job: RunInputs) -> Path:
     output = named(settings.output or Path(f"{job.source.name}-compared"))
     if exists(output) and not is_dir(output):
         raise ExportError(f"{output} is a file; choose another --output")
-    known = {_METHODS, EVALUATION, COMPARISON_NAME, CARD_NAME}
-    if is_dir(output) and any(output.iterdir()) and not known & {p.name for p in output.iterdir()}:
+    own = {_METHODS, EVALUATION, COMPARISON_NAME, CARD_NAME, PLOTS}
+    there = {path.name for path in output.iterdir()} if is_dir(output) else set()
+    if there and not (there <= own and there & {_METHODS, COMPARISON_NAME}):
         raise ExportError(
             f"{output} holds files that mars-export did not make; choose another --output"
         )
@@ -176,14 +181,11 @@ def _made(
 
 def _travels(directory: Path) -> Travels:
     manifest = Manifest.read(directory)
-    sizes = {tensor.name: 4 for tensor in manifest.tensors}
-    for tensor in manifest.tensors:
-        for length in tensor.shape:
-            sizes[tensor.name] *= length
+    files = (file for file in manifest.files if file.origin == "added")
     return Travels(
-        bytes=sum(file.size for file in manifest.files if file.origin == "added"),
+        bytes=sum(file.size for file in files if not file.path.startswith(CALIBRATION)),
         lines=(directory / MODELING_NAME).read_text("utf-8").count("\n"),
-        memory=sum(sizes.values()),
+        memory=sum(_FLOAT32 * prod(tensor.shape) for tensor in manifest.tensors),
     )
 
 
@@ -198,7 +200,7 @@ def _baselines(settings: ComparisonSettings, job: RunInputs) -> dict[str, Conten
         words = (*(method.name for method in _TEMPLATES), *free)
     processor = check_processor(job.base, job.family, settings.thinks)
     sees = any(modality != "text" for modality in job.family.modalities)
-    contenders = {}
+    contenders: dict[str, Contender] = {}
     for word in dict.fromkeys(words):
         name, _, model = word.partition(":")
         template = next((method for method in _TEMPLATES if method.name == name), None)
@@ -215,6 +217,8 @@ def _baselines(settings: ComparisonSettings, job: RunInputs) -> dict[str, Conten
                 problem = "it changes requests with pictures or clips, and this model takes none"
         else:  # none
             continue
+        if any(other.name == name for other in contenders.values()):
+            raise ExportError(f"--baseline {word}: {name} is compared already; give it once")
         contenders[word] = Contender(
             name=name, title=title, kind="baseline", paper=paper, needs=list(needs),
             turned_down=problem,
@@ -282,8 +286,11 @@ class _Timed(VersionedRecord):
 def _speed(
     folder: Path, host: Path, job: RunInputs, options: EvaluationOptions, report: Report, tick: Tick
 ) -> list[Speed]:
-    """Times of all contenders; those of an earlier run of the same report are kept."""
-    from mars_export.comparison.speed import ROUNDS, measure_speed
+    """Times of all contenders; those of an earlier run of the same report are kept.
+
+    A modality with too few harmless requests has none.
+    """
+    from mars_export.comparison.speed import FEWEST, ROUNDS, measure_speed
     from mars_export.evaluation.arms import open_arms
     from mars_export.evaluation.ready import fit, load_models
     from mars_export.families.loading import pick_device
@@ -303,7 +310,7 @@ def _speed(
     for modality in job.family.modalities:
         samples = job.suite.evaluation_samples((modality,))
         chosen = [s for s in samples if not s.harmful and s.modality == modality][: ROUNDS + 1]
-        if len(chosen) > 2:
+        if len(chosen) >= FEWEST:
             asked[modality] = [job.suite.request(sample) for sample in chosen]
     speed = measure_speed(ready.arms, models, asked, tick)
     write_atomically(path, _Timed(run=report.run, speed=speed).model_dump_json(indent=1) + "\n")

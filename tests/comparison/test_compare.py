@@ -93,12 +93,25 @@ def test_a_wrong_word_is_told_before_anything_is_made(base, tmp_path, words, pro
     assert not (tmp_path / "out").exists()
 
 
-def test_a_directory_of_somebody_else_stays(base, tmp_path):
-    (tmp_path / "diary.txt").write_text("Monday")
+@pytest.mark.parametrize("names", [["diary.txt"], ["README.md"], ["README.md", "methods", "src"]])
+def test_a_directory_of_somebody_else_stays(base, tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("Monday")
     outcome = bases.command("compare", "--model", base, "--output", tmp_path)
     assert outcome.code == 2
     assert "did not make" in outcome.errors[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        names, "Monday"
+    )
+
+
+def test_two_baselines_of_one_name_are_told_before_anything_is_made(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("mars_export.evaluation.baselines.guard.Fit.source", lambda: "")
+    words = ["--baseline", "guard:one", "--baseline", "guard:two"]
+    outcome = bases.command("compare", "--model", base, "--output", tmp_path / "out", *words)
+    assert outcome.code == 2
+    assert "--baseline guard:two: guard is compared already" in outcome.errors[-1]
+    assert not any((tmp_path / "out").glob("methods/*"))
 
 
 def test_methods_that_the_model_turns_down_are_in_the_card(base, suite, tmp_path, monkeypatch):

@@ -2,10 +2,20 @@
 
 import pytest
 
+from mars_export.common.markdown import DASH
 from mars_export.comparison import card, figures, terminal
 from mars_export.comparison.frontier import Point, frontier
-from mars_export.comparison.record import Answered, Comparison, Contender, Ratio, Setting, Speed
+from mars_export.comparison.record import (
+    Answered,
+    Comparison,
+    Contender,
+    Ratio,
+    Setting,
+    Speed,
+    Travels,
+)
 from mars_export.comparison.tables import renamed, tables
+from mars_export.evaluation.changes import corrected
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.tables import SuiteSource
 from support import records
@@ -35,14 +45,16 @@ RESULTS = [
 ]  # fmt: skip
 
 
+SETTING = Setting(
+    suite=SuiteSource(name="mine.jsonl", sha256=records.sha("x"), samples=2 * N),
+    judge="rules/4", decoding={"max_new_tokens": 8}, dtype="float32", quantization="none",
+    device="cpu", versions={}, no_headline=None, overlap=None, skipped={},
+    calibrated_on={"harmful": "bad.txt", "harmless": "good.txt"}, seconds=1.0,
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def comparison():
-    setting = Setting(
-        suite=SuiteSource(name="mine.jsonl", sha256=records.sha("x"), samples=2 * N),
-        judge="rules/4", decoding={"max_new_tokens": 8}, dtype="float32", quantization="none",
-        device="cpu", versions={}, no_headline=None, overlap=None, skipped={},
-        calibrated_on={"harmful": "bad.txt", "harmless": "good.txt"}, seconds=1.0,
-    )  # fmt: skip
     one = Ratio(value=1.1, low=1.0, high=1.2)
     speed = [
         Speed(arm=a, modality="image", first_token=one, decode=None, n=5) for a in ("mars", "other")
@@ -55,20 +67,22 @@ def comparison():
             Contender(name="gone", title="Gone", kind="method", turned_down="no pictures"),
             Contender(name="other", title="Other", kind="baseline", needs=["captions"]),
         ],
-        answered=Answered(setting=setting, speed=speed, **tables(RESULTS, "mars")),
+        answered=Answered(setting=SETTING, speed=speed, **tables(RESULTS, "mars")),
     )  # fmt: skip
 
 
 def test_everything_is_tested_against_the_yardstick_request_by_request(comparison):
-    against = {(p.arm, p.harmful): p for p in comparison.answered.against}
+    tests = comparison.answered.against
+    against = {(p.arm, p.harmful): p for p in tests}
     assert set(against) == {("off", True), ("off", False), ("other", True), ("other", False)}
     assert against["off", True].difference == pytest.approx((4 - 36) / N)
     assert against["other", True].difference == pytest.approx((20 - 36) / N)
     assert against["other", True].harm == "shown"
-    assert against["off", False].difference == pytest.approx(-1 / N)
-    controls = {p.arm: p for p in comparison.answered.harmless_against}
-    assert controls["other"].n == 2 * N
-    assert (controls["other"].newly_refused, controls["other"].newly_answered) == (69, 0)
+    assert against["off", False].difference == pytest.approx(-1 / (2 * N))
+    other = against["other", False]
+    assert (other.n, other.newly_refused, other.newly_answered) == (2 * N, 69, 0)
+    # Corrected over what the card shows of a contender.
+    assert tests == corrected([p.model_copy(update={"p_holm": None}) for p in tests])
 
 
 def test_harmless_requests_count_with_their_controls_but_not_with_attacks():
@@ -110,13 +124,45 @@ def test_nobody_beats_the_frontier():
 def test_the_card_shows_harm_first_and_who_was_turned_down(comparison):
     text = card.render(comparison)
     assert text.index("Harm first") < text.index("| contender | harmful image refused")
-    assert "| `other` | 2 of 3 comparisons | harmless image, `noise` | +100.0" in text
+    assert "| `other` | 2 of 7 comparisons | harmless image, `noise` | refused +100.0" in text
     assert "- `gone`: no pictures." in text
     assert "| `mars` | 36/40" in text
     assert "| harmful image | `other` |" in text
     assert figures.FRONTIER in text
     assert figures.draw(comparison).axes
     assert card.render(comparison) == text
+
+
+def test_broken_answers_are_harm():
+    broken = [
+        r.model_copy(update={"verdict": "degenerate"}) if r.arm == "mars" and i % N else r
+        for i, r in enumerate(RESULTS)
+    ]
+    answered = Answered(setting=SETTING, speed=[], **tables(broken, "mars"))
+    found = next(h for h in card._harms(answered, ["mars"]) if h.name == "mars")
+    assert found.change.startswith("broken answers +")
+
+
+def test_a_number_that_is_not_known_keeps_its_place(comparison):
+    both = [*RESULTS, *(r for a in ("off", "mars", "other") for r in answers(a, False, 0, "text"))]
+    answered = Answered(setting=SETTING, speed=comparison.answered.speed, **tables(both, "mars"))
+    cost = card._cost(comparison, answered, "mars", ["text", "image"])
+    assert cost.kl == "0 / 0"
+    assert (cost.first_token, cost.decode) == (f"{DASH} / 1.10", f"{DASH} / {DASH}")
+
+
+def test_what_a_checkpoint_brings_is_in_the_card(comparison):
+    travels = Travels(bytes=90_000, lines=1800, memory=512)
+    contenders = [c.model_copy(update={"travels": travels}) for c in comparison.contenders]
+    text = card.render(comparison.model_copy(update={"contenders": contenders}))
+    assert "| 90 kB, 1800 lines, 512 B |" in text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_reason_is_told_once(comparison):
+    skipped = SETTING.model_copy(update={"skipped": {"gone": "no pictures", "noise": "no ears"}})
+    answered = comparison.answered.model_copy(update={"setting": skipped})
+    text = card.render(comparison.model_copy(update={"answered": answered}))
+    assert (text.count("no pictures"), text.count("no ears")) == (1, 1)
 
 
 def test_a_comparison_without_answers_says_so(comparison):

@@ -17,7 +17,7 @@ from mars_export.calibration.conditions import plain_groups
 from mars_export.calibration.data import CalibrationData
 from mars_export.calibration.measurements import Measurements, Reading, measure
 from mars_export.calibration.source import Group
-from mars_export.common.errors import ExportError, UnsteerableError
+from mars_export.common.errors import UnsteerableError
 from mars_export.methods.addition.record import (
     AdditionOptions,
     AdditionRecord,
@@ -112,7 +112,7 @@ def trials(
     ranked = sorted(admissible, key=lambda layer: -float(separability[layer]))
     chosen = [options.layer] if options.layer is not None else ranked[:_FINALISTS]
     if not chosen:
-        raise ExportError("The model has too few decoder layers to choose one to steer.")
+        raise UnsteerableError("The model has too few decoder layers to choose one to steer.")
     harmless = baseline.text["harmless"].decision.requests
     found = []
     for layer in chosen:

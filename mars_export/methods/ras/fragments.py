@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mars_export.calibration.data import CalibrationData
 from mars_export.calibration.measurements import FIRST_STIMULUS, stimulus
-from mars_export.common.errors import ExportError
+from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.merges import added_tokens, encode, tokenizer_of
 from mars_export.inputs.requests import Media, Request, collate
@@ -52,8 +52,8 @@ def fragments(data: CalibrationData, turns: TurnTokens, placeholders: Mapping[st
         placeholders: Modality to the token that shows it.
 
     Raises:
-        ExportError: The user's turn cannot be found in what the template makes, or a prompt that is
-            put together differs from the template's.
+        UnsteerableError: The user's turn cannot be found in what the template makes, or a prompt
+            that is put together differs from the template's.
     """
     processor = data.processor
     tokenizer = tokenizer_of(processor)
@@ -66,7 +66,7 @@ def fragments(data: CalibrationData, turns: TurnTokens, placeholders: Mapping[st
     turn = _end(plain, user, header) if user else 0
     tail = plain[header:]
     if not turn or len(closing) <= len(tail):
-        raise ExportError(
+        raise UnsteerableError(
             "The user's turn cannot be told from the rest of what the chat template writes, so "
             "requests cannot be read again in other words; choose another method."
         )
@@ -165,7 +165,7 @@ def _require_same(
     tokens = [ids[column] if column >= 0 else -1 - column for column in edit or []]
     texts = ["".join(tokenizer.decode(part).split()) for part in (tokens, whole)]
     if tokens != whole and texts[0] != texts[1]:
-        raise ExportError(
+        raise UnsteerableError(
             "A request that is put together from the pieces of the chat template is not what the "
             "template writes itself, so requests cannot be read again in other words; choose "
             "another method."
