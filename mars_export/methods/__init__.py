@@ -8,6 +8,7 @@ from mars_export.common.vocabulary import Modality
 from mars_export.methods.addition import ADDITION
 from mars_export.methods.base import Method
 from mars_export.methods.mars import MARS
+from mars_export.methods.mars_cosine import MARS_COSINE
 from mars_export.methods.mars_rai import MARS_RAI
 from mars_export.methods.rai import RAI
 from mars_export.methods.ras import RAS
@@ -15,7 +16,9 @@ from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
 __all__ = ["METHODS", "method_for", "method_named"]
 
-METHODS: Final[tuple[Method, ...]] = (MARS, ADDITION, RAI, MARS_RAI, RAS, SAFETY_PROMPT)
+METHODS: Final[tuple[Method, ...]] = (
+    MARS, MARS_COSINE, ADDITION, RAI, MARS_RAI, RAS, SAFETY_PROMPT,
+)  # fmt: skip
 """In the order in which they are listed to people; the first is the default."""
 
 

@@ -16,6 +16,7 @@ from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.methods.addition.record import AdditionRecord, Effect, Trial
 from mars_export.methods.base import Artefact, ArtefactRecord, PromptSource
 from mars_export.methods.mars.record import LayerScore, MarsRecord, mars_record
+from mars_export.methods.mars_cosine.record import CosineRecord, Gates
 from mars_export.methods.mars_rai.record import MarsRaiRecord
 from mars_export.methods.rai.record import Kind, Point, Prototype, RaiRecord, Visual
 from mars_export.methods.ras.record import RasRecord, Reading
@@ -184,6 +185,19 @@ def artefact(family: str, **changes) -> Artefact:
     return with_tensors(calibration(family, **changes), direction)
 
 
+def mars_cosine(family: str, **changes) -> Artefact:
+    """The same direction and bounds, with a cosine from a center below most random states."""
+    mars = artefact(family, **changes)
+    numbers, r = mars_record(mars.record), mars.tensors["direction"]
+    kept = {name: value for name, value in numbers if name in CosineRecord.model_fields}
+    gates = [Gates(label="harmful", modality="image", n=9, open=9, median=0.5)]
+    return Artefact.of(
+        "mars-cosine", mars.record.source, CosineRecord(**kept, gates=gates),
+        rules=mars.record.rules, probes=mars.record.probes,
+        tensors={**mars.tensors, "center": -20 * r},
+    )  # fmt: skip
+
+
 def addition(
     family: str,
     positions: str = "all",
@@ -323,6 +337,7 @@ class MethodCase:
 
 METHOD_CASES = {
     "mars": MethodCase("mars", artefact),
+    "mars-cosine": MethodCase("mars-cosine", mars_cosine),
     "addition": MethodCase("addition", addition),
     "addition to the prompt": MethodCase(
         "addition", addition, {"positions": "prompt", "coefficient": 2.0}

@@ -29,7 +29,7 @@ from mars_export.methods.mars.record import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CONDITIONS", "SCORES", "SEPARATION", "section"]
+__all__ = ["CITATIONS", "CONDITIONS", "DIRECTIONS", "SCORES", "SEPARATION", "THREATS", "section"]
 
 CONDITIONS: Final = f"{PLOTS}/conditions.png"
 SCORES: Final = f"{PLOTS}/layer_scores.png"

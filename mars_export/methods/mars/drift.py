@@ -19,7 +19,7 @@ from mars_export.methods.mars.record import mars_record
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["compare"]
+__all__ = ["compare", "shift_errors"]
 
 _STRONGEST: Final = 2.0
 """Most that a fresh push may be longer than the stored one: half of the push is then missing."""
@@ -55,7 +55,7 @@ def compare(
         sentence = f"{what} {{value:+.2f}} R from where they did"
         differences.append(_within(name, [opens], (record.reserve, margin), sentence))
         if modality != "text" or tensors["turn"].shape[1] > 1:
-            moved = [error / size for error in _shift_errors(tensors, row, fresh, now)]
+            moved = [error / size for error in shift_errors(tensors, row, fresh, now)]
             sentence = f"the {modality} shift is off by up to {{value:+.2f}} R"
             differences.append(
                 _within(f"shift of {modality}", moved, (record.reserve, margin), sentence)
@@ -64,7 +64,7 @@ def compare(
     return differences
 
 
-def _shift_errors(
+def shift_errors(
     stored: Mapping[str, torch.Tensor], row: int, fresh: Mapping[str, torch.Tensor], now: int
 ) -> list[float]:
     """The differences of the shifts over all visual tokens and turns, with their signs."""

@@ -1,6 +1,7 @@
 """The calibration of MARS from end to end: from a measured model to an `Artefact`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -30,7 +31,7 @@ from mars_export.methods.mars.strength import (
 )
 from mars_export.methods.mars.view import LayerView, rule_tensors, text_view, view_of
 
-__all__ = ["calibrate", "probe"]
+__all__ = ["Fit", "calibrate", "fit", "probe"]
 
 _STRONG: Final = 3
 """Probes of each modality that are pushed."""
@@ -42,14 +43,23 @@ _MOST: Final = 0.25
 """Largest difference in the gate of a probe that rounding may explain."""
 
 
-def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
-    """Measure where and how to steer a model (MARS, arXiv 2606.31876).
+@dataclass(frozen=True)
+class Fit:
+    """A measured model, and where and how strongly it is steered."""
 
-    Only text and neutral stimuli are shown to the model; nothing is trained.
+    baseline: Measurements
+    layers: Layers
+    material: Material
+    trials: list[Trial]
+    view: LayerView
+    tuning: Tuning
+
+
+def fit(data: CalibrationData, options: MarsOptions) -> Fit:
+    """Measure a model; choose direction, layer, origins and strength.
 
     Raises:
-        ExportError: The model has no usable refusal direction (the message names the score that
-            failed, its value and its threshold), no chat template, or too little memory.
+        ExportError: As `calibrate`.
     """
     data.require_layer(options.layer)
     baseline = measure(data, requests_to_come(data), options.direction)
@@ -63,10 +73,24 @@ def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
     view = refit(baseline, view, tuning, material, options)
     if view.strengths:
         tuning = reached(baseline, view, tuning, material)
+    return Fit(baseline, layers, material, trials, view, tuning)
+
+
+def calibrate(data: CalibrationData, options: MarsOptions) -> Artefact:
+    """Measure where and how to steer a model (MARS, arXiv 2606.31876).
+
+    Only text and neutral stimuli are shown to the model; nothing is trained.
+
+    Raises:
+        ExportError: The model has no usable refusal direction (the message names the score that
+            failed, its value and its threshold), no chat template, or too little memory.
+    """
+    found = fit(data, options)
+    baseline, material, view, tuning = found.baseline, found.material, found.view, found.tuning
     rule = view.rule(tuning.gain, tuning.radius)
     outcome = check(baseline, view, rule, material)
     baseline.reader.meter.settle()
-    record = _record(baseline, layers, material, view, tuning, trials, outcome, options)
+    record = _record(baseline, found.layers, material, view, tuning, found.trials, outcome, options)
     return Artefact.of(
         "mars",
         baseline.source(),
