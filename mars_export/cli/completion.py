@@ -66,14 +66,17 @@ def _arms() -> Iterable[str]:
 _VALUES: Final[dict[str, Callable[[], Iterable[str]]]] = {
     "model": _models,
     "suite": _suites,
+    "tune_on": _suites,
     "judge": _judges,
     "method": _methods,
     "arm": _arms,
+    "baseline": _arms,
 }
 _FILES: Final = {
     "model": "dir",
     "output": "dir",
     "suite": "file",
+    "tune_on": "file",
     "harmful": "file",
     "harmless": "file",
 }

@@ -21,6 +21,8 @@ def offered(*words):
         (["evaluate", "x", "--judge", "q"], "qwen3guard"),
         (["evaluate", "x", "--arm", "sa"], "safety-prompt"),
         (["evaluate", "x", "--arm", "ran"], "random-direction"),
+        (["compare", "--baseline", "ran"], "random-direction"),
+        (["compare", "--tune-on", "xs"], "xstest"),
         (["--model", "organism:g"], "organism:gemma3"),
         (["--model", "x", "--method", "a"], "addition"),
         (["--model", "x", "--device", "m"], "mps"),
