@@ -20,6 +20,7 @@ from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.names import CARD_NAME, EVALUATION, PLOTS
 from mars_export.common.paths import exists, is_dir, named
 from mars_export.common.plotting import png
+from mars_export.common.problems import near
 from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.record import VersionedRecord, first_problem
 from mars_export.comparison.record import (
@@ -119,6 +120,14 @@ def _wanted(settings: ComparisonSettings) -> dict[str, dict[str, str]]:
         label = re.sub(r"[^A-Za-z0-9._+-]+", "-", label)
         if label in wanted:
             raise ExportError(f"--method {word}: another one is called {label} as well")
+        own = sorted(method_named(name).Options.model_fields)
+        for option in options:
+            if option not in own:  # others, as the prompts and the seed, are the same for all
+                known = ", ".join(own) or "none"
+                raise ExportError(
+                    f"--method {word}: {option} is no option of {name} ({known})"
+                    + near(option, own)
+                )
         _settings_for(settings, name, options, Path("unused"))
         wanted[label] = {"method": name, **options}
     return wanted
@@ -139,7 +148,7 @@ def _settings_for(
 
 
 def _output(settings: ComparisonSettings, job: RunInputs) -> Path:
-    output = named(settings.output or Path(f"{job.source.name}-compared"))
+    output = named(settings.output or Path(job.source.name.split("/")[-1] + "-compared"))
     if exists(output) and not is_dir(output):
         raise ExportError(f"{output} is a file; choose another --output")
     own = {_METHODS, EVALUATION, COMPARISON_NAME, CARD_NAME, PLOTS}
@@ -334,7 +343,7 @@ def _command(settings: ComparisonSettings) -> str:
     words = ["mars-export", "compare"]
     for name, value in settings.model_dump(mode="json", exclude_unset=True).items():
         flag = "--" + name.replace("_", "-")
-        if name in ("output", "display"):
+        if name in ("output", "overwrite", "display"):
             continue
         for one in value if isinstance(value, list | tuple) else [value]:
             if isinstance(one, bool):

@@ -50,6 +50,11 @@ class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
         group="Output",
         metavar="DIR",
     )
+    overwrite: bool = setting(
+        False,
+        "Make checkpoints anew that were made with other settings.",
+        group="Output",
+    )
 
     @field_validator("method", "baseline", mode="before")
     @classmethod

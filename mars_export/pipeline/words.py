@@ -22,8 +22,11 @@ def options_in(word: str) -> dict[str, str]:
     wrong = next((part for part in parts if not re.fullmatch(r"[\w-]+=.+", part)), None)
     if wrong is not None:
         raise ValueError(f"{wrong} is not OPTION=VALUE")
-    pairs = (part.partition("=") for part in parts)
-    return {option.replace("-", "_"): value for option, _, value in pairs}
+    options: dict[str, str] = {}
+    for option, _, value in (part.partition("=") for part in parts):
+        if options.setdefault(option.replace("-", "_"), value) != value:
+            raise ValueError(f"{option} is given twice")
+    return options
 
 
 def problem(option: str, value: Any, wanted: str) -> ValidationError:

@@ -82,6 +82,10 @@ def test_the_same_command_again_asks_nothing(compared, monkeypatch):
         (["--method", "mars:reserve"], "reserve is not OPTION=VALUE"),
         (["--method", "mars:reserve=no"], "--method mars:reserve=no: reserve"),
         (["--method", "mars:depth=2"], "depth"),
+        (["--method", "mars:output=there"], "output is no option of mars"),
+        (["--method", "mars:method=rai"], "method is no option of mars"),
+        (["--method", "mars:seed=3"], "seed is no option of mars"),
+        (["--method", "mars:reserve=0.1,reserve=0.2"], "reserve is given twice"),
         (["--baseline", "cazt"], "is it cast?"),
     ],
 )
