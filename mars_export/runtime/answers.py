@@ -6,6 +6,7 @@ the same tokens.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from mars_export.runtime.passes import (
 )
 from mars_export.runtime.positions import contexts, header_ends
 from mars_export.runtime.trace import Trace, TraceEntry
-from mars_export.runtime.windows import Plan
+from mars_export.runtime.windows import NoWindow, Plan, Window
 
 NO_TURN = (
     "steered checkpoint: row {row} does not end in a user's turn and an assistant header of the "
@@ -152,9 +153,30 @@ def host_answers(model: Any, decoder: Any, rule: type[HostedRule]) -> dict[int, 
     rules, size = model.config.steering, model.config.get_text_config().hidden_size
     hosted = rule(size, rules, AT_MODEL)
     decoder.steering = hosted
+    decoder.forward = partial(watched_decoder, decoder)
+    decoder._replicate_for_data_parallel = partial(replica_of_watched, decoder)
     places = {m: getattr(model.config, name) for m, name in rules["placeholders"].items()}
     model._answers = Answers(rules, hosted, places)
     return {AT_MODEL: hosted}
+
+
+def replica_of_watched(decoder: Any) -> Any:
+    """A replica of a decoder for another device."""
+    replica = type(decoder)._replicate_for_data_parallel(decoder)
+    replica.forward = partial(watched_decoder, replica)
+    return replica
+
+
+def watched_decoder(
+    decoder: Any, *args: Any, steering_window: Window | NoWindow = NoWindow.UNKNOWN, **kwargs: Any
+) -> Any:
+    """forward() of the decoder, which raises where the model around it was gone past."""
+    if steering_window is NoWindow.UNKNOWN and decoder.steering.switch.active:
+        raise RuntimeError(
+            "steered checkpoint: the text decoder was called alone, and its method acts in "
+            "generate(); call that, or run it without steering (with model.steering.off():)"
+        )
+    return type(decoder).forward(decoder, *args, steering_window=steering_window, **kwargs)
 
 
 class Mixing:
@@ -179,6 +201,8 @@ class Mixing:
         self.context = context.to(device)
         self.stop = max(row.answer - 1 for row in rows) + len(rule.prototypes)
         self.expected: int | None = None
+        self.reached: int | None = None  # columns up to here were run
+        self.virtual = 0  # columns of the cache that are no tokens, as peft's
         self.begun = self.over = False
         self.entries: dict[int, TraceEntry] = {}
 
@@ -200,6 +224,11 @@ class Mixing:
         """A forward over `length` columns from index `start` of the cache comes next."""
         if self.expected is not None:
             raise RuntimeError(_LEFT)
+        start -= self.virtual
+        if self.reached is not None and start > self.reached:
+            self.virtual += start - self.reached
+            start = self.reached
+        self.reached = start + length
         self.begun, self.over = True, start >= self.stop
         self.expected = None if self.over else start + length
 

@@ -202,8 +202,7 @@ class Passes:
             return captions
         edits = [caption_prompt(rows[number], self.rules["prompts"]) for number in showing]
         batch = edited_batch(edits, inputs, showing)
-        weights = sum(0 if p.is_inference() else p._version for p in model.parameters())
-        key = _digest(batch | shown | {"weights": weights})
+        key = _digest(batch | shown | _weights(model))
         if key not in self.captions:
             tokens = self.rules["caption_tokens"]
             out = run(**batch, **shown, **GREEDY, max_new_tokens=tokens)
@@ -223,6 +222,28 @@ class Passes:
         structure |= set(prompts["structure"])
         stop = next((n for n, token in enumerate(tokens) if token in ends), len(tokens))
         return [token for token in tokens[:stop] if token not in structure]
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    """What changes when the weights are trained, or adapters are merged or others act.
+
+    A part of each matrix is looked at: to write to `data`, as a merge does, leaves no other trace.
+    """
+    parameters = list(model.parameters())
+    found: dict[str, Any] = {
+        "writes": sum(0 if p.is_inference() else p._version for p in parameters)
+    }
+    adapted = [m for m in model.modules() if hasattr(m, "merged_adapters")]
+    found["adapters"] = [
+        (m.active_adapters, m.disable_adapters, m.merged_adapters) for m in adapted
+    ]
+    parts: dict[str, list[torch.Tensor]] = {}
+    for p in parameters:
+        if type(p) is torch.nn.Parameter and p.is_floating_point() and p.dim() > 1 and p.numel():
+            row = p.detach()[(0,) * (p.dim() - 1)]
+            parts.setdefault(str(p.device), []).append(row[:16].float())
+    parts.pop("meta", None)
+    return found | {device: torch.cat(rows) for device, rows in parts.items()}
 
 
 def end_tokens(model: Any, device: Any) -> torch.Tensor:

@@ -124,3 +124,11 @@ def test_the_longest_push_of_mars_is_that_of_any_modality():
     tuned = numbers.model_copy(update={"strengths": {"image": longer}})
     record = record.model_copy(update={"record": tuned})
     assert method_named("mars").longest_push(record) == longer.radius * numbers.separation
+
+
+@pytest.mark.parametrize("name", ["addition", "adasteer", "cast"])
+def test_headers_are_found_where_the_method_keeps_none(record, loaded, name):
+    source = record.source.model_copy(update={"headers": []})
+    fit = fitted(name, record.model_copy(update={"source": source}), loaded)
+    decisions = fit.answer(loaded, batch(loaded, texts())).decisions
+    assert [d.active for d in decisions[:2]] == [True, True]

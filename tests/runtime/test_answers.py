@@ -151,6 +151,10 @@ def test_other_routes_raise(case):
         model(**case.text)
     with pytest.raises(RuntimeError, match="ras acts in generate"):
         model(**case.text, labels=ids)
+    with pytest.raises(RuntimeError, match="decoder was called alone"):
+        model.get_decoder()(inputs_embeds=embeds)
+    with model.steering.off():
+        model.get_decoder()(inputs_embeds=embeds)
     with pytest.raises(RuntimeError, match="continuous batching"):
         model.generate_batch([ids[0].tolist()], max_new_tokens=2)
     copied = copy.deepcopy(model.config)
@@ -187,6 +191,33 @@ def test_captions_are_remembered_by_their_pictures(case):
         rows = [(random_ids(5, 8), "image")]
     assert told == [4 + 3 + STEPS, 3 + STEPS, 4 + 3 + STEPS]
     assert len(model._answers.passes.captions) == 2
+
+
+def test_another_adapter_says_other_captions(case):
+    peft = pytest.importorskip("peft")
+    model = copy.deepcopy(case.model)
+    config = peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config)
+    adapted.add_adapter("other", config)
+    captions = model._answers.passes.captions
+    captions.clear()
+    for name, count in (("default", 1), ("other", 2), ("default", 2)):
+        adapted.set_adapter(name)
+        adapted.generate(**case.one, **GREEDY)
+        assert len(captions) == count
+    with adapted.disable_adapter():
+        adapted.generate(**case.one, **GREEDY)
+    assert len(captions) == 3
+    adapted.merge_and_unload().generate(**case.one, **GREEDY)
+    assert len(captions) == 4
+
+
+def test_virtual_tokens_before_the_prompt_leave_every_step_steered(case):
+    peft = pytest.importorskip("peft")
+    model = copy.deepcopy(case.model)
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    peft.get_peft_model(model, config).generate(**case.text, **GREEDY)
+    assert len(model.steering.last[0]) == 3
 
 
 def test_off_costs_nothing(case):

@@ -150,7 +150,7 @@ class Fit(Fitted):
             axes.append(Axis.of("harmfulness", text, both, harmless, least=-1.0))
         count = study.record.source.layers
         layers = tuple(i for i in range(count) if in_the_middle(i, count)) or tuple(range(count))
-        fit = cls(study.record.source.headers, tuple(axes), layers, _GAINS[-1], answered.shape[1])
+        fit = cls(study.headers, tuple(axes), layers, _GAINS[-1], answered.shape[1])
         return fit.with_least_gain(study)
 
     def with_least_gain(self, study: Study) -> Fit:

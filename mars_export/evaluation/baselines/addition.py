@@ -40,7 +40,7 @@ class Fit(Fitted):
         text = study.measured.statistics
         layer = trials(study.measured, text, AdditionOptions())[0].layer
         push = text.separation[layer] * text.direction[layer]
-        return cls(study.record.source.headers, layer, push.float())
+        return cls(study.headers, layer, push.float())
 
     def answer(self, loaded: Loaded, batch: Batch) -> Answers:
         """Add the vector at every position."""

@@ -12,6 +12,7 @@ from mars_export.calibration.data import OPENERS, CalibrationData, MeasurementOp
 from mars_export.calibration.measurements import Measurements, Part, measure
 from mars_export.calibration.source import Label
 from mars_export.common.errors import UnsteerableError
+from mars_export.common.header import Header
 from mars_export.evaluation.generation import Loaded
 from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
@@ -50,6 +51,11 @@ class Study:
         """
         if self.record.source.modalities == ("text",):
             raise UnsteerableError("the checkpoint takes text alone, which is left as it is")
+
+    @cached_property
+    def headers(self) -> list[Header]:
+        """Of assistant turns; a method that needs none, as RAI, has not kept them."""
+        return self.record.source.headers or list(self.measured.turns.headers)
 
     @cached_property
     def measurement(self) -> MeasurementOptions:
