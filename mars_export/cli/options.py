@@ -8,7 +8,8 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -36,6 +37,8 @@ __all__ = [
 _Model = TypeVar("_Model", bound=BaseModel)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _CONFIG_KEY: Final = "mars_export.config"
+_MODEL: Final = "settings_model"
+"""Attribute of a command's function: the settings that its options are made from."""
 _TYPO: Final = 0.9
 """How near a variable must be to one that is read: others may begin so too."""
 _METAVARS: Final = {"Path": "FILE", "float": "X", "int": "N"}
@@ -85,8 +88,8 @@ class GroupedHelp(click.Command):
         """Write the sections of the settings, the other options, and the subcommands."""
         options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
         records = {p.name: record for p in options if (record := p.get_help_record(ctx))}
-        for title, fields in sections(Settings).items():
-            if rows := [records.pop(name) for name in fields if name in records]:
+        for title, names in _sections(getattr(self.callback, _MODEL, Settings)).items():
+            if rows := [records.pop(name) for name in names if name in records]:
                 with formatter.section(title):
                     formatter.write_dl(rows)
         with formatter.section("Other"):
@@ -103,8 +106,10 @@ def settings_options(
     def decorate(function: _Function) -> _Function:
         chosen = _fields(model).keys() - set(without) if only is None else only
         fields = {name: field for name, field in _fields(model).items() if name in chosen}
-        for option in (_config_option(), *(_option(*item) for item in reversed(fields.items()))):
+        config = _config_option(model)
+        for option in (config, *(_option(*item) for item in reversed(fields.items()))):
             function = option(function)
+        setattr(function, _MODEL, model)
         return function
 
     return decorate
@@ -140,6 +145,15 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {name: f for section in sections(model).values() for name, f in section.items()}
 
 
+def _sections(model: type[BaseModel]) -> dict[str, list[str]]:
+    """Names of options by section: where `model` has them, the rest as the main command."""
+    own, owned = sections(model), _fields(model)
+    return {
+        title: [name for name in {**main, **own[title]} if name in own[title] or name not in owned]
+        for title, main in sections(Settings).items()
+    }
+
+
 def _option(name: str, field: FieldInfo) -> Callable[[_Function], _Function]:
     kind: dict[str, Any] = {"is_flag": True}
     if field.annotation is not bool:
@@ -152,7 +166,8 @@ def _option(name: str, field: FieldInfo) -> Callable[[_Function], _Function]:
     return click.option(flag, name, envvar=envvar, help=_help(field), default=None, **kind)
 
 
-def _config_option() -> Callable[[_Function], _Function]:
+def _config_option(model: type[BaseModel]) -> Callable[[_Function], _Function]:
+    fields = {**_fields(Settings), **_fields(model)}
     return click.option(
         "--config",
         type=click.Path(path_type=Path),
@@ -160,12 +175,17 @@ def _config_option() -> Callable[[_Function], _Function]:
         envvar="MARS_CONFIG",
         is_eager=True,
         expose_value=False,
-        callback=_load_config,
+        callback=partial(_load_config, fields),
         help="TOML file with any of these options, for example batch_size = 8.",
     )
 
 
-def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+def _load_config(
+    fields: Mapping[str, FieldInfo],
+    ctx: click.Context,
+    _parameter: click.Parameter,
+    path: Path | None,
+) -> None:
     if path is None:
         return
     try:
@@ -176,10 +196,9 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
         raise ExportError(f"--config {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ExportError(f"--config {path} is not valid TOML: {error}") from error
-    fields = _fields(Settings)
     for name, value in values.items():
         if name not in fields:
-            hint = near(name, fields) or "; see mars-export --help"
+            hint = near(name, fields) or f"; see {ctx.command_path} --help"
             raise ExportError(f"{path}: unknown option {name!r}{hint}")
         items = value if _is_list(fields[name]) and isinstance(value, list) else [value]
         if not all(isinstance(item, str | int | float) for item in items):
@@ -195,7 +214,7 @@ def _explain(error: ValidationError, ctx: click.Context) -> str:
         return first["msg"].removeprefix("Value error, ")
     name = str(first["loc"][0])
     if first["type"] == "missing":
-        return f"{_flag(name)} is missing; see mars-export --help"
+        return f"{_flag(name)} is missing; see {ctx.command_path} --help"
     alike = [p for p in (first, *others) if p["loc"][0] == name]  # the types of a union
     messages = (p["msg"].removeprefix("Input should be ").split(", unable")[0] for p in alike)
     origin, source = _flag(name), ctx.get_parameter_source(name)
@@ -203,7 +222,8 @@ def _explain(error: ValidationError, ctx: click.Context) -> str:
         origin = f"MARS_{name.upper()}"
     elif source is ParameterSource.DEFAULT_MAP:
         origin = f"{ctx.meta[_CONFIG_KEY]}: {name}"
-    return f"{origin}: {first['input']!r} should be {' or '.join(dict.fromkeys(messages))}"
+    given = first.get("ctx", {}).get("given", first["input"])
+    return f"{origin}: {given!r} should be {' or '.join(dict.fromkeys(messages))}"
 
 
 def _flag(name: str) -> str:

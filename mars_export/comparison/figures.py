@@ -33,7 +33,8 @@ def draw(comparison: Comparison) -> Figure:
     titled(
         figure,
         f"Safety against over-refusal, {comparison.model}",
-        "crosses: 95 % intervals, topics as the unit; line: no contender is better in both",
+        "circles: methods; triangles: baselines; crosses: 95 % intervals over topics; "
+        "line: the frontier",
     )
     panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     for axes, modality in zip(panels, shown, strict=True):

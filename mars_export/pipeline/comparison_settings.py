@@ -1,5 +1,6 @@
 """The options of `mars-export compare`: those of an evaluation, and what is compared."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from mars_export.pipeline.words import listed, options_in
 __all__ = ["ComparisonSettings"]
 
 
+def _unknown(name: str, known: Collection[str]) -> PydanticCustomError:
+    """The error for one of several names that is not known."""
+    wanted = f"one of {', '.join(known)}{near(name, known)}"
+    return PydanticCustomError("name", "{wanted}", {"wanted": wanted, "given": name})
+
+
 class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
     """Everything that `mars-export compare --model X` can be told."""
 
@@ -33,8 +40,8 @@ class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
     )
     baseline: tuple[str, ...] = setting(
         (),
-        f"And with what: {', '.join(NAMED_ARMS)}; {NO_BASELINE} for nothing else; may be given "
-        "several times. Default: all that need no second model.",
+        f"What to compare besides, without a checkpoint: {', '.join(NAMED_ARMS)}; {NO_BASELINE} "
+        "for nothing; may be given several times. Default: all that need no second model.",
         group="Comparison",
         metavar="BASELINE",
     )
@@ -66,8 +73,7 @@ class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
     def _methods_make_checkpoints(cls, words: tuple[str, ...]) -> tuple[str, ...]:
         for name in (word.partition(":")[0] for word in words):
             if name not in EXPORTABLE:
-                wanted = f"of {', '.join(EXPORTABLE)}{near(name, EXPORTABLE)}"
-                raise PydanticCustomError("method", "{wanted}", {"wanted": wanted})
+                raise _unknown(name, EXPORTABLE)
         return words
 
     @field_validator("baseline")
@@ -76,8 +82,7 @@ class ComparisonSettings(EvaluationSettings, PromptSettings, ModelSettings):
         known = (*NAMED_ARMS, NO_BASELINE)
         for name in names:
             if name != NO_BASELINE and not is_named_arm(name):
-                wanted = f"of {', '.join(known)}{near(name, known)}"
-                raise PydanticCustomError("baseline", "{wanted}", {"wanted": wanted})
+                raise _unknown(name, known)
         return names
 
     def methods(self) -> dict[str, dict[str, str]]:

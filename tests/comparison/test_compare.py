@@ -86,6 +86,10 @@ def test_the_same_command_again_asks_nothing(compared, monkeypatch):
         (["--method", "mars:method=rai"], "method is no option of mars"),
         (["--method", "mars:seed=3"], "seed is no option of mars"),
         (["--method", "mars:reserve=0.1,reserve=0.2"], "reserve is given twice"),
+        (
+            ["--baseline", "cast", "--baseline", "cazt"],
+            "--baseline: 'cazt' should be one of safety",
+        ),
         (["--baseline", "cazt"], "is it cast?"),
     ],
 )
@@ -144,3 +148,20 @@ def test_a_method_for_pictures_is_turned_down_by_a_model_of_text(suite, tmp_path
     assert outcome.code == 0, outcome.errors
     assert "rai was turned down: rai acts on pictures and clips" in outcome.out
     assert "shiftdc was turned down: it changes requests with pictures" in outcome.out
+
+
+def test_a_file_names_methods_and_baselines(tmp_path):
+    config = tmp_path / "compare.toml"
+    config.write_text('model = "x"\nmethod = ["mars", "marz"]\nbaseline = ["cast", "ecso"]\n')
+    outcome = bases.command("compare", "--config", config)
+    assert outcome.code == 2
+    assert "compare.toml: method: 'marz' should be one of mars" in outcome.errors[-1]
+
+
+def test_the_help_lists_methods_and_baselines_together(capsys):
+    from mars_export.cli.main import cli
+
+    cli.main(["compare", "--help"], standalone_mode=False)
+    section = capsys.readouterr().out.partition("Comparison:\n")[2].partition("\n\n")[0]
+    assert "--method METHOD" in section
+    assert "--baseline BASELINE" in section
