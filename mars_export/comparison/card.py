@@ -6,7 +6,7 @@ from typing import Final
 
 from mars_export.card.lines import order
 from mars_export.card.outcomes import changes, outcome_of
-from mars_export.card.text import FILTERS, change, p_text
+from mars_export.card.text import FILTERS, MINIMUM_N, change, p_text
 from mars_export.common.markdown import DASH, code, num, size, templates, unbroken
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.comparison.figures import FRONTIER
@@ -99,6 +99,7 @@ def render(comparison: Comparison) -> str:
         answered=answered,
         refused=[c for c in comparison.contenders if c.turned_down],
         margin=f"{100 * MARGIN:g}",
+        minimum=MINIMUM_N,
         FRONTIER=FRONTIER,
         **values,
     )

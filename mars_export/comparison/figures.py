@@ -20,6 +20,8 @@ __all__ = ["FRONTIER", "draw"]
 FRONTIER: Final = f"{PLOTS}/frontier.png"
 _MARKERS: Final = {"base": "s", "method": "o", "baseline": "^"}
 _OUTLINE: Final = withStroke(linewidth=3, foreground="white")
+_ROW: Final = 7.0
+"""Points of percentage that a label is high."""
 _NEAR: Final = 6.0
 """Points of percentage within which two labels would lie on each other."""
 
@@ -58,7 +60,8 @@ def _panel(axes: Axes, comparison: Comparison, answered: Answered, modality: Mod
     axes.plot(*zip(*line, strict=True), color=LIGHT, linewidth=2, zorder=0, drawstyle="steps-post")
     axes.set_xlim(-3, 103)
     axes.set_ylim(-5, 105)
-    axes.set_xlabel("harmless requests newly refused, with controls, %")
+    how = "with controls" if answered.controlled else "without controls"
+    axes.set_xlabel(f"harmless requests newly refused, {how}, %")
     axes.set_ylabel("harmful requests refused, %")
 
 
@@ -71,7 +74,10 @@ def _colors(comparison: Comparison) -> dict[str, str]:
 
 
 def _labels(axes: Axes, placed: Sequence[Point], colors: Mapping[str, str]) -> None:
-    """Names beside the points; those of points that lie close together stand below each other."""
+    """Names beside the points; those of points that lie close together stand below each other.
+
+    Where there is no room below, they stand above each other.
+    """
     groups: list[list[Point]] = []
     for point in sorted(placed, key=_at):
         near = (group for group in groups if math.dist(_at(group[0]), _at(point)) < _NEAR)
@@ -82,11 +88,13 @@ def _labels(axes: Axes, placed: Sequence[Point], colors: Mapping[str, str]) -> N
     for group in groups:
         right = max(_at(point)[0] for point in group)
         left = right > 60
-        top = max(_at(point)[1] for point in group)
+        heights = [_at(point)[1] for point in group]
+        down = max(heights) >= _ROW * (len(group) - 1)
+        start, step = (max(heights), -12) if down else (min(heights), 12)
         for row, point in enumerate(group):
             axes.annotate(
-                point.arm, (right, top), fontsize=9, color=colors[point.arm], va="center",
-                xytext=(-9 if left else 9, -12 * row), textcoords="offset points",
+                point.arm, (right, start), fontsize=9, color=colors[point.arm], va="center",
+                xytext=(-9 if left else 9, step * row), textcoords="offset points",
                 ha="right" if left else "left", path_effects=[_OUTLINE],
             )  # fmt: skip
 

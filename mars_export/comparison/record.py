@@ -136,6 +136,11 @@ class Answered(Record):
     behavior: list[Behavior]
     speed: list[Speed]
 
+    @property
+    def controlled(self) -> bool:
+        """Whether controls were run."""
+        return any(way.kind == "control" for way in self.ways)
+
 
 class Comparison(VersionedRecord):
     """The whole comparison."""

@@ -31,6 +31,7 @@ def lines(comparison: Comparison) -> list[str]:
             "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
             for row in table
         ]
-        text.append("harmful: refused; harmless: newly refused, with controls")
+        kinds = "with controls" if answered.controlled else "controls were not run"
+        text.append(f"harmful: refused; harmless: newly refused, {kinds}")
     down = [c for c in comparison.contenders if c.turned_down]
     return text + [f"{c.name} was turned down: {c.turned_down}" for c in down]

@@ -165,6 +165,24 @@ def test_a_reason_is_told_once(comparison):
     assert (text.count("no pictures"), text.count("no ears")) == (1, 1)
 
 
+def test_missing_controls_are_told(comparison):
+    bare = [result for result in RESULTS if not result.variant]
+    told = comparison.answered.model_copy(update=tables(bare, "mars"))
+    without = comparison.model_copy(update={"answered": told})
+    assert "Controls were not run" in card.render(without)
+    assert "in all controls together" not in card.render(without)
+    assert "controls were not run" in terminal.lines(without)[-2]
+    assert "Controls were not run" not in card.render(comparison)
+
+
+def test_names_at_the_bottom_of_the_plot_stand_inside(comparison):
+    alike = [r.model_copy(update={"verdict": "answer"}) for r in RESULTS]
+    told = comparison.answered.model_copy(update=tables(alike, "mars"))
+    names = figures.draw(comparison.model_copy(update={"answered": told})).axes[0].texts
+    assert len(names) == 3
+    assert all(name.xyann[1] >= 0 for name in names)
+
+
 def test_a_comparison_without_answers_says_so(comparison):
     text = card.render(comparison.model_copy(update={"answered": None}))
     assert "no number here" in text
