@@ -120,7 +120,8 @@ def _wanted(settings: ComparisonSettings) -> dict[str, dict[str, str]]:
         label = re.sub(r"[^A-Za-z0-9._+-]+", "-", label)
         if label in wanted:
             raise ExportError(f"--method {word}: another one is called {label} as well")
-        own = sorted(method_named(name).Options.model_fields)
+        method = method_named(name)
+        own = sorted([*method.Options.model_fields, *(["tune_on"] if method.tunable else [])])
         for option in options:
             if option not in own:  # others, as the prompts and the seed, are the same for all
                 known = ", ".join(own) or "none"

@@ -6,6 +6,8 @@ import pytest
 
 from mars_export.comparison.record import COMPARISON_NAME, Comparison
 from mars_export.evaluation.report import SelfCheck
+from mars_export.pipeline.comparison import _wanted
+from mars_export.pipeline.comparison_settings import ComparisonSettings
 from support import bases
 
 PROMPTS = ["paint", "house", "river", "stone", "bread", "light", "green", "sound"]
@@ -165,3 +167,10 @@ def test_the_help_lists_methods_and_baselines_together(capsys):
     section = capsys.readouterr().out.partition("Comparison:\n")[2].partition("\n\n")[0]
     assert "--method METHOD" in section
     assert "--baseline BASELINE" in section
+
+
+def test_tuned_and_untuned_can_be_compared():
+    words = ("mars", "mars:tune_on=mine/a.jsonl")
+    wanted = _wanted(ComparisonSettings(model="organism:gemma3", method=words))
+    assert list(wanted) == ["mars", "mars-tune_on-a.jsonl"]
+    assert wanted["mars-tune_on-a.jsonl"] == {"method": "mars", "tune_on": "mine/a.jsonl"}
