@@ -1,6 +1,5 @@
 """The plot of a comparison: what each contender refuses, and what that costs harmless requests."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -79,9 +78,9 @@ def _labels(axes: Axes, placed: Sequence[Point], colors: Mapping[str, str]) -> N
     Where there is no room below, they stand above each other.
     """
     groups: list[list[Point]] = []
-    for point in sorted(placed, key=_at):
-        near = (group for group in groups if math.dist(_at(group[0]), _at(point)) < _NEAR)
-        group = next(near, None)
+    for point in sorted(placed, key=lambda point: (-_at(point)[1], _at(point)[0])):
+        x, y = _at(point)
+        group = next((group for group in groups if _reaches(group, x, y)), None)
         if group is None:
             groups.append(group := [])
         group.append(point)
@@ -97,6 +96,12 @@ def _labels(axes: Axes, placed: Sequence[Point], colors: Mapping[str, str]) -> N
                 xytext=(-9 if left else 9, step * row), textcoords="offset points",
                 ha="right" if left else "left", path_effects=[_OUTLINE],
             )  # fmt: skip
+
+
+def _reaches(group: Sequence[Point], x: float, y: float) -> bool:
+    """Whether the names beside a group lie where that of a lower point is to stand."""
+    left, top = _at(group[0])
+    return abs(x - left) < _NEAR and top - y < _ROW * len(group)
 
 
 def _at(point: Point) -> tuple[float, float]:
