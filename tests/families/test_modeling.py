@@ -28,7 +28,8 @@ def files_of(method):
     """Files of the host, and of the rules, in a modeling file."""
     parts = method_named(method).parts
     host = [*HOST, *(name for part in parts for name in AT_SITE[part.site])]
-    return [f"runtime/{name}.py" for name in host], [f"methods/{p.name}/rule.py" for p in parts]
+    folders = [method_named(p.name).rule_class().__module__.split(".")[-2] for p in parts]
+    return [f"runtime/{name}.py" for name in host], [f"methods/{f}/rule.py" for f in folders]
 
 
 def ruff(*args):
