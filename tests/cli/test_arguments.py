@@ -220,7 +220,7 @@ def test_options_of_a_method_are_flags_variables_and_keys(settings_of, monkeypat
     monkeypatch.setenv("MARS_RADIUS", "wide")
     assert "MARS_RADIUS: 'wide' should be a valid number" in mars("--model", "x").errors[0]
     help_text = mars("--help").out
-    assert re.search(r"Calibration \(mars, addition[^)]*\):\n  --layer N ", help_text)
+    assert re.search(r"Calibration \(mars, [^)]*addition[^)]*\):\n  --layer N ", help_text)
     assert "--gain X" in help_text
 
 
