@@ -122,6 +122,8 @@ def calibrated_on(directory: Path) -> CalibratedOn | None:
         label: PromptFile(name=stated.name, sha256=stated.sha256)
         for label, stated in source.prompts.items()
     }
+    if set(files) != {"harmful", "harmless"}:
+        return None
     tuning = source.tuning
     tuned = PromptFile(name=tuning.name, sha256=tuning.sha256) if tuning else None
     return CalibratedOn(**files, seed=source.seed, neutral=source.kinds, tuning=tuned)
