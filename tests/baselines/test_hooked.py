@@ -132,3 +132,9 @@ def test_headers_are_found_where_the_method_keeps_none(record, loaded, name):
     fit = fitted(name, record.model_copy(update={"source": source}), loaded)
     decisions = fit.answer(loaded, batch(loaded, texts())).decisions
     assert [d.active for d in decisions[:2]] == [True, True]
+
+
+def test_shiftdc_finds_headers_where_the_method_keeps_none(record, loaded):
+    source = record.source.model_copy(update={"headers": []})
+    fit = fitted("shiftdc", record.model_copy(update={"source": source}), loaded)
+    assert fit.headers == record.source.headers

@@ -59,7 +59,7 @@ class Fit(Fitted):
         """
         study.require_media()
         axes = study.measured.statistics.direction.float()
-        return cls(study.record.source.headers, axes, int(_FIRST * len(axes)))
+        return cls(study.headers, axes, int(_FIRST * len(axes)))
 
     def answer(self, loaded: Loaded, batch: Batch) -> Answers:
         """Text is answered as it is; media are captioned first."""
