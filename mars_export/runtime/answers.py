@@ -6,12 +6,11 @@ the same tokens.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 
-from mars_export.runtime.layer import AT_MODEL, HostedRule
+from mars_export.runtime.layer import AT_MODEL, HostedRule, replace_forward
 from mars_export.runtime.model_inputs import attention_mask, modality_shown
 from mars_export.runtime.passes import (
     TYPES,
@@ -153,18 +152,10 @@ def host_answers(model: Any, decoder: Any, rule: type[HostedRule]) -> dict[int, 
     rules, size = model.config.steering, model.config.get_text_config().hidden_size
     hosted = rule(size, rules, AT_MODEL)
     decoder.steering = hosted
-    decoder.forward = partial(watched_decoder, decoder)
-    decoder._replicate_for_data_parallel = partial(replica_of_watched, decoder)
+    replace_forward(decoder, watched_decoder)
     places = {m: getattr(model.config, name) for m, name in rules["placeholders"].items()}
     model._answers = Answers(rules, hosted, places)
     return {AT_MODEL: hosted}
-
-
-def replica_of_watched(decoder: Any) -> Any:
-    """A replica of a decoder for another device."""
-    replica = type(decoder)._replicate_for_data_parallel(decoder)
-    replica.forward = partial(watched_decoder, replica)
-    return replica
 
 
 def watched_decoder(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -73,14 +73,9 @@ class HostedRule(nn.Module):
 
 
 def host_rule(layer: Any, rule: HostedRule) -> None:
-    """Put a rule into a decoder layer, and its work into the layer's forward.
-
-    Not as a hook: `layer.forward(...)` goes past those, and would run the layer unsteered.
-    """
+    """Put a rule into a decoder layer, and its work into the layer's forward."""
     layer.steering = rule
-    layer.forward = partial(steered_layer, layer)
-    # DataParallel copies a layer's attributes: a replica must call its own forward.
-    layer._replicate_for_data_parallel = partial(replica_of, layer)
+    replace_forward(layer, steered_layer)
 
 
 def host_layers(model: Any, decoder: Any, rule: type[HostedRule]) -> dict[int, HostedRule]:
@@ -92,10 +87,20 @@ def host_layers(model: Any, decoder: Any, rule: type[HostedRule]) -> dict[int, H
     return hosted
 
 
-def replica_of(layer: Any) -> Any:
-    """A replica of a steered layer for another device."""
-    replica = type(layer)._replicate_for_data_parallel(layer)
-    replica.forward = partial(steered_layer, replica)
+def replace_forward(module: Any, forward: Callable[..., Any]) -> None:
+    """Give one module another forward, of module level, whose first argument it is.
+
+    Not as a hook: `module.forward(...)` goes past those, and would run the module unsteered.
+    """
+    module.forward = partial(forward, module)
+    # DataParallel copies a module's attributes: a replica must call its own forward.
+    module._replicate_for_data_parallel = partial(replica_of, module, forward)
+
+
+def replica_of(module: Any, forward: Callable[..., Any]) -> Any:
+    """A replica, for another device, of a module whose forward was replaced."""
+    replica = type(module)._replicate_for_data_parallel(module)
+    replica.forward = partial(forward, replica)
     return replica
 
 

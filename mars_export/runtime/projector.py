@@ -4,10 +4,9 @@ What a vision tower and its projector make of a picture or clip stands there onc
 it came: encoded by this forward, by generate() beforehand, by a caller, or in pieces.
 """
 
-from functools import partial
 from typing import Any
 
-from mars_export.runtime.layer import AT_MODEL, HostedRule
+from mars_export.runtime.layer import AT_MODEL, HostedRule, replace_forward
 from mars_export.runtime.windows import NoWindow, Window
 
 
@@ -22,17 +21,8 @@ def host_projector(model: Any, decoder: Any, rule: type[HostedRule]) -> dict[int
     hosted = rule(config.get_text_config().hidden_size, config.steering, AT_MODEL)
     hosted.visual = True
     decoder.steering = hosted
-    decoder.forward = partial(steered_decoder, decoder)
-    # As for a steered layer: a replica must call its own forward.
-    decoder._replicate_for_data_parallel = partial(replica_of_decoder, decoder)
+    replace_forward(decoder, steered_decoder)
     return {AT_MODEL: hosted}
-
-
-def replica_of_decoder(decoder: Any) -> Any:
-    """A replica of a steered decoder for another device."""
-    replica = type(decoder)._replicate_for_data_parallel(decoder)
-    replica.forward = partial(steered_decoder, replica)
-    return replica
 
 
 def steered_decoder(
