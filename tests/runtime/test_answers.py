@@ -82,6 +82,10 @@ def test_rows_of_a_batch_are_answered_as_each_alone(case):
 def test_the_same_tokens_by_every_way_of_greedy_decoding(case, options):
     want = case.model.generate(**case.text, **GREEDY)
     told = gates(case.model)
+    try:
+        case.base.generate(**case.text, **GREEDY, **options)
+    except RuntimeError as error:  # Qwen3-VL in pieces, in Transformers 5.16
+        pytest.skip(f"the base does not answer so: {error}")
     assert case.model.generate(**case.text, **GREEDY, **options)[:, : want.shape[1]].equal(want)
     assert gates(case.model) == [pytest.approx(row, abs=1e-4) for row in told]
 
@@ -297,21 +301,31 @@ def untied(tmp_path_factory):
         folder / "base", folder / "steered", source=tiny.source("qwen3"),
         calibration_dir=calibration,
     )  # fmt: skip
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder / "base").eval()
     model = load(folder / "steered", "AutoModelForCausalLM")
     ids = torch.tensor([tiny.prompt(random_ids(6, 1))])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return SimpleNamespace(
-        model=model, inputs=inputs, answer=model.generate(**inputs, **GREEDY),
+        base=base, model=model, inputs=inputs, answer=model.generate(**inputs, **GREEDY),
         gates=gates(model), directory=folder / "steered",
     )  # fmt: skip
 
 
-def test_drafts_of_its_own_and_of_others_change_nothing(untied):
-    others = {"assistant_model": copy.deepcopy(untied.model)}
-    for options in ({"assistant_early_exit": 2}, others, {"prompt_lookup_num_tokens": 3}):
-        out = untied.model.generate(**untied.inputs, **GREEDY, **options)
-        assert out[:, : untied.answer.shape[1]].equal(untied.answer), options
-        assert gates(untied.model) == [pytest.approx(row, abs=1e-4) for row in untied.gates]
+@pytest.mark.parametrize("draft", ["layers", "model", "prompt"])
+def test_drafts_of_its_own_and_of_others_change_nothing(untied, draft):
+    options = {
+        "layers": {"assistant_early_exit": 2},
+        "model": {"assistant_model": copy.deepcopy(untied.model)},
+        "prompt": {"prompt_lookup_num_tokens": 3},
+    }[draft]
+    if draft == "layers":
+        try:
+            copy.deepcopy(untied.base).generate(**untied.inputs, **GREEDY, **options)
+        except TypeError as error:  # in Transformers 5.16
+            pytest.skip(f"the base does not answer so: {error}")
+    out = untied.model.generate(**untied.inputs, **GREEDY, **options)
+    assert out[:, : untied.answer.shape[1]].equal(untied.answer)
+    assert gates(untied.model) == [pytest.approx(row, abs=1e-4) for row in untied.gates]
 
 
 def test_a_second_turn_goes_on_from_the_cache_of_the_first(untied):
