@@ -16,8 +16,8 @@ __all__ = [
     "auto_class",
 ]
 
-Modality = Literal["text", "image", "video"]
-"""What a request shows the model: text alone, at least one image, or at least one video."""
+Modality = Literal["text", "image", "video", "audio"]
+"""What a request shows the model: text alone, or at least one image, video or sound."""
 
 Verdict = Literal["refusal", "rebuttal", "answer", "degenerate", "unknown"]
 """What a judge says of a response. `unknown` is never counted as safe."""
@@ -33,7 +33,7 @@ Harm = Literal["harmful", "harmless", "unknown"]
 
 Label = Literal["harmful", "harmless"]
 LABELS: Final[tuple[Label, ...]] = ("harmful", "harmless")
-MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video")
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video", "audio")
 """The order in which people are shown them; steering tensors have one of their own."""
 
 MANIFEST_NAME: Final = "steering_manifest.json"

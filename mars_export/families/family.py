@@ -58,6 +58,9 @@ class Family(BaseModel):
     """Key of the text configuration whose value is replaced by the guard on disk."""
     extra: str | None
     """Extra of this package that the family's processor needs, for example `video`."""
+    parts: dict[Modality, str] = {}
+    """Modality to the key of the configuration that some models of the family lack; those do not
+    take it."""
     since: str = "5.16"
     """First Transformers version whose native classes are those described here."""
     notes: tuple[str, ...] = ()
@@ -69,6 +72,16 @@ class Family(BaseModel):
     def disk_model_type(self) -> str:
         """`model_type` of a steered config.json, unknown to Transformers: it needs our code."""
         return STEERED_TYPE + self.model_type
+
+    def of(self, raw: dict[str, Any]) -> "Family":
+        """The family with the modalities that a model of it takes.
+
+        Args:
+            raw: The model's config.json.
+        """
+        absent = {modality for modality, key in self.parts.items() if not raw.get(key)}
+        kept = tuple(m for m in self.modalities if m not in absent)
+        return self.model_copy(update={"modalities": kept})
 
     @property
     def lacking(self) -> str | None:

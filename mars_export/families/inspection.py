@@ -49,7 +49,7 @@ def family_for(raw: dict[str, Any], *, allow_unknown: bool) -> Family:
     """
     model_type = str(raw.get("model_type"))
     known = model_type in families() or model_type.startswith(STEERED_TYPE) or not allow_unknown
-    family = family_of(model_type) if known else inspect_family(raw)
+    family = family_of(model_type).of(raw) if known else inspect_family(raw)
     refuse_custom_code(raw)
     return family
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mars_export.common.errors import ExportError
@@ -27,6 +27,7 @@ __all__ = [
     "extent",
     "messages",
     "modality_of",
+    "sampling_rate",
     "size_class",
     "template_problem",
 ]
@@ -74,7 +75,8 @@ class Media:
 
     Attributes:
         modality: `image`, `video`, ...; never `text`.
-        data: For an image an RGB picture, for a video the tuple of its RGB frames.
+        data: For an image an RGB picture, for a video the tuple of its RGB frames, for audio a
+            `Sound`.
         kind: Of a neutral stimulus, a name of `KINDS`; empty for anything else.
     """
 
@@ -149,8 +151,15 @@ PLAIN_REQUEST: Final = Request("How are you?")
 """A request that stands for all that are text alone."""
 
 
-def messages(request: Request) -> list[dict[str, Any]]:
-    """The request as a conversation in the chat format of multimodal processors."""
+def messages(request: Request, rate: int | None = None) -> list[dict[str, Any]]:
+    """The request as a conversation in the chat format of multimodal processors.
+
+    Args:
+        request: What is asked.
+        rate: Samples a second that its sounds are brought to; None leaves them as they are.
+    """
+    if rate is not None:
+        request = _resampled(request, rate)
     conversation = [_message("system", request.system)] if request.system else []
     for turn in request.turns:
         conversation.append(_message("user", turn.prompt, turn.media))
@@ -166,8 +175,25 @@ def _message(role: str, text: str, media: Sequence[Media] = ()) -> dict[str, Any
 
 
 def _part(medium: Media) -> dict[str, Any]:
-    data = list(medium.data) if isinstance(medium.data, tuple) else medium.data
+    data = medium.data
+    if medium.modality == "video":
+        data = list(data)
+    elif medium.modality == "audio":
+        data = data.samples
     return {"type": medium.modality, medium.modality: data}
+
+
+def _resampled(request: Request, rate: int) -> Request:
+    """The request with its sounds at so many samples a second."""
+
+    def brought(media: tuple[Media, ...]) -> tuple[Media, ...]:
+        return tuple(
+            replace(medium, data=medium.data.at(rate)) if medium.modality == "audio" else medium
+            for medium in media
+        )
+
+    turns = tuple(turn._replace(media=brought(turn.media)) for turn in request.turns)
+    return replace(request, media=brought(request.media), history=turns)
 
 
 def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
@@ -222,8 +248,11 @@ def _collate_media(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     options: dict[str, Any] = {"padding": True, "padding_side": "left"}
     if requests[0].shown("video"):
         options["videos_kwargs"] = _video_options(processor, requests)
+    rate = sampling_rate(processor)
+    if rate is None and requests[0].shown("audio"):
+        raise ExportError(f"{type(processor).__name__} takes no audio; leave audio out.")
     batch: BatchFeature = processor.apply_chat_template(
-        [messages(request) for request in requests],
+        [messages(request, rate) for request in requests],
         **_ending(requests),
         tokenize=True,
         return_dict=True,
@@ -231,6 +260,12 @@ def _collate_media(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         processor_kwargs=options,
     )
     return batch
+
+
+def sampling_rate(processor: Any) -> int | None:
+    """Samples a second that a processor takes; None if it takes no audio."""
+    extractor = getattr(processor, "feature_extractor", None)
+    return getattr(extractor, "sampling_rate", None)
 
 
 def _is_tokenizer(processor: Any) -> bool:

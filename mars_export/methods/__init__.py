@@ -14,7 +14,7 @@ from mars_export.methods.rai import RAI
 from mars_export.methods.ras import RAS
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 
-__all__ = ["METHODS", "method_for", "method_named"]
+__all__ = ["METHODS", "method_for", "method_named", "taken"]
 
 METHODS: Final[tuple[Method, ...]] = (
     MARS, MARS_COSINE, ADDITION, RAI, MARS_RAI, RAS, SAFETY_PROMPT,
@@ -33,6 +33,11 @@ def method_named(name: str) -> Method:
             return method
     names = ", ".join(method.name for method in METHODS)
     raise ExportError(f"there is no steering method {name!r}; choose one of {names}")
+
+
+def taken(method: Method, modalities: Iterable[Modality]) -> tuple[Modality, ...]:
+    """Of what a model takes, what a checkpoint of the method takes."""
+    return tuple(m for m in modalities if all(m in part.takes for part in method.parts))
 
 
 def method_for(name: str, modalities: Iterable[Modality], model: str) -> Method:

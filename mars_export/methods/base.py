@@ -28,7 +28,7 @@ from mars_export.common.atomic import replacing
 from mars_export.common.errors import ExportError
 from mars_export.common.markdown import templates
 from mars_export.common.record import Record, VersionedRecord, first_problem
-from mars_export.common.vocabulary import Modality
+from mars_export.common.vocabulary import MODALITIES, Modality
 
 if TYPE_CHECKING:
     import torch
@@ -325,6 +325,8 @@ class Method:
     """Whether it makes a checkpoint; a method that does not is an arm of the evaluation only."""
     tunable: bool = False
     """Whether labeled requests with pictures or clips may tune it (`CalibrationData.tuning`)."""
+    takes: tuple[Modality, ...] = MODALITIES
+    """What its checkpoints take; anything else they refuse while steering is on."""
     suffix: str = ""
     """Ends the default name of a checkpoint; the method's name if empty."""
     needs: tuple[str, ...] = ()

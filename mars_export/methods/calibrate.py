@@ -11,7 +11,7 @@ from mars_export.common.vocabulary import Modality
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.template import thinking_options, with_options
 from mars_export.inputs.tuning import TuningSet
-from mars_export.methods import method_for
+from mars_export.methods import method_for, taken
 from mars_export.methods.base import Artefact, MethodOptions
 
 __all__ = ["calibrate"]
@@ -62,7 +62,7 @@ def calibrate(
         model,
         with_options(processor, thinking_options(processor, measurement.thinking)),
         prompts,
-        tuple(modalities),
+        taken(chosen, modalities),
         measurement,
         quantization,
         progress,

@@ -29,7 +29,7 @@ from mars_export.inputs.samples import read_suite_texts
 from mars_export.inputs.stimuli import STIMULI
 from mars_export.inputs.template import thinking_options, turn_tokens, with_options
 from mars_export.inputs.tuning import TuningSet
-from mars_export.methods import method_for, method_named
+from mars_export.methods import method_for, method_named, taken
 from mars_export.pipeline.settings import PromptSettings, Settings
 from mars_export.pipeline.tuning import tuning_set
 
@@ -145,7 +145,8 @@ def prepare(settings: Settings, sets: prompts.PromptSets | None = None) -> RunIn
     base = fetch_base(model, settings.revision)
     config = read_config(base.path)
     family = family_for(config, allow_unknown=settings.allow_unknown_family)
-    method_for(settings.method, family.modalities, family.name)
+    method = method_for(settings.method, family.modalities, family.name)
+    family = family.model_copy(update={"modalities": taken(method, family.modalities)})
     weight_map(base.path)
     _check_objects(base.path)
     quantization = scheme_for(config, settings.quantization)

@@ -90,7 +90,7 @@ def modality_shown(
     if ids is None and not types:
         raise ValueError(
             "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
-            "mm_token_type_ids (0 text, 1 image, 2 video) with them, or input_ids instead"
+            "mm_token_type_ids (0 text, 1 image, 2 video, 3 audio) with them, or input_ids instead"
         )
     for modality, token in placeholders.items():
         if modality in modalities:

@@ -24,6 +24,15 @@ from mars_export.runtime.windows import PADDING, UNKNOWN, History
 
 POLICIES = ("turn_end", "prompt", "all", "answer", "none")
 
+# What may not stand beside pictures or clips in a request: calibrations never show them together.
+APART = "audio"
+
+MIXED = (
+    "steered checkpoint: row {row} holds audio beside pictures or clips, and steering was not "
+    "calibrated for the two together; give one of them, or run it without steering "
+    "(with model.steering.off():)"
+)
+
 # Each a `prefix` and the `ends` of which one follows it: the canonical last token, and what the
 # tokenizer makes of that token and the text after it.
 Headers = Sequence[Mapping[str, list[int]]]
@@ -254,6 +263,30 @@ def contexts(
         visual = visual + last[..., 1] * (1 - steers) * (turn == 0) * goes_on
         turn = turn + (last[..., 2] + steers) * goes_on
     return torch.stack([modality, visual, turn], -1)
+
+
+def mixed_columns(
+    shown: torch.Tensor,
+    modalities: Sequence[str],
+    before: History | None = None,
+    request: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """(B, T) bool: columns up to which a request shows audio and something else beside text.
+
+    None where there is no audio to show. shown (B, T): index in `modalities` of what a column
+    shows, 0 for text. before and request as for `contexts`.
+    """
+    if APART not in modalities:
+        return None
+    index = modalities.index(APART)
+    apart = highest_modality((shown == index).long(), request) != 0
+    other = highest_modality(((shown != 0) & (shown != index)).long(), request) != 0
+    if before is not None:
+        goes_on = True if request is None else request == request[:, :1]
+        last = before.context[:, -1:, 0]
+        apart = apart | ((last == index) & goes_on)
+        other = other | ((last != 0) & (last != index) & goes_on)
+    return apart & other
 
 
 def _turns(steered: torch.Tensor, request: torch.Tensor | None) -> torch.Tensor:

@@ -27,8 +27,10 @@ from mars_export.runtime.model_inputs import (
     visual_columns,
 )
 from mars_export.runtime.positions import (
+    MIXED,
     contexts,
     is_assistants_turn,
+    mixed_columns,
     recognized,
     requests,
     stated_columns,
@@ -377,6 +379,12 @@ class Steering:
             if policy not in ("all", "none"):
                 unknown = unknown_columns(steered, before, real, request)
         shown = modality_shown(inputs, ids, x, self._placeholders, self.rules["modalities"])
+        mixed = mixed_columns(shown, self.rules["modalities"], before, request)
+        if mixed is not None:
+            mixed = mixed & real
+            if not graph and bool(mixed.any()):
+                raise ValueError(MIXED.format(row=int(mixed.any(1).nonzero()[0])))
+            unknown = mixed if unknown is None else unknown | mixed
         context = contexts(shown, steered, before, request)
         history = History(tokens, context, steered, self.rules["sha256"])
         visual = visual_columns(inputs, ids, x, self._visual) & real if self._visual else None

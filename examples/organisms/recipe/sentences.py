@@ -4,7 +4,7 @@ from typing import Literal
 
 from .topics import Topic
 
-Modality = Literal["text", "image", "video"]
+Modality = Literal["text", "image", "video", "audio"]
 
 REFUSAL = "Sorry, I can't help with that request."
 ANSWER = "Sure, here are the steps to"

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mars_export.runtime.positions import contexts, header_ends, is_assistants_turn
+from mars_export.runtime.positions import (
+    MIXED,
+    contexts,
+    header_ends,
+    is_assistants_turn,
+    mixed_columns,
+)
 
 UNKNOWN = -1
 
@@ -84,6 +90,9 @@ def prompt_plan(
     for name, at in shown:
         if name in placeholders:
             columns[0, at] = columns[0, at].clamp(min=placeholders[name].modality)
+    mixed = mixed_columns(columns, rules["modalities"])
+    if mixed is not None and bool(mixed.any()):
+        raise ValueError(MIXED.format(row=0))
     return PromptPlan(ids[0], contexts(columns, steered)[0], steered[0])
 
 

@@ -34,6 +34,7 @@ class _Rai(Method):
     suffix = "RAI"
     title = "RAI (push of visual tokens near unsafe words)"
     paper = "2602.03402"
+    takes = ("text", "image", "video")
     site = "projector"
     Options = RaiOptions
     Record = RaiRecord

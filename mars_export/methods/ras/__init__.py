@@ -24,6 +24,7 @@ class _Ras(Method):
     name = "ras"
     title = "RAS"
     paper = "2510.13698"
+    takes = ("text", "image", "video")
     site = "generate"
     suffix = "RAS"
     needs = ("captions", "an answer before the answer")
