@@ -122,7 +122,7 @@ def auto_map(family: Family) -> dict[str, str]:
     """Auto class to the class in the modeling file."""
     module = MODELING_NAME.removesuffix(".py")
     generator = f"{module}.Steered{family.generator}"
-    names = [family.auto_class, "AutoModelForCausalLM"]
+    names = [family.auto_class, *family.also, "AutoModelForCausalLM"]
     if family.placeholders:
         names.append("AutoModelForMultimodalLM")
     return {

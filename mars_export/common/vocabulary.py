@@ -42,5 +42,7 @@ MANIFEST_NAME: Final = "steering_manifest.json"
 
 def auto_class(modalities: Iterable[Modality]) -> str:
     """Name of the Auto class that people load a model of these modalities with."""
-    visual = set(modalities) - {"text"}
-    return "AutoModelForImageTextToText" if visual else "AutoModelForCausalLM"
+    beside = set(modalities) - {"text"}
+    if beside == {"audio"}:
+        return "AutoModelForMultimodalLM"
+    return "AutoModelForImageTextToText" if beside else "AutoModelForCausalLM"

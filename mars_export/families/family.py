@@ -13,6 +13,7 @@ from mars_export.common.vocabulary import Modality
 __all__ = [
     "OTHER_FILES",
     "STEERED_TYPE",
+    "UNSTEERABLE",
     "Family",
     "decoder_layers",
     "families",
@@ -25,6 +26,26 @@ __all__ = [
 STEERED_TYPE: Final = "steered_"
 OTHER_FILES: Final = ("transformers_weights", "custom_pipelines")
 """Keys of a config.json that make Transformers load something else."""
+
+_THINKER: Final = (
+    "it also speaks; give its thinker alone, as Transformers saves it: "
+    "{name}ThinkerForConditionalGeneration.from_pretrained(DIR).save_pretrained(NEW), and the "
+    "files of the processor beside it"
+)
+_SWITCHED: Final = (
+    "it runs other weights beside {what} than for text (LoRA that it switches on), so what is "
+    "measured on text does not hold there; take a family that shares its weights"
+)
+UNSTEERABLE: Final[dict[str, str]] = {
+    "gemma3n": "its decoder layers pass several streams on (AltUp), not one residual stream; take "
+    "Gemma 4, whose small models take the same inputs",
+    "granite_speech": _SWITCHED.format(what="audio"),
+    "granite_speech_plus": _SWITCHED.format(what="audio"),
+    "phi4_multimodal": _SWITCHED.format(what="pictures and audio"),
+    "qwen2_5_omni": _THINKER.format(name="Qwen2_5Omni"),
+    "qwen3_omni_moe": _THINKER.format(name="Qwen3OmniMoe"),
+}
+"""Model types that cannot be steered, each with the reason and what to do instead."""
 
 
 class Family(BaseModel):
@@ -44,6 +65,8 @@ class Family(BaseModel):
     """Native class with the language head, behind `auto_class`."""
     auto_class: str
     """Auto class that people load the model with."""
+    also: tuple[str, ...] = ()
+    """Others that load it, beside those for text and for several modalities."""
     pipeline_tag: str
     modalities: tuple[Modality, ...]
     """Modalities that the model can tell apart, so that each gets its own re-centering."""
@@ -80,6 +103,8 @@ class Family(BaseModel):
             raw: The model's config.json.
         """
         absent = {modality for modality, key in self.parts.items() if not raw.get(key)}
+        if not absent:
+            return self
         kept = tuple(m for m in self.modalities if m not in absent)
         return self.model_copy(update={"modalities": kept})
 
@@ -125,6 +150,8 @@ def family_of(model_type: str) -> Family:
         return family
     if model_type.startswith(STEERED_TYPE):
         raise ExportError("the model is already steered; pass the base model that it was made from")
+    if model_type in UNSTEERABLE:
+        raise ExportError(f"{model_type} cannot be steered: {UNSTEERABLE[model_type]}")
     raise ExportError(
         f"model type {model_type!r} is not supported (supported: {', '.join(known)}); "
         "--allow-unknown-family tries without a family file; to add one, start from what "

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mars_export.common.errors import ExportError
-from mars_export.common.vocabulary import Modality
+from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.families.family import (
     STEERED_TYPE,
+    UNSTEERABLE,
     Family,
     families,
     family_of,
@@ -32,7 +33,9 @@ _SHOWN_BY: Final[dict[str, Shown]] = {
     "input_features": "audio",
     "audio_input_features": "audio",
 }
-_TOKENS: Final[dict[Modality, str]] = {"image": "image_token_id", "video": "video_token_id"}
+_TOKENS: Final[dict[Modality, str]] = {
+    modality: f"{modality}_token_id" for modality in MODALITIES if modality != "text"
+}
 _NONSENSE: Final = "no activation has this name"
 
 
@@ -48,7 +51,8 @@ def family_for(raw: dict[str, Any], *, allow_unknown: bool) -> Family:
             custom code of its own.
     """
     model_type = str(raw.get("model_type"))
-    known = model_type in families() or model_type.startswith(STEERED_TYPE) or not allow_unknown
+    listed = model_type in families() or model_type in UNSTEERABLE
+    known = listed or model_type.startswith(STEERED_TYPE) or not allow_unknown
     family = family_of(model_type).of(raw) if known else inspect_family(raw)
     refuse_custom_code(raw)
     return family
@@ -94,7 +98,7 @@ def inspect_family(raw: dict[str, Any]) -> Family:
         model=headless.__name__,
         generator=generator.__name__,
         auto_class=_auto_class(config, generator, raw),
-        pipeline_tag="image-text-to-text" if shown else "text-generation",
+        pipeline_tag=_pipeline_tag(set(shown.values())),
         modalities=("text", *placeholders),
         placeholders=placeholders,
         shown_by=shown,
@@ -107,6 +111,12 @@ def inspect_family(raw: dict[str, Any]) -> Family:
         ),
         inspected=True,
     )
+
+
+def _pipeline_tag(shown: set[Shown]) -> str:
+    if shown == {"audio"}:
+        return "audio-text-to-text"
+    return "image-text-to-text" if shown else "text-generation"
 
 
 def _generator(raw: dict[str, Any]) -> Any:
@@ -172,6 +182,8 @@ def _auto_class(config: Any, generator: Any, raw: dict[str, Any]) -> str:
     mappings = {
         "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
         "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING",
+        "AutoModelForMultimodalLM": "MODEL_FOR_MULTIMODAL_LM_MAPPING",
+        "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
     }
     for auto, mapping in mappings.items():
         if _mapped(mapping, config) is generator:

@@ -356,8 +356,6 @@ class Method:
         """Default name of a checkpoint and of its repository."""
         return f"{base}-{self.suffix or self.name}"
 
-    # A method that makes checkpoints overrides `calibrate` and `compare`.
-
     def calibrate(self, data: CalibrationData, options: MethodOptions) -> Artefact:  # noqa: ARG002
         """Measure a model and decide.
 

@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from mars_export.checkpoint.writer import write_checkpoint
+from mars_export.methods.ras import RAS
 from support import tiny, zoo, zoo_inputs
 from support.answers import ByHand, alone
 from support.behavior import load, shifts
@@ -20,7 +21,8 @@ def test_answers_are_those_made_by_hand(model_type, tmp_path):
     family = zoo.family(model_type)
     base_dir = zoo.save_base(model_type, tmp_path / "base")
     base = getattr(transformers, family.generator).from_pretrained(base_dir).eval()
-    artefact = tiny.ras(model_type, shift=shifts(family))
+    shift = {m: s for m, s in shifts(family).items() if m in RAS.takes}
+    artefact = tiny.ras(model_type, shift=shift)
     artefact.save(tmp_path / "calibration")
     source = tiny.source(model_type).model_copy(update={"architecture": family.generator})
     write_checkpoint(
@@ -28,7 +30,10 @@ def test_answers_are_those_made_by_hand(model_type, tmp_path):
         family=family,
     )  # fmt: skip
     model = load(tmp_path / "steered", family.auto_class)
-    by_hand, visual = ByHand(base, artefact), next(iter(family.placeholders), None)
+    by_hand, visual = (
+        ByHand(base, artefact),
+        next((m for m in family.placeholders if m in RAS.takes), None),
+    )
     rows = [(tiny.random_ids(6, 1), None), (tiny.random_ids(9, 2), visual)]
     batch = zoo_inputs.inputs(model_type, rows)
     on, last = model.generate(**batch, **OPTIONS), model.steering.last

@@ -12,7 +12,8 @@ from support import tiny, zoo
 
 FAMILIES = list(families().values())
 BY_HAND = {
-    *("name", "extra", "notes", "since", "modalities", "placeholders", "shown_by"),
+    "also",
+    *("name", "extra", "notes", "parts", "since", "modalities", "placeholders", "shown_by"),
     "inspected",
 }
 
@@ -59,13 +60,17 @@ def test_names_fit_the_native_classes(family):
 
 # First part of the keys of the language model on disk, where it is not the module's name.
 LEGACY = {
+    "audioflamingo3": "language_model.model.layers.",
     "gemma3": "language_model.model.layers.",
     "internvl": "language_model.model.layers.",
     "llava": "language_model.model.layers.",
     "llava_onevision": "language_model.model.layers.",
     "mistral3": "language_model.model.layers.",
     "molmo2": "model.transformer.blocks.",
+    "qwen2_5_omni_thinker": "model.layers.",
+    "qwen2_audio": "language_model.model.layers.",
     "qwen2_5_vl": "model.layers.",
+    "voxtral": "language_model.model.layers.",
 }
 
 

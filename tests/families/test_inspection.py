@@ -11,6 +11,7 @@ from mars_export.calibration.measurements import placeholders
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from mars_export.families import families
+from mars_export.families.family import UNSTEERABLE
 from mars_export.families.inspection import family_for, inspect_family
 from support import tiny, zoo
 from support.behavior import export, load
@@ -77,11 +78,26 @@ def test_decoders_that_nothing_guards_are_refused(monkeypatch):
         inspect_family(raw_of("llama"))
 
 
-@pytest.mark.parametrize("model_type", zoo.each("gemma4"))
+@pytest.mark.parametrize("model_type", zoo.each("molmo2"))
 def test_modalities_that_are_not_steered_are_noted(model_type):
     notes = inspect_family(raw_of(model_type)).notes
-    assert notes == ("Audio is not calibrated and is refused while steering is on.",)
+    assert notes == ("Video is not calibrated and is refused while steering is on.",)
     assert inspect_family(raw_of("llama")).notes == ()
+
+
+@pytest.mark.parametrize("model_type", UNSTEERABLE)
+@pytest.mark.parametrize("allow", [False, True])
+def test_families_that_cannot_be_steered_say_why(model_type, allow):
+    with pytest.raises(ExportError, match=f"^{model_type} cannot be steered: .*; (take|give) "):
+        family_for({"model_type": model_type}, allow_unknown=allow)
+
+
+@pytest.mark.parametrize("model_type", zoo.each("gemma4"))
+def test_a_model_without_a_part_takes_less_than_its_family(model_type):
+    raw = raw_of(model_type)
+    assert "audio" in family_for(raw, allow_unknown=False).modalities
+    less = family_for({**raw, "audio_config": None}, allow_unknown=False)
+    assert less.modalities == ("text", "image", "video")
 
 
 def test_an_inspected_family_is_steered_as_any_other(tmp_path):

@@ -109,7 +109,7 @@ def export(family: Family, base_dir: Path, folder: Path, **changes: Any) -> Path
 
 
 def shifts(family: Family) -> dict[str, float]:
-    every = {"text": 0.0, "image": 3.0, "video": -5.0}
+    every = {"text": 0.0, "image": 3.0, "video": -5.0, "audio": 7.0}
     return {modality: every[modality] for modality in family.modalities}
 
 

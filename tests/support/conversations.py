@@ -7,7 +7,7 @@ import torch
 
 from support import zoo_inputs
 from support.oracle import Shown, Where
-from support.tiny import HEADER, IMAGE, TURN_STARTS, VIDEO, random_ids
+from support.tiny import AUDIO, HEADER, IMAGE, TURN_STARTS, VIDEO, random_ids
 from support.zoo import VIDEO_START
 
 USER = TURN_STARTS[0]
@@ -18,7 +18,7 @@ HEADERS = [{"prefix": HEADER[:-1], "ends": [HEADER[-1], BLANK]}]
 SPECIAL = [0, 1, 2, *range(300, 320)]
 """Tokens that a model must not say: what it says itself would look like a header or a picture."""
 
-_MODALITIES = ["text", "image", "video"]
+_MODALITIES = ["text", "image", "video", "audio"]
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,15 @@ class Row:
 
     def visual_columns(self) -> int:
         """Number of columns up to the last picture or clip."""
-        return max((k + 2 for k, t in enumerate(self.ids) if t in (IMAGE, VIDEO)), default=0)
+        return max((k + 2 for k, t in enumerate(self.ids) if t in (IMAGE, VIDEO, AUDIO)), default=0)
 
 
 def shown(ids: list[int], turn: int, begin: int = 0) -> Shown:
     """What these tokens show, in the answer after so many others; its turn begins at `begin`."""
-    kinds = [(token == IMAGE) + 2 * (token in (VIDEO, VIDEO_START)) for token in ids]
+    kinds = [
+        (token == IMAGE) + 2 * (token in (VIDEO, VIDEO_START)) + 3 * (token == AUDIO)
+        for token in ids
+    ]
     return Shown(_MODALITIES[max(kinds)], sum(map(bool, kinds[begin:])), turn)
 
 

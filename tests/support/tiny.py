@@ -23,6 +23,7 @@ from mars_export.methods.ras.record import RasRecord, Reading
 from support.artefacts import mars_artefact, pushed_probes, with_tensors
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END = 320, 300, 301, 302, 303
+AUDIO, AUDIO_START, AUDIO_END = 307, 308, 309
 HEADER = [310, 311, 312]  # stands for `<start of turn> assistant \n`
 HEADERS = [{"prefix": HEADER[:-1], "ends": [HEADER[-1]]}]
 TURN_STARTS = [[310, 315]]  # `<start of turn> user`

@@ -11,10 +11,22 @@ import torch
 import transformers
 
 from mars_export.families import Family, families
+from support.tiny import (
+    AUDIO,
+    AUDIO_END,
+    AUDIO_START,
+    HIDDEN,
+    IMAGE,
+    LAYERS,
+    TEXT,
+    VIDEO,
+    VISION_END,
+    VISION_START,
+)
 from support.tiny import BUILDERS as REFERENCE
-from support.tiny import HIDDEN, IMAGE, LAYERS, TEXT, VIDEO, VISION_END, VISION_START
 
-VIDEO_START, VIDEO_END, LOW_RES_START, AUDIO = 304, 305, 306, 307
+VIDEO_START, VIDEO_END, LOW_RES_START = 304, 305, 306
+MEL_BINS = 128
 GRID, COLUMN, ROW = 317, 318, 319
 
 _HALF = {"hidden_size": 32, "intermediate_size": 64}
@@ -45,6 +57,13 @@ _IDEFICS = {
     "scale_factor": 2,
     "pad_token_id": 0,
     "vision_config": _PATCHES,
+}
+
+_LISTENER = {
+    **_TOWER,
+    "intermediate_size": 128,
+    "num_mel_bins": MEL_BINS,
+    "max_source_positions": 8,
 }
 
 # model type -> (generator class, keyword arguments of its configuration)
@@ -83,6 +102,31 @@ _SPECS = {
             "vision_config": {**_QWEN_TOWER, "fullatt_block_indexes": [1]},
             "tie_word_embeddings": False,
             **_MARKED,
+        },
+    ),
+    "qwen2_5_omni_thinker": (
+        "Qwen2_5OmniThinkerForConditionalGeneration",
+        {
+            "text_config": {**TEXT, "rope_parameters": _MROPE},
+            "vision_config": {**_QWEN_TOWER, "fullatt_block_indexes": [1]},
+            "audio_config": {
+                "d_model": 32,
+                "encoder_layers": 2,
+                "encoder_attention_heads": 4,
+                "encoder_ffn_dim": 64,
+                "num_mel_bins": MEL_BINS,
+                "n_window": 8,
+                "max_source_positions": 64,
+                "output_dim": HIDDEN,
+            },
+            "image_token_index": IMAGE,
+            "video_token_index": VIDEO,
+            "audio_token_index": AUDIO,
+            "vision_start_token_id": VISION_START,
+            "vision_end_token_id": VISION_END,
+            "audio_start_token_id": AUDIO_START,
+            "audio_end_token_id": AUDIO_END,
+            "tie_word_embeddings": False,
         },
     ),
     "glm46v": (
@@ -205,7 +249,16 @@ _SPECS = {
                 "pooling_kernel_size": 2,
                 "position_embedding_size": 16,
             },
+            "audio_config": {
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "subsampling_conv_channels": [MEL_BINS, 4],
+                "output_proj_dims": 32,
+            },
             "audio_token_id": AUDIO,
+            "boa_token_id": AUDIO_START,
+            "eoa_token_index": AUDIO_END,
             "boi_token_id": VISION_START,
             "eoi_token_id": VISION_END,
             **_IDS,
@@ -229,6 +282,37 @@ _SPECS = {
                 "projector_output_dim": 32,
             },
             "image_token_index": IMAGE,
+        },
+    ),
+    "voxtral": (
+        "VoxtralForConditionalGeneration",
+        {
+            "text_config": {**TEXT, "model_type": "llama"},
+            "audio_config": {**_LISTENER, "max_source_positions": 16},
+            "audio_token_id": AUDIO,
+        },
+    ),
+    "audioflamingo3": (
+        "AudioFlamingo3ForConditionalGeneration",
+        {
+            "text_config": {**TEXT, "model_type": "qwen2"},
+            "audio_config": _LISTENER,
+            "audio_token_id": AUDIO,
+        },
+    ),
+    "qwen2_audio": (
+        "Qwen2AudioForConditionalGeneration",
+        {
+            "text_config": {**TEXT, "model_type": "qwen2"},
+            "audio_config": {
+                "d_model": 32,
+                "encoder_layers": 2,
+                "encoder_attention_heads": 4,
+                "encoder_ffn_dim": 64,
+                "num_mel_bins": MEL_BINS,
+                "max_source_positions": 8,
+            },
+            "audio_token_index": AUDIO,
         },
     ),
     "llama": ("LlamaForCausalLM", {**TEXT, "tie_word_embeddings": True}),

@@ -2,11 +2,23 @@
 
 import torch
 
-from support.tiny import HEADER, IMAGE, VIDEO, VISION_END, VISION_START
-from support.zoo import LOW_RES_START, VIDEO_END, VIDEO_START
+from support.tiny import (
+    AUDIO,
+    AUDIO_END,
+    AUDIO_START,
+    HEADER,
+    IMAGE,
+    VIDEO,
+    VISION_END,
+    VISION_START,
+)
+from support.zoo import LOW_RES_START, MEL_BINS, VIDEO_END, VIDEO_START
 
-_QWEN = {"qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe", "glm46v"}
-_TYPED = _QWEN | {"gemma4", "molmo2"}
+_QWEN = {
+    "qwen2_5_omni_thinker", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe",
+    "glm46v",
+}  # fmt: skip
+_TYPED = (_QWEN | {"gemma4", "molmo2"}) - {"qwen2_5_omni_thinker"}
 _MARKED_IMAGE = [VISION_START, *[IMAGE] * 4, VISION_END]
 
 # What stands before the text, where it is not placeholders between two marks.
@@ -23,9 +35,16 @@ _SHOWN = {
         # The placeholders inside a clip are those of images.
         "glm46v": [VIDEO_START, *_MARKED_IMAGE, VIDEO_END],
     },
+    "audio": {},
 }
-MARKED = {"image": _MARKED_IMAGE, "video": [VISION_START, *[VIDEO] * 4, VISION_END]}
-"""A picture and a clip of most families."""
+MARKED = {
+    "image": _MARKED_IMAGE,
+    "video": [VISION_START, *[VIDEO] * 4, VISION_END],
+    "audio": [AUDIO_START, *[AUDIO] * 4, AUDIO_END],
+}
+"""A picture, a clip and a sound of most families."""
+_FRAMES = 16
+"""Of spectrum, that four tokens of a sound are made of."""
 
 
 def prompt(model_type: str, text: list[int], visual: str | None) -> list[int]:
@@ -35,8 +54,8 @@ def prompt(model_type: str, text: list[int], visual: str | None) -> list[int]:
 
 
 def _types(row: list[int], visual: str | None) -> list[int]:
-    code = {None: 0, "image": 1, "video": 2}[visual]
-    return [code if token in (IMAGE, VIDEO) else 0 for token in row]
+    code = {None: 0, "image": 1, "video": 2, "audio": 3}[visual]
+    return [code if token in (IMAGE, VIDEO, AUDIO) else 0 for token in row]
 
 
 def inputs(model_type: str, rows: list[tuple[list[int], str | None]], seed: int = 1) -> dict:
@@ -44,23 +63,25 @@ def inputs(model_type: str, rows: list[tuple[list[int], str | None]], seed: int 
     ids = [prompt(model_type, text, visual) for text, visual in rows]
     types = [_types(row, visual) for row, (_, visual) in zip(ids, rows, strict=True)]
     shown = [visual for _, visual in rows]
-    return _batch(model_type, ids, types, shown.count("image"), shown.count("video"), seed)
+    counts = {visual: shown.count(visual) for visual in MARKED}
+    return _batch(model_type, ids, types, counts, seed)
 
 
 def padded(model_type: str, rows: list[list[int]], right: bool = False, seed: int = 1) -> dict:
     """Batch of token ids that hold any number of pictures and clips, as `MARKED` has them."""
-    types = [[(token == IMAGE) + 2 * (token == VIDEO) for token in row] for row in rows]
+    code = {IMAGE: 1, VIDEO: 2, AUDIO: 3}
+    types = [[code.get(token, 0) for token in row] for row in rows]
     every = [token for row in rows for token in row]
-    images, videos = every.count(IMAGE) // 4, every.count(VIDEO) // 4
-    return _batch(model_type, rows, types, images, videos, seed, right)
+    tokens = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
+    counts = {visual: every.count(token) // 4 for visual, token in tokens.items()}
+    return _batch(model_type, rows, types, counts, seed, right)
 
 
 def _batch(
     model_type: str,
     ids: list[list[int]],
     types: list[list[int]],
-    images: int,
-    videos: int,
+    counts: dict[str, int],
     seed: int,
     right: bool = False,
 ) -> dict:
@@ -76,7 +97,7 @@ def _batch(
         batch["mm_token_type_ids"] = padded(types).int()
     elif model_type == "gemma3":
         batch["token_type_ids"] = padded(types)
-    for visual, count in (("image", images), ("video", videos)):
+    for visual, count in counts.items():
         if count:
             batch |= _pixels(model_type, visual, count, generator)
     return batch
@@ -89,11 +110,16 @@ def _pixels(model_type: str, visual: str, count: int, generator: torch.Generator
     def rows(*row):
         return torch.tensor([row] * count)
 
+    if visual == "audio":
+        return _spectrum(model_type, count, random)
     image = visual == "image"
     name = "pixel_values" if image else "pixel_values_videos"
     if model_type in _QWEN:
         grid = "image_grid_thw" if image else "video_grid_thw"
-        return {name: random(count * 16, 3 * 2 * 14 * 14), grid: rows(1, 4, 4)}
+        pixels = {name: random(count * 16, 3 * 2 * 14 * 14), grid: rows(1, 4, 4)}
+        if model_type == "qwen2_5_omni_thinker" and not image:
+            pixels["video_second_per_grid"] = torch.ones(count)
+        return pixels
     if model_type == "gemma4":
         places = [[x, y] for y in range(4) for x in range(4)]
         pixels = {name: random(count, 16, 3 * 4 * 4), f"{visual}_position_ids": rows(*places)}
@@ -106,6 +132,21 @@ def _pixels(model_type: str, visual: str, count: int, generator: torch.Generator
     sizes = {"image_sizes": rows(28, 28)} if model_type == "mistral3" else {}
     tiles = (1,) if model_type in ("smolvlm", "idefics3") else ()
     return {name: random(count, *tiles, 3, 28, 28), **sizes}
+
+
+def _spectrum(model_type: str, count: int, random) -> dict:
+    """Mel features of sounds; those of Gemma 4 have time before frequency."""
+    if model_type == "voxtral":
+        return {"input_features": random(count, MEL_BINS, 2 * _FRAMES)}
+    if model_type == "gemma4":
+        mask = torch.ones(count, _FRAMES, dtype=torch.bool)
+        return {
+            "input_features": random(count, _FRAMES, MEL_BINS),
+            "input_features_mask": mask,
+        }
+    mask = torch.ones(count, _FRAMES, dtype=torch.long)
+    name = "input_features_mask" if model_type == "audioflamingo3" else "feature_attention_mask"
+    return {"input_features": random(count, MEL_BINS, _FRAMES), name: mask}
 
 
 def _molmo2_pixels(visual: str, count: int, random) -> dict:

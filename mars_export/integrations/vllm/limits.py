@@ -76,6 +76,11 @@ LIMITS: Final = (
     ),
     Limit(lambda c: c.lora_config is not None, "--enable-lora was not tested", untested=True),
     Limit(
+        lambda c: _takes_audio(c),
+        "audio was not tested; give --limit-mm-per-prompt '{\"audio\": 0}'",
+        untested=True,
+    ),
+    Limit(
         lambda c: c.model_config.quantization is not None,
         "--quantization was not tested",
         untested=True,
@@ -146,6 +151,14 @@ def _vision(config: Any, name: str) -> bool:
     """Whether the vision tower has a feature, and pictures or clips may come."""
     tower = getattr(config.model_config.hf_config, "vision_config", None)
     return bool(getattr(tower, name, None)) and config.model_config.is_multimodal_model
+
+
+def _takes_audio(config: Any) -> bool:
+    """Whether sounds may come to a checkpoint that was calibrated for them."""
+    steering = getattr(config.model_config.hf_config, "steering", {})
+    media = config.model_config.multimodal_config
+    calibrated = "audio" in steering.get("modalities", ())
+    return calibrated and media is not None and bool(media.get_limit_per_prompt("audio"))
 
 
 def _is_ours(scheduler: Any) -> bool:

@@ -60,6 +60,9 @@ UNTESTED = {
     "tensor, data and expert parallel": {"parallel_config__world_size_across_dp": 2},
     "--enable-lora": {"lora_config": Bag()},
     "--quantization": {"model_config__quantization": "fp8"},
+    "audio was not tested": {
+        "model_config__hf_config__steering": {"modalities": ["text", "audio"]},
+    },
     "CPU build": {"device_config__device_type": "cuda"},
 }
 
