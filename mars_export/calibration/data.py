@@ -9,9 +9,9 @@ from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.families import decoder_layers
-from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
-from mars_export.inputs.stimuli import require_kinds
+from mars_export.inputs.sounds import audio_problem
+from mars_export.inputs.stimuli import CLIP_FRAMES, MIXTURE, SOUND_SECONDS, require_kinds
 from mars_export.inputs.tuning import TuningSet
 
 __all__ = ["LEAST_DECISION", "LEAST_DIRECTION", "OPENERS", "CalibrationData", "MeasurementOptions"]
@@ -46,8 +46,10 @@ class MeasurementOptions:
         condition_requests: Requests that each other condition is measured on, in every part.
         size: (width, height) of neutral stimuli in pixels.
         frames: Frames of a neutral clip.
+        seconds: Length of a neutral sound.
         seed: Of the neutral stimuli.
-        kinds: Of the neutral stimuli, in turn: names of `KINDS`.
+        kinds: Of the neutral stimuli, in turn. A modality takes those that it has, or its own
+            kinds of `MIXTURE` where none of them is named.
         thinking: Setting of the chat template's thinking switch; None for its default.
 
     Raises:
@@ -59,7 +61,8 @@ class MeasurementOptions:
     pairs: int = 96
     condition_requests: int = 64
     size: tuple[int, int] = (224, 224)
-    frames: int = 4
+    frames: int = CLIP_FRAMES
+    seconds: float = SOUND_SECONDS
     seed: int = 0
     kinds: tuple[str, ...] = MIXTURE
     thinking: bool | None = None
@@ -82,6 +85,9 @@ class CalibrationData:
         quantization: What the model was loaded in, for the record.
         progress: Called with (requests done, requests in all).
         tuning: Labeled requests with pictures or clips; None for none.
+
+    Raises:
+        ExportError: A package that sound is read with is not installed, and the model takes sound.
     """
 
     model: Any
@@ -92,6 +98,11 @@ class CalibrationData:
     quantization: str = "none"
     progress: Tick | None = None
     tuning: TuningSet | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured here, before any work."""
+        if "audio" in self.modalities and (problem := audio_problem()):
+            raise ExportError(f"The model takes {problem}")
 
     @property
     def beside(self) -> tuple[Modality, ...]:

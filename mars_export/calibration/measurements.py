@@ -42,7 +42,7 @@ from mars_export.families.inspection import inspect_family
 from mars_export.inputs.prompts import PromptSet
 from mars_export.inputs.requests import PLAIN_REQUEST, Media, Request, extent, template_problem
 from mars_export.inputs.safety_prompt import SAFETY_PROMPT_TEXT
-from mars_export.inputs.stimuli import GENERATOR, STIMULI
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.inputs.template import TurnTokens, thinking_options, turn_tokens
 from mars_export.inputs.tuning import TuningSet
 
@@ -55,6 +55,7 @@ __all__ = [
     "measure",
     "placeholders",
     "stimulus",
+    "stimulus_source",
 ]
 
 Part = Literal["direction", "decision", "check"]
@@ -160,23 +161,13 @@ class Measurements:
             headers=self.turns.headers,
             turn_starts=self.turns.turn_starts,
             prompts={label: text.source for label, text in self.text.items()},
-            stimuli={m: self._stimuli(m) for m in self.data.beside},
+            stimuli={
+                m: stimulus_source(m, self.data.measurement, len(self.drawn.get(m, ())))
+                for m in self.data.beside
+            },
             tuning=_tuning(self.data.tuning),
             seed=self.data.measurement.seed,
             seconds=time.monotonic() - self.began,
-        )
-
-    def _stimuli(self, modality: Modality) -> StimulusSource:
-        measurement = self.data.measurement
-        width, height = measurement.size
-        return StimulusSource(
-            generator=GENERATOR,
-            kinds=measurement.kinds,
-            seed=measurement.seed,
-            count=len(self.drawn.get(modality, ())),
-            width=width,
-            height=height,
-            frames=measurement.frames if STIMULI[modality].frames else 1,
         )
 
 
@@ -274,13 +265,32 @@ _WHOLE: Final[dict[str, Any]] = {"states": True, "log_probs": True}
 def stimulus(
     modality: Modality, index: int, measurement: MeasurementOptions, scale: float = 1.0
 ) -> Media:
-    """A neutral stimulus; scale: of a picture's sides, or of a clip's frames."""
+    """A neutral stimulus; scale: of a picture's sides, a clip's frames or a sound's length."""
     drawn, size, frames = STIMULI[modality], measurement.size, measurement.frames
-    if drawn.frames:
+    if drawn.extent == "frames":
         frames = max(1, round(scale * frames))
     else:
         size = (round(scale * size[0]), round(scale * size[1]))
-    return drawn.draw(index, measurement.seed, size, frames, measurement.kinds)
+    seconds = scale * measurement.seconds
+    return drawn.draw(index, measurement.seed, size, frames, measurement.kinds, seconds)
+
+
+def stimulus_source(
+    modality: Modality, measurement: MeasurementOptions, count: int
+) -> StimulusSource:
+    """What the record of a method says of the neutral stimuli of a modality."""
+    drawn = STIMULI[modality]
+    width, height = measurement.size if drawn.shown else (0, 0)
+    return StimulusSource(
+        generator=drawn.generator,
+        kinds=drawn.own(measurement.kinds),
+        seed=measurement.seed,
+        count=count,
+        width=width,
+        height=height,
+        frames=measurement.frames if drawn.extent == "frames" else 1,
+        seconds=0.0 if drawn.shown else measurement.seconds,
+    )
 
 
 def placeholders(config: Any) -> dict[str, int]:

@@ -61,9 +61,12 @@ class StimulusSource(Record):
     seed: int
     count: int
     width: int
+    """In pixels, as the height; 0 for a sound."""
     height: int
     frames: int
-    """1 for an image."""
+    """1 for an image or a sound."""
+    seconds: float = 0.0
+    """Of a sound; 0 for an image or a clip."""
 
 
 class TuningSource(Record):
@@ -115,5 +118,6 @@ class CalibrationSource(Record):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Of the neutral stimuli, the same in every modality; none where text alone is taken."""
-        return next((stimuli.kinds for stimuli in self.stimuli.values()), ())
+        """Of the neutral stimuli of all modalities; none where text alone is taken."""
+        every = (kind for stimuli in self.stimuli.values() for kind in stimuli.kinds)
+        return tuple(dict.fromkeys(every))

@@ -14,7 +14,7 @@ from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, STEERED, ArmSource, Report, SuiteSource
 from mars_export.evaluation.suites.record import known_suites
 from mars_export.families.quantization import NONE, SCHEMES
-from mars_export.inputs.stimuli import NEUTRAL, kinds_named
+from mars_export.inputs.stimuli import MIXTURE, alike
 from mars_export.inputs.template import thinking_word
 from mars_export.methods import METHODS, method_named
 from mars_export.methods.base import ArtefactRecord
@@ -188,7 +188,7 @@ def _calibration(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if word := thinking_word(source.template_options):
         yield "--thinking", word
     yield "--seed", str(source.seed)
-    if source.kinds not in ((), kinds_named(NEUTRAL)):
+    if not alike(source.kinds, MIXTURE):
         yield "--neutral", ",".join(source.kinds)
     for name, value in manifest.calibration.options.items():
         yield f"--{name.replace('_', '-')}", str(value)

@@ -200,6 +200,8 @@ def _notes(
     sets: "PromptSets",
 ) -> "Iterator[str]":
     """What the user chose to make unlike the calibration, a line each."""
+    from mars_export.inputs.stimuli import alike
+
     if known is None:
         yield (
             f"nothing says what {directory} was calibrated on: the result is right if it was "
@@ -213,7 +215,7 @@ def _notes(
             "prompts are split otherwise and the neutral stimuli are others, which also counts "
             "as drift"
         )
-    if known.neutral and settings.kinds != known.neutral:
+    if known.neutral and not alike(settings.kinds, known.neutral):
         yield (
             f"{directory} was calibrated with --neutral {','.join(known.neutral)}: what other "
             "neutral stimuli do also counts as drift"

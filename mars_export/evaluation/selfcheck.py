@@ -16,7 +16,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition
 from mars_export.evaluation.report import REFERENCE, STEERED, FirstToken, SelfCheck
 from mars_export.inputs.requests import Request
-from mars_export.inputs.stimuli import GENERATOR, STIMULI
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import ArtefactRecord, CalibrationSource, Decision, Probe
 from mars_export.runtime.positions import header_ends
 
@@ -181,12 +181,11 @@ def probe_request(source: CalibrationSource, probe: Probe) -> Request:
     if not probe.stimuli:
         return Request(probe.prompt, history=probe.history)
     neutral, stimulus = source.stimuli[probe.modality], STIMULI[probe.modality]
-    if neutral.generator != GENERATOR:
+    if neutral.generator != stimulus.generator:
         raise _FailedError(f"The neutral stimuli {neutral.generator!r} cannot be made again.")
     size = (neutral.width, neutral.height)
-    shown = tuple(
-        stimulus.draw(i, neutral.seed, size, neutral.frames, neutral.kinds) for i in probe.stimuli
-    )
+    extent = (neutral.frames, neutral.kinds, neutral.seconds)
+    shown = tuple(stimulus.draw(i, neutral.seed, size, *extent) for i in probe.stimuli)
     return Request(probe.prompt, shown, history=probe.history)
 
 

@@ -12,6 +12,7 @@ from mars_export.common.input_errors import input_errors, one_line
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.inputs.chat_template import require_template
 from mars_export.inputs.merges import tokenizer_of
+from mars_export.inputs.sounds import SHORTEST, longest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -213,7 +214,8 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         `input_ids` and `attention_mask` (B, T) int64, with the family's visual inputs.
 
     Raises:
-        ExportError: The processor takes no video, has no chat template, or refuses a request.
+        ExportError: The processor takes no video, has no chat template, refuses a request, or takes
+            no sound so long or so short.
         ValueError: `requests` is empty or mixes modalities or forms.
     """
     modalities = {request.modality for request in requests}
@@ -251,6 +253,7 @@ def _collate_media(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     rate = sampling_rate(processor)
     if rate is None and requests[0].shown("audio"):
         raise ExportError(f"{type(processor).__name__} takes no audio; leave audio out.")
+    _require_whole(processor, requests)
     batch: BatchFeature = processor.apply_chat_template(
         [messages(request, rate) for request in requests],
         **_ending(requests),
@@ -260,6 +263,23 @@ def _collate_media(processor: Any, requests: Sequence[Request]) -> BatchFeature:
         processor_kwargs=options,
     )
     return batch
+
+
+def _require_whole(processor: Any, requests: Sequence[Request]) -> None:
+    """Refuse sounds of which the processor would cut something off, or make no token.
+
+    Raises:
+        ExportError: There is one.
+    """
+    most = longest(processor)
+    for seconds in (sound.seconds for request in requests for sound in request.shown("audio")):
+        if most is not None and seconds > most:
+            raise ExportError(
+                f"a sound of {seconds:.1f} s is longer than the {most:g} s that "
+                f"{type(processor).__name__} takes; cut it into shorter ones"
+            )
+        if seconds < SHORTEST:
+            raise ExportError(f"a sound of {seconds:.2g} s is shorter than {SHORTEST:g} s")
 
 
 def sampling_rate(processor: Any) -> int | None:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mars_export.common.errors import ExportError
+from mars_export.common.installation import install_extra
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Sound"]
+__all__ = ["LONGEST", "SHORTEST", "SOUNDS", "Sound", "audio_problem", "longest", "open_sound"]
+
+SOUNDS: Final = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus")
+"""Endings of sound files."""
+
+SHORTEST: Final = 0.1
+"""Seconds; of less, some processors make no token at all."""
+LONGEST: Final = 300.0
+"""Seconds of a file that is opened; a processor may take less, see `longest`."""
+_RATES: Final = (4_000, 192_000)
+"""Fewest and most samples a second."""
+_LOUDEST: Final = 1.001
+"""Largest value of a file of floats; full scale is 1, and rounding may lie above."""
+_BLOCK: Final = 1 << 16
+"""Samples that are decoded at once, of each channel."""
+_FLOATS: Final = ("FLOAT", "DOUBLE")
+_PACKAGES: Final = ("soundfile", "soxr")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +52,114 @@ class Sound:
         return len(self.samples) / self.rate
 
     def at(self, rate: int) -> Sound:
-        """The same at another number of samples a second."""
+        """The same at another number of samples a second.
+
+        Raises:
+            ExportError: soxr is not installed.
+        """
         if rate == self.rate:
             return self
-        import soxr
-
+        try:
+            import soxr
+        except ImportError as error:
+            raise ExportError(
+                f"Sound of {self.rate} samples a second is brought to {rate} by soxr; run "
+                f"`{install_extra('audio')}`"
+            ) from error
         return Sound(soxr.resample(self.samples, self.rate, rate).astype("float32"), rate)
+
+
+def audio_problem() -> str:
+    """What is missing to read and resample sound; empty if nothing is."""
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"audio, which needs {' and '.join(missing)}; run `{install_extra('audio')}`"
+
+
+def open_sound(data: Path | bytes, where: str) -> Sound:
+    """Decode a sound file as libsndfile does; several channels become one, their mean.
+
+    Lossy formats overshoot full scale a little when they are decoded; that is cut off, as players
+    do. Silence is sound.
+
+    Args:
+        data: A file, or its bytes.
+        where: For messages.
+
+    Raises:
+        ExportError: It cannot be decoded, is shorter than `SHORTEST` or longer than `LONGEST`,
+            has too few or too many samples a second, floats beyond full scale or none at all, or
+            soundfile is not installed.
+    """
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # the latter where its library is absent
+        raise ExportError(f"{where}: needs soundfile; run `{install_extra('audio')}`") from error
+    try:
+        with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as file:
+            return _decoded(soundfile.SoundFile(file))
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise what they like
+        raise ExportError(
+            f"{where}: not a readable sound ({_reason(error)}); replace it"
+        ) from error
+
+
+def _decoded(opened: Any) -> Sound:
+    """All of an open file.
+
+    Raises:
+        ValueError: It is not what `open_sound` takes.
+    """
+    import numpy as np
+
+    rate: int = opened.samplerate
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise ValueError(f"{rate} samples a second, not {_RATES[0]} to {_RATES[1]}")
+    blocks: list[NDArray[np.float32]] = []
+    samples = 0
+    while len(block := opened.read(_BLOCK, dtype="float32", always_2d=True)):
+        if not np.isfinite(block).all():
+            raise ValueError("values that are not finite")
+        if opened.subtype in _FLOATS and np.abs(block).max() > _LOUDEST:
+            raise ValueError(
+                f"values up to {np.abs(block).max():.3g}, beyond the full scale of 1: save it "
+                "quieter, or with 16 bits"
+            )
+        blocks.append(block.mean(1, dtype="float64").clip(-1, 1).astype("float32"))
+        samples += len(block)
+        if samples > LONGEST * rate:
+            raise ValueError(f"longer than {LONGEST:g} seconds")
+    if samples < SHORTEST * rate:
+        length = f"{samples / rate:.2g} seconds" if samples else "no samples"
+        raise ValueError(f"{length}; the least is {SHORTEST:g} seconds")
+    return Sound(np.concatenate(blocks), rate)
+
+
+def _reason(error: Exception) -> str:
+    # Without the path, which the message repeats.
+    text = next(filter(None, (getattr(error, n, "") for n in ("strerror", "error_string"))), None)
+    text = text or str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
+
+
+def longest(processor: Any) -> float | None:
+    """Seconds of one sound that a processor takes whole: it cuts off the rest without a word.
+
+    Returns:
+        None if it cuts nothing off, or states no limit.
+    """
+    windows = getattr(processor, "max_audio_len", None)  # of those that cut sound into windows
+    if windows is not None:
+        return float(windows)
+    tokens = getattr(processor, "audio_seq_length", None)
+    each = getattr(processor, "audio_ms_per_token", None)
+    if tokens is not None and each is not None:
+        return float(tokens * each / 1000)
+    defaults = getattr(type(processor), "audio_kwargs", None)
+    if isinstance(defaults, dict) and defaults.get("truncation") is False:
+        return None
+    chunk = getattr(getattr(processor, "feature_extractor", None), "chunk_length", None)
+    return None if chunk is None else float(chunk)

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 from mars_export.common.errors import ExportError
 from mars_export.common.problems import near
 from mars_export.common.vocabulary import Modality
-from mars_export.inputs.drawings import KINDS, MIXTURE, PHOTO, Kind, photos_installed
+from mars_export.inputs import drawings, tones
+from mars_export.inputs.drawings import PHOTO, photos_installed
 from mars_export.inputs.requests import Media
 
 __all__ = [
     "CLIP_FRAMES",
-    "GENERATOR",
+    "KINDS",
+    "MIXTURE",
     "NEUTRAL",
+    "SOUND_SECONDS",
     "STIMULI",
     "Stimulus",
+    "alike",
     "kinds_named",
     "kinds_problem",
     "require_kinds",
 ]
 
-GENERATOR: Final = "seeded drawings, version 1"
-"""Changes when the same seed no longer makes the same stimuli."""
 CLIP_FRAMES: Final = 4
+SOUND_SECONDS: Final = 3.0
 NEUTRAL: Final = "mixture"
 """Stands for every kind of `MIXTURE`."""
+MIXTURE: Final = (*drawings.MIXTURE, *tones.MIXTURE)
+"""The kinds that each modality takes where none of its own is named."""
 
 _Size = tuple[int, int]
+
+
+class _Extent(NamedTuple):
+    """How much of a stimulus there is: pixels (width, height), frames, seconds."""
+
+    size: _Size
+    frames: int
+    seconds: float
+
+
+_Maker = Callable[..., Any]
+"""Of a picture from a source of chance and a size, of a sound from a source and a length."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +57,27 @@ class Stimulus:
 
     Attributes:
         modality: What they are.
-        frames: Whether they have frames; 1 is recorded for those that have none.
-        data: Of one stimulus, from its kind, a source of chance, size and frames.
+        generator: Changes when the same seed no longer makes the same stimuli.
+        kinds: By name; other modalities may have them as well.
+        extent: What there may be more or less of: of a picture its size, of a clip its frames.
+        data: Of one stimulus, from its kind, a source of chance, and its extent.
     """
 
     modality: Modality
-    frames: bool
-    data: Callable[[Kind, Random, _Size, int], Any]
+    generator: str
+    kinds: Mapping[str, _Maker]
+    extent: Literal["size", "frames", "seconds"]
+    data: Callable[[_Maker, Random, _Extent], Any]
+
+    @property
+    def shown(self) -> bool:
+        """Whether they have a size in pixels."""
+        return self.extent != "seconds"
+
+    def own(self, kinds: Sequence[str]) -> tuple[str, ...]:
+        """Those of the kinds that it has; the kinds of `MIXTURE` that it has if there are none."""
+        mixture = (kind for kind in MIXTURE if kind in self.kinds)
+        return tuple(kind for kind in kinds if kind in self.kinds) or tuple(mixture)
 
     def draw(
         self,
@@ -54,35 +86,53 @@ class Stimulus:
         size: _Size = (224, 224),
         frames: int = CLIP_FRAMES,
         kinds: Sequence[str] = MIXTURE,
+        seconds: float = SOUND_SECONDS,
     ) -> Media:
-        """One stimulus of a seed, of the kind `kinds[index % len(kinds)]`.
+        """One stimulus of a seed, of the kind `own(kinds)[index % len(own(kinds))]`.
 
         Args:
             index: Which one.
             seed: The same seed gives the same stimuli.
             size: (width, height) in pixels.
             frames: Of a stimulus that has frames; each is drawn by itself.
-            kinds: Names of `KINDS`, in turn.
+            kinds: Names of kinds, of any modality.
+            seconds: Of a sound.
 
         Raises:
             ExportError: A kind is unknown, or cannot be drawn here.
         """
         require_kinds(kinds)
-        kind = kinds[index % len(kinds)]
+        own = self.own(kinds)
+        kind = own[index % len(own)]
         source = Random(f"{self.modality} {kind} {seed} {index}")
-        return Media(self.modality, self.data(KINDS[kind], source, size, frames), kind)
+        data = self.data(self.kinds[kind], source, _Extent(size, frames, seconds))
+        return Media(self.modality, data, kind)
 
+
+_DRAWN: Final = "seeded drawings, version 1"
 
 STIMULI: Final[dict[Modality, Stimulus]] = {
     stimulus.modality: stimulus
     for stimulus in (
-        Stimulus("image", False, lambda kind, source, size, _: kind(source, size)),
-        Stimulus("video", True, lambda kind, source, size, frames: tuple(
-            kind(source, size) for _ in range(frames)
-        )),
+        Stimulus("image", _DRAWN, drawings.KINDS, "size",
+                 lambda kind, source, extent: kind(source, extent.size)),
+        Stimulus("video", _DRAWN, drawings.KINDS, "frames",
+                 lambda kind, source, extent: tuple(
+                     kind(source, extent.size) for _ in range(extent.frames)
+                 )),
+        Stimulus("audio", "seeded sounds, version 1", tones.KINDS, "seconds",
+                 lambda kind, source, extent: kind(source, extent.seconds)),
     )
 }  # fmt: skip
 """By modality: a further modality is one more entry."""
+
+KINDS: Final = tuple(dict.fromkeys(chain(*(stimulus.kinds for stimulus in STIMULI.values()))))
+"""Names of the kinds of all modalities."""
+
+
+def alike(kinds: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two choices of kinds are the same one for every modality."""
+    return all(one.own(kinds) == one.own(others) for one in STIMULI.values())
 
 
 def kinds_named(text: str) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from mars_export.families.weights import weight_map
 from mars_export.inputs import prompts
 from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.samples import read_suite_texts
+from mars_export.inputs.sounds import audio_problem
 from mars_export.inputs.stimuli import STIMULI
 from mars_export.inputs.template import thinking_options, turn_tokens, with_options
 from mars_export.inputs.tuning import TuningSet
@@ -214,6 +215,8 @@ def check_processor(base: Path, family: Family, thinking: bool | None = None) ->
     """
     from transformers import AutoProcessor
 
+    if "audio" in family.modalities and (missing := audio_problem()):
+        raise ExportError(f"{family.name} takes {missing}")
     try:
         with input_errors(f"the processor of {base} does not load"):
             processor = AutoProcessor.from_pretrained(base)

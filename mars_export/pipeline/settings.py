@@ -28,8 +28,7 @@ from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import MARGIN
-from mars_export.inputs.drawings import KINDS
-from mars_export.inputs.stimuli import NEUTRAL, kinds_named, kinds_problem
+from mars_export.inputs.stimuli import KINDS, NEUTRAL, kinds_named, kinds_problem
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
@@ -200,13 +199,14 @@ class PromptSettings(RunSettings):
     )
     seed: NonNegativeInt = setting(
         0,
-        "Seed of the neutral pictures and of the prompt split.",
+        "Seed of the neutral pictures and sounds, and of the prompt split.",
         group="Calibration",
         metavar="N",
     )
     neutral: str = setting(
         NEUTRAL,
-        f"What neutral pictures show: {NEUTRAL}, or with commas any of {', '.join(KINDS)}.",
+        f"What neutral pictures show and sounds play: {NEUTRAL}, or with commas any of "
+        f"{', '.join(KINDS)}.",
         group="Calibration",
         metavar="KIND,KIND",
     )

@@ -12,7 +12,7 @@ from mars_export.cli.options import read_settings
 from mars_export.common.installation import install_extra
 from mars_export.evaluation.baselines import BASELINES
 from mars_export.families import families
-from mars_export.inputs.drawings import MIXTURE
+from mars_export.inputs.stimuli import MIXTURE
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 from mars_export.pipeline import settings as settings_module

@@ -11,7 +11,7 @@ from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.evaluation.generation import Answers
 from mars_export.evaluation.overhead import Cost
 from mars_export.inputs.drawings import MIXTURE
-from mars_export.inputs.stimuli import GENERATOR
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import Decision, Probe, StimulusSource
 from support import tiny
 from support.tiny import HEADER, source
@@ -40,7 +40,7 @@ SUITE = [
 
 
 def calibration(**changes):
-    made = {"generator": GENERATOR, "kinds": MIXTURE, "seed": 3, "count": 2}
+    made = {"generator": STIMULI["image"].generator, "kinds": MIXTURE, "seed": 3, "count": 2}
     made |= {"width": 8, "height": 8}
     image = StimulusSource(**made, frames=1)
     made = {"probes": PROBES, "stimuli": {"image": image}, "refusal_tokens": [0]}

@@ -20,7 +20,7 @@ from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import read_suite
 from mars_export.families.loading import is_out_of_memory
 from mars_export.inputs.requests import Request
-from mars_export.inputs.stimuli import GENERATOR, STIMULI
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import Decision, Probe, StimulusSource
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
 from support import tiny
@@ -76,7 +76,7 @@ def _exported(family, folder, method="mars"):
 
 
 def _record_probes(directory, loaded, family):
-    source = {"generator": GENERATOR, "kinds": ("color",), "seed": 0, "count": 1}
+    source = {"generator": STIMULI["image"].generator, "kinds": ("color",), "seed": 0, "count": 1}
     source |= {"width": 8, "height": 8}
     kinds = ["text", "image", *(["video"] if family == "qwen3_vl" else [])]
     frames = {"image": 1, "video": 4}

@@ -41,7 +41,7 @@ from mars_export.evaluation.statistics import one_sided, paired_change
 from mars_export.evaluation.utility import Metric, TaskUtility, Utility
 from mars_export.evaluation.variants import CONTROLS, VARIANTS
 from mars_export.inputs.drawings import MIXTURE
-from mars_export.inputs.stimuli import GENERATOR
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import Decision, Probe, PromptSource, StimulusSource
 from mars_export.methods.mars.record import (
     Check,
@@ -193,7 +193,7 @@ def calibration(modalities=("text", "image", "video"), **changes):
         },
         "stimuli": {
             m: StimulusSource(
-                generator=GENERATOR,
+                generator=STIMULI[m].generator,
                 kinds=MIXTURE,
                 seed=0,
                 count=24,

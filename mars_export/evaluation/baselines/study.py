@@ -14,9 +14,9 @@ from mars_export.calibration.source import Label
 from mars_export.common.errors import UnsteerableError
 from mars_export.common.header import Header
 from mars_export.evaluation.generation import Loaded
-from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import Request
+from mars_export.inputs.stimuli import MIXTURE
 from mars_export.methods.base import ArtefactRecord
 
 __all__ = ["Study"]

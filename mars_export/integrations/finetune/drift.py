@@ -11,8 +11,8 @@ from mars_export.common.progress import Tick
 from mars_export.evaluation.generation import load
 from mars_export.families.loading import pick_device
 from mars_export.families.quantization import NONE
-from mars_export.inputs.drawings import MIXTURE
 from mars_export.inputs.prompts import PromptSets
+from mars_export.inputs.stimuli import MIXTURE
 from mars_export.inputs.tuning import TuningSet
 from mars_export.integrations.finetune.record import Drift
 from mars_export.methods import method_named

@@ -11,16 +11,15 @@ from typing import Any, Final
 import torch
 
 from mars_export.calibration.data import CalibrationData
-from mars_export.calibration.measurements import stimulus
+from mars_export.calibration.measurements import stimulus, stimulus_source
 from mars_export.calibration.meter import Meter
-from mars_export.calibration.source import CalibrationSource, PromptSource, StimulusSource
+from mars_export.calibration.source import CalibrationSource, PromptSource
 from mars_export.calibration.visual_tokens import visual_tokens
 from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.families import decoder_layers
 from mars_export.inputs.merges import tokenizer_of
 from mars_export.inputs.requests import Request, collate
-from mars_export.inputs.stimuli import GENERATOR, STIMULI
 from mars_export.inputs.template import thinking_options
 from mars_export.methods.base import Artefact, Decision, Probe
 from mars_export.methods.rai.record import (
@@ -210,7 +209,6 @@ def _source(
 ) -> CalibrationSource:
     """No prompt is measured, and no assistant header is needed."""
     measurement, sets = data.measurement, data.prompts
-    width, height = measurement.size
     return CalibrationSource(
         model_type=data.model.config.model_type,
         layers=len(decoder_layers(data.model)),
@@ -228,14 +226,7 @@ def _source(
             )
             for label, some in (("harmful", sets.harmful), ("harmless", sets.harmless))
         },
-        stimuli={
-            m: StimulusSource(
-                generator=GENERATOR, kinds=measurement.kinds, seed=measurement.seed,
-                count=2 * len(some), width=width, height=height,
-                frames=measurement.frames if STIMULI[m].frames else 1,
-            )
-            for m, some in chosen.items()
-        },
+        stimuli={m: stimulus_source(m, measurement, 2 * len(some)) for m, some in chosen.items()},
         seed=measurement.seed,
         seconds=time.monotonic() - began,
     )  # fmt: skip

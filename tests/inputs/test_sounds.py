@@ -1,0 +1,178 @@
+"""Sound files: any rate and number of channels becomes one finite channel, or one clear line."""
+
+import hashlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mars_export.calibration.data import CalibrationData
+from mars_export.common.errors import ExportError
+from mars_export.inputs import sounds
+from mars_export.inputs.requests import Media, Request, collate
+from mars_export.inputs.sounds import Sound, longest, open_sound
+from support import planted
+
+FORMATS = {
+    "wav": ("WAV", "PCM_16"),
+    "float wav": ("WAV", "FLOAT"),
+    "flac": ("FLAC", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+}
+RATES = (8_000, 16_000, 24_000, 48_000)
+"""That every format takes."""
+
+
+def written(samples, rate=16_000, name="wav"):
+    file = io.BytesIO()
+    kind, subtype = FORMATS[name]
+    soundfile.write(file, samples, rate, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+def tone(seconds, rate=16_000, channels=1, peak=0.5):
+    wave = peak * np.sin(np.arange(round(seconds * rate)) * 440 * 2 * np.pi / rate)
+    return np.stack([wave] * channels, 1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from(sorted(FORMATS)),
+    st.sampled_from(RATES),
+    st.integers(1, 2),
+    st.floats(0.2, 2),
+    st.floats(0, 1),
+    st.sampled_from(RATES),
+)
+def test_any_file_becomes_one_finite_channel(name, rate, channels, seconds, peak, wanted):
+    opened = open_sound(written(tone(seconds, rate, channels, peak), rate, name), "x")
+    assert opened.rate == rate
+    assert opened.seconds == pytest.approx(seconds, abs=0.1 if name == "mp3" else 1e-3)
+    brought = opened.at(wanted)
+    assert brought.rate == wanted
+    assert brought.seconds == pytest.approx(opened.seconds, abs=1e-3)
+    for sound in (opened, brought):
+        assert (sound.samples.dtype, sound.samples.ndim) == ("float32", 1)
+        assert np.isfinite(sound.samples).all()
+    assert np.abs(opened.samples).max() <= 1
+    assert np.abs(opened.samples).max() == pytest.approx(peak, abs=0.15)
+
+
+def test_channels_become_their_mean(tmp_path):
+    path = tmp_path / "two.wav"
+    path.write_bytes(written(np.stack([tone(1)[:, 0], np.zeros(16_000)], 1)))
+    assert open_sound(path, "x").samples == pytest.approx(0.5 * tone(1)[:, 0], abs=1e-3)
+    assert not open_sound(written(np.zeros(16_000)), "x").samples.any()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "ormat not recogni"),
+        (b"RIFF and more that is no sound", "ormat not recogni"),
+        (written(tone(0)), "no samples; the least is 0.1 seconds"),
+        (written(tone(0.05)), "0.05 seconds; the least is 0.1 seconds"),
+        (written(tone(301, 4_000), 4_000), "longer than 300 seconds"),
+        (written(tone(1, 1_000), 1_000), "1000 samples a second, not 4000 to 192000"),
+        (written(tone(1, 400_000), 400_000), "400000 samples a second, not"),
+        (written(np.full(9_999, np.nan), name="float wav"), "values that are not finite"),
+        (written(32_767 * tone(1), name="float wav"), "beyond the full scale of 1"),
+        (written(tone(2), name="flac")[:9_000], "lost sync"),
+    ],
+)
+def test_what_is_no_sound_is_one_line(data, said):
+    with pytest.raises(ExportError, match=rf"^row 3, a\.wav: not a readable sound \(.*{said}") as e:
+        open_sound(data, "row 3, a.wav")
+    assert "\n" not in str(e.value)
+
+
+def test_a_path_is_not_repeated(tmp_path):
+    with pytest.raises(ExportError, match=r"^a\.wav: not a readable sound \(No such file or dir"):
+        open_sound(tmp_path / "a.wav", "a.wav")
+
+
+def test_full_scale_is_sound():
+    """Lossy formats overshoot it when they are decoded."""
+    for name in FORMATS:
+        assert np.abs(open_sound(written(np.sign(tone(1)), name=name), "x").samples).max() <= 1
+
+
+def test_packages_that_are_absent_are_named(monkeypatch, tmp_path):
+    for package in ("soundfile", "soxr"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ExportError, match=r"^x: needs soundfile; run `pip install .*\[audio\]"):
+        open_sound(b"", "x")
+    with pytest.raises(ExportError, match=r"by soxr; run `pip install .*\[audio\]"):
+        Sound(np.zeros(99, "float32"), 99).at(16_000)
+    monkeypatch.setattr(sounds, "find_spec", lambda name: None)
+    with pytest.raises(ExportError, match="takes audio, which needs soundfile and soxr; run `pip"):
+        CalibrationData(None, None, None, ("text", "audio"))
+    CalibrationData(None, None, None, ("text", "image"))
+
+
+class Gemma(transformers.Gemma4Processor):
+    """Limits alone; all else of it needs a tokenizer."""
+
+    def __init__(self):
+        self.feature_extractor = transformers.Gemma4AudioFeatureExtractor()
+        self.audio_seq_length, self.audio_ms_per_token = 750, 40
+
+
+class Omni(transformers.Qwen2_5OmniProcessor):
+    def __init__(self, chunk):
+        self.feature_extractor = transformers.WhisperFeatureExtractor(4, chunk_length=chunk)
+
+
+def frames(processor, seconds):
+    """Of the features of a sound that count."""
+    wave = tone(seconds)[:, 0].astype("float32")
+    options = {"sampling_rate": 16_000, "return_attention_mask": True}
+    made = processor.feature_extractor([wave], **options)
+    (mask,) = made.get("input_features_mask", made.get("attention_mask"))
+    return int(mask.sum())
+
+
+@pytest.mark.parametrize("processor", [Gemma(), Omni(2)], ids=["gemma4", "qwen2_5_omni"])
+def test_the_limit_is_where_a_processor_cuts(processor):
+    most = longest(processor)
+    assert most == (30 if isinstance(processor, Gemma) else 2)
+    assert frames(processor, most - 0.1) < frames(processor, most) == frames(processor, most + 1)
+
+
+def test_a_processor_that_cuts_nothing_has_no_limit():
+    assert longest(planted.processor()) is None
+    whole = Omni(30)
+    whole.max_audio_len = 600
+    assert longest(whole) == 600
+    assert transformers.VoxtralProcessor.audio_kwargs["truncation"] is False
+    assert longest(object.__new__(transformers.VoxtralProcessor)) is None
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(2.1, "2.1 s is longer than the 2 s that Gemma3"),
+                                               (0.05, "0.05 s is shorter than 0.1 s")])  # fmt: skip
+def test_a_sound_that_would_be_cut_is_refused(monkeypatch, seconds, said):
+    processor = planted.processor()
+    processor.feature_extractor = transformers.WhisperFeatureExtractor(4, chunk_length=2)
+    sound = Sound(tone(seconds)[:, 0].astype("float32"), 16_000)
+    with pytest.raises(ExportError, match=said):
+        collate(processor, [Request("show me", (Media("audio", sound),))])
+
+
+def test_the_packaged_speech_is_small_and_as_stated():
+    folder = Path(sounds.__file__).parent / "data" / "speech"
+    stated = json.loads((folder / "provenance.json").read_text("utf-8"))["clips"]
+    found = {path.name: path.read_bytes() for path in folder.glob("*.flac")}
+    assert {n: hashlib.sha256(data).hexdigest() for n, data in found.items()} == {
+        name: clip["sha256"] for name, clip in stated.items()
+    }
+    assert sum(map(len, found.values())) < 400_000
+    assert {open_sound(data, name).rate for name, data in found.items()} == {16_000}
