@@ -57,8 +57,7 @@ __all__ = [
 ]
 
 Site = Literal["decoder", "projector", "generate", "template"]
-"""Where a method acts: in decoder layers, behind the projector, around generate(), or in the chat
-template alone."""
+"""Where a method acts: in decoder layers, at visual tokens, in generate(), or in the template."""
 
 RULE_CLASSES: Final[Mapping[Site, str]] = {
     "decoder": "Rule", "projector": "VisualRule", "generate": "AnswerRule",
@@ -326,7 +325,9 @@ class Method:
     tunable: bool = False
     """Whether labeled requests with pictures or clips may tune it (`CalibrationData.tuning`)."""
     takes: tuple[Modality, ...] = MODALITIES
-    """What its checkpoints take; anything else they refuse while steering is on."""
+    """What its checkpoints take."""
+    suites: tuple[str, ...] = ()
+    """Known suites that are asked beside the user's."""
     suffix: str = ""
     """Ends the default name of a checkpoint; the method's name if empty."""
     needs: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.overlap import overlap, texts
 from mars_export.evaluation.suite import SUITE_NAME, Suite
-from mars_export.evaluation.suites.catalog import open_suites
+from mars_export.evaluation.suites.catalog import DEFAULT, open_suites
 from mars_export.families import Family, names_code
 from mars_export.families.directory import companions, read_config, read_json
 from mars_export.families.inspection import family_for
@@ -137,6 +137,9 @@ def prepare(settings: Settings, sets: prompts.PromptSets | None = None) -> RunIn
     model = resolve_model(settings.model)
     own = named(model) / SUITE_NAME
     words = settings.suite or ((str(own),) if is_file(own) else ())
+    further = [suite for part in method_named(settings.method).parts for suite in part.suites]
+    if further:
+        words = (*(words or (DEFAULT,)), *(suite for suite in further if suite not in words))
     brings = sets is None and settings.harmful is None and _brings_prompts(own)
     sets = sets or own_prompts(settings, [Path(model)])
     try:

@@ -36,6 +36,7 @@ class _Rai(Method):
     paper = "2602.03402"
     takes = ("text", "image", "video")
     site = "projector"
+    suites = ("alarming",)
     Options = RaiOptions
     Record = RaiRecord
     summary = (
@@ -49,8 +50,8 @@ class _Rai(Method):
     citations = ("Method: RAI, [arXiv 2602.03402](https://arxiv.org/abs/2602.03402)",)
     limits = (
         "The score of a visual token does not depend on the question: a picture of a knife is "
-        "pushed alike beside every text. `mars-export evaluate DIR --suite alarming` measures "
-        "refusals of harmless questions about alarming pictures.",
+        "pushed alike beside every text. So refusals of harmless questions about alarming "
+        "pictures (the suite `alarming`) are measured as well.",
         "A harmless picture with a harmful text, or one that is harmful only together with its "
         "text, is not what it looks for.",
         "The sources that could be read name neither the threshold nor the words; both are ours. "
