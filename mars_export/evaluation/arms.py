@@ -78,6 +78,11 @@ class Arm:
             detail=self.fitted.detail if self.fitted else "",
         )
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What the checkpoint was calibrated for."""
+        return self.manifest.calibration.source.modalities
+
     def request(self, request: Request) -> Request:
         """The request as this arm puts it to the model."""
         return method_named(self.template).change(request) if self.template else request

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
+from mars_export.common.vocabulary import Modality
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.arms import Arm, open_arms
 from mars_export.evaluation.dose import dosed, doses, no_doses
@@ -100,9 +101,10 @@ def evaluate(
     """
     options = options or EvaluationOptions()
     arms = open_arms(directory, options.arms)
-    modalities = arms[0].manifest.calibration.source.modalities
+    modalities = arms[0].modalities
     samples = suite.required_samples(modalities)
-    _check_modalities(arms, modalities)
+    _check_modalities(arms, {m for sample in samples for m in (sample.modality, *sample.types)})
+    modalities = tuple(m for m in modalities if all(m in arm.modalities for arm in arms))
     check_baselines(arms, prompts)
     variants = vary(
         samples,
@@ -128,10 +130,9 @@ def evaluate(
         return _finished(job) or _execute(job, progress or (lambda _done, _total: None), processes)
 
 
-def _check_modalities(arms: Sequence[Arm], modalities: Sequence[str]) -> None:
+def _check_modalities(arms: Sequence[Arm], asked: Collection[Modality]) -> None:
     for arm in arms:
-        missing = [m for m in modalities if m not in arm.manifest.calibration.source.modalities]
-        if missing:
+        if missing := sorted(set(asked) - set(arm.modalities)):
             raise ExportError(
                 f"--arm {arm.name}: {arm.directory} was not calibrated for {', '.join(missing)}; "
                 "export it with the same modalities"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -71,6 +71,11 @@ class Suite:
             for s in self.samples
             if s.split == "evaluation" and {s.modality, *s.types} <= set(modalities)
         ]
+
+    def of(self, modalities: Collection[Modality]) -> Suite:
+        """The suite without requests that show something else."""
+        kept = tuple(s for s in self.samples if {s.modality, *s.types} <= set(modalities))
+        return replace(self, samples=kept)
 
     def required_samples(self, modalities: Sequence[Modality]) -> list[Sample]:
         """The same; there must be some.

@@ -23,6 +23,7 @@ from mars_export.common.plotting import png
 from mars_export.common.problems import near
 from mars_export.common.progress import Progress, Tick, progress_for
 from mars_export.common.record import VersionedRecord, first_problem
+from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.comparison.record import (
     COMPARISON_NAME,
     Answered,
@@ -36,6 +37,7 @@ from mars_export.evaluation.arms import NO_BASELINE
 from mars_export.evaluation.baselines import BASELINES, CAPTIONS
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, STEERED, Report
+from mars_export.evaluation.suite import Suite
 from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
 from mars_export.methods import METHODS, method_named
 from mars_export.pipeline import stages
@@ -262,13 +264,16 @@ def _answered(
     host = next((one for one in hosts if one.contender.name == "mars"), hosts[0])
     assert host.directory is not None
     folder = output / EVALUATION
+    takes = {one.contender.name: _modalities(one) for one in hosts}
+    shared = [m for m in job.family.modalities if all(m in taken for taken in takes.values())]
+    suite = job.suite.of(shared)
     words = [f"{o.contender.name}={o.directory}" for o in hosts if o is not host]
     words += [word for word, one in baselines.items() if one.turned_down is None]
     options = settings.options.model_copy(update={"arms": (*words, NO_BASELINE), "doses": False})
     with progress.stage("ask all of them") as tick:
         report = evaluate(
             host.directory,
-            job.suite,
+            suite,
             options,
             judge=judge_named(settings.judge, settings.device),
             calibration_prompts=job.prompts.prompts,
@@ -278,11 +283,20 @@ def _answered(
     if not report.self_check.active:
         raise ExportError(f"{host.directory} does not steer: {report.self_check.detail}")
     with progress.stage("time all of them") as tick:
-        speed = _speed(folder, host.directory, job, options, report, tick)
+        speed = _speed(folder, host.directory, suite, options, report, tick)
     name = host.contender.name
     results = renamed(read_samples(folder), {STEERED: name})
     speed = [s.model_copy(update={"arm": name}) if s.arm == STEERED else s for s in speed]
-    return Answered(setting=_setting(report, host), speed=speed, **tables(results, name))
+    setting = _setting(report, host)
+    for modality in set(job.family.modalities) - set(shared):
+        without = [name for name, taken in takes.items() if modality not in taken]
+        setting.skipped[modality] = f"{', '.join(without)} cannot be asked with it; compare without"
+    return Answered(setting=setting, speed=speed, **tables(results, name))
+
+
+def _modalities(made: _Made) -> tuple[Modality, ...]:
+    assert made.directory is not None
+    return Manifest.read(made.directory).calibration.source.modalities
 
 
 class _Timed(VersionedRecord):
@@ -294,7 +308,7 @@ class _Timed(VersionedRecord):
 
 
 def _speed(
-    folder: Path, host: Path, job: RunInputs, options: EvaluationOptions, report: Report, tick: Tick
+    folder: Path, host: Path, suite: Suite, options: EvaluationOptions, report: Report, tick: Tick
 ) -> list[Speed]:
     """Times of all contenders; those of an earlier run of the same report are kept.
 
@@ -317,11 +331,11 @@ def _speed(
     models = load_models(arms, pick_device(options.device), options.dtype)
     ready = fit(arms, models[host], sets_at_hand(host), options.batch_size)
     asked = {}
-    for modality in job.family.modalities:
-        samples = job.suite.evaluation_samples((modality,))
+    for modality in MODALITIES:
+        samples = suite.evaluation_samples((modality,))
         chosen = [s for s in samples if not s.harmful and s.modality == modality][: ROUNDS + 1]
         if len(chosen) >= FEWEST:
-            asked[modality] = [job.suite.request(sample) for sample in chosen]
+            asked[modality] = [suite.request(sample) for sample in chosen]
     speed = measure_speed(ready.arms, models, asked, tick)
     write_atomically(path, _Timed(run=report.run, speed=speed).model_dump_json(indent=1) + "\n")
     return speed
