@@ -22,6 +22,8 @@ from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs.limits import context_length
 from mars_export.inputs.requests import Media, Request, Turn, collate
+from mars_export.inputs.stimuli import STIMULI
+from mars_export.inputs.tones import SPEECH
 
 __all__ = ["PLAIN", "SETTINGS", "Setting", "available", "earlier_turns", "forecast", "plain_groups",
            "read"]  # fmt: skip
@@ -39,10 +41,11 @@ class Setting:
     Attributes:
         name: In records.
         stimuli: Neutral stimuli that the last turn shows, of any modality but text.
-        scale: Of a picture's sides, or of the number of a clip's frames.
+        scale: Of a picture's sides, of the number of a clip's frames, or of a sound's length.
         turn: Earlier turns.
         earlier: Neutral stimuli that the first of them showed.
         systems: System prompts, of which each request has one.
+        kinds: Of its stimuli, in place of those that were chosen; only modalities that have them.
     """
 
     name: str
@@ -51,11 +54,12 @@ class Setting:
     turn: int = 0
     earlier: int = 0
     systems: tuple[str, ...] = ("",)
+    kinds: tuple[str, ...] = ()
 
     @property
     def counts(self) -> bool:
         """Whether it differs in the number of visual tokens alone: a knot of the shift."""
-        return (self.turn, self.systems) == (0, ("",))
+        return (self.turn, self.systems, self.kinds) == (0, ("",), ())
 
     @property
     def shown(self) -> int:
@@ -64,6 +68,8 @@ class Setting:
 
     def fits(self, modality: Modality) -> bool:
         """Whether there are such requests of a modality."""
+        if self.kinds:
+            return modality in STIMULI and set(self.kinds) <= STIMULI[modality].kinds.keys()
         return modality != "text" or (self.stimuli, self.scale, self.earlier) == (1, 1.0, 0)
 
 
@@ -84,25 +90,26 @@ SETTINGS: Final = (
         "Answer in full sentences, and say so if you do not know something.",
         "You are the polite assistant of a small company. Be exact.",
     )),
+    Setting("benign speech", kinds=(SPEECH,)),
 )  # fmt: skip
 """Everything that is measured; of every modality that it fits. A plain request is measured with
 every prompt of a part, or with as many as the shift takes; any other with `condition_requests`."""
 
 
-def forecast(parts: Sequence[int], beside: int, pairs: int, each: int) -> int:
+def forecast(parts: Sequence[int], beside: Sequence[Modality], pairs: int, each: int) -> int:
     """About how many requests the shifts and all conditions take.
 
     Args:
         parts: Harmless prompts of the parts that decide and check.
-        beside: Modalities beside text.
+        beside: The modalities beside text.
         pairs: Of the shift of a first turn.
         each: `condition_requests`.
     """
     text = sum(setting.fits("text") for setting in SETTINGS) - 1
-    visual = len(SETTINGS) - 1
-    shift = beside * (pairs + visual * each) + 2 * each
-    rest = sum(min(each, part) for part in parts) * (text + beside * (visual + 1))
-    return shift + rest + beside * sum(parts) + _TURNS
+    further = sum(setting.fits(m) for m in beside for setting in SETTINGS) - len(beside)
+    shift = len(beside) * pairs + (further + 2) * each
+    rest = sum(min(each, part) for part in parts) * (text + further + len(beside))
+    return shift + rest + len(beside) * sum(parts) + _TURNS
 
 
 def available(baseline: Measurements, modality: Modality) -> tuple[Setting, ...]:
@@ -195,7 +202,8 @@ def read(
     each = 0 if modality == "text" else setting.shown
     first = FIRST_STIMULUS[part] + place * 10_000
     stimuli = [tuple(range(first + i * each, first + (i + 1) * each)) for i in range(count)]
-    baseline.drawn.setdefault(modality, set()).update(i for shown in stimuli for i in shown)
+    if not setting.kinds:  # of which the record of the neutral stimuli says nothing
+        baseline.drawn.setdefault(modality, set()).update(i for shown in stimuli for i in shown)
     requests = tuple(
         _request(baseline, setting, modality, text.requests[row], shown, turns, i)
         for i, (row, shown) in enumerate(zip(rows, stimuli, strict=True))
@@ -238,6 +246,8 @@ def _request(
     media: tuple[Media, ...] = ()
     if modality != "text":
         measurement = baseline.data.measurement
+        if setting.kinds:
+            measurement = replace(measurement, kinds=setting.kinds)
         media = tuple(stimulus(modality, i, measurement, setting.scale) for i in stimuli)
     history = [turns[(number + k) % len(turns)] for k in range(setting.turn)]
     if setting.earlier:

@@ -14,6 +14,7 @@ __all__ = [
     "Modality",
     "Verdict",
     "auto_class",
+    "plural",
 ]
 
 Modality = Literal["text", "image", "video", "audio"]
@@ -38,6 +39,11 @@ MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video", "audio")
 
 MANIFEST_NAME: Final = "steering_manifest.json"
 """In every steered directory, written last: it says that the directory is complete."""
+
+
+def plural(modality: Modality) -> str:
+    """What several of a modality are called."""
+    return "sounds" if modality == "audio" else f"{modality}s"
 
 
 def auto_class(modalities: Iterable[Modality]) -> str:

@@ -195,3 +195,32 @@ def video_processor() -> transformers.Qwen3VLProcessor:
         transformers.Qwen3VLVideoProcessor(patch_size=8, size=size),
         chat_template=template.replace("{{ bos_token }}", ""),
     )  # fmt: skip
+
+
+def sound_processor() -> transformers.Qwen2AudioProcessor:
+    """A real Qwen2-Audio processor around the same words: what hears has the token of a picture."""
+    template = TEMPLATE.replace("'image' %}<boi>", "'audio' %}<img>")
+    features = transformers.WhisperFeatureExtractor(8, chunk_length=2)
+    tokens = {"audio_token": "<img>", "audio_bos_token": "<boi>", "audio_eos_token": "<eoi>"}
+    return transformers.Qwen2AudioProcessor(
+        features, processor().tokenizer, chat_template=template, **tokens
+    )
+
+
+class HearingModel(PlantedModel):
+    """Takes the batches of `sound_processor()`; `alarm` is what loud sounds add to HARM."""
+
+    def __init__(self, alarm: float = 0.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.config = SimpleNamespace(model_type="qwen2_audio", audio_token_id=self.image)
+        self.alarm, self.calm = alarm, self.shift
+        self.noise[self.image] = 0  # of which a sound has many
+
+    def forward(self, input_features: torch.Tensor | None = None, **inputs: Any) -> SimpleNamespace:
+        loud = input_features is not None and float(input_features.max()) > LOUD
+        self.shift = self.calm + self.alarm * loud
+        return super().forward(**inputs)
+
+
+LOUD = 1.3
+"""Features of a sound that is louder than any neutral one."""

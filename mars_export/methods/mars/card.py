@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from mars_export.calibration.source import DirectionSource
 from mars_export.common.markdown import DASH, minus, num, templates, unbroken
 from mars_export.common.names import PLOTS
-from mars_export.common.vocabulary import Modality
+from mars_export.common.vocabulary import Modality, plural
 from mars_export.methods.base import ArtefactRecord, MethodSection
 from mars_export.methods.mars.record import (
     KL_LIMIT,
@@ -142,7 +142,7 @@ def section(artefact: ArtefactRecord) -> MethodSection:
         open_limit=_percent(OPEN_LIMIT),
         reserve=f"{record.reserve:.3g} R",
         strengths=_strengths(record),
-        tuned=[f"{tuned.modality}s" for tuned in record.tuned if tuned.applied],
+        tuned=[plural(tuned.modality) for tuned in record.tuned if tuned.applied],
         plots=plots,
         CONDITIONS=CONDITIONS,
         SCORES=SCORES,
@@ -162,7 +162,7 @@ def section(artefact: ArtefactRecord) -> MethodSection:
 
 def _tuning(record: MarsRecord) -> str:
     """What labeled requests were used for, in sentences."""
-    applied = [f"{tuned.modality}s" for tuned in record.tuned if tuned.applied]
+    applied = [plural(tuned.modality) for tuned in record.tuned if tuned.applied]
     what = (
         f"One half of their topics chose where the gate of {' and '.join(applied)} opens and how "
         "far they are pushed; direction and layer come from text alone"
@@ -170,11 +170,12 @@ def _tuning(record: MarsRecord) -> str:
         else "One half of their topics was to choose origin and strength, and nothing came of it"
     )
     lines = [
-        f"{tuned.modality}s: refused harmful {tuned.refused} unsteered, {tuned.before.refused} "
-        f"before, {tuned.after.refused} after tuning, of {tuned.harmful}; harmless newly refused "
-        f"{tuned.before.newly_refused} before, {tuned.after.newly_refused} after, of "
-        f"{tuned.harmless}; gate open {tuned.before.open} before, {tuned.after.open} after (at "
-        f"most {100 * tuned.after.bound:.1f} %){_not_applied(tuned)}"
+        f"{plural(tuned.modality)}: refused harmful {tuned.refused} unsteered, "
+        f"{tuned.before.refused} before, {tuned.after.refused} after tuning, of {tuned.harmful}; "
+        f"harmless newly refused {tuned.before.newly_refused} before, "
+        f"{tuned.after.newly_refused} after, of {tuned.harmless}; gate open "
+        f"{tuned.before.open} before, {tuned.after.open} after (at most "
+        f"{100 * tuned.after.bound:.1f} %){_not_applied(tuned)}"
         for tuned in record.tuned
     ]
     return f"{what}. By the first token, of the other half, {'; '.join(lines)}."
@@ -187,7 +188,7 @@ def _not_applied(tuned: Tuned) -> str:
 def _strengths(record: MarsRecord) -> str:
     """c, kappa and rho of the modalities with their own, in one sentence; empty for none."""
     parts = (
-        f"{modality}s {num(own.cap)}, {num(own.gain)}, {num(own.radius)}"
+        f"{plural(modality)} {num(own.cap)}, {num(own.gain)}, {num(own.radius)}"
         for modality, own in record.strengths.items()
     )
     return f"c, κ, {RHO} as tuned: {'; '.join(parts)}." if record.strengths else ""

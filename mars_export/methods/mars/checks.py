@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from mars_export.calibration.measurements import Measurements, Reading
-from mars_export.common.vocabulary import Modality
+from mars_export.common.vocabulary import Modality, plural
 from mars_export.methods.mars.material import Kind, Material, check_readings
 from mars_export.methods.mars.origin import (
     CONFIDENCE,
@@ -177,7 +177,7 @@ def findings(record: MarsRecord) -> list[str]:
                 f"requests of the kind '{c.name}' ({c.modality})."
             )
     sentences += [
-        f"The requests to tune on change nothing for {tuned.modality}s: {tuned.reason}."
+        f"The requests to tune on change nothing for {plural(tuned.modality)}: {tuned.reason}."
         for tuned in record.tuned
         if not tuned.applied
     ]
@@ -193,7 +193,7 @@ def findings(record: MarsRecord) -> list[str]:
 
 
 def _beside(modality: Modality) -> str:
-    return "As text," if modality == "text" else f"Beside {modality}s,"
+    return "As text," if modality == "text" else f"Beside {plural(modality)},"
 
 
 def _named(line: Check) -> str:

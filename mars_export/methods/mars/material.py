@@ -131,7 +131,7 @@ def requests_to_come(data: CalibrationData) -> int:
     measurement, harmless = data.measurement, data.prompts.harmless
     parts = [len(part) for part in (harmless.decision, harmless.check) if part]
     each = measurement.condition_requests
-    return forecast(parts, len(data.beside), measurement.pairs, each)
+    return forecast(parts, data.beside, measurement.pairs, each)
 
 
 def _kinds_of(reading: Reading) -> dict[str, torch.Tensor]:
