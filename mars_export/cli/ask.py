@@ -46,6 +46,14 @@ _FILE: Final = click.Path(path_type=Path)
     metavar="FILE",
     help="Video file or folder of frames to show; may be given several times.",
 )
+@click.option(
+    "--audio",
+    "sounds",
+    type=_FILE,
+    multiple=True,
+    metavar="FILE",
+    help="Sound file to play, without --image and --video; may be given several times.",
+)
 @as_json
 @settings_options(AnswerSettings, without=("suite", "judge", "batch_size"))
 @click.pass_context
@@ -56,6 +64,7 @@ def ask(
     question: str,
     images: tuple[Path, ...],
     videos: tuple[Path, ...],
+    sounds: tuple[Path, ...],
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -74,6 +83,7 @@ def ask(
             question,
             images,
             videos,
+            sounds,
             max_new_tokens=settings.max_new_tokens,
             device=settings.device,
         )

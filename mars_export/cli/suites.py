@@ -19,12 +19,10 @@ def suites(as_json: bool) -> None:
     default = ("text, image, video", "both", "240", "yes", "Apache-2.0", "written for mars-export")
     rows = [_COLUMNS, (DEFAULT, *default)]
     for record in known_suites().values():
-        hub = record.hub
-        source = record.citation if hub is None else f"{hub.repo}@{(hub.revision or 'newest')[:8]}"
         offline = "yes" if record.offline else "no"
         label = "yes" if record.harmful else "no"
-        about = (record.modality, label, str(record.samples), offline, record.license, source)
-        rows.append((record.name, *about))
+        about = (record.modality, label, str(record.samples), offline, record.license)
+        rows.append((record.name, *about, record.source_name))
     if as_json:
         print_json([dict(zip(_COLUMNS, row, strict=True)) for row in rows[1:]])
         return

@@ -89,7 +89,9 @@ def _tell(output: Path, report: Report, calibration: ArtefactRecord) -> None:
 
 
 def _example(modalities: Sequence[str]) -> str:
-    return " --image picture.png" if "image" in modalities else ""
+    if "image" in modalities:
+        return " --image picture.png"
+    return " --audio sound.wav" if "audio" in modalities else ""
 
 
 def print_files(files: Mapping[str, Path]) -> None:

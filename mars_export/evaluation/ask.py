@@ -17,7 +17,8 @@ from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.families.loading import pick_device
 from mars_export.inputs.media import open_picture, read_frames
-from mars_export.inputs.requests import Media, Request
+from mars_export.inputs.requests import Media, Request, mixes
+from mars_export.inputs.sounds import open_sound
 from mars_export.methods.base import Decision
 
 __all__ = ["Replies", "Reply", "ask"]
@@ -42,7 +43,7 @@ class Replies(Record):
 
     question: str
     shown: list[str]
-    """Files that the request shows, in order."""
+    """Files of the request, in order."""
     replies: list[Reply]
     """With steering off, then on."""
 
@@ -52,6 +53,7 @@ def ask(
     question: str,
     images: Sequence[Path] = (),
     videos: Sequence[Path] = (),
+    sounds: Sequence[Path] = (),
     *,
     max_new_tokens: int = EvaluationOptions().max_new_tokens,
     device: str = "auto",
@@ -63,6 +65,7 @@ def ask(
         question: What the user writes.
         images: Picture files, shown before the question.
         videos: Video files or folders of frames, shown after the pictures.
+        sounds: Sound files; none beside pictures or videos, where nothing is steered.
         max_new_tokens: Longest answer, in tokens.
         device: `auto`, or the name of a torch device.
 
@@ -71,7 +74,13 @@ def ask(
             checkpoint does not take what is shown.
     """
     rules, _ = read_steering(directory)
-    request = Request(question, (*map(_picture, images), *map(_video, videos)))
+    media = (*map(_picture, images), *map(_video, videos), *map(_sound, sounds))
+    request = Request(question, media)
+    if mixes(medium.modality for medium in media):
+        raise ExportError(
+            "--audio: steering is not calibrated for sounds beside pictures or videos; give "
+            "--audio alone"
+        )
     for medium in request.media:
         if medium.modality not in rules["modalities"]:
             raise ExportError(
@@ -86,7 +95,7 @@ def ask(
         (text,), (cut,), (decision,) = answers.texts, answers.cut, answers.decisions
         (push,) = answers.pushes
         replies.append(Reply(steering=name, answer=text, cut=cut, decision=decision, push=push))
-    shown = [str(path) for path in (*images, *videos)]
+    shown = [str(path) for path in (*images, *videos, *sounds)]
     return Replies(question=question, shown=shown, replies=replies)
 
 
@@ -100,6 +109,12 @@ def _video(path: Path) -> Media:
     if not exists(path):
         raise ExportError(f"--video: {missing_file(path)}")
     return Media("video", read_frames(path, str(path)))
+
+
+def _sound(path: Path) -> Media:
+    if not is_file(path):
+        raise ExportError(f"--audio: {missing_file(path)}")
+    return Media("audio", open_sound(path, str(path)))
 
 
 def _loaded(directory: Path, modalities: Sequence[Modality], device: str) -> Loaded:

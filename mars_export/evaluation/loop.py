@@ -175,7 +175,7 @@ def _judged(
 ) -> list[SampleResult]:
     judgments = job.judge.judge(
         [
-            Exchange(sample.prompt, text, sample.intent, request.pictures)
+            Exchange(sample.prompt, text, sample.intent, request.pictures, sample.heard)
             for sample, text, request in zip(batch, answers.texts, requests, strict=True)
         ]
     )

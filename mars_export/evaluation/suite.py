@@ -14,9 +14,10 @@ from mars_export.common.paths import is_dir, is_file, resolved
 from mars_export.common.problems import Problems, near_file
 from mars_export.common.vocabulary import Modality
 from mars_export.common.words import normalized
-from mars_export.inputs.media import CLIPS, frame_files, open_picture, read_frames
+from mars_export.inputs.media import CLIPS, PICTURES, frame_files, open_picture, read_frames
 from mars_export.inputs.requests import Media, Request, modality_of
-from mars_export.inputs.samples import MediaFiles, Sample, read_samples
+from mars_export.inputs.samples import MediaFiles, Sample, inside, read_samples
+from mars_export.inputs.sounds import SOUNDS, Sound, open_sound
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +36,7 @@ class Suite:
 
     Attributes:
         name: For people.
-        sha256: Digest of the suite's file, followed by the digests of its pictures in order.
+        sha256: Digest of the suite's file, followed by the digests of its media in order.
         samples: Every line, both splits, in file order; ids are unique.
         picture: Opens a path of a sample as an RGB picture.
         license: Of the requests; empty when it is not known.
@@ -46,6 +47,7 @@ class Suite:
         places: Where a sample stands, by its id, for example `mine.jsonl, line 3`.
         drawn: Whether the pictures are drawn by code, all in one size.
         clip: Opens a path of a sample as the frames of a video file.
+        sound: Opens a path of a sample as a sound.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Suite:
     places: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     drawn: bool = False
     clip: Callable[[str], tuple[Image, ...]] = field(default=lambda _: (), repr=False)
+    sound: Callable[[str], Sound] | None = field(default=None, repr=False)
 
     def evaluation_samples(self, modalities: Sequence[Modality]) -> list[Sample]:
         """The samples to evaluate a model on that takes these modalities, in order.
@@ -95,7 +98,7 @@ class Suite:
         """The sample with its media opened.
 
         Raises:
-            ExportError: A picture cannot be read.
+            ExportError: A medium cannot be read.
         """
         if self.parts:
             return self._owners[sample.id].request(sample)
@@ -104,6 +107,9 @@ class Suite:
     def _open(self, medium: MediaFiles) -> Media:
         if medium.path is None:
             return Media(medium.type, tuple(map(self.picture, medium.files)))
+        if medium.type == "audio":
+            assert self.sound is not None, f"{self.name} has no sounds"
+            return Media(medium.type, self.sound(medium.path))
         opened = self.picture if medium.type == "image" else self.clip
         return Media(medium.type, opened(medium.path))
 
@@ -162,7 +168,7 @@ def _request(sample: Sample) -> tuple[str, ...]:
 
 
 def read_suite(path: Path, name: str | None = None) -> Suite:
-    """Read the user's own requests, checking everything but the pixels.
+    """Read the user's own requests, checking everything but what the media show.
 
     Args:
         path: A table as `read_samples` takes it; paths in it are relative to its folder.
@@ -170,13 +176,13 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
 
     Raises:
         ExportError: The file cannot be read, there is no request, records are not valid, or
-            pictures are missing or lie outside the folder; names file and lines.
+            media are missing, of another kind or outside the folder; names file and lines.
     """
     problems = Problems(str(path))
     name = name or (path.resolve().parent.name if path.stem in _OF_A_FOLDER else path.stem)
     read = read_samples(path, name, problems)
     for sample, place in read:
-        _check_files(sample, path.parent, place, problems)
+        _check_files(sample, path, place, problems)
     read = [
         (whole, place)
         for sample, place in read
@@ -190,9 +196,10 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
         name,
         _digest(path, samples),
         samples,
-        lambda file: open_picture(path.parent / file, str(path.parent / file)),
+        lambda file: open_picture(_data(path, file), str(path.parent / file)),
         origin="file",
         clip=lambda file: read_frames(path.parent / file, str(path.parent / file)),
+        sound=lambda file: open_sound(_data(path, file), str(path.parent / file)),
         places={sample.id: f"{path}, {place}" for sample, place in read},
     )
 
@@ -200,8 +207,14 @@ def read_suite(path: Path, name: str | None = None) -> Suite:
 def _digest(table: Path, samples: Iterable[Sample]) -> str:
     whole = hashlib.sha256(table.read_bytes())
     for path in (path for sample in samples for path in sample.files):
-        whole.update(hashlib.sha256((table.parent / path).read_bytes()).digest())
+        if inside(table, path) is None:
+            whole.update(hashlib.sha256((table.parent / path).read_bytes()).digest())
     return whole.hexdigest()
+
+
+def _data(table: Path, path: str) -> Path | bytes:
+    """The file of a medium, or what lies in the table itself."""
+    return inside(table, path) or table.parent / path
 
 
 def _with_frames(sample: Sample, folder: Path) -> Sample:
@@ -217,23 +230,40 @@ def _with_frames(sample: Sample, folder: Path) -> Sample:
     return sample.model_copy(update={"media": list(map(listed, sample.media))})
 
 
-def _check_files(sample: Sample, folder: Path, place: str, problems: Problems) -> None:
-    """Note files of a sample that do not exist in the folder, or are of another kind."""
-    root = folder.resolve()
+def _check_files(sample: Sample, table: Path, place: str, problems: Problems) -> None:
+    """Note files of a sample that do not exist in the table's folder, or are of another kind."""
+    root = table.parent.resolve()
     for medium in sample.media:
-        for path in medium.files:
-            target = resolved(root / path)
-            clip = medium.type == "video" and medium.path is not None
-            kind = "clip" if clip else "picture"
+        for path in (path for path in medium.files if inside(table, path) is None):
+            target, kind = resolved(root / path), _kind(medium)
+            other, key = _other_kind(path, kind)
             if not target.is_relative_to(root):
                 problems.add(place, f"{path} leads out of the suite's folder", "copy it into that")
-            elif is_dir(target) and not clip:
-                problems.add(place, f"the picture {path} is a folder", "give one as `video`")
+            elif is_dir(target) and kind != "clip":
+                hint = "give one as `video`" if kind == "picture" else "name a file"
+                problems.add(place, f"the {kind} {path} is a folder", hint)
             elif not (is_file(target) or is_dir(target)):
                 hint = near_file(target) or "; add it or correct the path"
                 problems.add(place, f"the {kind} {path} does not exist", hint.removeprefix("; "))
-            elif path.lower().endswith(CLIPS) and not clip:
-                problems.add(place, f"the picture {path} is a video file", "give it as `video`")
+            elif other and not is_dir(target):
+                problems.add(place, f"the {kind} {path} is {other}", f"give it as `{key}`")
+
+
+def _kind(medium: MediaFiles) -> str:
+    """What each file of a medium must be."""
+    if medium.type == "audio":
+        return "sound"
+    return "clip" if medium.type == "video" and medium.path is not None else "picture"
+
+
+def _other_kind(path: str, kind: str) -> tuple[str, str]:
+    """What a file is by its ending, if it cannot be of this kind, and the key for it."""
+    name = path.lower()
+    if name.endswith(CLIPS):
+        return ("", "") if kind == "clip" else ("a video file", "video")
+    if name.endswith(SOUNDS):
+        return ("", "") if kind == "sound" else ("a sound", "audio")
+    return ("a picture", "image") if kind == "sound" and name.endswith(PICTURES) else ("", "")
 
 
 def _no_picture(path: str) -> Image:

@@ -12,7 +12,7 @@ from mars_export.common.problems import Problems
 from mars_export.families import STEERED_TYPE
 from mars_export.inputs.merges import added_tokens, tokenizer_of
 from mars_export.inputs.prompts import PromptSets
-from mars_export.inputs.requests import Request, Turn, collate
+from mars_export.inputs.requests import Media, Request, Turn, collate
 
 __all__ = ["Asked", "check_prompts", "check_requests", "context_length", "context_of"]
 
@@ -84,7 +84,7 @@ def check_prompts(processor: Any, context: int, sets: PromptSets) -> None:
 def check_requests(processor: Any, context: int, asked: Sequence[Asked]) -> None:
     """Refuse requests that the model cannot be asked.
 
-    Every picture is opened. Processors refuse media for their sizes, so of each combination of
+    Every medium is opened. Processors refuse media for their sizes, so of each combination of
     sizes one request is run through the processor, that with the longest prompt.
 
     Args:
@@ -93,7 +93,7 @@ def check_requests(processor: Any, context: int, asked: Sequence[Asked]) -> None
         asked: All that it will be asked.
 
     Raises:
-        ExportError: A picture cannot be read or is refused by the processor, or a prompt is as for
+        ExportError: A medium cannot be read or is refused by the processor, or a prompt is as for
             `check_prompts`; names the records.
     """
     problems = Problems()
@@ -134,13 +134,19 @@ def _check_group(
 
 
 def _sizes_of(asked: Asked) -> Callable[[], object]:
-    """What a processor may refuse media for: kinds, frames, widths and heights."""
+    """What a processor may refuse media for: kinds, frames, widths, heights and durations."""
 
     def sizes() -> object:
         media = asked.open().conversation_media
-        return tuple((one.modality, *(p.size for p in _pictures(one.data))) for one in media)
+        return tuple((one.modality, *_size(one)) for one in media)
 
     return sizes
+
+
+def _size(medium: Media) -> tuple[object, ...]:
+    if medium.modality == "audio":
+        return len(medium.data.samples), medium.data.rate
+    return tuple(picture.size for picture in _pictures(medium.data))
 
 
 def _pictures(data: Any) -> Sequence[Any]:
@@ -149,13 +155,16 @@ def _pictures(data: Any) -> Sequence[Any]:
 
 def _named(request: Request) -> str:
     """Media in words, for example `a picture of 1200x4`."""
-    told = []
-    for medium in request.conversation_media:
-        pictures = _pictures(medium.data)
-        sizes = sorted({f"{picture.width}x{picture.height}" for picture in pictures})
-        kind = "a picture" if medium.modality == "image" else f"a clip with {len(pictures)} frames"
-        told.append(f"{kind} of {' and '.join(sizes)}")
-    return ", ".join(told)
+    return ", ".join(map(_told, request.conversation_media))
+
+
+def _told(medium: Media) -> str:
+    if medium.modality == "audio":
+        return f"a sound of {medium.data.seconds:.1f} s at {medium.data.rate} Hz"
+    pictures = _pictures(medium.data)
+    sizes = sorted({f"{picture.width}x{picture.height}" for picture in pictures})
+    kind = "a picture" if medium.modality == "image" else f"a clip with {len(pictures)} frames"
+    return f"{kind} of {' and '.join(sizes)}"
 
 
 def _check_length(tokens: int, context: int, place: str, problems: Problems) -> None:

@@ -16,14 +16,15 @@ from mars_export.common.paths import is_dir
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["CLIPS", "VIDEO_FRAMES", "frame_files", "open_picture", "read_frames"]
+__all__ = ["CLIPS", "PICTURES", "VIDEO_FRAMES", "frame_files", "open_picture", "read_frames"]
 
 VIDEO_FRAMES: Final = 8
 """Frames that are taken from a video, evenly spaced."""
 
 CLIPS: Final = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 """Endings of video files."""
-_PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+"""Endings of picture files."""
 _WHITE: Final = 255
 """Brightest value of an 8-bit picture; Pillow cuts off what lies above."""
 
@@ -103,10 +104,10 @@ def frame_files(folder: Path, where: str) -> list[Path]:
     Raises:
         ExportError: There are none.
     """
-    pictures = (file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+    pictures = (file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
     names = sorted(pictures, key=_number)
     if not names:
-        what = f"no pictures ({', '.join(_PICTURES)})"
+        what = f"no pictures ({', '.join(PICTURES)})"
         raise ExportError(f"{_place(folder, where)}: a clip's folder with {what}; replace it")
     return [names[index] for index in _spread(len(names))]
 

@@ -27,6 +27,7 @@ __all__ = [
     "collate",
     "extent",
     "messages",
+    "mixes",
     "modality_of",
     "sampling_rate",
     "size_class",
@@ -68,6 +69,12 @@ def modality_of(shown: Iterable[Modality], order: Sequence[Modality] = MODALITIE
         ValueError: A modality is not in `order`.
     """
     return max(shown, key=list(order).index, default="text")
+
+
+def mixes(shown: Iterable[Modality]) -> bool:
+    """Whether sounds stand beside pictures or clips, which a steered checkpoint refuses."""
+    kinds = set(shown)
+    return "audio" in kinds and not kinds.isdisjoint(("image", "video"))
 
 
 @dataclass(frozen=True)

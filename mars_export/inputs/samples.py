@@ -19,10 +19,11 @@ from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.common.words import normalized
 from mars_export.inputs.media import CLIPS
 from mars_export.inputs.readers import PROMPT_KEYS, Prompt, has_words, prompt_of, text_problem
-from mars_export.inputs.requests import modality_of
-from mars_export.inputs.tables import read_rows
+from mars_export.inputs.requests import mixes, modality_of
+from mars_export.inputs.sounds import SOUNDS
+from mars_export.inputs.tables import Row, embedded, embedding_columns, read_rows
 
-__all__ = ["MediaFiles", "Sample", "read_samples", "read_suite_texts"]
+__all__ = ["MediaFiles", "Sample", "inside", "read_samples", "read_suite_texts"]
 
 _DIGITS: Final = 16
 """Of a digest that names a cluster."""
@@ -30,6 +31,10 @@ _LABELS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": Fa
 _FLAGS: Final = ("harmful", "advice")
 _LIKELY: Final = 0.85
 """How near a column of a foreign table is to a known one where it must be meant."""
+_WAYS: Final = {"image": "`path`", "video": "`path` or `paths`", "audio": "`path`"}
+"""How a medium names its files."""
+_EMBEDDED: Final = ("image", "audio")
+"""Columns of a Parquet file that may hold the media themselves, as those of `datasets` do."""
 
 
 class MediaFiles(BaseModel):
@@ -39,7 +44,7 @@ class MediaFiles(BaseModel):
 
     type: Modality
     path: str | None = None
-    """Relative to the suite; of an image, or of a clip: a video file or a folder of frames."""
+    """Relative to the suite; of an image, a sound, or a clip: a video or a folder of frames."""
     paths: list[str] | None = Field(default=None, min_length=1)
     """Of the frames of a clip, in order."""
 
@@ -50,7 +55,7 @@ class MediaFiles(BaseModel):
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> MediaFiles:
-        ways = {"image": "`path`", "video": "`path` or `paths`"}.get(self.type)
+        ways = _WAYS.get(self.type)
         if ways is None:
             raise ValueError(f"a medium cannot be {self.type}")
         given = [f"`{name}`" for name in ("path", "paths") if getattr(self, name) is not None]
@@ -70,15 +75,16 @@ class Sample(BaseModel):
     split: Literal["calibration", "evaluation"]
     prompt: str = Field(min_length=1)
     media: list[MediaFiles] = []
-    """What is shown before the prompt. The keys `image`, a path, and `video`, a path or a list of
-    paths of frames, say the same of a single medium."""
+    """What is shown before the prompt. The keys `image` and `audio`, a path, and `video`, a path or
+    a list of paths of frames, say the same of a single medium."""
     category: str | None = None
     """Kind of request within the suite; numbers are given for each."""
     advice: bool = False
     """Whether it asks for legal, financial or medical advice. Of a harmful request neither refusing
     more nor less is then better, so it is counted apart; a harmless one is like any other."""
     intent: str | None = Field(default=None, min_length=1)
-    """What the request is after where its pictures say it, in words, for judges that cannot see."""
+    """What the request is after where its media say it, in words, for judges that can neither see
+    nor hear."""
     cluster: str = ""
     """Topic or source prompt: requests of one cluster stand and fall together, in whatever suite.
     Empty means its own words, so that one request shown in three ways is one cluster."""
@@ -100,8 +106,13 @@ class Sample(BaseModel):
         return [path for medium in self.media for path in medium.files]
 
     @property
+    def heard(self) -> bool:
+        """Whether it has a sound."""
+        return "audio" in self.types
+
+    @property
     def words(self) -> str:
-        """What it asks for: what its pictures say it is after, in words, or else its prompt."""
+        """What it asks for: what its media say it is after, in words, or else its prompt."""
         return self.intent or self.prompt
 
     @property
@@ -124,10 +135,14 @@ class Sample(BaseModel):
             return raw
         video = raw.get("video")
         way = "path" if isinstance(video, str) else "paths"
-        named = {"image": ("path", raw.get("image")), "video": (way, video)}
+        named = {
+            "image": ("path", raw.get("image")),
+            "video": (way, video),
+            "audio": ("path", raw.get("audio")),
+        }
         media = [{"type": t, key: value} for t, (key, value) in named.items() if value is not None]
         if media and raw.get("media"):
-            raise ValueError("give `media`, or `image` or `video`, not both")
+            raise ValueError("give `media`, or `image`, `video` or `audio`, not both")
         rest = {key: value for key, value in raw.items() if key not in named}
         return {**rest, "media": media} if media else rest
 
@@ -136,6 +151,8 @@ class Sample(BaseModel):
         modality = modality_of(self.types)
         if not self.variant and modality != self.modality:
             raise ValueError(f"`modality` is {self.modality}, but its media make it {modality}")
+        if mixes(self.types):
+            raise ValueError("audio beside a picture or clip is never steered; give one of them")
         for path in self.files:
             require_inside(path)
         return self
@@ -143,7 +160,8 @@ class Sample(BaseModel):
 
 _PICTURE: Final = "file_name"
 _PICTURES: Final = "file_names"
-_SHOWN: Final = ("image", "video", "media", _PICTURE, _PICTURES)
+_SINGLE: Final = ("image", "video", "audio")
+_SHOWN: Final = (*_SINGLE, "media", _PICTURE, _PICTURES)
 _KEYS: Final = (frozenset(Sample.model_fields) | {*_SHOWN}) - {"suite", "variant", "group"}
 """What a record may say."""
 
@@ -152,10 +170,11 @@ def read_samples(path: Path, suite: str, problems: Problems) -> list[tuple[Sampl
     """The records of a table that are valid, with their places; the others are noted.
 
     `harmful` and a prompt are needed. Without them, `split` is `evaluation`, `modality` that of
-    the media, and `id` the picture or the line behind the suite's name. `file_name` is a picture or
-    a video file and `file_names` are several, as in the folders of `datasets`. Keys that are
-    unknown are refused in JSON lines; in other tables, and in `metadata.jsonl`, only those that are
-    near a known one.
+    the media, and `id` the file or the line behind the suite's name. `file_name` is a picture, a
+    sound or a video file and `file_names` are several, as in the folders of `datasets`. Keys that
+    are unknown are refused in JSON lines; in other tables, and in `metadata.jsonl`, only those that
+    are near a known one. A picture or sound that lies in a column of a Parquet file has the path
+    `FILE/ROW/COLUMN`; see `inside`.
 
     Args:
         path: A table, as for `read_rows`.
@@ -168,8 +187,11 @@ def read_samples(path: Path, suite: str, problems: Problems) -> list[tuple[Sampl
     strict = path.suffix.lower() in (".jsonl", ".ndjson", "") and path.stem != "metadata"
     samples: list[tuple[Sample, str]] = []
     ids: set[str] = set()
-    for row in read_rows(path, problems):
-        wrong, record = _record(row.values, strict=strict)
+    rows = read_rows(path, problems)
+    columns = [c for c in embedding_columns(path) if c.strip().lower() in _EMBEDDED]
+    for row in rows:
+        own = {c: f"{path.name}/{row.number}/{c}" for c in columns if embedded(row, c) is not None}
+        wrong, record = _record({**row.values, **own}, strict=strict)
         if "id" not in record:
             name = f"{suite}/{row.values.get(_PICTURE) or row.number}"
             record["id"] = f"{name}#{row.number}" if name in ids else name
@@ -182,6 +204,17 @@ def read_samples(path: Path, suite: str, problems: Problems) -> list[tuple[Sampl
         for what in dict.fromkeys(wrong):
             problems.add(row.place, what, "correct the record")
     return samples
+
+
+def inside(table: Path, path: str) -> bytes | None:
+    """The picture or sound inside a Parquet file that a path of a sample of it stands for.
+
+    None for the path of a file.
+    """
+    if not path.startswith(f"{table.name}/"):
+        return None
+    number, _, column = path.removeprefix(f"{table.name}/").partition("/")
+    return embedded(Row(table, int(number), {}), column)
 
 
 def read_suite_texts(path: Path, split: str) -> dict[bool, list[Prompt]]:
@@ -245,14 +278,15 @@ def _with_media(record: dict[str, Any]) -> dict[str, Any]:
     if media:
         record["media"] = media
     types = [medium.get("type") for medium in media if isinstance(medium, dict)]
-    types += [key for key in ("image", "video") if key in record]
+    types += [key for key in _SINGLE if key in record]
     modality = modality_of(kind for kind in types if kind in MODALITIES)
     return {"modality": modality, **record}
 
 
 def _shown_by(path: object) -> Modality:
     """What a file of `file_name` shows, by its ending."""
-    return "video" if isinstance(path, str) and path.lower().endswith(CLIPS) else "image"
+    name = path.lower() if isinstance(path, str) else ""
+    return "video" if name.endswith(CLIPS) else "audio" if name.endswith(SOUNDS) else "image"
 
 
 def _told(error: ValidationError, known: Container[str]) -> list[str]:

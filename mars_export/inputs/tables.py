@@ -19,7 +19,16 @@ from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
 from mars_export.common.problems import Problems, near_file
 
-__all__ = ["ENDINGS", "Row", "embedded", "read_rows", "read_table", "read_text", "text_lines"]
+__all__ = [
+    "ENDINGS",
+    "Row",
+    "embedded",
+    "embedding_columns",
+    "read_rows",
+    "read_table",
+    "read_text",
+    "text_lines",
+]
 
 _Numbered = Iterator[tuple[int, Any]]
 _END: Final = re.compile("\r\n|\n|\r")
@@ -34,7 +43,7 @@ class Row(NamedTuple):
     number: int
     """Line of a CSV or JSON-lines file; place of the record, from 1, in the others."""
     values: Any
-    """By column. Pictures inside a Parquet file are left out; see `embedded`. In a JSON file of
+    """By column. Media inside a Parquet file are left out; see `embedded`. In a JSON file of
     prompts and in a text file, a string."""
 
     @property
@@ -133,7 +142,7 @@ class _Malformed(NamedTuple):
 
 
 def embedded(row: Row, column: str) -> bytes | None:
-    """The bytes of a picture that lies inside a Parquet file; None if there is none."""
+    """The bytes of a picture or sound that lies inside a Parquet file; None if there is none."""
     if row.file.suffix.lower() != ".parquet":
         return None
     place, group = row.number - 1, 0
@@ -143,6 +152,13 @@ def embedded(row: Row, column: str) -> bytes | None:
         place, group = place - size, group + 1
     cells = _cells(row.file, column, group)
     return cells[place] if cells else None
+
+
+def embedding_columns(path: Path) -> list[str]:
+    """Columns of a Parquet file that hold media themselves; none of another table."""
+    if path.suffix.lower() != ".parquet":
+        return []
+    return [field.name for field in _opened(path).schema_arrow if _is_binary(field.type)]
 
 
 def _csv(path: Path) -> _Numbered:
@@ -168,12 +184,19 @@ def _jsonl(path: Path) -> _Numbered:
 def _json(path: Path) -> _Numbered:
     data = _parsed(read_text(path), 1)
     if isinstance(data, _Malformed):
-        return iter([(1, data)])
+        return _json_or_lines(path, data)
     if isinstance(data, dict) and all(isinstance(value, dict) for value in data.values()):
         data = list(data.values())
     if not isinstance(data, list):
         raise ExportError(f"{path}: must hold one list of records, or an object of records")
     return enumerate(data, 1)
+
+
+def _json_or_lines(path: Path, whole: _Malformed) -> _Numbered:
+    """The lines of a file that is JSON lines in spite of its ending, as some benchmarks have it."""
+    lines = list(_jsonl(path))
+    objects = len(lines) > 1 and all(isinstance(value, dict) for _, value in lines)
+    return iter(lines) if objects else iter([(1, whole)])
 
 
 def _parsed(text: str, line: int) -> Any:
@@ -195,7 +218,7 @@ def _parquet(path: Path) -> _Numbered:
 
 
 def _is_binary(kind: Any) -> bool:
-    """Whether a column holds pictures: bytes, or an object with bytes in it."""
+    """Whether a column holds media: bytes, or an object with bytes in it."""
     import pyarrow.types as types
 
     if types.is_struct(kind):
@@ -226,7 +249,7 @@ def _group_sizes(path: Path) -> list[int]:
 
 @lru_cache(maxsize=2)
 def _cells(path: Path, column: str, group: int) -> list[bytes | None]:
-    """The pictures of one row group: requests are read in order, so the next is mostly here."""
+    """The media of one row group: requests are read in order, so the next is mostly here."""
     table = _opened(path)
     if column not in table.schema_arrow.names:
         return []

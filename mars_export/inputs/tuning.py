@@ -1,4 +1,4 @@
-"""A few labeled requests with pictures or clips that a calibration may be tuned on. Free of torch.
+"""A few labeled requests with media that a calibration may be tuned on. Free of torch.
 
 Half of the topics tune, the other half says what that brought.
 """
@@ -117,9 +117,12 @@ def divided(
 
 
 def request_digest(request: Request) -> str:
-    """SHA-256 of the words and the pixels of a request: the same for what is asked twice."""
+    """SHA-256 of the words and the media of a request: the same for what is asked twice."""
     whole = hashlib.sha256((normalized(request.prompt) or request.prompt).encode())
     for medium in request.media:
+        if medium.modality == "audio":
+            whole.update(f"audio {medium.data.rate}".encode() + medium.data.samples.tobytes())
+            continue
         frames = medium.data if isinstance(medium.data, tuple | list) else (medium.data,)
         for frame in frames:
             whole.update(f"{medium.modality} {frame.size}".encode() + frame.tobytes())

@@ -1,11 +1,15 @@
+import io
 import json
 
+import numpy as np
 import pytest
+import soundfile
 from evaluation.fakes import SUITE, save_suite
 from PIL import Image
 
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import read_suite
+from mars_export.evaluation.suites.own import read_own
 from support import odd_media
 
 ROW = {"id": "a", "modality": "text", "harmful": True, "split": "evaluation", "prompt": "x",
@@ -51,7 +55,7 @@ def test_digest_covers_records_and_pictures(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"modality": "audio"}, "modality"),
+        ({"modality": "audio"}, "`modality` is audio, but its media make it text"),
         ({"harmful": "perhaps"}, "harmful is 'perhaps'; write true or false"),
         ({"split": "train"}, "split"),
         ({"prompt": ""}, "prompt"),
@@ -255,3 +259,92 @@ def test_one_request_has_one_label(tmp_path):
     (tmp_path / "suite.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ExportError, match="'b' asks what 'a' asks and has the other label"):
         read_suite(tmp_path / "suite.jsonl")
+
+
+def tone(path, seconds=0.5, rate=8000, **options):
+    times = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, 0.3 * np.sin(2000 * times), rate, **options)
+
+
+def test_sounds_are_named_as_pictures_are(tmp_path):
+    tone(tmp_path / "a.WAV", 0.5, format="WAV")
+    tone(tmp_path / "b.flac", 1.0, 16000)
+    base = {"harmful": True, "intent": "Say how."}
+    shown = [
+        {"audio": "a.WAV"},
+        {"file_name": "a.WAV"},
+        {"media": [{"type": "audio", "path": "a.WAV"}]},
+        {"file_names": ["a.WAV", "b.flac"]},
+        {"audio": "a.WAV", "modality": "audio", "id": "mine"},
+    ]
+    rows = [{**base, "prompt": f"How {n}?", **keys} for n, keys in enumerate(shown)]
+    suite = read_suite(write(tmp_path, *rows))
+    assert {s.modality for s in suite.samples} == {"audio"}
+    heard = [[m.data.seconds for m in suite.request(s).media] for s in suite.samples]
+    assert heard == [[0.5], [0.5], [0.5], [0.5, 1.0], [0.5]]
+    assert suite.evaluation_samples(("text", "image")) == []
+    assert len(suite.evaluation_samples(("text", "audio"))) == 5
+    assert {s.kin for s in suite.samples} == {suite.samples[0].kin}
+    before = suite.sha256
+    tone(tmp_path / "a.WAV", 0.4, format="WAV")
+    assert read_suite(tmp_path / "suite.jsonl").sha256 != before
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"audio": "p.png"}, "the sound p.png is a picture; give it as `image`"),
+        ({"audio": "a.mp4"}, "the sound a.mp4 is a video file; give it as `video`"),
+        ({"image": "a.wav"}, "the picture a.wav is a sound; give it as `audio`"),
+        ({"video": "a.wav"}, "the clip a.wav is a sound; give it as `audio`"),
+        ({"video": ["p.png", "a.wav"]}, "the picture a.wav is a sound; give it as `audio`"),
+        ({"audio": "b.wav"}, "the sound b.wav does not exist; is it a.wav?"),
+        ({"audio": "folder.wav"}, "the sound folder.wav is a folder; name a file"),
+        ({"audio": ["a.wav"]}, "media.0.path: Input should be a valid string"),
+        ({"audio": "a.wav", "image": "p.png"}, "audio beside a picture or clip is never steered"),
+        ({"file_names": ["a.wav", "a.mp4"]}, "audio beside a picture or clip is never steered"),
+        ({"audio": "a.wav", "modality": "text"}, "`modality` is text, but its media make it audio"),
+    ],
+)
+def test_a_sound_that_cannot_be_one(tmp_path, keys, message):
+    tone(tmp_path / "a.wav")
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "folder.wav").mkdir()
+    rows = [{"prompt": "a", "harmful": False}, {"prompt": "b", "harmful": True, **keys}]
+    path = write(tmp_path, *rows)
+    with pytest.raises(ExportError) as caught:
+        read_suite(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}, line 2: ")
+    assert message in text
+    assert "\n" not in text
+
+
+def test_a_folder_of_sounds_is_a_suite(tmp_path):
+    tone(tmp_path / "one.ogg")
+    (tmp_path / "metadata.csv").write_text("file_name,prompt,harmful\none.ogg,Answer.,true\n")
+    (sample,) = (suite := read_own(tmp_path)).samples
+    assert (sample.id, sample.modality) == (f"{tmp_path.name}/one.ogg", "audio")
+    assert suite.request(sample).media[0].data.seconds == pytest.approx(0.5, abs=0.01)
+
+
+def test_media_may_lie_inside_a_parquet_file(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data = {"wav": io.BytesIO(), "png": io.BytesIO()}
+    tone(data["wav"], format="WAV")
+    Image.new("RGB", (4, 4), "red").save(data["png"], "PNG")
+    rows = [
+        {"prompt": "hear", "audio": {"bytes": data["wav"].getvalue(), "path": None}},
+        {"prompt": "see", "image": {"bytes": data["png"].getvalue(), "path": "a.png"}},
+        {"prompt": "read"},
+    ]
+    table = tmp_path / "metadata.parquet"
+    empty = {"harmful": True, "audio": None, "image": None}
+    parquet.write_table(arrow.Table.from_pylist([{**empty, **row} for row in rows]), table)
+    suite = read_own(tmp_path)
+    requests = [suite.request(sample) for sample in suite.samples]
+    assert [request.modality for request in requests] == ["audio", "image", "text"]
+    assert requests[0].media[0].data.seconds == 0.5
+    assert requests[1].pictures[0].getpixel((0, 0)) == (255, 0, 0)
+    assert len({sample.kin for sample in suite.samples}) == 3

@@ -9,7 +9,9 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from evaluation.fakes import SUITE, save_suite
 from PIL import Image, ImageChops
 
@@ -65,8 +67,11 @@ def test_every_shipped_file_has_its_license_and_digest():
 def test_what_does_not_ship_names_repository_and_license():
     for name in set(known_suites()) - set(OFFLINE):
         record = known_suites()[name]
-        assert record.hub is not None
         assert record.license
+        if record.by_hand:
+            assert record.hub is None
+            continue
+        assert record.hub is not None
         assert "/" in record.hub.repo
         assert record.hub.revision is None or len(record.hub.revision) == 40
 
@@ -421,3 +426,66 @@ def test_files_on_the_hub_outside_the_pattern_are_not_listed():
     record = known_suites()["orbench-hard"]
     with pytest.raises(ExportError, match="holds no or-bench-hard"):
         sources.from_disk(record, PACKAGED)
+
+
+def wav(seconds):
+    stream = io.BytesIO()
+    soundfile.write(stream, np.zeros(round(8000 * seconds)), 8000, format="WAV")
+    return stream.getvalue()
+
+
+def test_a_benchmark_of_sounds_inside_its_table(tmp_path):
+    rows = [{"id": i, "text": f"say {i}", "original_text": f"do {i}",
+             "audio": {"bytes": wav(i + 1), "path": f"{i}.wav"}} for i in range(3)]  # fmt: skip
+    parquet(tmp_path / "HarmfulQuery" / "AHarm.parquet", rows)
+    suite = open_suites([f"jalmbench={tmp_path}"])
+    assert [(s.modality, s.intent) for s in suite.samples] == [
+        ("audio", f"do {i}") for i in range(3)
+    ]  # fmt: skip
+    heard = [suite.request(s).media[0].data.seconds for s in suite.samples]
+    assert heard == [1, 2, 3]
+    assert not suite.drawn
+
+
+def test_a_benchmark_of_sounds_in_a_folder_beside_json_lines(tmp_path):
+    folder = tmp_path / "datasets"
+    (folder / "advbench_audios").mkdir(parents=True)
+    for i in range(2):
+        (folder / "advbench_audios" / f"{i}.wav").write_bytes(wav(i + 1))
+    lines = [json.dumps({"audio": f"{i}.wav", "prompt": f"do {i}"}) for i in range(2)]
+    (folder / "AdvBench_Audio.json").write_text("\n".join(lines))
+    suite = open_suites([f"advbench-audio={tmp_path}"])
+    assert [suite.request(s).media[0].data.seconds for s in suite.samples] == [1, 2]
+    (folder / "advbench_audios" / "1.wav").rename(folder / "1.wav")
+    assert len(open_suites([f"advbench-audio={folder}"]).samples) == 2, "beside the table too"
+    (folder / "1.wav").unlink()
+    with pytest.raises(ExportError, match=r"line 2|entry 2"):
+        open_suites([f"advbench-audio={folder}"])
+
+
+def test_a_benchmark_that_is_to_be_had_by_hand(tmp_path):
+    with pytest.raises(ExportError) as caught:
+        open_suites(["aor-bench"])
+    text = str(caught.value)
+    assert "the suite aor-bench is not fetched: no repository of it is known" in text
+    assert "give --suite aor-bench=PATH" in text
+    assert "columns audio or file_name" in text
+    (tmp_path / "a.wav").write_bytes(wav(1))
+    path = table(tmp_path / "mine.csv", [{"file_name": "a.wav", "scenario": "s", "text": "x"}])
+    suite = open_suites([f"aor-bench={path}"])
+    (sample,) = suite.samples
+    assert (sample.harmful, sample.category, sample.intent) == (False, "s", "x")
+    assert suite.origin == "known:aor-bench=FILE"
+    path.write_text("file_name\nb.wav\n")
+    with pytest.raises(ExportError, match=r"mine\.csv, line 2: b\.wav does not exist"):
+        open_suites([f"aor-bench={path}"])
+    picture = table(tmp_path / "no.csv", [{"clip": "a.wav"}])
+    with pytest.raises(ExportError, match="no column audio or file_name, which aor-bench needs"):
+        open_suites([f"aor-bench={picture}"])
+
+
+def test_fields_that_came_later_change_no_digest():
+    for record in known_suites().values():
+        if record.modality != "audio":
+            assert not {"by_hand", "folder"} & set(json.loads(record.identity))
+            assert '"folder"' not in record.identity

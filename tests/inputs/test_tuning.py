@@ -1,10 +1,12 @@
 """Labeled requests to tune on: two halves that share no topic, and what is too little."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mars_export.common.errors import ExportError
 from mars_export.inputs.requests import Media, Request
+from mars_export.inputs.sounds import Sound
 from mars_export.inputs.tuning import LabeledRequest, divided, request_digest
 
 
@@ -65,3 +67,12 @@ def test_the_same_words_about_the_same_pixels_are_the_same_request():
     assert digest("What is this?", "red") != digest("What is this?", "blue")
     assert digest("What is this?", "red") != digest("What is that?", "red")
     assert digest("What is this?", "red", (4, 1)) != digest("What is this?", "red")
+
+
+def test_a_request_with_a_sound_is_known_by_its_samples():
+    def digest(samples, rate=8000):
+        sound = Sound(np.array(samples, np.float32), rate)
+        return request_digest(Request("what is this", (Media("audio", sound),)))
+
+    assert digest([0.1, 0.2]) == digest([0.1, 0.2])
+    assert len({digest([0.1, 0.2]), digest([0.1, 0.3]), digest([0.1, 0.2], 16000)}) == 3

@@ -113,8 +113,8 @@ class Target:
         )
         judgments = self.judge.judge(
             [
-                Exchange(case.sample.prompt, text, case.sample.intent, case.request.pictures)
-                for (_, case), text in zip(batch, answers.texts, strict=True)
+                Exchange(s.prompt, text, s.intent, request.pictures, s.heard)
+                for (_, (s, request)), text in zip(batch, answers.texts, strict=True)
             ]
         )
         rows = zip(batch, judgments, answers.decisions, answers.texts, strict=True)

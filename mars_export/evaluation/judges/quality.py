@@ -82,8 +82,9 @@ def second_opinions(
         places = Random(0).sample(places, AGREEMENT_ANSWERS)
     requests = {sample.id: sample for sample in samples}
     judgments = second.judge([
-        Exchange(requests[r.id].prompt, r.response, requests[r.id].intent)
+        Exchange(asked.prompt, r.response, asked.intent, heard=asked.heard)
         for r in map(results.__getitem__, places)
+        for asked in [requests[r.id]]
     ])  # fmt: skip
     read = list(results)
     for place, judgment in zip(places, judgments, strict=True):

@@ -17,6 +17,7 @@ from mars_export.evaluation.suites.record import FOLDER, ROW, SuiteRecord, Visua
 from mars_export.evaluation.suites.scenes import scene
 from mars_export.evaluation.suites.sources import Source
 from mars_export.inputs.media import VIDEO_FRAMES, open_picture, read_frames
+from mars_export.inputs.sounds import Sound, open_sound
 from mars_export.inputs.tables import Row, embedded, read_table
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _ITEMS: Final = 3
 
 
 def adapt(record: SuiteRecord, source: Source) -> Suite:
-    """Read a benchmark. Pictures are opened when their request is run.
+    """Read a benchmark. Media are opened when their request is run.
 
     Raises:
         ExportError: A table cannot be read, a column is missing, or a row is malformed; names file
@@ -54,7 +55,8 @@ def adapt(record: SuiteRecord, source: Source) -> Suite:
         license=record.license,
         origin=source.origin,
         places={sample.id: where for sample, where in read},
-        drawn=record.visual is not None and record.visual.kind not in ("picture", "clip"),
+        drawn=record.visual is not None and not record.visual.in_files,
+        sound=visuals.sound,
     )
 
 
@@ -69,7 +71,7 @@ def figstep_text(instruction: str) -> str:
 
 @dataclass(frozen=True)
 class _Visuals:
-    """What the rows show. A picture is named by the number of its row, a frame by `ROW/FRAME`."""
+    """What the rows show. A medium is named by the number of its row, a frame by `ROW/FRAME`."""
 
     record: SuiteRecord
     source: Source
@@ -79,8 +81,8 @@ class _Visuals:
         """What the row of that number shows."""
         if self.record.modality == "text":
             return []
-        if self.record.modality == "image":
-            return [MediaFiles(type="image", path=str(number))]
+        if self.record.modality != "video":
+            return [MediaFiles(type=self.record.modality, path=str(number))]
         visual = self.record.visual
         count = CLIP_FRAMES if visual and visual.kind == "figstep-clip" else VIDEO_FRAMES
         return [MediaFiles(type="video", paths=[f"{number}/{frame}" for frame in range(count)])]
@@ -96,21 +98,33 @@ class _Visuals:
             return scene(_text(row, ("layout",), self.record), words)
         if visual.kind == "clip":
             return read_frames(self.file(row, visual), row.where)[int(frame)]
+        return open_picture(self._data(row, visual), row.where)
+
+    def sound(self, name: str) -> Sound:
+        row, visual = self.rows[int(name)], self.record.visual
+        assert visual is not None
+        return open_sound(self._data(row, visual), row.where)
+
+    def _data(self, row: Row, visual: Visual) -> Path | bytes:
+        """What lies inside the row, or else the file that it names."""
         data = _first(embedded(row, column) for column in visual.column)
-        return open_picture(data or self.file(row, visual), row.where)
+        return data or self.file(row, visual)
 
     def file(self, row: Row, visual: Visual) -> Path:
         """The file that a row shows."""
         path = _text(row, visual.column, self.record)
-        file = self.source.find(row.file, path)
+        inner = f"{visual.folder}/{path}" if visual.folder else path
+        file = self.source.find(row.file, inner)
+        if file is None and visual.folder:
+            file = self.source.find(row.file, path)
         if file is None:
             raise ExportError(f"{row.where}: {path} does not exist; add it or correct the path")
         return file
 
     def files(self) -> list[Path]:
-        """The user's own pictures and clips, checked; those on the Hub are fetched when shown."""
+        """The user's own media, checked; those on the Hub are fetched when shown."""
         visual = self.record.visual
-        if visual is None or visual.kind not in ("picture", "clip") or self.source.hub:
+        if visual is None or not visual.in_files or self.source.hub:
             return []
         plain = (r for r in self.rows if not any(embedded(r, c) for c in visual.column))
         return [self.file(row, visual) for row in plain]
@@ -200,8 +214,8 @@ def _first(values: Iterable[Any]) -> Any:
 
 
 def _digest(record: SuiteRecord, source: Source, visuals: _Visuals) -> str:
-    """Of the record, the tables, the user's pictures, and the commit on the Hub."""
-    whole = hashlib.sha256(record.model_dump_json().encode())
+    """Of the record, the tables, the user's media, and the commit on the Hub."""
+    whole = hashlib.sha256(record.identity.encode())
     whole.update(repr((source.hub, CLIP_FRAMES, VIDEO_FRAMES)).encode())
     for path in (*source.tables, *visuals.files()):
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:

@@ -64,6 +64,11 @@ def _names() -> list[str]:
 
 
 def _source(record: SuiteRecord, revision: str | None) -> Source:
+    if record.by_hand:
+        raise ExportError(
+            f"the suite {record.name} is not fetched: {record.by_hand}; give --suite "
+            f"{record.name}=PATH, a table or a folder with one: {record.columns}"
+        )
     if not record.offline:
         return from_hub(record, revision)
     if revision:

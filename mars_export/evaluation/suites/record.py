@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -34,13 +34,20 @@ class Visual(Record):
     """What a request shows.
 
     `figstep` and `figstep-clip` draw the text in the column; `scene` draws it on the thing that
-    the column `layout` names; `picture` is one inside the row or the path of one, relative to the
-    table; `clip` is the path of a video or a folder of frames.
+    the column `layout` names; `picture` and `sound` are one inside the row or the path of one,
+    relative to the table; `clip` is the path of a video or a folder of frames.
     """
 
-    kind: Literal["figstep", "figstep-clip", "scene", "picture", "clip"]
+    kind: Literal["figstep", "figstep-clip", "scene", "picture", "clip", "sound"]
     column: tuple[str, ...]
     """Names under which copies of the benchmark keep it; the first that is there counts."""
+    folder: str = ""
+    """That the paths are in, where they do not say so."""
+
+    @property
+    def in_files(self) -> bool:
+        """Whether it is there already and not drawn."""
+        return self.kind in ("picture", "clip", "sound")
 
 
 class SuiteRecord(Record):
@@ -57,7 +64,10 @@ class SuiteRecord(Record):
     files: tuple[str, ...]
     """Tables: a file of the package, or patterns in the Hub repository or the user's folder."""
     hub: HubSource | None = None
-    """None for what ships with the package."""
+    """None for what ships with the package, or is to be had by hand."""
+    by_hand: str = ""
+    """Where it is to be had, of a benchmark that is not fetched; then only `--suite NAME=PATH`
+    works."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Rows that count: column -> allowed values. A column that is absent excludes nothing, but the
     rows of a harmless suite must have it."""
@@ -74,13 +84,37 @@ class SuiteRecord(Record):
     source: str = ""
     """Whose prompts these are: suites that share it share clusters. Empty means the own name."""
     intent: tuple[str, ...] = ()
-    """What the request is after in plain text, for judges that see no picture."""
+    """What the request is after in plain text, for judges that neither see nor hear."""
     visual: Visual | None = None
 
     @property
     def offline(self) -> bool:
         """Whether it ships with the package."""
-        return self.hub is None
+        return self.hub is None and not self.by_hand
+
+    @property
+    def columns(self) -> str:
+        """Those that it needs, for people."""
+        shown = self.visual.column if self.visual else ()
+        needed = [" or ".join(names) for names in (shown, self.prompt) if names]
+        wanted = [" or ".join(names) for names in (self.intent, self.category) if names]
+        more = f", and if there are any {', '.join(wanted)}" if wanted else ""
+        return f"columns {', '.join(needed)}{more}"
+
+    @property
+    def source_name(self) -> str:
+        """Where it is from, for lists of suites."""
+        if self.hub is None:
+            return f"your copy: {self.citation}" if self.by_hand else self.citation
+        return f"{self.hub.repo}@{(self.hub.revision or 'newest')[:8]}"
+
+    @property
+    def identity(self) -> str:
+        """The record as JSON, for digests. Fields that came later are left out where unused."""
+        later: dict[str, Any] = {} if self.by_hand else {"by_hand": True}
+        if self.visual is not None and not self.visual.folder:
+            later["visual"] = {"folder"}
+        return self.model_dump_json(exclude=later)
 
 
 @cache
