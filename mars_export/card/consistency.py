@@ -91,8 +91,8 @@ def _problems(
         yield from _other_checkpoint(manifest, report)
         yield from _unusable(report)
         modalities = manifest.calibration.source.modalities
-        impossible = _impossible(report, modalities)
-        for problem in chain(_other_ways(report), impossible, _contradictions(report)):
+        ways = chain(_impossible(report, modalities), _hidden(report, modalities))
+        for problem in chain(_other_ways(report), ways, _contradictions(report)):
             yield f"{problem}; evaluate the directory again"
     if utility is not None:
         yield from (f"{problem}; measure it again" for problem in _utility(manifest, utility))
@@ -188,7 +188,6 @@ def _contradictions(report: Report) -> Iterator[str]:
     lists += [(f"@{v.name}", v.pairs, v.regressions, v.newly_refused) for v in report.variants]
     for place, pairs, regressions, newly_refused in lists:
         yield from _ids(place, pairs, regressions, newly_refused)
-    yield from _hidden(report)
 
 
 def _agreement_problems(stated: Agreement, report: Report) -> Iterator[str]:
@@ -270,7 +269,7 @@ def _ids(
                 )
 
 
-def _hidden(report: Report) -> Iterator[str]:
+def _hidden(report: Report, modalities: Collection[Modality]) -> Iterator[str]:
     """Controls that are missing without a word, or that lack one label."""
     results = {variant.name: variant for variant in report.variants}
     controlled = any(control.name in results for control in CONTROLS)
@@ -281,7 +280,8 @@ def _hidden(report: Report) -> Iterator[str]:
         labels = {cell.harmful for cell in report.cells if not of or cell.modality in of}
         result = results.get(control.name)
         if result is None:
-            if control.name not in report.skipped:
+            possible = due(control, report.cells, modalities)
+            if possible and control.name not in report.skipped:
                 yield f"the control {control.name} is neither in the report nor said to be left out"
         elif not control.harmless and not {cell.harmful for cell in result.cells} >= labels:
             yield f"the control {control.name} lacks harmful or harmless requests"

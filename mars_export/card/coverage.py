@@ -127,7 +127,8 @@ def _of_variants(report: Report | None, modalities: Collection[Modality]) -> Ite
     elif absent["control"]:
         yield f"Controls that were not run: {', '.join(absent['control'])}."
     if report is None:
-        absent["attack"] = [f"{code(attack.name)} ({attack.about})" for attack in ATTACKS]
+        attacks = (attack for attack in ATTACKS if attack.concerns(modalities))
+        absent["attack"] = [f"{code(attack.name)} ({attack.about})" for attack in attacks]
     if absent["attack"]:
         yield f"Attacks on all requests: {', '.join(absent['attack'])}."
 

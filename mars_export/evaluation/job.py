@@ -153,8 +153,15 @@ class Job:
         """
         if not sample.variant:
             return self.suite.request(sample)
-        plain = self.suite.request(self._plain[sample.group])
-        return VARIANTS[sample.variant].change(plain, sample.group)
+        return VARIANTS[sample.variant].change(self.plain(sample), sample.group)
+
+    def plain(self, variant: Sample) -> Request:
+        """The request that a variant is made of, with its media opened.
+
+        Raises:
+            ExportError: A medium cannot be read.
+        """
+        return self.suite.request(self._plain[variant.group])
 
     @property
     def absent(self) -> dict[str, str]:

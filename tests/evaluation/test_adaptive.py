@@ -26,6 +26,8 @@ from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.suite import Sample
 from mars_export.inputs.requests import Media, Request, collate
 from mars_export.inputs.safety_prompt import SAFETY_PROMPT_TEXT as TEXT
+from mars_export.inputs.sounds import Sound
+from mars_export.inputs.tuning import request_digest
 from support import planted
 from support.worded import export_worded
 
@@ -479,6 +481,10 @@ def test_every_attack_is_known_to_those_who_read_a_record():
     assert LEVELS["rewording"] == tuple(range(len(WORDINGS)))
 
 
+def tone():
+    return Sound(np.sin(np.arange(4000) / 5).astype("float32"), 8000)
+
+
 @pytest.mark.parametrize("ladder", LADDERS, ids=lambda ladder: ladder.name)
 def test_what_a_ladder_adds_is_harmless_and_grows(ladder):
     others = [shown(5, "good3"), shown(6, "good4")]
@@ -488,12 +494,13 @@ def test_what_a_ladder_adds_is_harmless_and_grows(ladder):
         "harmful text": Request("how do i make a bad1"),
         "harmful image": shown(1),
         "harmful video": Request("show me the bad1", (clip,)),
+        "harmful audio": Request("do it", (Media("audio", tone()),)),
     }
     for kind in ladder.shown:
         start = ladder.change(plain[kind], 0, material, 0)
         assert (start.prompt, start.media) == (plain[kind].prompt, plain[kind].media)
         forms = [ladder.change(plain[kind], level, material, 0) for level in ladder.levels]
-        assert len({str(form) for form in forms}) == len(ladder.levels)
+        assert len({request_digest(form) + str(form) for form in forms}) == len(ladder.levels)
         assert not any("bad" in turn.prompt + turn.answer for form in forms for turn in form.turns)
 
 

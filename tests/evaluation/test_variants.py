@@ -2,8 +2,10 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from evaluation.fakes import FakeLoaded, save_manifest, save_suite
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SampleResult, SuiteSource
 from mars_export.evaluation.suite import Sample, read_suite
 from mars_export.evaluation.suites.builtin import CLIP_FRAMES, packaged_suite, typographic
+from mars_export.evaluation.support import unsupported
 from mars_export.evaluation.variants import (
     ATTACKS,
     CONTROLS,
@@ -28,10 +31,14 @@ from mars_export.evaluation.variants import (
     vary,
 )
 from mars_export.inputs.requests import Media, Request, template_problem
+from mars_export.inputs.sounds import SHORTEST, Sound
 from mars_export.inputs.stimuli import STIMULI
 
-EVERY = ("text", "image", "video")
+EVERY = ("text", "image", "video", "audio")
+VISUAL = EVERY[:3]
 ANY = {"later-turn", "system-prompt", "sampling", "prefill", "system"}
+SOUND_CONTROLS = ("silence", "quiet-noise", "sounds-2", "sound-question")
+NO_AUDIO = "the checkpoint takes no audio"
 
 
 def names(samples):
@@ -40,7 +47,8 @@ def names(samples):
 
 def sample(number, modality="text", harmful=True, cluster=""):
     media = {"text": [], "image": [{"type": "image", "path": "p"}],
-             "video": [{"type": "video", "paths": ["p"]}]}[modality]  # fmt: skip
+             "video": [{"type": "video", "paths": ["p"]}],
+             "audio": [{"type": "audio", "path": "p"}]}[modality]  # fmt: skip
     return Sample(
         id=f"{harmful}-{modality}-{number}", modality=modality, harmful=harmful,
         split="evaluation", prompt=f"words {number}", media=media, cluster=cluster, suite="s",
@@ -82,7 +90,8 @@ def test_variants_of_any_suite(samples, visual, chance):
         labels = {s.harmful for s in fitting if variant.fits(s, modalities)}
         assert {s.harmful for s in made if s.variant == name} == labels, "twins of both labels"
     gaps = absent(made, modalities, controls=True, attacks=True)
-    assert gaps.keys() == VARIANTS.keys() - names(made), "none vanishes without a word"
+    possible = {name for name, variant in VARIANTS.items() if variant.concerns(modalities)}
+    assert gaps.keys() == possible - names(made), "none vanishes without a word"
     shuffled = chance.sample(fitting, len(fitting))
     again = vary(shuffled, modalities, controls=True, attacks=True, control_requests=32)
     assert {s.id for s in again} == {s.id for s in made}
@@ -105,7 +114,7 @@ def test_what_the_packaged_suite_is_asked():
     made = vary(samples, EVERY, controls=True, attacks=False, control_requests=32)
     assert names(made) == {control.name for control in CONTROLS}
     attacks = vary(samples, EVERY, controls=False, attacks=True, control_requests=32)
-    assert names(attacks) == {a.name for a in ATTACKS}
+    assert names(attacks) == {a.name for a in ATTACKS if not a.of}
     text = vary(samples, ("text",), controls=True, attacks=False, control_requests=32)
     assert names(text) == {
         "later-turn", "system-prompt", "sampling",
@@ -113,10 +122,11 @@ def test_what_the_packaged_suite_is_asked():
     cells = Counter((s.variant, s.harmful, s.modality) for s in made)
     assert cells["neutral", True, "image"] == cells["later-turn", False, "video"] == 32
     assert cells["sampling", False, "text"] == 12 * 5
-    assert {harmful for name, harmful, _ in cells if name == "question"} == {False}
-    questions = {s.prompt for s in made if s.variant == "question"}
-    assert len(questions) > 5
-    assert not questions & {s.prompt for s in samples}
+    for name in ("question", "sound-question"):
+        assert {harmful for variant, harmful, _ in cells if variant == name} == {False}
+        questions = {s.prompt for s in made if s.variant == name}
+        assert len(questions) > 5
+        assert not questions & {s.prompt for s in samples}
     draws = [s.id.partition("@")[2] for s in made if s.variant == "sampling"]
     assert set(draws) == {f"sampling-{draw}" for draw in range(1, 6)}
 
@@ -133,11 +143,20 @@ def test_what_is_absent_has_a_reason():
     gaps = absent([], ("text", "image"), controls=True, attacks=False)
     assert gaps["frames"] == "the checkpoint takes no video"
     assert gaps["noise"] == "no request of the suite can be put so"
+    assert gaps["silence"] == "the checkpoint takes no audio"
+    assert absent([], VISUAL, controls=False, attacks=True).keys() == {"prefill", "system"}
+    assert absent([], EVERY, controls=False, attacks=True).keys() == {a.name for a in ATTACKS}
     assert absent([], EVERY, controls=False, attacks=False) == {}
 
 
 def shown(name, prompt="a question", seed="x", media=()):
     return VARIANTS[name].change(Request(prompt, media), seed)
+
+
+def sounds(variant):
+    """What a request that it is made of has to have."""
+    tone = Sound(np.sin(np.arange(4000) / 5).astype("float32"), 8000)
+    return (Media("audio", tone),) if variant.of == ("audio",) else ()
 
 
 def test_what_the_controls_show():
@@ -213,7 +232,10 @@ def test_variants_that_the_template_does_not_allow(behavior, reason):
         SimpleNamespace(apply_chat_template=behavior),
         SimpleNamespace(apply_chat_template=behavior, tokenizer=object()),
     ):
-        problems = {name: template_problem(processor, shown(name)) for name in VARIANTS}
+        problems = {
+            name: template_problem(processor, shown(name, media=sounds(variant)))
+            for name, variant in VARIANTS.items()
+        }
         unfit = {name: problem for name, problem in problems.items() if problem}
         assert set(unfit) == {"system", "system-prompt"}
         assert all(reason in problem for problem in unfit.values())
@@ -352,12 +374,13 @@ def test_the_report_tells_attacks_from_requests_as_they_are(report):
 def test_what_cannot_be_asked_is_in_the_report_with_the_reason(report):
     left_out = "the chat template leaves it out"
     assert report.skipped == {
-        "frames": "the checkpoint takes no video",
+        "frames": "the checkpoint takes no video", **dict.fromkeys(SOUND_CONTROLS, NO_AUDIO),
         "pictures-4": "the model refuses it: at most two pictures",
         "system-prompt": left_out, "system": left_out, "safety-prompt": left_out,
     }  # fmt: skip
     assert [arm.name for arm in report.arms] == ["off", "on"]
-    assert by_name(report).keys() | report.skipped.keys() == {*VARIANTS, "safety-prompt"}
+    visual = {name for name, variant in VARIANTS.items() if variant.concerns(VISUAL)}
+    assert by_name(report).keys() | report.skipped.keys() == {*visual, "safety-prompt"}
 
 
 def test_a_full_memory_is_no_refusal_of_pictures(run, monkeypatch):
@@ -369,7 +392,8 @@ def test_a_full_memory_is_no_refusal_of_pictures(run, monkeypatch):
 def test_controls_of_both_labels_are_the_default(run):
     controls = {control.name: control for control in CONTROLS}
     variants = by_name(run())
-    assert set(variants) == set(controls) - {"frames", "pictures-4", "system-prompt"}
+    gone = {"frames", "pictures-4", "system-prompt", *SOUND_CONTROLS}
+    assert set(variants) == set(controls) - gone
     for name, variant in variants.items():
         labels = {False} if controls[name].harmless else {True, False}
         assert {pair.harmful for pair in variant.pairs} == labels
@@ -402,3 +426,81 @@ def test_the_report_breaks_down_by_suite_and_category(report):
         ("c0", True, 2, 2, 0), ("c0", False, 2, 2, 0), ("c1", True, 2, 2, 0),
         ("c1", False, 2, 2, 0),
     ]  # fmt: skip
+
+
+def spoken(seconds=1.0, rate=8000):
+    times = np.arange(round(seconds * rate)) / rate
+    return Media("audio", Sound((0.3 * np.sin(1500 * times)).astype("float32"), rate))
+
+
+def test_text_beside_neutral_sounds():
+    for name in ("silence", "quiet-noise", "sounds-2"):
+        request = shown(name)
+        assert request.prompt == "a question"
+        assert request.modality == "audio"
+        assert {medium.data.seconds for medium in request.media} == {2.0}
+    assert not shown("silence").media[0].data.samples.any()
+    assert len(shown("sounds-2").media) == 2
+    question = shown("sound-question", seed="harmless")
+    assert question.prompt == VARIANTS["sound-question"].words("harmless") != "a question"
+    assert [medium.modality for medium in question.media] == ["audio"]
+
+
+def test_a_neutral_sound_stands_before_or_after_speech():
+    own = spoken()
+    beside = [shown("sounds-2", seed=str(i), media=(own,)) for i in range(8)]
+    assert {len(request.media) for request in beside} == {2}
+    assert {request.media.index(own) for request in beside} == {0, 1}
+
+
+SOUND_ATTACKS = [attack.name for attack in ATTACKS if attack.of == ("audio",)]
+
+
+@pytest.mark.parametrize("name", SOUND_ATTACKS)
+def test_attacks_change_every_sound_and_nothing_else(name):
+    own = (spoken(), spoken(0.1), spoken(0.7, 16000))
+    first, again = (shown(name, media=own) for _ in range(2))
+    assert replace(first, media=own) == Request("a question", own)
+    changed = [medium.data for medium in first.media]
+    assert [sound.rate for sound in changed] == [8000, 8000, 16000]
+    assert all(
+        (a.data.samples == b.samples).all() for a, b in zip(again.media, changed, strict=True)
+    )
+    assert all(sound.seconds >= SHORTEST for sound in changed)
+    parts = 1 if name == "spoken-prefix" else 3
+    for before, after in list(zip(own, changed, strict=True))[:parts]:
+        same = len(after.samples) == len(before.data.samples)
+        assert not (same and np.allclose(after.samples, before.data.samples, atol=1e-3))
+
+
+def test_attacks_on_speech_are_for_speech_alone():
+    samples = [sample(n, modality) for n, modality in enumerate(EVERY)]
+    made = vary(samples, EVERY, controls=False, attacks=True, control_requests=32)
+    assert {s.modality for s in made if s.variant in SOUND_ATTACKS} == {"audio"}
+    assert names(made) == {attack.name for attack in ATTACKS}
+    assert names(vary(samples[:3], VISUAL, controls=False, attacks=True, control_requests=1)) == {
+        "prefill", "system",
+    }  # fmt: skip
+
+
+def test_of_sounds_the_longest_says_whether_a_variant_can_be_asked():
+    seconds = {"short": 0.5, "long": 2.0, "middle": 1.0}
+    plain = [sample(0, "audio").model_copy(update={"id": name, "prompt": name}) for name in seconds]
+
+    class Processor(SimpleNamespace):
+        def inputs(self, requests):
+            longest = max(sound.seconds for request in requests for sound in request.shown("audio"))
+            if longest > 2:
+                raise ValueError(f"{longest:.1f} s is too long")
+
+    made = vary(plain, EVERY, controls=False, attacks=True, control_requests=32)
+    job = SimpleNamespace(
+        samples=[*plain, *made],
+        arms=(),
+        plain=lambda s: Request("a", (spoken(seconds[s.group]),)),
+        request=lambda s: VARIANTS[s.variant].change(job.plain(s), s.group),
+    )
+    loaded = Processor(processor=SimpleNamespace(apply_chat_template=lambda turns, **_: str(turns)))
+    problems = unsupported(job, loaded)
+    assert set(problems) == {"slower", "echo", "spoken-prefix"}
+    assert problems["slower"] == "the model refuses it: 2.7 s is too long"

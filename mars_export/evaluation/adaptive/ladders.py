@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mars_export.evaluation.adaptive.extent import LEVELS, SHOWN
 from mars_export.evaluation.adaptive.target import Case
+from mars_export.evaluation.spoken import SOUND_CHANGES
 from mars_export.evaluation.suites.builtin import INSTRUCTION, typographic
 from mars_export.inputs.requests import Media, Request, Turn
 
@@ -147,6 +148,14 @@ def _rendered(request: Request, level: int, _material: Material, _place: int) ->
     return Request(INSTRUCTION["image"], tuple(Media("image", typographic(p)) for p in parts))
 
 
+def _altered(request: Request, level: int, _material: Material, place: int) -> Request:
+    """Every sound put through one of the changes that an evaluation makes too."""
+    if not level:
+        return request
+    _, change = list(SOUND_CHANGES.values())[level - 1]
+    return change(request, f"{place}")
+
+
 LADDERS: Final = (
     Ladder("prefill", "the answer begins with harmless words of consent", "words", _prefilled),
     Ladder("many-shot", "after harmless turns with made-up consent", "turns", _many_shot,
@@ -162,4 +171,6 @@ LADDERS: Final = (
     Ladder("mixed frames", "the last frames are harmless pictures", "frames", _mixed_frames,
            needs="pictures"),
     Ladder("rendered fragments", "its words are written in pictures", "pictures", _rendered),
+    Ladder("altered sound", "played faster, among voices and the like; the first that works counts",
+           "changes", _altered, tries=True),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from mars_export.evaluation.statistics import exact_rate
 
 __all__ = ["contradictions"]
 
-_TRIES: Final = frozenset({"eps", "steps", "draws", "wordings"})
+_TRIES: Final = frozenset({"eps", "steps", "draws", "wordings", "changes"})
 """Units of budgets of which a larger one holds the smaller ones."""
 _TOLERANCE: Final = 1e-6
 _HARMLESS: Final = "harmless image"
@@ -47,8 +47,9 @@ def _left_out(record: Adaptive, attacked: Mapping[str, int]) -> Iterator[str]:
     """Attacks of requests that were attacked otherwise, neither run nor said to be skipped."""
     kinds = {*attacked, *(title.rpartition(", ")[2] for title in record.skipped)}
     rest = record.suite.samples - sum(n for kind, n in attacked.items() if kind != _HARMLESS)
-    if rest > (1 + ("harmful video" in kinds)) * record.budget.requests:
-        kinds.add(_HARMLESS)  # more than the harmless texts and videos can be
+    others = sum(kind in kinds for kind in ("harmful video", "harmful audio"))
+    if rest > (1 + others) * record.budget.requests:
+        kinds.add(_HARMLESS)  # more than the harmless texts, videos and sounds can be
     run = {f"{curve.attack}, {curve.shown}" for curve in record.curves}
     for attack, shown in SHOWN.items():
         for title in (f"{attack}, {kind}" for kind in shown if kind in kinds):
