@@ -32,7 +32,7 @@ __all__ = ["STEERING_FILE", "CardData"]
 STEERING_FILE: Final = "steering.safetensors"
 DISCUSSION: Final = "open a discussion on this repository"
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth")
-_STIMULI: Final = {"image": "a picture", "video": "a video"}
+_STIMULI: Final = {"image": "a picture", "video": "a video", "audio": "a sound"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ __all__ = ["DOSE", "plot", "sentences"]
 
 DOSE: Final = f"{PLOTS}/dose_response.png"
 
-_MARKS: Final[dict[Modality, str]] = {"text": "o", "image": "s", "video": "^"}
+_MARKS: Final[dict[Modality, str]] = {"text": "o", "image": "s", "video": "^", "audio": "D"}
 _STEP: Final = 0.03
 """Between the marks of two kinds of requests at one dose, so that intervals stay apart."""
 

@@ -11,6 +11,7 @@ from mars_export.evaluation.report import STEERED, Cell, Report, label, undecide
 
 __all__ = ["TAGS", "contact_of", "front_matter"]
 
+AUDIO_TAG: Final = "audio-text-to-text"
 TAGS: Final = (
     "activation-steering",
     "refusal-steering",
@@ -41,7 +42,7 @@ def front_matter(
         "library_name": "transformers",
         "base_model": _known_base(base),
         "pipeline_tag": base.pipeline_tag,
-        "tags": [manifest.calibration.method, *TAGS],
+        "tags": [manifest.calibration.method, *TAGS, *_heard(manifest)],
         **_lineage(base),
         "contact": contact,
     }
@@ -61,6 +62,11 @@ def contact_of(card: str) -> str | None:
         return None
     contact = ModelCard(card, ignore_metadata_errors=True).data.get("contact")
     return None if contact is None else str(contact)
+
+
+def _heard(manifest: Manifest) -> list[str]:
+    """The Hub's name of what it does with sound, if that was calibrated."""
+    return [AUDIO_TAG] if "audio" in manifest.calibration.source.modalities else []
 
 
 def _lineage(base: BaseModelSource) -> dict[str, str]:

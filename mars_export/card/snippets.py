@@ -52,11 +52,14 @@ CHECKPOINT = {checkpoint}  # this directory, or its repository on the Hub
 processor = AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=True)
 {model}
 
+{asked}"""
+
+_ASK: Final = """\
 {content}
 messages = [{{"role": "user", "content": content}}]
 inputs = processor.apply_chat_template(
     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"{mode}
-).to(model.device)
+).to({to})
 output = model.generate(**inputs, max_new_tokens=64, do_sample=False)
 print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 """
@@ -68,7 +71,21 @@ _IMAGE: Final = """\
 image = Image.new("RGB", (224, 224), "steelblue")  # put your picture here
 content = [{"type": "image", "image": image}, {"type": "text", "text": "What is shown here?"}]"""
 
+_AUDIO: Final = """\
+rate = processor.feature_extractor.sampling_rate
+audio = np.zeros(rate, dtype="float32")  # put your sound here: one channel, `rate` samples a second
+content = [{"type": "audio", "audio": audio}, {"type": "text", "text": "What is heard here?"}]"""
+
 _TEXT: Final = 'content = "What is the capital of France?"'
+
+_SHOWN: Final = {
+    "image": ("from PIL import Image", _IMAGE),
+    "audio": ("import numpy as np", _AUDIO),
+}
+"""What a request may show: what it imports, and how it is made."""
+_DEVICE: Final = "model.device"
+_TO: Final = {"audio": "model.device, model.dtype"}
+"""Where inputs go, of requests whose inputs must have the model's dtype."""
 
 _PLAIN: Final = "model = {auto}.from_pretrained(CHECKPOINT, trust_remote_code=True)"
 
@@ -97,9 +114,12 @@ def loading(
 ) -> str:
     """Python that loads a steered checkpoint and answers one request; needs no download but it.
 
+    Another request follows where it takes pictures and sounds, which it takes one by one alone.
+
     Args:
         checkpoint: Hub repository or directory, as `from_pretrained` takes it.
-        modalities: What the checkpoint takes; with `image` the request holds a picture made by PIL.
+        modalities: What the checkpoint takes; with `image` the request holds a picture made by PIL,
+            with `audio` a sound made by numpy.
         dtype: Name of the torch dtype that it was calibrated in; stated where it is quantized.
         quantization: What it was calibrated for.
         template_options: What its chat template is to be told.
@@ -112,13 +132,17 @@ def loading(
     if scheme is not None:
         imports = f"{scheme.imports}{imports}, {scheme.config}"
         model = _QUANTIZED.format(auto=auto, dtype=dtype, config=scheme.code(dtype))
-    image = "image" in modalities
+    shown = [(key, *made) for key, made in _SHOWN.items() if key in modalities]
+    mode = "".join(f",\n    {name}={on}" for name, on in (template_options or {}).items())
+    asked = [
+        _ASK.format(content=content, mode=mode, to=_TO.get(key, _DEVICE))
+        for key, _, content in shown
+    ]
     return _LOAD.format(
         model=model,
         checkpoint=json.dumps(checkpoint),
-        imports=f"from PIL import Image\n{imports}" if image else imports,
-        content=_IMAGE if image else _TEXT,
-        mode="".join(f",\n    {name}={on}" for name, on in (template_options or {}).items()),
+        imports="".join(f"{line}\n" for _, line, _ in sorted(shown)) + imports,
+        asked="\n".join(asked) or _ASK.format(content=_TEXT, mode=mode, to=_DEVICE),
     )
 
 
