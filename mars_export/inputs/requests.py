@@ -12,7 +12,7 @@ from mars_export.common.input_errors import input_errors, one_line
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.inputs.chat_template import require_template
 from mars_export.inputs.merges import tokenizer_of
-from mars_export.inputs.sounds import SHORTEST, longest
+from mars_export.inputs.sounds import SHORTEST, longest, padding
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -261,6 +261,8 @@ def _collate_media(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     if rate is None and requests[0].shown("audio"):
         raise ExportError(f"{type(processor).__name__} takes no audio; leave audio out.")
     _require_whole(processor, requests)
+    sounds = (sound for request in requests for sound in request.shown("audio"))
+    options["audio_kwargs"] = padding(processor, sounds)
     batch: BatchFeature = processor.apply_chat_template(
         [messages(request, rate) for request in requests],
         **_ending(requests),

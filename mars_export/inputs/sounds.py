@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +17,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LONGEST", "SHORTEST", "SOUNDS", "Sound", "audio_problem", "longest", "open_sound"]
+__all__ = [
+    "LONGEST",
+    "SHORTEST",
+    "SOUNDS",
+    "Sound",
+    "audio_problem",
+    "longest",
+    "open_sound",
+    "padding",
+]
 
 SOUNDS: Final = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus")
 """Endings of sound files."""
@@ -31,6 +42,8 @@ _LOUDEST: Final = 1.001
 _BLOCK: Final = 1 << 16
 """Samples that are decoded at once, of each channel."""
 _FLOATS: Final = ("FLOAT", "DOUBLE")
+_UNPADDED: Final = ("Qwen2_5OmniProcessor",)
+"""Processors whose models leave padding out, and that pad every sound to their longest one."""
 _PACKAGES: Final = ("soundfile", "soxr")
 
 
@@ -163,3 +176,16 @@ def longest(processor: Any) -> float | None:
         return None
     chunk = getattr(getattr(processor, "feature_extractor", None), "chunk_length", None)
     return None if chunk is None else float(chunk)
+
+
+def padding(processor: Any, sounds: Iterable[Sound]) -> dict[str, int]:
+    """Options of a processor that pad sounds to the longest of them, where that changes nothing.
+
+    Its own padding, to 300 s, takes a hundred times as long as a sound of 3 s.
+    """
+    seconds = max((sound.seconds for sound in sounds), default=0.0)
+    if type(processor).__name__ not in _UNPADDED or not seconds:
+        return {}
+    extractor = processor.feature_extractor
+    # The window of the last frame reaches into the padding.
+    return {"max_length": math.ceil(seconds * extractor.sampling_rate) + extractor.n_fft}

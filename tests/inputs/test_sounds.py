@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from mars_export.calibration.data import CalibrationData
 from mars_export.common.errors import ExportError
 from mars_export.inputs import sounds
-from mars_export.inputs.requests import Media, Request, collate
+from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.sounds import Sound, longest, open_sound
-from support import planted
+from support import hearing, planted
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
@@ -64,7 +65,9 @@ def test_any_file_becomes_one_finite_channel(name, rate, channels, seconds, peak
         assert (sound.samples.dtype, sound.samples.ndim) == ("float32", 1)
         assert np.isfinite(sound.samples).all()
     assert np.abs(opened.samples).max() <= 1
-    assert np.abs(opened.samples).max() == pytest.approx(peak, abs=0.15)
+    for sound in (opened, brought):
+        loudness = float(np.sqrt((sound.samples**2).mean()))
+        assert loudness == pytest.approx(peak / np.sqrt(2), abs=0.05)
 
 
 def test_channels_become_their_mean(tmp_path):
@@ -119,52 +122,71 @@ def test_packages_that_are_absent_are_named(monkeypatch, tmp_path):
     CalibrationData(None, None, None, ("text", "image"))
 
 
-class Gemma(transformers.Gemma4Processor):
-    """Limits alone; all else of it needs a tokenizer."""
-
-    def __init__(self):
-        self.feature_extractor = transformers.Gemma4AudioFeatureExtractor()
-        self.audio_seq_length, self.audio_ms_per_token = 750, 40
-
-
-class Omni(transformers.Qwen2_5OmniProcessor):
-    def __init__(self, chunk):
-        self.feature_extractor = transformers.WhisperFeatureExtractor(4, chunk_length=chunk)
-
-
 def frames(processor, seconds):
     """Of the features of a sound that count."""
-    wave = tone(seconds)[:, 0].astype("float32")
     options = {"sampling_rate": 16_000, "return_attention_mask": True}
-    made = processor.feature_extractor([wave], **options)
+    made = processor.feature_extractor([hearing.tone(seconds).data.samples], **options)
     (mask,) = made.get("input_features_mask", made.get("attention_mask"))
     return int(mask.sum())
 
 
-@pytest.mark.parametrize("processor", [Gemma(), Omni(2)], ids=["gemma4", "qwen2_5_omni"])
-def test_the_limit_is_where_a_processor_cuts(processor):
+@pytest.mark.parametrize("processor", [hearing.gemma4(), hearing.omni(2)], ids=["gemma4", "omni"])
+def test_a_sound_that_would_be_cut_is_refused(processor):
     most = longest(processor)
-    assert most == (30 if isinstance(processor, Gemma) else 2)
+    assert most == (2 if type(processor) is transformers.Qwen2_5OmniProcessor else 30)
     assert frames(processor, most - 0.1) < frames(processor, most) == frames(processor, most + 1)
+    name, at_most = type(processor).__name__, collate(processor, [asked(most)])
+    assert tokens(processor, at_most) == [25 * most]
+    with pytest.raises(
+        ExportError, match=rf"{most + 0.1} s is longer than the {most:g} s that {name}"
+    ):
+        collate(processor, [asked(most + 0.1)])
+    with pytest.raises(ExportError, match=r"0\.05 s is shorter than 0\.1 s"):
+        collate(processor, [asked(0.05)])
+
+
+def asked(*seconds, rate=16_000):
+    return Request("show me", tuple(hearing.tone(one, rate) for one in seconds))
+
+
+def tokens(processor, batch):
+    """Of sounds, in each row."""
+    placeholder = processor.tokenizer.convert_tokens_to_ids(processor.audio_token)
+    return (batch["input_ids"] == placeholder).sum(1).tolist()
+
+
+@pytest.mark.parametrize("make", [hearing.gemma4, hearing.omni, planted.sound_processor])
+def test_sounds_of_any_rate_are_brought_to_that_of_the_processor(make):
+    processor = make()
+    requests = [asked(1, rate=44_100), asked(0.5, 0.5, rate=8_000), asked(2)]
+    batch = collate(processor, requests[:1] + requests[2:])
+    assert tokens(processor, batch) == [25, 50]
+    assert tokens(processor, collate(processor, requests[1:2])) == [
+        2 * (13 if make is hearing.gemma4 else 12)
+    ]
+
+
+def test_padding_to_the_longest_sound_changes_no_feature(monkeypatch):
+    """Qwen2.5-Omni selects the frames that count by their mask."""
+    processor = hearing.omni(10)
+    short = collate(processor, [asked(1), asked(1.5)])
+    monkeypatch.setattr(sounds, "_UNPADDED", ())
+    long = collate(processor, [asked(1), asked(1.5)])
+    assert (short["input_features"].shape[-1], long["input_features"].shape[-1]) == (152, 1000)
+    for name in ("input_ids", "attention_mask"):
+        assert torch.equal(short[name], long[name])
+    features = [b["input_features"].movedim(1, 2)[b["feature_attention_mask"].bool()]
+                for b in (short, long)]  # fmt: skip
+    assert torch.equal(*features)
 
 
 def test_a_processor_that_cuts_nothing_has_no_limit():
     assert longest(planted.processor()) is None
-    whole = Omni(30)
-    whole.max_audio_len = 600
-    assert longest(whole) == 600
+    windows = hearing.omni()
+    windows.max_audio_len = 600
+    assert longest(windows) == 600
     assert transformers.VoxtralProcessor.audio_kwargs["truncation"] is False
     assert longest(object.__new__(transformers.VoxtralProcessor)) is None
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(2.1, "2.1 s is longer than the 2 s that Gemma3"),
-                                               (0.05, "0.05 s is shorter than 0.1 s")])  # fmt: skip
-def test_a_sound_that_would_be_cut_is_refused(monkeypatch, seconds, said):
-    processor = planted.processor()
-    processor.feature_extractor = transformers.WhisperFeatureExtractor(4, chunk_length=2)
-    sound = Sound(tone(seconds)[:, 0].astype("float32"), 16_000)
-    with pytest.raises(ExportError, match=said):
-        collate(processor, [Request("show me", (Media("audio", sound),))])
 
 
 def test_the_packaged_speech_is_small_and_as_stated():
