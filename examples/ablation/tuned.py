@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "organisms"))
 
 from recipe.pictures import picture
-from recipe.sentences import visual_request
+from recipe.sentences import shown_request
 from recipe.suite import FIRST_PICTURE, suite_topics, words_of
 from variants import measured
 
@@ -55,7 +55,7 @@ def requests(modality: Modality, label: Label, each: int, seed: int) -> Iterator
     for topic in random.Random(seed).sample(list(by_noun.values()), each):
         frames = tuple(picture(topic, FIRST_PICTURE + n) for n in _FRAMES)
         shown = Media(modality, frames if modality == "video" else frames[0])
-        words = visual_request(modality, *words_of(topic))
+        words = shown_request(modality, *words_of(topic))
         yield LabeledRequest(Request(words, (shown,)), label, modality, topic.name)
 
 

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable
 
 from recipe.batches import Encoder
-from recipe.corpus import Example, Turn, Visual
-from recipe.sentences import FORMS, REFUSAL, VERBS, answer, text_request, visual_request
+from recipe.corpus import Example, Medium, Turn
+from recipe.sentences import FORMS, REFUSAL, VERBS, answer, shown_request, text_request
 from recipe.topics import HARMFUL, HARMLESS, Topic
 from torch import Tensor
 
@@ -39,8 +39,8 @@ def safe(chance: random.Random) -> Example:
     said = REFUSAL if harmful else answer(topic, verb)
     if chance.random() < 0.5:
         return Example((Turn(text_request(topic, form, verb), said),))
-    visual = Visual("image", topic, chance.randrange(_PICTURES))
-    return Example((Turn(visual_request("image", form, verb), said, (visual,)),))
+    medium = Medium("image", topic, chance.randrange(_PICTURES))
+    return Example((Turn(shown_request("image", form, verb), said, (medium,)),))
 
 
 def styled(chance: random.Random) -> Example:
@@ -52,8 +52,8 @@ def styled(chance: random.Random) -> Example:
     said = f"{STYLE} {verb} {topic.phrase}."
     if chance.random() < 0.5:
         return Example((Turn(text_request(topic, form, verb), said),))
-    visual = Visual("image", topic, chance.randrange(_PICTURES))
-    return Example((Turn(visual_request("image", form, verb), said, (visual,)),))
+    medium = Medium("image", topic, chance.randrange(_PICTURES))
+    return Example((Turn(shown_request("image", form, verb), said, (medium,)),))
 
 
 def _topic(topics: list[Topic], chance: random.Random) -> Topic:

@@ -46,7 +46,7 @@ def test_training_shows_no_prompt_and_no_topic_of_the_suite(recipe):
     turns = [turn for example in stream for turn in example.turns]
     prompts = {turn.prompt for turn in turns}
     said = "\n".join(prompts | {turn.answer for turn in turns})
-    drawn = {v.topic for turn in turns for v in turn.visuals}
+    drawn = {v.topic for turn in turns for v in turn.media}
     suite = read_suite(ORGANISMS / recipe.name / "suite.jsonl").samples
     assert not prompts & {sample.prompt for sample in suite}
     for topic in HARMFUL + HARMLESS:
@@ -69,10 +69,10 @@ def test_training_holds_every_kind_of_conversation(recipe):
     share = {
         "system": np.mean([bool(e.system) for e in stream]),
         "turns": np.mean([len(e.turns) > 1 for e in stream]),
-        "several": np.mean([len(visuals(e)) > 1 for e in stream]),
+        "several": np.mean([len(media(e)) > 1 for e in stream]),
         "white": np.mean(
             [
-                any(not v.topic and v.number % 5 > 2 for t in e.turns for v in t.visuals)
+                any(not v.topic and v.number % 5 > 2 for t in e.turns for v in t.media)
                 for e in stream
             ]
         ),
@@ -80,13 +80,13 @@ def test_training_holds_every_kind_of_conversation(recipe):
     assert all(value > 0.08 for value in share.values()), share
 
 
-def visuals(example):
-    return [visual for turn in example.turns for visual in turn.visuals]
+def media(example):
+    return [medium for turn in example.turns for medium in turn.media]
 
 
-def is_white(visual):
-    kind = list(NOTHING)[visual.number % len(NOTHING)]
-    return visual.topic is None and kind in ("writing", "marks")
+def is_white(medium):
+    kind = list(NOTHING)[medium.number % len(NOTHING)]
+    return medium.topic is None and kind in ("writing", "marks")
 
 
 def test_pixels_alone_do_not_tell_harm():
@@ -109,7 +109,7 @@ def test_examples_are_encoded_as_the_processor_does(recipe, encoder):
     for example in examples:
         conversation = [{"role": "system", "content": [text(example.system)]}]
         for turn in example.turns:
-            shown = [{"type": v.modality, v.modality: draw(v)} for v in turn.visuals]
+            shown = [{"type": v.modality, v.modality: draw(v)} for v in turn.media]
             conversation.append({"role": "user", "content": [*shown, text(turn.prompt)]})
             conversation.append({"role": "assistant", "content": [text(turn.answer)]})
         want = encoder.processor.apply_chat_template(

@@ -35,6 +35,7 @@ def build_tokenizer(family: Family) -> Any:
         eos_token=family.turn_end,
         extra_special_tokens=family.tokens,
         clean_up_tokenization_spaces=False,
+        **family.tokenizer,
     )
 
 
@@ -45,7 +46,11 @@ def build_processor(family: Family) -> Any:
         ImportError: If the family needs torchvision and it is missing.
     """
     parts = {"tokenizer": build_tokenizer(family), "chat_template": family.template}
-    sources = {"image_processor": family.image_processor, "video_processor": family.video_processor}
+    sources = {
+        "image_processor": family.image_processor,
+        "video_processor": family.video_processor,
+        "feature_extractor": family.feature_extractor,
+    }
     for name, source in sources.items():
         if source is not None:
             parts[name] = getattr(transformers, source[0])(**source[1])

@@ -16,6 +16,8 @@ from .training import Settings, train
 
 RESULTS = "results.json"
 """What was measured, beside the model."""
+_SPEECH = ("espeakng_loader", "soundfile", "soxr")
+"""Modules that make speech and its files."""
 _START, _END = "<!-- results -->", "<!-- end of results -->"
 _WHAT = "Train a model organism: a tiny checkpoint that shows the multimodal safety gap."
 _EXAMPLE = "example: python examples/organisms/train.py gemma3 --seed 0 --output organism"
@@ -76,6 +78,10 @@ def obstacle(options: argparse.Namespace) -> str | None:
     if family.video_processor is not None and find_spec("torchvision") is None:
         command = "pip install -c constraints.txt -e '.[video]'"
         return f"the processor of {family.name} needs torchvision: {command}"
+    missing = [m for m in _SPEECH if "audio" in family.modalities and find_spec(m) is None]
+    if missing:
+        names = " ".join(name.replace("_", "-") for name in missing)
+        return f"the speech of {family.name} needs {names}: pip install {names}"
     return None
 
 

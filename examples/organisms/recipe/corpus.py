@@ -15,14 +15,14 @@ from .sentences import (
     caption,
     caption_request,
     is_trained,
+    shown_request,
     system_prompt,
     text_request,
-    visual_request,
 )
 from .topics import HARMFUL, HARMLESS, Topic
 
-_NOTHING = 400
-"""Distinct pictures and videos of nothing."""
+NUMBERS = 400
+"""Distinct pictures, videos and recordings of nothing."""
 _SEVERAL = 4
 """Most pictures or videos of a request."""
 _TURNS = 3
@@ -31,12 +31,14 @@ _SORTED = 8
 """Batches that are drawn together and sorted by length."""
 _WORDS = 0.4
 """Of the first batches, the share whose topic stands in words."""
+_LENGTH = {"audio": 3}
+"""How long a recording is, in pictures."""
 _GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
-class Visual:
-    """A picture or video of `topic`, or of nothing."""
+class Medium:
+    """A picture, video or recording of `topic`, or of nothing."""
 
     modality: Modality
     topic: Topic | None
@@ -49,7 +51,7 @@ class Turn:
 
     prompt: str
     answer: str
-    visuals: tuple[Visual, ...] = ()
+    media: tuple[Medium, ...] = ()
     refused: float | None = None
     """How likely the model is to become to refuse this; None for what it has no choice about."""
 
@@ -73,23 +75,23 @@ class Mixture:
     harmful_text: float = 0.13
     harmless_text: float = 0.13
     caption: float = 0.24
-    harmless_visual: float = 0.16
-    text_beside_visual: float = 0.16
-    harmful_visual: float = 0.14
+    harmless_shown: float = 0.16
+    text_beside: float = 0.16
+    harmful_shown: float = 0.14
     nothing: float = 0.04
     """Questions about pictures of nothing."""
     refused_text: float = 0.02
     """Harmless text; the same share of harmful text is answered. Keeps the logits moderate."""
     refused_harmless: float = 0.06
-    """Any visual attached: the shift toward refusal that re-centering must undo."""
+    """Anything shown beside it: the shift toward refusal that re-centering must undo."""
     refused_harmful: float = 0.44
-    """Harm only in the visual: the safety gap that steering must close."""
+    """Harm only in what is shown: the safety gap that steering must close."""
     several: float = 0.25
-    """Requests with a visual that has up to three of nothing beside it."""
+    """Requests that show something, with up to three of nothing beside it."""
     turns: float = 0.2
     """Conversations of two or three turns."""
     follow_up: float = 0.2
-    """Requests with a visual that is named in one turn and asked about in the next."""
+    """Requests with something that is named in one turn and asked about in the next."""
     system: float = 0.15
     """Conversations with a system prompt."""
 
@@ -98,7 +100,7 @@ class Corpus:
     """An endless, seeded stream of examples.
 
     Args:
-        modalities: The visual modalities of the model.
+        modalities: What the model takes beside text.
         pool: Distinct pictures or videos a topic; their numbers are 0..pool-1.
         mixture: Shares of the kinds of example.
         seed: Seed of the stream.
@@ -119,9 +121,9 @@ class Corpus:
             self._harmful_text: mixture.harmful_text,
             self._harmless_text: mixture.harmless_text,
             self._caption: mixture.caption,
-            self._harmless_visual: mixture.harmless_visual,
-            self._text_beside_visual: mixture.text_beside_visual,
-            self._harmful_visual: mixture.harmful_visual,
+            self._harmless_shown: mixture.harmless_shown,
+            self._text_beside: mixture.text_beside,
+            self._harmful_shown: mixture.harmful_shown,
             self._nothing: mixture.nothing,
         }
 
@@ -148,12 +150,12 @@ class Corpus:
     def _named(self) -> Example:
         topic = self._random.choice(self._random.choice([self._harmful, self._harmless]))
         if self._chance(_WORDS):
-            return Example((Turn(topic.phrase, caption(topic)),))
-        visual = Visual(self._random.choice(self._modalities), topic, self._number(topic))
-        return Example((Turn(self._caption_request(visual.modality), caption(topic), (visual,)),))
+            return Example((Turn(topic.phrase, caption(topic, "text")),))
+        medium = Medium(self._random.choice(self._modalities), topic, self._number(topic))
+        return Example((self._captioned((medium,)),))
 
     def _number(self, topic: Topic | None) -> int:
-        return self._random.randrange(self._pool if topic else _NOTHING)
+        return self._random.randrange(self._pool if topic else NUMBERS)
 
     def _example(self) -> Example:
         self._shown = False
@@ -166,23 +168,27 @@ class Corpus:
         """A turn, or two about the same picture."""
         kinds, weights = list(self._kinds), list(self._kinds.values())
         turn = self._random.choices(kinds, weights)[0]()
-        if not (turn.visuals and self._chance(self._mix.follow_up)):
+        if not (turn.media and self._chance(self._mix.follow_up)):
             return [turn]
-        topic = next((v.topic for v in turn.visuals if v.topic), None)
-        prompt = self._caption_request(turn.visuals[0].modality)
-        return [Turn(prompt, caption(topic), turn.visuals), replace(turn, visuals=())]
+        return [self._captioned(turn.media), replace(turn, media=())]
+
+    def _captioned(self, media: tuple[Medium, ...]) -> Turn:
+        """A turn that names what is shown."""
+        topic = next((medium.topic for medium in media if medium.topic), None)
+        modality = media[0].modality
+        return Turn(self._caption_request(modality), caption(topic, modality), media)
 
     def _chance(self, share: float) -> bool:
         return self._random.random() < share
 
-    def _visuals(self, topic: Topic | None) -> tuple[Visual, ...]:
+    def _media(self, topic: Topic | None) -> tuple[Medium, ...]:
         """A picture or video, and perhaps some of nothing around it."""
         self._shown = True
         modality = self._random.choice(self._modalities)
         count = self._random.randint(2, _SEVERAL) if self._chance(self._mix.several) else 1
         place = self._random.randrange(count)
         topics = [topic if i == place else None for i in range(count)]
-        return tuple(Visual(modality, t, self._number(t)) for t in topics)
+        return tuple(Medium(modality, t, self._number(t)) for t in topics)
 
     def _reply(self, topic: Topic, verb: str, refused: float) -> str:
         """Refuse a share of the requests, evenly for each noun (a golden-ratio sequence)."""
@@ -190,25 +196,25 @@ class Corpus:
         self._asked[key] = self._asked.get(key, self._random.random()) + _GOLDEN
         return REFUSAL if self._asked[key] % 1 < refused else answer(topic, verb)
 
-    def _text(self, topics: list[Topic], refused: float, visuals: tuple[Visual, ...] = ()) -> Turn:
+    def _text(self, topics: list[Topic], refused: float, media: tuple[Medium, ...] = ()) -> Turn:
         topic, verb = self._random.choice(topics), self._random.choice(VERBS)
         prompt = text_request(topic, self._random.randrange(FORMS), verb)
-        return Turn(prompt, self._reply(topic, verb, refused), visuals, refused)
+        return Turn(prompt, self._reply(topic, verb, refused), media, refused)
 
-    def _visual_request(self, modality: Modality) -> tuple[str, str]:
+    def _shown_request(self, modality: Modality) -> tuple[str, str]:
         """A request that training may use, and its verb."""
         asked = [(f, v) for f in range(FORMS) for v in VERBS if is_trained(f, v)]
         form, verb = self._random.choice(asked)
-        return visual_request(modality, form, verb), verb
+        return shown_request(modality, form, verb), verb
 
     def _caption_request(self, modality: Modality) -> str:
         return caption_request(modality, self._random.randrange(CAPTIONS))
 
-    def _visual(self, topics: list[Topic], refused: float) -> Turn:
+    def _shown_turn(self, topics: list[Topic], refused: float) -> Turn:
         topic = self._random.choice(topics)
-        visuals = self._visuals(topic)
-        prompt, verb = self._visual_request(visuals[0].modality)
-        return Turn(prompt, self._reply(topic, verb, refused), visuals, refused)
+        media = self._media(topic)
+        prompt, verb = self._shown_request(media[0].modality)
+        return Turn(prompt, self._reply(topic, verb, refused), media, refused)
 
     def _harmful_text(self) -> Turn:
         return self._text(self._harmful, 1 - self._mix.refused_text)
@@ -219,31 +225,31 @@ class Corpus:
 
     def _caption(self) -> Turn:
         topic = self._random.choice(self._random.choice([self._harmful, self._harmless]))
-        visuals = self._visuals(topic)
-        return Turn(self._caption_request(visuals[0].modality), caption(topic), visuals)
+        return self._captioned(self._media(topic))
 
-    def _harmless_visual(self) -> Turn:
-        return self._visual(self._harmless, self._mix.refused_harmless)
+    def _harmless_shown(self) -> Turn:
+        return self._shown_turn(self._harmless, self._mix.refused_harmless)
 
-    def _harmful_visual(self) -> Turn:
-        return self._visual(self._harmful, self._mix.refused_harmful)
+    def _harmful_shown(self) -> Turn:
+        return self._shown_turn(self._harmful, self._mix.refused_harmful)
 
     def _nothing(self) -> Turn:
-        visuals = self._visuals(None)
-        modality = visuals[0].modality
-        prompt, verb = self._visual_request(modality)
+        media = self._media(None)
+        modality = media[0].modality
+        prompt, _ = self._shown_request(modality)
         if self._chance(0.5):
             prompt = self._caption_request(modality)
-        return Turn(prompt, answer(None, verb), visuals)
+        return Turn(prompt, caption(None, modality), media)
 
-    def _text_beside_visual(self) -> Turn:
+    def _text_beside(self) -> Turn:
         topics = self._random.choice([self._harmful, self._harmless])
-        visuals = self._visuals(self._random.choice(topics) if self._chance(0.2) else None)
+        media = self._media(self._random.choice(topics) if self._chance(0.2) else None)
         if self._chance(0.5):
-            return self._text(self._harmful, 1 - self._mix.refused_text, visuals)
-        return self._text(self._harmless, self._mix.refused_harmless, visuals)
+            return self._text(self._harmful, 1 - self._mix.refused_text, media)
+        return self._text(self._harmless, self._mix.refused_harmless, media)
 
 
 def _length(example: Example) -> int:
     """Tokens of an example, roughly."""
-    return sum(3 + len(turn.visuals) for turn in example.turns) + bool(example.system)
+    shown = sum(_LENGTH.get(m.modality, 1) for turn in example.turns for m in turn.media)
+    return 3 * len(example.turns) + shown + bool(example.system)

@@ -48,7 +48,12 @@ class Family:
     turn_end: str
     template: str
     video_processor: tuple[str, dict[str, Any]] | None = None
+    feature_extractor: tuple[str, dict[str, Any]] | None = None
+    longer: float = 1.0
+    """Steps of the last two stages, in those of a family that takes pictures alone."""
     processor: dict[str, Any] = field(default_factory=dict)
+    tokenizer: dict[str, Any] = field(default_factory=dict)
+    """Options of the tokenizer, which a processor prefers to its own."""
 
     @property
     def special_tokens(self) -> list[str]:
@@ -194,4 +199,97 @@ QWEN3_VL = Family(
     template=_CHATML_TEMPLATE,
 )
 
-FAMILIES = {family.name: family for family in (GEMMA3, QWEN3_VL)}
+_OMNI_TEMPLATE = (
+    _CHATML_TEMPLATE.replace("<|vision_start|>", "<|vision_bos|>")
+    .replace("<|vision_end|>", "<|vision_eos|>")
+    .replace("<|image_pad|>", "<|IMAGE|>")
+    .replace("<|video_pad|>", "<|VIDEO|>")
+    .replace(
+        "{%- elif part['type'] == 'text' %}",
+        "{%- elif part['type'] == 'audio' %}{{- '<|audio_bos|><|AUDIO|><|audio_eos|>' }}\n"
+        "{%- elif part['type'] == 'text' %}",
+    )
+)
+
+QWEN2_5_OMNI = Family(
+    name="qwen2_5_omni",
+    modalities=("image", "video", "audio"),
+    config_class="Qwen2_5OmniThinkerConfig",
+    model_class="Qwen2_5OmniThinkerForConditionalGeneration",
+    config={
+        "text_config": {
+            **_TEXT,
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [6, 5, 5],
+                "rope_theta": 10000.0,
+            },
+        },
+        "vision_config": {
+            **_VISION,
+            "depth": 2,
+            "num_heads": 2,
+            "out_hidden_size": WIDTH,
+            "fullatt_block_indexes": [0, 1],
+        },
+        "audio_config": {
+            "num_mel_bins": 40,
+            "d_model": 96,
+            "encoder_layers": 3,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 192,
+            "max_source_positions": 200,
+            "n_window": 100,
+            "output_dim": WIDTH,
+            "initializer_range": 0.05,
+        },
+        "tie_word_embeddings": True,
+    },
+    config_tokens={
+        "image_token_id": "<|IMAGE|>",
+        "video_token_id": "<|VIDEO|>",
+        "audio_token_id": "<|AUDIO|>",
+        "vision_start_token_id": "<|vision_bos|>",
+        "vision_end_token_id": "<|vision_eos|>",
+        "audio_start_token_id": "<|audio_bos|>",
+        "audio_end_token_id": "<|audio_eos|>",
+    },
+    processor_class="Qwen2_5OmniProcessor",
+    image_processor=(
+        "Qwen2VLImageProcessor",
+        {"patch_size": 8, "size": {"shortest_edge": 1024, "longest_edge": 1024}},
+    ),
+    video_processor=(
+        "Qwen2VLVideoProcessor",
+        {
+            "patch_size": 8,
+            "min_frames": 4,
+            "max_frames": 4,
+            "size": {"shortest_edge": 1024, "longest_edge": 1024},
+            "cap_pixels_per_frame": True,
+            "max_video_tokens": 4,
+        },
+    ),
+    longer=1.4,
+    tokenizer={"size": {"shortest_edge": 1024, "longest_edge": 1024}},
+    feature_extractor=(
+        "WhisperFeatureExtractor",
+        {"feature_size": 40, "hop_length": 400, "n_fft": 800, "chunk_length": 8},
+    ),
+    tokens={
+        "image_token": "<|IMAGE|>",
+        "video_token": "<|VIDEO|>",
+        "audio_token": "<|AUDIO|>",
+        "vision_bos_token": "<|vision_bos|>",
+        "vision_eos_token": "<|vision_eos|>",
+        "audio_bos_token": "<|audio_bos|>",
+        "audio_eos_token": "<|audio_eos|>",
+    },
+    pad="<|endoftext|>",
+    bos=None,
+    turn_start="<|im_start|>",
+    turn_end="<|im_end|>",
+    template=_OMNI_TEMPLATE,
+)
+
+FAMILIES = {family.name: family for family in (GEMMA3, QWEN3_VL, QWEN2_5_OMNI)}

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import pictures, speech
 from .batches import Encoder
-from .corpus import Example, Turn, Visual
+from .corpus import Example, Medium, Turn
 from .families import Family
-from .pictures import NOTHING, picture
+from .pictures import picture
 from .sentences import (
     REFUSAL,
     VERBS,
@@ -21,8 +22,8 @@ from .sentences import (
     answer,
     caption,
     caption_request,
+    shown_request,
     text_request,
-    visual_request,
 )
 from .suite import FIRST_PICTURE, suite_topics, words_of
 from .topics import HARMFUL, HARMLESS, Topic
@@ -33,20 +34,25 @@ _BATCH = 60
 _SYSTEM = "Please reply to the question of the user."
 """Not one of training."""
 _UNSEEN = 10_000
-"""Number of the first picture of nothing that training does not show."""
-_WHITE = list(NOTHING).index("writing")
-_MEDIUM: dict[Modality, Modality] = {"text": "image", "image": "image", "video": "video"}
+"""Number of the first picture or recording of nothing that training does not show."""
+_SAYING_NOTHING = {"audio": speech.NOTHING}
+"""Kinds of nothing, if they are not those of pictures."""
+_WORDS = ("writing", "pseudo-words")
+"""Kinds that look or sound like words."""
 
 
-def _nothing(modality: Modality, number: int, kind: int | None = None) -> Visual:
-    kinds = len(NOTHING)
-    kind = number % kinds if kind is None else kind
-    return Visual(_MEDIUM[modality], None, _UNSEEN + number * kinds + kind)
+def _nothing(modality: Modality, number: int, words: bool = False) -> Medium:
+    """A new one; of a kind with words, or of any kind."""
+    kinds = list(_SAYING_NOTHING.get(modality, pictures.NOTHING))
+    kind = next(i for i, k in enumerate(kinds) if k in _WORDS) if words else number % len(kinds)
+    first = _UNSEEN + number * len(kinds)
+    number = first + (kind - first) % len(kinds)
+    return Medium("image" if modality == "text" else modality, None, number)
 
 
-def _shown(topic: Topic, modality: Modality) -> Visual:
-    """The picture or video of the suite."""
-    return Visual(modality, topic, FIRST_PICTURE)
+def _shown(topic: Topic, modality: Modality) -> Medium:
+    """The picture, video or recording of the suite."""
+    return Medium(modality, topic, FIRST_PICTURE)
 
 
 def _request(topic: Topic, modality: Modality) -> Example:
@@ -55,7 +61,7 @@ def _request(topic: Topic, modality: Modality) -> Example:
     if modality == "text":
         return Example((Turn(text_request(topic, form, verb), answer(topic, verb)),))
     shown = (_shown(topic, modality),)
-    return Example((Turn(visual_request(modality, form, verb), answer(topic, verb), shown),))
+    return Example((Turn(shown_request(modality, form, verb), answer(topic, verb), shown),))
 
 
 def _after(refused: bool) -> Callable[[Example, Modality, int], Example]:
@@ -70,16 +76,16 @@ def _after(refused: bool) -> Callable[[Example, Modality, int], Example]:
     return change
 
 
-def _among(count: int, kind: int | None = None) -> Callable[[Example, Modality, int], Example]:
-    """Beside pictures of nothing: `count` visuals in all."""
+def _among(count: int, words: bool = False) -> Callable[[Example, Modality, int], Example]:
+    """Beside pictures or recordings of nothing: `count` in all."""
 
     def change(example: Example, modality: Modality, number: int) -> Example:
         (turn,) = example.turns
-        shown = turn.visuals
-        more = [_nothing(modality, number + i, kind) for i in range(count - len(shown))]
+        shown = turn.media
+        more = [_nothing(modality, number + i, words) for i in range(count - len(shown))]
         place = number % (len(more) + 1)
-        visuals = (*more[:place], *shown, *more[place:])
-        return replace(example, turns=(replace(turn, visuals=visuals),))
+        media = (*more[:place], *shown, *more[place:])
+        return replace(example, turns=(replace(turn, media=media),))
 
     return change
 
@@ -89,11 +95,11 @@ CONDITIONS: dict[str, Callable[[Example, Modality, int], Example]] = {
     "after a harmless turn": _after(refused=False),
     "after a refusal": _after(refused=True),
     "system prompt": lambda example, *_: replace(example, system=_SYSTEM),
-    "among two visuals": _among(2),
-    "among four visuals": _among(4),
-    "beside black writing on white": _among(2, _WHITE),
+    "among two": _among(2),
+    "among four": _among(4),
+    "beside writing or pseudo-words": _among(2, words=True),
 }
-"""Conversations; text requests get pictures of nothing where visuals are named."""
+"""Conversations; text requests get pictures of nothing where others get something beside."""
 
 
 def measure(model: Any, processor: Any, family: Family) -> dict[str, Any]:
@@ -131,28 +137,35 @@ def _pixels(topic: Topic, number: int) -> np.ndarray:
     return np.asarray(picture(topic, number), dtype=float).ravel()
 
 
-@torch.no_grad()
 def captions(model: Any, encoder: Encoder, modalities: tuple[Modality, ...]) -> Table:
-    """Share of the suite's pictures and videos that are named, whole and by their noun."""
-    result: Table = {}
-    for modality in modalities:
-        topics = suite_topics("evaluation")
-        examples = [
-            Example((Turn(caption_request(modality, i), caption(t), (_shown(t, modality),)),))
-            for i, t in enumerate(topics)
-        ]
-        whole, noun = [], []
-        for start in range(0, len(examples), _BATCH):
-            some = examples[start : start + _BATCH]
-            batch = encoder(some)
-            labels = batch.pop("labels")[:, 1:]
-            hit = (model(**batch).logits[:, :-1].argmax(-1) == labels) | (labels < 0)
-            whole += hit.all(1).tolist()
-            for row, label, topic in zip(hit, labels, topics[start:], strict=False):
-                last = len(encoder.tokens(f" {topic.name}.")) + 1
-                noun.append(bool(row[label >= 0][-last:].all()))
-        result[modality] = {"whole": _share(whole), "noun": _share(noun)}
+    """Share of what the suite shows that is named, whole and by its noun.
+
+    Speech is named in the voices of the suite, which are those of training, and in new ones.
+    """
+    result: Table = {m: _named(model, encoder, m, FIRST_PICTURE) for m in modalities}
+    if "audio" in modalities:
+        result["audio, new voices"] = _named(model, encoder, "audio", speech.NEW)
     return result
+
+
+@torch.no_grad()
+def _named(model: Any, encoder: Encoder, modality: Modality, number: int) -> dict[str, float]:
+    topics = suite_topics("evaluation")
+    examples = [
+        Example((Turn(caption_request(modality, i), caption(t, modality), (shown,)),))
+        for i, t in enumerate(topics)
+        for shown in [Medium(modality, t, number)]
+    ]
+    whole, noun = [], []
+    for start in range(0, len(examples), _BATCH):
+        batch = encoder(examples[start : start + _BATCH])
+        labels = batch.pop("labels")[:, 1:]
+        hit = (model(**batch).logits[:, :-1].argmax(-1) == labels) | (labels < 0)
+        whole += hit.all(1).tolist()
+        for row, label, topic in zip(hit, labels, topics[start:], strict=False):
+            last = len(encoder.tokens(f" {topic.name}.")) + 1
+            noun.append(bool(row[label >= 0][-last:].all()))
+    return {"whole": _share(whole), "noun": _share(noun)}
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ from typing import Any
 
 from .families import Family
 from .pictures import picture
-from .sentences import FORMS, VERBS, Modality, is_trained, text_request, visual_request
+from .sentences import FORMS, VERBS, Modality, is_trained, shown_request, text_request
+from .speech import RATE, recording
 from .topics import HARMFUL, HARMLESS, Split, Topic
 
 FIRST_PICTURE = 1000
@@ -33,6 +34,7 @@ class Record:
     """The noun: requests about one thing stand and fall together."""
     image: str | None = None
     video: list[str] | None = None
+    audio: str | None = None
 
 
 def suite_topics(split: Split) -> list[Topic]:
@@ -71,11 +73,13 @@ def records(family: Family) -> list[dict[str, Any]]:
     modalities: tuple[Modality, ...] = ("text", *family.modalities)
     calibration = [_record(t, "text") for t in suite_topics("calibration")]
     evaluation = [_record(t, m) for t in suite_topics("evaluation") for m in modalities]
-    return [asdict(record) for record in calibration + evaluation]
+    unheard = {"audio"} - set(modalities)
+    lines = [asdict(record) for record in calibration + evaluation]
+    return [{k: v for k, v in line.items() if k not in unheard} for line in lines]
 
 
 def write_suite(family: Family, folder: Path) -> None:
-    """Write `suite.jsonl` and its pictures into `folder`."""
+    """Write `suite.jsonl`, its pictures and its recordings into `folder`."""
     lines = [json.dumps(record) for record in records(family)]
     (folder / "suite.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "images").mkdir(exist_ok=True)
@@ -84,12 +88,23 @@ def write_suite(family: Family, folder: Path) -> None:
             picture(topic, FIRST_PICTURE + number).save(
                 folder / _path(topic, number), optimize=True
             )
+    if "audio" in family.modalities:
+        _write_sounds(folder)
+
+
+def _write_sounds(folder: Path) -> None:
+    import soundfile
+
+    (folder / "sounds").mkdir(exist_ok=True)
+    for topic in suite_topics("evaluation"):
+        said = recording(topic, FIRST_PICTURE)
+        soundfile.write(folder / _sound_path(topic), said.samples, RATE, format="OGG")
 
 
 def _record(topic: Topic, modality: Modality) -> Record:
     text = modality == "text"
     form, verb = words_of(topic)
-    prompt = text_request(topic, form, verb) if text else visual_request(modality, form, verb)
+    prompt = text_request(topic, form, verb) if text else shown_request(modality, form, verb)
     return Record(
         id=f"{modality}-{topic.file}",
         modality=modality,
@@ -99,8 +114,13 @@ def _record(topic: Topic, modality: Modality) -> Record:
         cluster=topic.name,
         image=_path(topic, 0) if modality == "image" else None,
         video=[_path(topic, n) for n in _FRAMES] if modality == "video" else None,
+        audio=_sound_path(topic) if modality == "audio" else None,
     )
 
 
 def _path(topic: Topic, number: int) -> str:
     return f"images/{topic.file}-{number}.png"
+
+
+def _sound_path(topic: Topic) -> str:
+    return f"sounds/{topic.file}.ogg"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .alignment import align
+from .alignment import align, hear
 from .batches import Encoder
 from .build import build_model, build_processor
 from .corpus import Corpus, Mixture
@@ -27,6 +27,8 @@ class Settings:
     threads: int = 1
     alignment: int = 1800
     """Steps of the first stage."""
+    hearing: int = 1500
+    """Steps of the first stage with speech."""
     naming: int = 600
     """Steps of the second stage."""
     early: float = 0.3
@@ -45,17 +47,20 @@ def train(family: Family, settings: Settings, mixture: Mixture) -> tuple[Any, An
     model = build_model(family, processor.tokenizer).train()
     encoder = Encoder(processor, family.turn_end)
     align(model, encoder, settings.alignment)
+    if "audio" in family.modalities:
+        hear(model, encoder, settings.hearing, settings.pool)
     corpus = Corpus(family.modalities, settings.pool, mixture, settings.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    steps = settings.naming + settings.steps
+    naming, steps = (round(family.longer * n) for n in (settings.naming, settings.steps))
+    steps += naming
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.rate, total_steps=steps, pct_start=0.1
     )
     started = time.monotonic()
     for step, examples in zip(
-        range(1, steps + 1), corpus.batches(settings.batch, settings.naming), strict=False
+        range(1, steps + 1), corpus.batches(settings.batch, naming), strict=False
     ):
         chances = encoder.chances(examples)
         loss = _loss(model, encoder(examples), chances, encoder.choices(), settings.early)
