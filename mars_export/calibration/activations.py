@@ -6,7 +6,7 @@ A generation prompt may go on behind its header, as where it opens a thought.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -23,9 +23,13 @@ from mars_export.inputs.requests import Request, collate, size_class
 from mars_export.runtime.model_inputs import modality_shown
 from mars_export.runtime.positions import contexts, header_ends, last_column
 
-__all__ = ["Edit", "Reader", "Readout", "Shown", "edited", "recorded"]
+__all__ = ["LAST", "Edit", "Reader", "Readout", "Shown", "edited", "recorded"]
 
 Result = TypeVar("Result")
+
+LAST: Final = torch.tensor([-1])
+"""Of the logits, those of the last column. With the number 1 a decoder whose layers share keys and
+values, as that of Gemma 4, would leave all other columns out of those layers."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,7 @@ class Reader:
         what = f"the model {_place(self.model)} fails"
         net = nullcontext() if edit else input_errors(what, "check its config.json")
         with net, edited(self.model, edit, headers, context), record as layers:
-            out = self.model(**inputs, use_cache=False, logits_to_keep=1)
+            out = self.model(**inputs, use_cache=False, logits_to_keep=LAST)
         logits = out.logits[:, -1].to("cpu", torch.float32)
         if edit is None:
             _require_finite(layers, logits, self.model.dtype)

@@ -28,6 +28,8 @@ class HostedRule(nn.Module):
     problem: Any
     switch: Any = None
     visual = False
+    # Whether the decoder may run only the last columns of a prompt through the layer.
+    cut = False
 
     def __init__(self, hidden_size: int, rules: dict[str, Any], layer: int) -> None:
         super().__init__(hidden_size, rules)
@@ -54,6 +56,8 @@ class HostedRule(nn.Module):
 
     def steer(self, h: torch.Tensor, window: Window) -> torch.Tensor:
         """Return h (B, T, d), changed where the window says so; the rule computes in float32."""
+        if self.cut:
+            window = window.last(h.shape[1])
         steered, context, position = (
             part.to(h.device) for part in (window.steered, window.context, window.position)
         )
@@ -81,8 +85,13 @@ def host_rule(layer: Any, rule: HostedRule) -> None:
 def host_layers(model: Any, decoder: Any, rule: type[HostedRule]) -> dict[int, HostedRule]:
     """Host a rule in every layer of `config.steering["layers"]`; returns them by layer."""
     rules, size = model.config.steering, model.config.get_text_config().hidden_size
+    text = model.config.get_text_config()
+    # Layers that share the keys and values of others: no later column looks at what they make of a
+    # prompt, so the decoder leaves out the columns whose logits nobody asked for.
+    sharing = text.num_hidden_layers - (getattr(text, "num_kv_shared_layers", None) or 0)
     hosted = {index: rule(size, rules, index) for index in rules["layers"]}
     for index, layer_rule in hosted.items():
+        layer_rule.cut = index >= sharing
         host_rule(decoder.layers[index], layer_rule)
     return hosted
 

@@ -174,6 +174,23 @@ class Window(NamedTuple):
             steered=steered, context=context, position=position, history=history, visual=visual
         )
 
+    def last(self, columns: int) -> "Window":
+        """The part for the last so many columns."""
+        if self.steered.shape[1] < columns:
+            raise RuntimeError(
+                "steered checkpoint: a layer runs columns that nobody has said anything of; its "
+                "steering would be misplaced"
+            )
+        steered, context, position = (
+            part[:, -columns:] for part in (self.steered, self.context, self.position)
+        )
+        unknown, visual = (
+            None if part is None else part[:, -columns:] for part in (self.unknown, self.visual)
+        )
+        return self._replace(
+            steered=steered, context=context, position=position, unknown=unknown, visual=visual
+        )
+
 
 @dataclass
 class Plan:

@@ -66,6 +66,13 @@ class Pair:
         """Coordinates between a closed gate and gate 1."""
         return self.record.harmful["text"] - self.record.origin["text"]
 
+    @property
+    def cuts(self) -> bool:
+        """Whether generate() runs the last column of a prompt alone through the steered layer."""
+        text = self.base.config.get_text_config()
+        shared = getattr(text, "num_kv_shared_layers", 0)
+        return text.num_hidden_layers - shared <= tiny.LAYER
+
     def batches(self) -> dict[str, dict]:
         """One batch for each modality, with a text row beside the visual one."""
         return {visual: self.batch(None, *filter(None, [visual])) for visual in self.visuals()}

@@ -60,9 +60,13 @@ class Oracle:
     def _before(self, module, args, kwargs):
         cache = kwargs.get("past_key_values")
         self.start = 0 if cache is None else int(cache.get_seq_length())
+        given = (*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+        self.columns = next(tensor.shape[1] for tensor in given if tensor is not None)
 
     def _hook(self, module, args, out):
         out = out.clone()
+        # Some layers of Gemma 4 run the last columns alone.
+        start = self.start + self.columns - out.shape[1]
         self.times = 1 if self.rows is None else out.shape[0] // self.rows
         places = [
             (row * self.times + k, column, shown)
@@ -70,7 +74,7 @@ class Oracle:
             for k in range(self.times)
         ]
         for row, column, shown in places:
-            here = column - self.start
+            here = column - start
             if 0 <= here < out.shape[1]:
                 h = out[row, here].float()
                 push = bounded_push(float(h @ self.unit), self.record, shown)

@@ -239,7 +239,7 @@ _SPECS = {
                 "global_head_dim": 16,
                 "hidden_size_per_layer_input": 8,
                 "vocab_size_per_layer_input": TEXT["vocab_size"],
-                "num_kv_shared_layers": 1,
+                "num_kv_shared_layers": 2,
             },
             "vision_config": {
                 **_TOWER,

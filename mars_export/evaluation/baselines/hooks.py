@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
-from mars_export.calibration.activations import recorded
+from mars_export.calibration.activations import LAST, recorded
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
 from mars_export.common.vocabulary import Modality
@@ -108,7 +109,7 @@ def steered_answers(
         lengths.append(length.cpu())
         shares.append((length / before[where].norm(dim=-1)).cpu())
 
-    with changed(loaded.model, changes, watch):
+    with changed(loaded.model, changes, watch, at.headers.shape[1]):
         answers = loaded.answer(batch.inputs, batch.max_new_tokens, steered=False, seed=batch.seed)
     strength, share = (torch.stack(parts).amax(0).tolist() for parts in (lengths, shares))
     every: Sequence[float | None] = [None] * len(rows) if gates is None else gates()
@@ -139,7 +140,7 @@ def states_at(loaded: Loaded, inputs: Any, at: Columns) -> tuple[torch.Tensor, C
     loaded.model.steering.enabled = False
     stop = clock(loaded.model.device)
     with recorded(loaded.model, at.last) as layers:
-        loaded.model(**inputs, use_cache=False, logits_to_keep=1)
+        loaded.model(**inputs, use_cache=False, logits_to_keep=LAST)
     return torch.stack(layers), stop(1)
 
 
@@ -160,6 +161,7 @@ def changed(
     model: Any,
     changes: Mapping[int, Change],
     watch: Callable[[torch.Tensor, torch.Tensor], None] = lambda _before, _after: None,
+    length: int = 0,
 ) -> Iterator[None]:
     """Change what decoder layers give while the context is open; first comes the prompt.
 
@@ -167,6 +169,8 @@ def changed(
         model: A Transformers model with a text decoder.
         changes: By layer.
         watch: Told of the prompt's output of each such layer before and after.
+        length: Columns of the prompt. Where a decoder runs only the last ones through a layer, the
+            others are zeros, and what becomes of them is dropped.
     """
     seen: set[int] = set()
 
@@ -175,12 +179,14 @@ def changed(
             hidden = output[0] if isinstance(output, tuple) else output
             prompt, before = layer not in seen, hidden.float()
             seen.add(layer)
+            absent = max(0, length - before.shape[1]) if prompt else 0
+            before = nn.functional.pad(before, (0, 0, absent, 0)) if absent else before
             after = changes[layer](before, prompt)
             if prompt:
                 watch(before, after)
             if after is before:
                 return None
-            after = after.to(hidden.dtype)
+            after = after[:, absent:].to(hidden.dtype)
             return (after, *output[1:]) if isinstance(output, tuple) else after
 
         return decoder_layers(model)[layer].register_forward_hook(change)
