@@ -174,6 +174,9 @@ def _family_source(template: str, family: Family, parts: Sequence[Method]) -> st
             (native, _bracketed(f"class Steered{native}(", bases, "):"))
             for native, bases in classes.items()
         ],
+        public=_bracketed(
+            f"Steered{family.generator}.register_for_auto_class(", f'"{family.auto_class}"', ")"
+        ),
         registration=_bracketed("register_steered(", ", ".join(["SteeredConfig", *classes]), ")"),
     )
 
