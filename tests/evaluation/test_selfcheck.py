@@ -1,10 +1,11 @@
 import re
 
 import pytest
-from evaluation.fakes import PROBES, FakeLoaded, save_manifest
+from evaluation.fakes import PROBES, FakeLoaded, calibration, save_manifest
 
 from mars_export.checkpoint.manifest import Derivation
-from mars_export.evaluation.selfcheck import self_check
+from mars_export.evaluation.selfcheck import probe_request, self_check
+from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import StimulusSource
 
 
@@ -123,3 +124,14 @@ def test_a_calibration_from_before_training_is_not_compared_by_its_numbers(tmp_p
         assert "the calibration is from before training" in found.detail
     for broken in ("silent", "no effect", "spills", "drifts", "modality"):
         assert not self_check(FakeLoaded(broken=broken), kept).active
+
+
+def test_a_sound_is_made_again_as_long_as_it_was(tmp_path):
+    made = {"generator": STIMULI["audio"].generator, "kinds": ("tones",), "seed": 5, "count": 2}
+    sounds = StimulusSource(**made, width=0, height=0, frames=1, seconds=0.7)
+    source = calibration(stimuli={"audio": sounds}).source
+    probe = PROBES[0].model_copy(update={"modality": "audio", "stimuli": (1,)})
+    (heard,) = probe_request(source, probe).media
+    same = STIMULI["audio"].draw(1, 5, kinds=("tones",), seconds=0.7)
+    assert heard.data.seconds == 0.7
+    assert heard.data.samples.tobytes() == same.data.samples.tobytes()

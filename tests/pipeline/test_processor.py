@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
 from mars_export.families import families
+from mars_export.inputs import sounds
 from mars_export.pipeline.preflight import check_processor
 from support import planted, zoo
 from support.organisms import ORGANISMS
@@ -60,3 +61,11 @@ def test_a_thinking_mode_that_the_template_does_not_know_is_refused_first():
     check_processor(base, families()["gemma3"])
     with pytest.raises(ExportError, match="no thinking switch"):
         check_processor(base, families()["gemma3"], thinking=False)
+
+
+def test_packages_for_sound_are_asked_for_before_anything_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(sounds, "find_spec", lambda name: None)
+    with pytest.raises(
+        ExportError, match=r"Qwen2-Audio takes audio, which needs soundfile and soxr"
+    ):
+        check_processor(tmp_path, families()["qwen2_audio"])
