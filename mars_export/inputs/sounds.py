@@ -40,7 +40,7 @@ _RATES: Final = (4_000, 192_000)
 _LOUDEST: Final = 1.001
 """Largest value of a file of floats; full scale is 1, and rounding may lie above."""
 _BLOCK: Final = 1 << 16
-"""Samples that are decoded at once, of each channel."""
+"""Samples that are decoded at once, of all channels."""
 _FLOATS: Final = ("FLOAT", "DOUBLE")
 _UNPADDED: Final = ("Qwen2_5OmniProcessor",)
 """Processors whose models leave padding out, and that pad every sound to their longest one."""
@@ -133,7 +133,8 @@ def _decoded(opened: Any) -> Sound:
         raise ValueError(f"{rate} samples a second, not {_RATES[0]} to {_RATES[1]}")
     blocks: list[NDArray[np.float32]] = []
     samples = 0
-    while len(block := opened.read(_BLOCK, dtype="float32", always_2d=True)):
+    at_once = max(1, _BLOCK // opened.channels)
+    while len(block := opened.read(at_once, dtype="float32", always_2d=True)):
         if not np.isfinite(block).all():
             raise ValueError("values that are not finite")
         if opened.subtype in _FLOATS and np.abs(block).max() > _LOUDEST:
