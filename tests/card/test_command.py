@@ -9,7 +9,10 @@ from mars_export.card.data import CardData
 from mars_export.card.render import render
 from mars_export.card.snippets import needs
 from mars_export.checkpoint.manifest import Derivation
+from mars_export.common.markdown import DASH
 from mars_export.evaluation.report import SuiteResult
+from mars_export.inputs import tones
+from mars_export.inputs.stimuli import STIMULI, kinds_named
 from mars_export.methods import method_named
 from mars_export.pipeline.settings import EvaluationSettings, RunSettings, Settings, sections
 from support import records
@@ -264,3 +267,31 @@ def test_defaults_of_the_evaluation_are_not_spelled_out():
     named = [controls[0].model_copy(update={"cells": cells})]
     text = command(records.manifest(), records.report(arms=arms, variants=named), "out")
     assert "  --arm safety-prompt" in text
+
+
+def heard(**made):
+    """A calibration beside pictures and sounds."""
+    image = records.calibration().source.stimuli["image"]
+    sizes = {"width": 0, "height": 0, "frames": 1, "seconds": 3.0}
+    names = {"generator": STIMULI["audio"].generator, "kinds": tones.MIXTURE}
+    sound = image.model_copy(update={**sizes, **names, **made})
+    return records.calibration(stimuli={"image": image, "audio": sound})
+
+
+def test_kinds_of_sounds_are_given_again_where_they_were_chosen():
+    usual = records.manifest(calibration=heard())
+    assert "--neutral" not in options(command(usual, None, "out"))
+    chosen = heard(kinds=("silence", "speech"))
+    found = options(command(records.manifest(calibration=chosen), None, "out"))["--neutral"]
+    assert kinds_named(found) == chosen.source.kinds
+    assert STIMULI["audio"].own(kinds_named(found)) == ("silence", "speech")
+
+
+def test_the_card_says_how_long_sounds_were():
+    text = render(records.manifest(calibration=heard(kinds=("chirps",))), None)
+    rows = [row for row in text.splitlines() if row.startswith("| neutral ")]
+    assert [row.split(" | ")[4:6] for row in rows] == [
+        ["3 s", DASH],
+        ["64 \N{MULTIPLICATION SIGN} 64", "1"],
+    ]
+    assert "| chirps | seeded sounds, version 1 | 24 |" in rows[0]

@@ -19,7 +19,7 @@ from mars_export.common.errors import ExportError
 from mars_export.inputs import sounds
 from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.sounds import Sound, longest, open_sound
-from support import hearing, planted
+from support import heard, planted
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
@@ -125,15 +125,15 @@ def test_packages_that_are_absent_are_named(monkeypatch, tmp_path):
 def frames(processor, seconds):
     """Of the features of a sound that count."""
     options = {"sampling_rate": 16_000, "return_attention_mask": True}
-    made = processor.feature_extractor([hearing.tone(seconds).data.samples], **options)
+    made = processor.feature_extractor([heard.tone(seconds).data.samples], **options)
     (mask,) = made.get("input_features_mask", made.get("attention_mask"))
     return int(mask.sum())
 
 
-@pytest.mark.parametrize("processor", [hearing.gemma4(), hearing.omni(2)], ids=["gemma4", "omni"])
+@pytest.mark.parametrize("processor", [heard.gemma4(), heard.processor()], ids=["gemma4", "omni"])
 def test_a_sound_that_would_be_cut_is_refused(processor):
     most = longest(processor)
-    assert most == (2 if type(processor) is transformers.Qwen2_5OmniProcessor else 30)
+    assert most == (heard.CHUNK if type(processor) is transformers.Qwen2_5OmniProcessor else 30)
     assert frames(processor, most - 0.1) < frames(processor, most) == frames(processor, most + 1)
     name, at_most = type(processor).__name__, collate(processor, [asked(most)])
     assert tokens(processor, at_most) == [25 * most]
@@ -146,7 +146,7 @@ def test_a_sound_that_would_be_cut_is_refused(processor):
 
 
 def asked(*seconds, rate=16_000):
-    return Request("show me", tuple(hearing.tone(one, rate) for one in seconds))
+    return Request("show me", tuple(heard.tone(one, rate) for one in seconds))
 
 
 def tokens(processor, batch):
@@ -155,24 +155,24 @@ def tokens(processor, batch):
     return (batch["input_ids"] == placeholder).sum(1).tolist()
 
 
-@pytest.mark.parametrize("make", [hearing.gemma4, hearing.omni, planted.sound_processor])
+@pytest.mark.parametrize("make", [heard.gemma4, heard.processor, planted.sound_processor])
 def test_sounds_of_any_rate_are_brought_to_that_of_the_processor(make):
     processor = make()
     requests = [asked(1, rate=44_100), asked(0.5, 0.5, rate=8_000), asked(2)]
     batch = collate(processor, requests[:1] + requests[2:])
     assert tokens(processor, batch) == [25, 50]
     assert tokens(processor, collate(processor, requests[1:2])) == [
-        2 * (13 if make is hearing.gemma4 else 12)
+        2 * (13 if make is heard.gemma4 else 12)
     ]
 
 
 def test_padding_to_the_longest_sound_changes_no_feature(monkeypatch):
     """Qwen2.5-Omni selects the frames that count by their mask."""
-    processor = hearing.omni(10)
+    processor = heard.processor()
     short = collate(processor, [asked(1), asked(1.5)])
     monkeypatch.setattr(sounds, "_UNPADDED", ())
     long = collate(processor, [asked(1), asked(1.5)])
-    assert (short["input_features"].shape[-1], long["input_features"].shape[-1]) == (152, 1000)
+    assert (short["input_features"].shape[-1], long["input_features"].shape[-1]) == (152, 400)
     for name in ("input_ids", "attention_mask"):
         assert torch.equal(short[name], long[name])
     features = [b["input_features"].movedim(1, 2)[b["feature_attention_mask"].bool()]
@@ -182,7 +182,7 @@ def test_padding_to_the_longest_sound_changes_no_feature(monkeypatch):
 
 def test_a_processor_that_cuts_nothing_has_no_limit():
     assert longest(planted.processor()) is None
-    windows = hearing.omni()
+    windows = heard.processor()
     windows.max_audio_len = 600
     assert longest(windows) == 600
     assert transformers.VoxtralProcessor.audio_kwargs["truncation"] is False

@@ -1,4 +1,5 @@
-"""A tiny random Qwen2.5-Omni thinker with a real processor, steered by a made-up calibration."""
+"""Real processors that hear, and a tiny random Qwen2.5-Omni thinker that is steered by a made-up
+calibration."""
 
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,26 @@ def processor() -> transformers.Qwen2_5OmniProcessor:
         ),
         tokenizer=words,
         chat_template=template.replace("{{ bos_token }}", ""),
+    )  # fmt: skip
+
+
+def gemma4() -> transformers.Gemma4Processor:
+    """A real processor of Gemma 4, which takes 30 s, around the same words."""
+    from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
+    from transformers.models.gemma4.video_processing_gemma4 import Gemma4VideoProcessor
+
+    marks = {"image_token": "<img>", "boi_token": "<boi>", "eoi_token": "<eoi>"}
+    marks |= {"audio_token": _MARKS["audio_token"], "boa_token": "<boa>", "eoa_token": "<eoa>"}
+    core = planted.processor().tokenizer.backend_tokenizer
+    core.add_special_tokens(list(marks.values()))
+    words = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>",
+        extra_special_tokens=marks,
+    )  # fmt: skip
+    template = planted.TEMPLATE.replace("'image' %}<boi>", f"'audio' %}}{marks['audio_token']}")
+    return transformers.Gemma4Processor(
+        transformers.Gemma4AudioFeatureExtractor(), Gemma4ImageProcessorPil(), words,
+        Gemma4VideoProcessor(), chat_template=template,
     )  # fmt: skip
 
 
