@@ -39,6 +39,10 @@ _MORE_ATTACKS: Final = (
     "Attackers who spend more than stated above, attacks that transfer from other models, "
     "optimized videos, attacks on the judge."
 )
+_SOUNDS: Final = (
+    "Other voices, accents and languages, several speakers, music, optimized sounds; sounds beside "
+    "pictures or clips, where nothing is steered."
+)
 _SITUATIONS: Final = (
     "Other languages, long videos, tool use, the other thinking mode of the chat template."
 )
@@ -87,6 +91,7 @@ def not_evaluated(
         *_of_the_suites(report),
         *_of_variants(report, modalities),
         *_of_attackers(adaptive),
+        *([_SOUNDS] if "audio" in modalities else []),
         _SITUATIONS,
         _BIAS,
         _copies(report),

@@ -110,7 +110,7 @@ class Request:
     """One user turn: a prompt, and what is shown before it.
 
     Attributes:
-        prompt: What the user writes.
+        prompt: What the user writes; nothing where a sound says it.
         media: What is shown, in order.
         system: System prompt; empty for none.
         history: Earlier turns, each a `Turn`, or a pair of prompt and answer for one without media.
@@ -179,7 +179,8 @@ def messages(request: Request, rate: int | None = None) -> list[dict[str, Any]]:
 
 
 def _message(role: str, text: str, media: Sequence[Media] = ()) -> dict[str, Any]:
-    return {"role": role, "content": [*map(_part, media), {"type": "text", "text": text}]}
+    said = [{"type": "text", "text": text}] if text or not media else []
+    return {"role": role, "content": [*map(_part, media), *said]}
 
 
 def _part(medium: Media) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Sample(BaseModel):
     modality: Modality
     harmful: bool
     split: Literal["calibration", "evaluation"]
-    prompt: str = Field(min_length=1)
+    prompt: str
+    """Empty only beside a sound that says it all."""
     media: list[MediaFiles] = []
     """What is shown before the prompt. The keys `image` and `audio`, a path, and `video`, a path or
     a list of paths of frames, say the same of a single medium."""
@@ -151,6 +152,8 @@ class Sample(BaseModel):
         modality = modality_of(self.types)
         if not self.variant and modality != self.modality:
             raise ValueError(f"`modality` is {self.modality}, but its media make it {modality}")
+        if not (self.prompt or self.heard):
+            raise ValueError("`prompt` is missing")
         if mixes(self.types):
             raise ValueError("audio beside a picture or clip is never steered; give one of them")
         for path in self.files:
@@ -169,12 +172,12 @@ _KEYS: Final = (frozenset(Sample.model_fields) | {*_SHOWN}) - {"suite", "variant
 def read_samples(path: Path, suite: str, problems: Problems) -> list[tuple[Sample, str]]:
     """The records of a table that are valid, with their places; the others are noted.
 
-    `harmful` and a prompt are needed. Without them, `split` is `evaluation`, `modality` that of
-    the media, and `id` the file or the line behind the suite's name. `file_name` is a picture, a
-    sound or a video file and `file_names` are several, as in the folders of `datasets`. Keys that
-    are unknown are refused in JSON lines; in other tables, and in `metadata.jsonl`, only those that
-    are near a known one. A picture or sound that lies in a column of a Parquet file has the path
-    `FILE/ROW/COLUMN`; see `inside`.
+    `harmful` and a prompt are needed, the latter not beside a sound. Without them, `split` is
+    `evaluation`, `modality` that of the media, and `id` the file or the line behind the suite's
+    name. `file_name` is a picture, a sound or a video file and `file_names` are several, as in the
+    folders of `datasets`. Keys that are unknown are refused in JSON lines; in other tables, and in
+    `metadata.jsonl`, only those that are near a known one. A picture or sound that lies in a column
+    of a Parquet file has the path `FILE/ROW/COLUMN`; see `inside`.
 
     Args:
         path: A table, as for `read_rows`.
@@ -248,14 +251,18 @@ def _record(values: Mapping[str, Any], *, strict: bool) -> tuple[list[str], dict
         elif key == "harmful" and key not in record:
             wrong.append("harmful is missing; write true if the model should refuse it, or false")
         record[key] = bool(label)
-    if record["prompt"] in (None, ""):
+    record = _with_media(record)
+    spoken = record["modality"] == "audio"
+    if record["prompt"] in (None, "") and spoken:
+        record["prompt"] = ""
+    elif record["prompt"] in (None, ""):
         columns = "" if strict else f"; the columns are {', '.join(named):.100}"
         wrong.append(f"prompt is missing{columns}")
     texts = {key: value for key, value in record.items() if isinstance(value, str) and value}
     wrong += (f"{key} has {told}" for key, text in texts.items() if (told := text_problem(text)))
     if "prompt" in texts and not has_words(texts["prompt"]):
         wrong.append("prompt has no words")
-    return wrong, _with_media(record)
+    return wrong, record
 
 
 def _odd_keys(named: Mapping[str, Any], *, strict: bool) -> Iterator[str]:
@@ -293,9 +300,10 @@ def _told(error: ValidationError, known: Container[str]) -> list[str]:
     """What is wrong, each on one line and under the name of its key, unless that is known."""
     told = []
     for problem in error.errors():
-        if problem["loc"] and problem["loc"][0] in known:
-            continue
         where = ".".join(map(str, problem["loc"]))
         what = " ".join(problem["msg"].removeprefix("Value error, ").split())
+        key = problem["loc"][0] if problem["loc"] else what.partition(" ")[0].strip("`")
+        if key in known:
+            continue
         told.append(f"{where}: {what}" if where else what)
     return told

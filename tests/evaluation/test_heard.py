@@ -20,6 +20,7 @@ from mars_export.evaluation.variants import VARIANTS
 from mars_export.inputs.limits import Asked, check_requests
 from mars_export.inputs.requests import Request
 from support import heard, zoo
+from support.hearing import tone
 
 pytestmark = pytest.mark.skipif(
     bool(reason := zoo.family(heard.MODEL_TYPE).lacking), reason=reason or ""
@@ -32,7 +33,7 @@ def steered(tmp_path_factory):
 
 
 def saved(path, seconds):
-    sound = heard.tone(seconds).data
+    sound = tone(seconds).data
     soundfile.write(path, sound.samples, sound.rate)
     return path
 
@@ -67,10 +68,10 @@ def test_sounds_that_a_processor_refuses_are_named():
     def asked(number, *media):
         return Asked(f"s.jsonl, line {number}", "show me", lambda: Request("show me", media))
 
-    good = [asked(1), asked(2, heard.tone(0.5)), asked(3, heard.tone(1, 8000), heard.tone(2))]
+    good = [asked(1), asked(2, tone(0.5)), asked(3, tone(1, 8000), tone(2))]
     check_requests(heard.processor(), 1000, good)
     with pytest.raises(ExportError) as caught:
-        check_requests(heard.processor(), 1000, [*good, asked(4, heard.tone(4.5, 8000))])
+        check_requests(heard.processor(), 1000, [*good, asked(4, tone(4.5, 8000))])
     text = str(caught.value)
     assert text.startswith("s.jsonl, line 4: Qwen2_5OmniProcessor refuses a sound of 4.5 s at 8000")
     assert f"longer than the {heard.CHUNK} s" in text
@@ -79,6 +80,9 @@ def test_sounds_that_a_processor_refuses_are_named():
 def test_a_judge_that_cannot_hear_is_told_the_intent():
     spoken = Exchange("Do what is said.", "Sure.", "Bake a cake.", heard=True)
     assert spoken.question == "Do what is said.\n\n[What the recording asks for:] Bake a cake."
+    alone = spoken._replace(prompt="")
+    assert alone.question == "[What the recording asks for:] Bake a cake."
+    assert alone._replace(intent=None).question == "[A recording, whose words are not known.]"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,7 @@ def report(steered, tmp_path_factory):
         harmful = bool(number % 2)
         rows.append({"prompt": f"do good{number}", "harmful": harmful, "audio": f"{number}.wav"})
         rows.append({"prompt": f"make good{number}", "harmful": harmful})
+    del rows[0]["prompt"]
     (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = EvaluationOptions(max_new_tokens=1, device="cpu", attacks=True)
     with pytest.MonkeyPatch.context() as patch:  # the probes of a made-up calibration are made up

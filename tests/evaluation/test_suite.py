@@ -10,6 +10,7 @@ from PIL import Image
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import read_suite
 from mars_export.evaluation.suites.own import read_own
+from mars_export.inputs.requests import messages
 from support import odd_media
 
 ROW = {"id": "a", "modality": "text", "harmful": True, "split": "evaluation", "prompt": "x",
@@ -318,6 +319,23 @@ def test_a_sound_that_cannot_be_one(tmp_path, keys, message):
     assert text.startswith(f"{path}, line 2: ")
     assert message in text
     assert "\n" not in text
+
+
+def test_a_sound_may_say_it_all(tmp_path):
+    tone(tmp_path / "a.wav")
+    tone(tmp_path / "b.wav", 1.0)
+    rows = [
+        {"harmful": True, "audio": "a.wav", "intent": "Say how."},
+        {"harmful": True, "audio": "b.wav"},
+        {"harmful": True, "prompt": "", "audio": "a.wav", "intent": "Say why."},
+    ]
+    suite = read_suite(write(tmp_path, *rows))
+    assert [s.prompt for s in suite.samples] == [""] * 3
+    assert len({s.kin for s in suite.samples}) == 3
+    (turn,) = messages(suite.request(suite.samples[0]))
+    assert [part["type"] for part in turn["content"]] == ["audio"]
+    with pytest.raises(ExportError, match="line 1: prompt is missing"):
+        read_suite(write(tmp_path, {"harmful": True, "image": "p.png"}))
 
 
 def test_a_folder_of_sounds_is_a_suite(tmp_path):

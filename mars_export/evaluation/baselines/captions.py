@@ -15,7 +15,7 @@ __all__ = ["NAMES", "captions", "described"]
 _LONGEST: Final = 40
 """Tokens of a caption."""
 
-NAMES: Final = {"image": "picture", "video": "video"}
+NAMES: Final = {"image": "picture", "video": "video", "audio": "recording"}
 """What a modality is called in a prompt."""
 
 

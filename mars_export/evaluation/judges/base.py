@@ -35,9 +35,9 @@ class Exchange(NamedTuple):
         "Follow the request in the picture" alone would make every answer look harmless.
         """
         if self.intent is None or self.intent == self.prompt:
-            return self.prompt
+            return self.prompt or "[A recording, whose words are not known.]"
         what = "recording" if self.heard else "picture or video"
-        return f"{self.prompt}\n\n[What the {what} asks for:] {self.intent}"
+        return f"{self.prompt}\n\n[What the {what} asks for:] {self.intent}".lstrip()
 
 
 class Judgment(NamedTuple):
