@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import random
+import re
 import sys
 from pathlib import Path
 
@@ -96,6 +98,26 @@ def test_what_is_no_sound_is_one_line(data, said):
     with pytest.raises(ExportError, match=rf"^row 3, a\.wav: not a readable sound \(.*{said}") as e:
         open_sound(data, "row 3, a.wav")
     assert "\n" not in str(e.value)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sampled_from(sorted(FORMATS)), st.integers(0), st.sampled_from((1, 2, 9)))
+def test_a_damaged_file_is_a_sound_or_one_line(name, seed, times):
+    chance, data = random.Random(seed), bytearray(written(tone(0.5, channels=2), name=name))
+    for _ in range(times):
+        place = chance.randrange(min(len(data), chance.choice((64, len(data)))))
+        data[place : place + chance.choice((0, 1, 4))] = chance.randbytes(chance.choice((0, 1, 4)))
+    data = bytes(data[: chance.choice((len(data), chance.randrange(len(data))))])
+    said = ""
+    try:
+        sound = open_sound(data, "a.wav")
+    except ExportError as error:
+        said = str(error)
+    if said:
+        assert re.fullmatch(r"a\.wav: not a readable sound \(.+\); replace it", said)
+    else:
+        assert np.isfinite(sound.samples).all()
+        assert 0.1 <= sound.seconds <= 301
 
 
 def test_a_path_is_not_repeated(tmp_path):
