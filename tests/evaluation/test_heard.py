@@ -20,7 +20,7 @@ from mars_export.evaluation.variants import VARIANTS
 from mars_export.inputs.limits import Asked, check_requests
 from mars_export.inputs.requests import Request
 from support import heard, zoo
-from support.hearing import tone
+from support.heard import tone
 
 pytestmark = pytest.mark.skipif(
     bool(reason := zoo.family(heard.MODEL_TYPE).lacking), reason=reason or ""

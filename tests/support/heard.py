@@ -4,31 +4,48 @@ calibration."""
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
 from mars_export.checkpoint.writer import write_checkpoint
-from support import hearing, planted, tiny, zoo
+from mars_export.inputs.requests import Media
+from mars_export.inputs.sounds import Sound
+from support import planted, tiny, zoo
 
 CHUNK = 4
 """Seconds that the processor takes."""
+_MARKS = {
+    "image_token": "<|IMAGE|>", "video_token": "<|VIDEO|>", "audio_token": "<|AUDIO|>",
+    "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
+    "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>",
+}  # fmt: skip
 _SHOWN = (
-    "'image' %}<boi><img><eoi> {% elif c['type'] == 'video' %}<boi><vid><eoi> "
-    "{% elif c['type'] == 'audio' %}"
+    "{% if c['type'] == 'image' %}<|vision_bos|><|IMAGE|><|vision_eos|> "
+    "{% elif c['type'] == 'video' %}<|vision_bos|><|VIDEO|><|vision_eos|> "
+    "{% elif c['type'] == 'audio' %}<|audio_bos|><|AUDIO|><|audio_eos|> {% else %}"
 )
 MODEL_TYPE = "qwen2_5_omni_thinker"
 
 
 def processor() -> transformers.Qwen2_5OmniProcessor:
-    """A real processor around the words of the planted model; takes pictures and clips too."""
-    made = hearing.omni(CHUNK)
-    made.feature_extractor = transformers.WhisperFeatureExtractor(zoo.MEL_BINS, chunk_length=CHUNK)
-    made.image_processor = transformers.Qwen2VLImageProcessor(patch_size=14)
-    made.video_processor = transformers.Qwen2VLVideoProcessor(patch_size=14)
-    made.chat_template = made.chat_template.replace("'audio' %}", _SHOWN).replace(
-        "{{ bos_token }}", ""
-    )
-    return made
+    """A real processor around the words of the planted model."""
+    core = planted.processor().tokenizer.backend_tokenizer
+    core.add_special_tokens(list(_MARKS.values()))
+    words = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
+        extra_special_tokens=_MARKS,
+    )  # fmt: skip
+    template = planted.TEMPLATE.replace("{% if c['type'] == 'image' %}<boi> {% else %}", _SHOWN)
+    return transformers.Qwen2_5OmniProcessor(
+        image_processor=transformers.Qwen2VLImageProcessor(patch_size=14),
+        video_processor=transformers.Qwen2VLVideoProcessor(patch_size=14),
+        feature_extractor=transformers.WhisperFeatureExtractor(
+            zoo.MEL_BINS, chunk_length=CHUNK
+        ),
+        tokenizer=words,
+        chat_template=template.replace("{{ bos_token }}", ""),
+    )  # fmt: skip
 
 
 def gemma4() -> transformers.Gemma4Processor:
@@ -57,12 +74,13 @@ def export_heard(folder: Path, **changes: Any) -> Path:
     vocabulary = made.tokenizer.get_vocab()
     cls, config = zoo.build(MODEL_TYPE)
     config.text_config.vocab_size = len(vocabulary)
-    for name, word in {
-        "image_token_id": "<img>", "video_token_id": "<vid>", "audio_token_id": hearing.SOUND,
-        "vision_start_token_id": "<boi>", "vision_end_token_id": "<eoi>",
-        "audio_start_token_id": hearing.BEGIN, "audio_end_token_id": hearing.END,
-    }.items():  # fmt: skip
-        setattr(config, name, vocabulary[word])
+    names = {"image": "image_token", "video": "video_token", "audio": "audio_token"}
+    for modality, name in names.items():
+        setattr(config, f"{modality}_token_id", vocabulary[_MARKS[name]])
+    config.audio_start_token_id = vocabulary[_MARKS["audio_bos_token"]]
+    config.audio_end_token_id = vocabulary[_MARKS["audio_eos_token"]]
+    config.vision_start_token_id = vocabulary[_MARKS["vision_bos_token"]]
+    config.vision_end_token_id = vocabulary[_MARKS["vision_eos_token"]]
     torch.manual_seed(0)
     cls(config).save_pretrained(base)
     made.save_pretrained(base)
@@ -76,3 +94,9 @@ def export_heard(folder: Path, **changes: Any) -> Path:
     )
     write_checkpoint(base, steered, source=tiny.source(MODEL_TYPE), calibration_dir=calibration)
     return steered
+
+
+def tone(seconds: float = 1.0, rate: int = 16000) -> Media:
+    """A sound."""
+    times = np.arange(round(seconds * rate)) / rate
+    return Media("audio", Sound((0.3 * np.sin(2000 * times)).astype("float32"), rate))
