@@ -197,8 +197,14 @@ def _print_variants(report: Report) -> None:
                 table.add_row(f"{variant.name} ({variant.kind})", kind, *row)
     if report.variants:
         Console(highlight=False).print(table)
-    for name, reason in report.skipped.items():
-        print(f"not run: {name}: {reason}")
+    _print_skipped(report.skipped)
+
+
+def _print_skipped(skipped: Mapping[str, str]) -> None:
+    """What was not run, a line for each reason."""
+    for reason in dict.fromkeys(skipped.values()):
+        names = [name for name, own in skipped.items() if own == reason]
+        print(f"not run: {', '.join(names)}: {reason}")
 
 
 def worse(report: Report) -> list[str]:
@@ -242,8 +248,7 @@ def print_attacks(directory: Path, record: Adaptive) -> None:
     Console(highlight=False).print(table)
     for goal, text in record.beginnings.items():
         print(f"optimized to be {goal}: for answers that begin with {text!r}")
-    for name, reason in record.skipped.items():
-        print(f"not run: {name}: {reason}")
+    _print_skipped(record.skipped)
     with redirect_stdout(sys.stderr):
         print_files({"record": directory / ADAPTIVE_NAME})
         print_next(f"mars-export card {shlex.quote(str(directory))}")

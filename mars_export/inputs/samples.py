@@ -217,6 +217,8 @@ def inside(table: Path, path: str) -> bytes | None:
     if not path.startswith(f"{table.name}/"):
         return None
     number, _, column = path.removeprefix(f"{table.name}/").partition("/")
+    if not (number.isascii() and number.isdecimal() and column in embedding_columns(table)):
+        return None
     return embedded(Row(table, int(number), {}), column)
 
 

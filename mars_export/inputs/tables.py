@@ -145,8 +145,10 @@ def embedded(row: Row, column: str) -> bytes | None:
     """The bytes of a picture or sound that lies inside a Parquet file; None if there is none."""
     if row.file.suffix.lower() != ".parquet":
         return None
-    place, group = row.number - 1, 0
-    for size in _group_sizes(row.file):
+    place, group, sizes = row.number - 1, 0, _group_sizes(row.file)
+    if not 0 <= place < sum(sizes):
+        return None
+    for size in sizes:
         if place < size:
             break
         place, group = place - size, group + 1

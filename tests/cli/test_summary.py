@@ -82,13 +82,14 @@ def test_a_run_warns_of_what_makes_its_numbers_weak(capsys, steered):
 def test_controls_and_attacks_have_a_line_for_each_label(capsys):
     attack = records.variant("prefill", {(True, "text"): (100, 0, 20, 0)}, kind="attack")
     made = records.report(variants=[records.variant("sampling"), attack])
-    print_results(made.model_copy(update={"skipped": {"frames": "it takes no video"}}))
+    gone = {"frames": "it takes no video", "silence": "no audio", "clips": "it takes no video"}
+    print_results(made.model_copy(update={"skipped": gone}))
     out = capsys.readouterr().out
     assert "sampling (control)" in out
     (line,) = [line for line in out.splitlines() if "prefill (attack)" in line]
     assert "120/120" in line
     assert "100/120" in line
-    assert "not run: frames: it takes no video" in out
+    assert "not run: frames, clips: it takes no video\nnot run: silence: no audio\n" in out
 
 
 def test_rates_with_their_intervals(capsys):

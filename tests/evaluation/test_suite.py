@@ -366,3 +366,9 @@ def test_media_may_lie_inside_a_parquet_file(tmp_path):
     assert requests[0].media[0].data.seconds == 0.5
     assert requests[1].pictures[0].getpixel((0, 0)) == (255, 0, 0)
     assert len({sample.kin for sample in suite.samples}) == 3
+    for number, path in enumerate(("x/audio", "9/audio", "0/audio", "1/image", "1/prompt", "1")):
+        false = {**empty, "prompt": "read", "file_name": f"{number}.parquet/{path}"}
+        other = tmp_path / f"{number}.parquet"
+        parquet.write_table(arrow.Table.from_pylist([false, {**empty, **rows[0]}]), other)
+        with pytest.raises(ExportError, match=r"entry 1: .*does not exist"):
+            read_own(other)
