@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from mars_export.common.errors import ExportError
 from mars_export.common.input_errors import reason
 from mars_export.common.problems import Problems
 from mars_export.families import STEERED_TYPE
@@ -124,13 +125,21 @@ def _check_group(
     except Exception as error:  # processors raise what they like
         if not request.conversation_media:
             raise
-        said = reason(error.__cause__ or error)
+        said, hint = _said(error)
         for _, one in group:
             what = f"{type(processor).__name__} refuses {_named(request)}: {said}"
-            problems.add(one.where, what, "replace it")
+            problems.add(one.where, what, hint)
         return
     for own, one in group:
         _check_length(whole - length + own, context, one.where, problems)
+
+
+def _said(error: Exception) -> tuple[str, str]:
+    """Why a request was refused, and what to do."""
+    if error.__cause__ is None and isinstance(error, ExportError):
+        said, _, hint = str(error).rpartition("; ")
+        return (said, hint) if said else (hint, "replace it")
+    return reason(error.__cause__ or error), "replace it"
 
 
 def _sizes_of(asked: Asked) -> Callable[[], object]:

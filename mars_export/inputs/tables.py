@@ -156,11 +156,12 @@ def embedded(row: Row, column: str) -> bytes | None:
     return cells[place] if cells else None
 
 
-def embedding_columns(path: Path) -> list[str]:
+@lru_cache(maxsize=64)
+def embedding_columns(path: Path) -> tuple[str, ...]:
     """Columns of a Parquet file that hold media themselves; none of another table."""
     if path.suffix.lower() != ".parquet":
-        return []
-    return [field.name for field in _opened(path).schema_arrow if _is_binary(field.type)]
+        return ()
+    return tuple(field.name for field in _opened(path).schema_arrow if _is_binary(field.type))
 
 
 def _csv(path: Path) -> _Numbered:
