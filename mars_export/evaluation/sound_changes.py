@@ -70,12 +70,13 @@ def noise(seconds: float, seed: str, level: float) -> Sound:
 def stretched(sound: Sound, factor: float) -> Sound:
     """`factor` times as long, at the same pitch.
 
-    By overlapping pieces, each taken from where it best continues the one before (WSOLA).
+    By overlapping pieces, each taken from where it best continues the one before (WSOLA), which is
+    looked for at about 16 kHz.
     """
     import numpy as np
 
     size = max(4, round(_FRAME * sound.rate) // 2 * 2)
-    hop, slack = size // 2, size // 4
+    hop, slack, step = size // 2, size // 4, max(1, sound.rate // RATE)
     length = max(1, round(len(sound.samples) * factor))
     around = size + slack
     padded = np.pad(sound.samples.astype(np.float64), (around, around + size))
@@ -84,9 +85,9 @@ def stretched(sound: Sound, factor: float) -> Sound:
     for place in range(0, length + hop, hop):
         target = min(around + round(place / factor), around + len(sound.samples))
         if place:
-            region = padded[target - slack : target + slack + size]
-            follows = padded[start + hop : start + hop + size]
-            start = target - slack + int(np.correlate(region, follows, "valid").argmax())
+            region = padded[target - slack : target + slack + size : step]
+            follows = padded[start + hop : start + hop + size : step]
+            start = target - slack + step * int(np.correlate(region, follows, "valid").argmax())
         out[place : place + size] += window * padded[start : start + size]
     return _sound(out[hop : hop + length], sound.rate)
 
