@@ -8,8 +8,8 @@ after a change of the command line, and after tests of families or of uses
     python -m tools.pages results.json
 
 which first brings the records `mars_export/families/tested.jsonl` and
-`examples/compatibility.jsonl` up to date. Several result files may be given. Nothing is written if
-a test of them failed.
+`examples/compatibility.jsonl` up to date. Several result files may be given, and tests of some
+families alone, as of a new one (`-k`). Nothing is written if a test of them failed.
 """
 
 import sys

@@ -54,8 +54,12 @@ USES: Final = {
 """Rows of the table, in order, by the name in the tests' mark."""
 
 
-def family_record(results: Results) -> str:
+def family_record(results: Results, before: str = "") -> str:
     """One JSON line per family: its model type, versions, and how each test came out.
+
+    Args:
+        results: Of the families that were tested now.
+        before: The record so far, whose lines others keep if they have the same tests.
 
     Raises:
         ValueError: if something failed, did not run or is missing.
@@ -63,9 +67,14 @@ def family_record(results: Results) -> str:
     for group in ("families", "modes"):
         _require_outcomes(results[group])
     columns = {name for cells in results["families"].values() for name in cells}
+    kept = {line["model_type"]: line for line in map(json.loads, before.splitlines())}
     lines = []
     for model_type in families():
         behaviors = results["families"].get(model_type, {})
+        old = kept.get(model_type, {"behaviors": {}})
+        if not behaviors and columns and set(old["behaviors"]) == columns:
+            lines.append(old)
+            continue
         if set(behaviors) != columns or not columns:
             raise ValueError(f"{model_type} was not tested, or not all of it; run all tests")
         versions = {name: results["versions"][name] for name in ("torch", "transformers")}
@@ -90,7 +99,11 @@ def use_record(before: str, *results: Results) -> str:
         for use, outcomes in _uses_that_ran(result).items():
             packages = ("torch", "transformers", *USES[use].packages)
             versions = {name: result["versions"][name] for name in packages}
-            lines[use] = {"use": use, "families": outcomes, "versions": versions}
+            same = use in lines and lines[use]["versions"] == versions
+            others = lines[use]["families"] if same else {}
+            every = {name: (others | outcomes).get(name) for name in families()}
+            told = {name: outcome for name, outcome in every.items() if outcome is not None}
+            lines[use] = {"use": use, "families": told, "versions": versions}
     missing = [use for use in USES if use not in lines]
     if missing:
         raise ValueError(f"{', '.join(missing)}: no result; run the tests marked `use`")
@@ -139,12 +152,13 @@ def write_records(paths: Iterable[Path], tested: Path = TESTED, used: Path = USE
     Args:
         paths: Result files, as from environments with other packages; the newest last.
         tested: Record of families and modes, written if a file has results of them.
-        used: Record of uses; a use that no file ran keeps its line.
+        used: Record of uses. Of both, what no file ran stays as it was.
     """
     results = [json.loads(path.read_text("utf-8")) for path in paths]
     records = {used: use_record(used.read_text("utf-8") if used.exists() else "", *results)}
     for result in results:
         if result["families"]:
-            records[tested] = family_record(result)
+            before = tested.read_text("utf-8") if tested.exists() else ""
+            records[tested] = family_record(result, records.get(tested, before))
     for path, text in records.items():
         path.write_text(text, encoding="utf-8")
