@@ -1,7 +1,7 @@
 """Everything a card prints, computed from the records of a steered directory alone."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -174,7 +174,7 @@ class CardData:
             base=_base_link(manifest.base),
             training=_training(manifest.base.derived_from),
             tuning=_tuning(source),
-            media=" or ".join(_STIMULI[m] for m in modalities if m in _STIMULI),
+            media=_either([_STIMULI[m] for m in modalities if m in _STIMULI]),
             weights=tuple(f for f in weights if f.origin == "base"),
             rewritten=tuple(f for f in weights if f.origin != "base"),
             key_files=tuple(
@@ -196,6 +196,12 @@ class CardData:
             needs=snippets.needs(manifest, report),
             plots={**plots(report), **plot(report), **adaptive_plots(adaptive), **section.plots},
         )
+
+
+def _either(names: Sequence[str]) -> str:
+    """For example `a picture, a video or a sound`."""
+    *first, last = names or [""]
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _changes(manifest: Manifest, report: Report | None) -> Iterator[tuple[str, str]]:

@@ -119,7 +119,7 @@ def test_the_card_has_rows_for_sounds(report, steered):
     text = write_card(steered).read_text("utf-8")
     rows = ["**harmful text** ↑", "**harmful audio** ↑", "**harmless text** ↓"]
     assert sorted(rows, key=text.index) == rows
-    assert "refuse harmful requests shown as a picture or a video or a sound as in text" in text
+    assert "refuse harmful requests shown as a picture, a video or a sound as in text" in text
     assert "No harmful image, video or sound was used." in text
     assert "\n- audio-text-to-text\n" in text
     assert not re.search(r"Not run: [^\n]*audio", text)
