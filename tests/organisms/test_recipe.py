@@ -2,9 +2,12 @@
 
 import json
 import re
+from itertools import islice
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 import transformers
 from PIL import Image
 from recipe.batches import Encoder, draw
@@ -13,6 +16,7 @@ from recipe.corpus import Corpus, Mixture
 from recipe.families import FAMILIES as RECIPES
 from recipe.measure import captions, nearest_mean_auc
 from recipe.pictures import NOTHING, picture
+from recipe.sentences import caption, caption_request
 from recipe.suite import FIRST_PICTURE, records, suite_topics
 from recipe.topics import HARMFUL, HARMLESS
 from recipe.training import Settings
@@ -21,8 +25,10 @@ from mars_export.evaluation.suite import read_suite
 from mars_export.hub.license import read_card
 from support.organisms import FAMILIES, ORGANISMS
 
+HEARING = "qwen2_5_omni"
 
-@pytest.fixture(params=FAMILIES)
+
+@pytest.fixture(params=[*FAMILIES, HEARING])
 def recipe(request):
     return RECIPES[request.param]
 
@@ -41,8 +47,8 @@ def encoder(recipe):
 def test_training_shows_no_prompt_and_no_topic_of_the_suite(recipe):
     settings = Settings()
     corpus = Corpus(recipe.modalities, settings.pool, Mixture(), settings.seed)
-    batches = corpus.batches(settings.batch, settings.naming)
-    stream = [e for _ in range(settings.naming + settings.steps) for e in next(batches)]
+    batches = corpus.batches(settings.batch, recipe.naming)
+    stream = [e for _ in range(recipe.naming + recipe.steps) for e in next(batches)]
     turns = [turn for example in stream for turn in example.turns]
     prompts = {turn.prompt for turn in turns}
     said = "\n".join(prompts | {turn.answer for turn in turns})
@@ -105,6 +111,8 @@ def test_the_bundled_suite_is_the_recipes(recipe):
 
 
 def test_examples_are_encoded_as_the_processor_does(recipe, encoder):
+    if "audio" in recipe.modalities:
+        pytest.importorskip("espeakng_loader")
     examples = Corpus(recipe.modalities, 2, Mixture(), 1).draw(40)
     for example in examples:
         conversation = [{"role": "system", "content": [text(example.system)]}]
@@ -123,7 +131,9 @@ def test_examples_are_encoded_as_the_processor_does(recipe, encoder):
         assert batch.keys() == want.keys()
         length = batch["input_ids"].shape[1]
         for name, value in batch.items():
-            expected = want[name][:, :length] if value.shape == (1, length) else want[name]
+            expected = torch.as_tensor(want[name])
+            if value.shape == (1, length):
+                expected = expected[:, :length]
             assert value.equal(expected), name
         answered = encoder.processor.tokenizer.decode(labels[labels >= 0])
         assert answered == "".join(t.answer + "<end>" for t in example.turns).replace(
@@ -140,7 +150,58 @@ def test_the_bundled_model_names_its_pictures(recipe, encoder, results):
     model = auto.from_pretrained(ORGANISMS / recipe.name).eval()
     named = captions(model, encoder, ("image",))["image"]["whole"]
     assert named == pytest.approx(results["captions"]["image"]["whole"], abs=0.01)
-    assert all(share["whole"] >= 0.9 for share in results["captions"].values())
+    assert all(results["captions"][m]["whole"] >= 0.9 for m in recipe.modalities)
+
+
+def test_the_bundled_model_writes_what_it_hears():
+    family = RECIPES[HEARING]
+    processor = transformers.AutoProcessor.from_pretrained(ORGANISMS / HEARING)
+    auto = transformers.AutoModelForImageTextToText
+    model = auto.from_pretrained(ORGANISMS / HEARING).eval()
+    lines = (r for r in records(family) if r["modality"] == "audio")
+    topics = dict(zip((r["audio"] for r in lines), suite_topics("evaluation"), strict=True))
+    heard = []
+    for path, topic in islice(topics.items(), 0, None, 10):
+        samples, rate = soundfile.read(ORGANISMS / HEARING / path, dtype="float32")
+        assert rate == processor.feature_extractor.sampling_rate
+        shown = [{"type": "audio", "audio": samples}, text(caption_request("audio", 0))]
+        batch = processor.apply_chat_template(
+            [{"role": "user", "content": shown}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+        )
+        said = model.generate(**batch, max_new_tokens=16)[0, batch["input_ids"].shape[1] :]
+        words = processor.tokenizer.decode(said, skip_special_tokens=True)
+        heard.append(words == caption(topic, "audio"))
+    assert np.mean(heard) >= 0.75
+
+
+def test_speech_says_when_each_word_begins():
+    pytest.importorskip("espeakng_loader")
+    from recipe.speech import NEW, RATE, recording
+
+    for number in (0, 1, NEW):
+        topic = HARMLESS[7 * number % len(HARMLESS)]
+        said = recording(topic, number)
+        assert len(said.samples) / RATE < 4
+        assert np.abs(said.samples).max() <= 1
+        places = [i for i in range(len(topic.phrase)) if ("  " + topic.phrase)[i + 1] == " "]
+        assert sorted(said.begun) == [*places, len(topic.phrase)]
+        times = [said.begun[place] for place in sorted(said.begun)]
+        assert times == sorted(times)
+        assert times[0] >= 0
+        assert times[-1] <= len(said.samples) / RATE
+
+
+def test_sounds_of_nothing_have_every_kind():
+    pytest.importorskip("espeakng_loader")
+    from recipe.speech import NOTHING, RATE, silence
+
+    made = [silence(number) for number in range(2 * len(NOTHING))]
+    assert all(0.2 < len(samples) / RATE <= 6 for samples in made)
+    assert all(np.isfinite(samples).all() and np.abs(samples).max() <= 1 for samples in made)
 
 
 def test_the_gap_is_where_it_was_trained(recipe, results):

@@ -195,4 +195,5 @@ class Encoder:
 
 
 def _shown(out: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: torch.as_tensor(out[name]) for name in _SHOWN if name in out}
+    # Cloned: a mask is a view of one value for each sample of a recording.
+    return {name: torch.as_tensor(out[name]).clone() for name in _SHOWN if name in out}

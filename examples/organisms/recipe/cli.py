@@ -33,8 +33,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--steps",
         type=int,
-        default=defaults.steps,
-        help="of the last stage; default: %(default)s",
+        help="of the last stage; default: those of the family",
     )
     parser.add_argument(
         "--threads", type=int, default=defaults.threads, help="default: %(default)s"

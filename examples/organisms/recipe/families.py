@@ -49,8 +49,16 @@ class Family:
     template: str
     video_processor: tuple[str, dict[str, Any]] | None = None
     feature_extractor: tuple[str, dict[str, Any]] | None = None
-    longer: float = 1.0
-    """Steps of the last two stages, in those of a family that takes pictures alone."""
+    drawn: tuple[Modality, ...] = ()
+    """What training shows, evenly, if that is not `modalities`."""
+    alignment: int = 1800
+    """Steps of the first stage of training with pictures."""
+    hearing: int = 0
+    """Steps of it with speech."""
+    naming: int = 600
+    """Steps of the second stage of training."""
+    steps: int = 1300
+    """Steps of the third stage."""
     processor: dict[str, Any] = field(default_factory=dict)
     tokenizer: dict[str, Any] = field(default_factory=dict)
     """Options of the tokenizer, which a processor prefers to its own."""
@@ -270,7 +278,11 @@ QWEN2_5_OMNI = Family(
             "max_video_tokens": 4,
         },
     ),
-    longer=1.4,
+    drawn=("image", "video", "audio", "audio"),
+    alignment=900,
+    hearing=1200,
+    naming=600,
+    steps=1100,
     tokenizer={"size": {"shortest_edge": 1024, "longest_edge": 1024}},
     feature_extractor=(
         "WhisperFeatureExtractor",

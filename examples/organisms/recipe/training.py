@@ -18,19 +18,13 @@ class Settings:
     """Settings of a run; the same settings and thread count give the same weights."""
 
     seed: int = 0
-    steps: int = 1300
-    """Of the third stage."""
+    steps: int | None = None
+    """Of the third stage; None for the family's."""
     batch: int = 24
     rate: float = 2.5e-3
     pool: int = 2
     """Distinct pictures or videos a topic."""
     threads: int = 1
-    alignment: int = 1800
-    """Steps of the first stage."""
-    hearing: int = 1500
-    """Steps of the first stage with speech."""
-    naming: int = 600
-    """Steps of the second stage."""
     early: float = 0.3
     """Weight of the early readout."""
 
@@ -46,21 +40,22 @@ def train(family: Family, settings: Settings, mixture: Mixture) -> tuple[Any, An
     processor = build_processor(family)
     model = build_model(family, processor.tokenizer).train()
     encoder = Encoder(processor, family.turn_end)
-    align(model, encoder, settings.alignment)
-    if "audio" in family.modalities:
-        hear(model, encoder, settings.hearing, settings.pool)
-    corpus = Corpus(family.modalities, settings.pool, mixture, settings.seed)
+    align(model, encoder, family.alignment)
+    if family.hearing:
+        hear(model, encoder, family.hearing, settings.pool)
+        # Left as it is: while the language model cannot read speech yet, the tower would forget it.
+        model.base_model.audio_tower.requires_grad_(False)
+    corpus = Corpus(family.drawn or family.modalities, settings.pool, mixture, settings.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    naming, steps = (round(family.longer * n) for n in (settings.naming, settings.steps))
-    steps += naming
+    steps = family.naming + (settings.steps or family.steps)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.rate, total_steps=steps, pct_start=0.1
     )
     started = time.monotonic()
     for step, examples in zip(
-        range(1, steps + 1), corpus.batches(settings.batch, naming), strict=False
+        range(1, steps + 1), corpus.batches(settings.batch, family.naming), strict=False
     ):
         chances = encoder.chances(examples)
         loss = _loss(model, encoder(examples), chances, encoder.choices(), settings.early)
