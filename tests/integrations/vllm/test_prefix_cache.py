@@ -11,7 +11,11 @@ from mars_export.integrations.vllm.prompt_plan import prompt_plan
 from support.tiny import HEADER, HEADERS
 
 ENDS = [HEADER[-1], 313]  # the second one: what the tokenizer makes of the first and what follows
-RULES = {"headers": [{"prefix": HEADER[:-1], "ends": ENDS}], "turn_starts": [[305]]}
+RULES = {
+    "headers": [{"prefix": HEADER[:-1], "ends": ENDS}],
+    "turn_starts": [[305]],
+    "modalities": ["text", "image"],
+}
 TOKEN = st.sampled_from([5, 6, *HEADER, 313])
 TOKENS = st.lists(TOKEN, max_size=24)
 

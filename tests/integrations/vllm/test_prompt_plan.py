@@ -18,10 +18,11 @@ from mars_export.integrations.vllm.prompt_plan import (
     visual_columns,
 )
 from support import tiny
-from support.tiny import HEADER, HEADERS, IMAGE, TURN_STARTS, VIDEO, random_ids
+from support.tiny import AUDIO, HEADER, HEADERS, IMAGE, TURN_STARTS, VIDEO, random_ids
 
 VISUAL = {"image": Placeholder(IMAGE, 1), "video": Placeholder(VIDEO, 2)}
-RULES = {"headers": HEADERS, "turn_starts": TURN_STARTS}
+MODALITIES = ["text", "image", "video", "audio"]
+RULES = {"headers": HEADERS, "turn_starts": TURN_STARTS, "modalities": MODALITIES}
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -151,3 +152,13 @@ def test_what_was_not_announced_is_not_computed():
     plans.end(["a", "b"])
     with pytest.raises(RuntimeError, match="without having told its prompt"):
         plans.pack([Piece("a", 0, 1)])
+
+
+def test_sounds_beside_pictures_have_no_plan():
+    shown = {"image": Placeholder(IMAGE, 1), "audio": Placeholder(AUDIO, 3)}
+    for first, second in ((IMAGE, AUDIO), (AUDIO, IMAGE)):
+        tokens = [1, first, first, *random_ids(3), second, *HEADER]
+        with pytest.raises(ValueError, match="audio beside pictures or clips"):
+            prompt_plan(tokens, RULES, shown)
+    alone = prompt_plan([1, AUDIO, AUDIO, *random_ids(3), *HEADER], RULES, shown)
+    assert alone.context[-1, :2].tolist() == [3, 2]
