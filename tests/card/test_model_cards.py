@@ -14,7 +14,11 @@ from support import records
 
 ROOT = Path(__file__).parents[2]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/steering_manifest.json"))
-ORGANISMS = {path.parent.name for path in (ROOT / "examples/organisms").glob("*/config.json")}
+UNFINISHED = {"qwen2_5_omni"}
+"""An organism whose training is too short for steering, as its README says: it has no card yet."""
+ORGANISMS = {
+    path.parent.name for path in (ROOT / "examples/organisms").glob("*/config.json")
+} - UNFINISHED
 
 
 def test_every_organism_has_a_card():

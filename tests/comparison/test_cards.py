@@ -11,7 +11,11 @@ from mars_export.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob(f"*/{COMPARISON_NAME}"))
-ORGANISMS = {path.parent.name for path in (ROOT / "examples/organisms").glob("*/config.json")}
+UNFINISHED = {"qwen2_5_omni"}
+"""An organism whose training is too short for steering, as its README says: it has no card yet."""
+ORGANISMS = {
+    path.parent.name for path in (ROOT / "examples/organisms").glob("*/config.json")
+} - UNFINISHED
 
 
 def test_every_organism_is_compared():
