@@ -71,8 +71,8 @@ class Suite:
         """
         return [
             s.model_copy(update={"modality": modality_of(s.types, modalities)})
-            for s in self.samples
-            if s.split == "evaluation" and {s.modality, *s.types} <= set(modalities)
+            for s in self.of(modalities).samples
+            if s.split == "evaluation"
         ]
 
     def of(self, modalities: Collection[Modality]) -> Suite:

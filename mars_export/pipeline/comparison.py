@@ -288,7 +288,7 @@ def _answered(
     results = renamed(read_samples(folder), {STEERED: name})
     speed = [s.model_copy(update={"arm": name}) if s.arm == STEERED else s for s in speed]
     setting = _setting(report, host)
-    for modality in set(job.family.modalities) - set(shared):
+    for modality in (m for m in job.family.modalities if m not in shared):
         without = [name for name, taken in takes.items() if modality not in taken]
         setting.skipped[modality] = f"{', '.join(without)} cannot be asked with it; compare without"
     return Answered(setting=setting, speed=speed, **tables(results, name))
