@@ -8,18 +8,14 @@ from mars_export.comparison.card import render
 from mars_export.comparison.figures import FRONTIER
 from mars_export.comparison.record import COMPARISON_NAME, Comparison
 from mars_export.methods import METHODS
+from support.organisms import WITH_CARDS
 
 ROOT = Path(__file__).parents[2]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob(f"*/{COMPARISON_NAME}"))
-UNFINISHED = {"qwen2_5_omni"}
-"""An organism whose training is too short for steering, as its README says: it has no card yet."""
-ORGANISMS = {
-    path.parent.name for path in (ROOT / "examples/organisms").glob("*/config.json")
-} - UNFINISHED
 
 
 def test_every_organism_is_compared():
-    assert {f"{name}-compared" for name in ORGANISMS} <= {card.name for card in CARDS}
+    assert {f"{name}-compared" for name in WITH_CARDS} <= {card.name for card in CARDS}
 
 
 @pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
