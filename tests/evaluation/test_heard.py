@@ -5,6 +5,7 @@ import re
 
 import pytest
 import soundfile
+import transformers
 from PIL import Image
 
 from mars_export.card.render import write_card
@@ -43,6 +44,27 @@ def test_a_sound_may_be_asked_about(steered, tmp_path):
     told = ask(steered, "what is this", sounds=[sound], max_new_tokens=2, device="cpu")
     assert told.shown == [str(sound)]
     assert told.replies[1].decision.modality == "audio"
+
+
+@pytest.mark.parametrize("task", ["any-to-any", "image-text-to-text"])
+def test_pipelines_hear_and_are_steered(steered, tmp_path, task):
+    asked = [{"type": "text", "text": "what is this"}]
+    asked.insert(0, {"type": "audio", "audio": str(saved(tmp_path / "a.wav", 0.5))})
+    pipe = transformers.pipeline(task, model=str(steered), trust_remote_code=True, device="cpu")
+    options = {"max_new_tokens": 2, "do_sample": False}
+    pipe([{"role": "user", "content": asked}], **options)
+    ((position,),) = pipe.model.steering.last
+    assert position.modality == "audio"
+    assert position.strength > 0
+    picture = {"type": "image", "image": Image.new("RGB", (32, 32))}
+    with pytest.raises(ValueError, match="audio beside pictures"):
+        pipe([{"role": "user", "content": [picture, *asked]}], **options)
+
+
+@pytest.mark.parametrize("task", ["automatic-speech-recognition", "audio-classification"])
+def test_pipelines_of_other_heads_do_not_load(steered, task):
+    with pytest.raises(ValueError, match="Could not load model"):
+        transformers.pipeline(task, model=str(steered), trust_remote_code=True, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,13 @@ DIRECTIONS: Final[Mapping[DirectionSource, str]] = {
 SUMMARY: Final = (
     "At the steered positions (see *position* below) the output h of one "
     "decoder layer is projected onto r, and β is subtracted: how far neutral stimuli of the "
-    "request's modality move activations along r, by the turn and its visual tokens. A "
+    "request's modality move activations along r, by the turn and its media tokens. A "
     "gate then decides. At or below the modality's origin o nothing happens; above it h moves "
     "along r, but never past c, the edge of the harmful text data, and never by more than "
     f"{RHO}R. Only the projection is re-centered; h itself is not."
 )
 FORMULA: Final = (
-    "p = <h, r> - β(modality, visual tokens of the turn, turn)\n"
+    "p = <h, r> - β(modality, media tokens of the turn, turn)\n"
     "gate = max(0, (p - o) / (p_u - o))    o, p_u of the modality\n"
     f"h <- h + min(κ R gate, max(0, c - p), {RHO} R) r"
 )
@@ -72,7 +72,7 @@ CITATIONS: Final = (
 LIMITS: Final = (
     "Steering acts where an answer begins. It cannot stop an answer that somebody else began "
     "(assistant prefill) or one that turns harmful later.",
-    "Re-centering knows modality, number of visual tokens and turn, and was measured on neutral "
+    "Re-centering knows modality, number of media tokens and turn, and was measured on neutral "
     "stimuli. Real pictures may shift activations differently, so some over-refusal can remain.",
     "The paper leaves parts of the method open, and the authors' code was not available: the gate, "
     "the strength rule and the layer scores are a reconstruction.",
@@ -234,7 +234,7 @@ def _conditions(record: MarsRecord) -> list[tuple[Condition, Check | None]]:
 
 
 def _knots(record: MarsRecord) -> list[tuple[Modality, str, str]]:
-    """Of modalities whose shift varies: beta at each number of visual tokens, and the turns."""
+    """Of modalities whose shift varies: beta at each number of media tokens, and the turns."""
     size = record.separation
     return [
         (

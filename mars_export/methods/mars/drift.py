@@ -67,7 +67,7 @@ def compare(
 def shift_errors(
     stored: Mapping[str, torch.Tensor], row: int, fresh: Mapping[str, torch.Tensor], now: int
 ) -> list[float]:
-    """The differences of the shifts over all visual tokens and turns, with their signs."""
+    """The differences of the shifts over all media tokens and turns, with their signs."""
     import torch
 
     from mars_export.methods.mars.rule import between

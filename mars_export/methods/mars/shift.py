@@ -23,7 +23,7 @@ class Shifts:
     """The shift of one modality at every layer.
 
     Attributes:
-        tokens: (K,) visual tokens of a turn in the settings measured, ascending.
+        tokens: (K,) media tokens of a turn in the settings measured, ascending.
         values: (K, L) beta at each.
         turns: (T, L) what each turn adds; the first row is 0.
         plain: Visual tokens of a plain request.
