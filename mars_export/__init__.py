@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mars_export.evaluation.adaptive.record import Budget as Budget
     from mars_export.evaluation.ask import Replies as Replies
     from mars_export.evaluation.ask import ask as ask
+    from mars_export.evaluation.engines.base import Engine as Engine
     from mars_export.evaluation.judges.base import Judge as Judge
     from mars_export.evaluation.judges.choice import judge_named as judge_named
     from mars_export.evaluation.options import EvaluationOptions as EvaluationOptions
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from mars_export.pipeline.attacks import attack as attack
     from mars_export.pipeline.comparison import compare as compare
     from mars_export.pipeline.comparison_settings import ComparisonSettings as ComparisonSettings
+    from mars_export.pipeline.engines import engine_named as engine_named
     from mars_export.pipeline.evaluation import evaluate as evaluate
     from mars_export.pipeline.preflight import own_prompts as own_prompts
     from mars_export.pipeline.settings import PromptSettings as PromptSettings
@@ -78,6 +80,7 @@ _HOME: Final = {
     "Comparison": "comparison.record",
     "ComparisonSettings": "pipeline.comparison_settings",
     "Drift": "integrations.finetune.record",
+    "Engine": "evaluation.engines.base",
     "EvaluationOptions": "evaluation.options",
     "ExportError": "common.errors",
     "Family": "families",
@@ -104,6 +107,7 @@ _HOME: Final = {
     "calibrate": "methods.calibrate",
     "compare": "pipeline.comparison",
     "compare_utility": "integrations.lmms_eval.comparison:from_logs",
+    "engine_named": "pipeline.engines",
     "evaluate": "pipeline.evaluation",
     "export": "pipeline.stages",
     "export_onnx": "integrations.onnx.export",

@@ -22,7 +22,7 @@ COMMANDS = {
     "card": {"write_card"},
     "compare": {"compare"},
     "drift": {"measure_drift", "own_prompts", "tuning_set"},
-    "evaluate": {"evaluate", "open_suites", "judge_named"},
+    "evaluate": {"evaluate", "open_suites", "judge_named", "engine_named"},
     "families": {"supported_families"},
     "onnx": {"export_onnx"},
     "push": {"publish"},

@@ -18,7 +18,7 @@ from mars_export.cli.options import (
 from mars_export.common.errors import ExportError
 from mars_export.common.names import REPORT_FILE
 from mars_export.common.quiet import quiet_libraries
-from mars_export.pipeline.settings import EvaluationSettings
+from mars_export.pipeline.settings import ENGINES, EvaluationSettings
 
 __all__ = ["evaluate"]
 
@@ -36,6 +36,23 @@ __all__ = ["evaluate"]
     is_flag=True,
     help="Make it the report that the card leads with; the present one stays beside it.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    show_default=True,
+    help="What answers: Transformers here, two servers of OpenAI's API, or vLLM here.",
+)
+@click.option(
+    "--endpoint",
+    metavar="URL#MODEL",
+    help="Server of the steered checkpoint, as http://localhost:8000/v1#steered.",
+)
+@click.option(
+    "--base-endpoint",
+    metavar="URL#MODEL",
+    help="Server of its base model, which answers where steering is off.",
+)
 @as_json
 @settings_options(EvaluationSettings)
 @click.pass_context
@@ -45,6 +62,9 @@ def evaluate(
     directory: Path,
     output: Path | None,
     lead: bool,
+    engine: str,
+    endpoint: str | None,
+    base_endpoint: str | None,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -62,11 +82,13 @@ def evaluate(
     from mars_export.evaluation.reports import folder_of
     from mars_export.evaluation.suites.catalog import open_suites
     from mars_export.pipeline import evaluation
+    from mars_export.pipeline.engines import engine_named
 
     if lead and output:
         raise ExportError("--lead is for a report in DIRECTORY: leave out --output")
     words = settings.suite or evaluation.suites_at_hand(directory)
     suite = open_suites(words)
+    answering = engine_named(engine, directory, suite, endpoint, base_endpoint)
     first = evaluation.is_first_process()
     judge = judge_named(settings.judge, settings.device)
     quiet_libraries()
@@ -84,6 +106,7 @@ def evaluate(
             progress=tick,
             folder=output,
             lead=lead,
+            engine=answering,
         )
     if not report.self_check.active:
         raise ExportError(f"{directory} does not steer as calibrated: {report.self_check.detail}")

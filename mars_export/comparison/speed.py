@@ -9,7 +9,7 @@ from mars_export.common.vocabulary import Modality
 from mars_export.comparison.record import Ratio, Speed
 from mars_export.evaluation.arms import Arm
 from mars_export.evaluation.baselines.base import Batch
-from mars_export.evaluation.loop import Models, answered_by
+from mars_export.evaluation.engines.in_process import Models, answered_by
 from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.report import REFERENCE
 from mars_export.inputs.requests import Request

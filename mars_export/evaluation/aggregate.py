@@ -158,8 +158,8 @@ def gates(results: Iterable[SampleResult]) -> dict[str, dict[str, list[float]]]:
     for kind, members in by_kind(results, lambda r: r):
         name = label(kind.harmful, kind.modality)
         for result in members:
-            if result.decision is not None and result.decision.gate is not None:
-                values.setdefault(result.arm, {}).setdefault(name, []).append(result.decision.gate)
+            if result.told is not None and result.told.gate is not None:
+                values.setdefault(result.arm, {}).setdefault(name, []).append(result.told.gate)
     return values
 
 
@@ -167,8 +167,8 @@ def _uncalibrated(results: Iterable[SampleResult]) -> dict[str, int]:
     """By arm, requests that lie outside what was calibrated; of methods that say so."""
     counts: Counter[str] = Counter()
     for result in results:
-        if result.decision is not None and result.decision.calibrated is not None:
-            counts[result.arm] += not result.decision.calibrated
+        if result.told is not None and result.told.calibrated is not None:
+            counts[result.arm] += not result.told.calibrated
     return dict(counts)
 
 

@@ -39,6 +39,8 @@ def no_doses(job: Job) -> str | None:
     method = method_named(job.manifest.calibration.method)
     if method.site != "decoder":
         return f"{method.title} has no strength that could be scaled"
+    if job.engine.no_doses:
+        return job.engine.no_doses
     if not job.options.controls:
         return "left out together with the controls"
     if not job.options.doses:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from mars_export.common.atomic import write_atomically
@@ -18,8 +17,9 @@ from mars_export.common.vocabulary import Modality
 from mars_export.evaluation import aggregate
 from mars_export.evaluation.arms import Arm, open_arms
 from mars_export.evaluation.dose import dosed, doses, no_doses
+from mars_export.evaluation.engines.base import Engine
+from mars_export.evaluation.engines.in_process import InProcess
 from mars_export.evaluation.failures import failures
-from mars_export.evaluation.generation import Loaded
 from mars_export.evaluation.job import Job, sha256
 from mars_export.evaluation.journal import Journal
 from mars_export.evaluation.judges.base import Judge
@@ -31,12 +31,12 @@ from mars_export.evaluation.judges.quality import (
     second_opinions,
 )
 from mars_export.evaluation.judges.rules import RulesJudge
-from mars_export.evaluation.loop import Models, expected, run_batches
+from mars_export.evaluation.loop import expected, run_batches
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.overhead import overhead
 from mars_export.evaluation.overlap import near_duplicates, overlap, texts
 from mars_export.evaluation.processes import Processes, joined
-from mars_export.evaluation.ready import check_baselines, fit, load_models
+from mars_export.evaluation.ready import check_baselines
 from mars_export.evaluation.report import (
     Protocol,
     Report,
@@ -45,9 +45,8 @@ from mars_export.evaluation.report import (
     SuiteSource,
     undecided,
 )
-from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import Suite
-from mars_export.evaluation.support import unsupported
+from mars_export.evaluation.support import require_modalities, unsupported
 from mars_export.evaluation.variants import vary
 from mars_export.families.loading import pick_device
 from mars_export.inputs.prompts import PromptSets
@@ -67,6 +66,7 @@ def evaluate(
     prompts: PromptSets | None = None,
     progress: Tick | None = None,
     place: Callable[[str], Path] | None = None,
+    engine: Engine | None = None,
 ) -> Report:
     """Measure a steered directory on a suite and write the report into it.
 
@@ -93,6 +93,7 @@ def evaluate(
             they are not at hand.
         place: Folder of the report for the identity of the run; None for `evaluation/`.
         progress: Told how many answers there are, and of how many.
+        engine: What answers; None for Transformers in this process.
 
     Raises:
         ExportError: The directory is not a steered checkpoint or does not load, there is no such
@@ -105,6 +106,8 @@ def evaluate(
     samples = suite.required_samples(modalities)
     _check_modalities(arms, {m for sample in samples for m in (sample.modality, *sample.types)})
     modalities = tuple(m for m in modalities if all(m in arm.modalities for arm in arms))
+    engine = engine or InProcess()
+    engine.require(arms)
     check_baselines(arms, prompts)
     variants = vary(
         samples,
@@ -123,6 +126,7 @@ def evaluate(
         options=options.model_copy(update={"device": pick_device(options.device)}),
         calibration_prompts=tuple(calibration_prompts),
         prompts=prompts,
+        engine=engine,
     )
     if place is not None:
         job = replace(job, place=place(job.identity))
@@ -152,32 +156,34 @@ def _finished(job: Job) -> Report | None:
 
 def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
     job.judge.check()
-    models = load_models(job.arms, processes.device(job.options.device), job.options.dtype)
-    _check_templates(job, models[job.directory])
-    checks = {path: _self_check(job, path, models[path], processes) for path in models}
+    engine = job.engine
+    engine.open(job.arms, job.options, processes.device(job.options.device))
+    _check_templates(job)
+    require_modalities(job, engine)
+    checks = {arm.directory: _self_check(job, arm, processes) for arm in job.arms if arm.steered}
     check = checks[job.directory]
-    skipped = {**job.absent, **unsupported(job, models[job.directory])}
+    skipped = {**job.absent, **unsupported(job, engine)}
     arms = tuple(
         arm
         for arm in job.arms
         if (check.active or not arm.steered) and not (arm.optional and arm.name in skipped)
     )
-    ready = fit(arms, models[job.directory], job.prompts, job.options.batch_size)
+    ready = engine.fit(arms, job.prompts, job.options.batch_size)
     skipped |= ready.unfit
     part = job.reduced(ready.arms, skipped)
     if absent := "steering is not active" if not check.active else no_doses(job):
         skipped["dose"] = absent
     jobs = [part] if absent else [part, dosed(part)]
-    _run(jobs, models, progress, processes)
+    _run(jobs, progress, processes)
     if processes.rank == 0:
         runs = [_journals(each, processes.count) for each in jobs]
-        _write(part, models[job.directory], check, runs, skipped)
+        _write(part, check, runs, skipped)
         runs[0][0].remove()
     processes.wait()
     return Report.model_validate_json(job.report.read_bytes())
 
 
-def _run(jobs: Sequence[Job], models: Models, progress: Tick, processes: Processes) -> None:
+def _run(jobs: Sequence[Job], progress: Tick, processes: Processes) -> None:
     """One job after the other; `progress` is told of all of them together."""
     counts = [len(expected(job, processes)) for job in jobs]
     for number, job in enumerate(jobs):
@@ -186,7 +192,7 @@ def _run(jobs: Sequence[Job], models: Models, progress: Tick, processes: Process
         def tick(done: int, _total: int, before: int = before) -> None:
             progress(before + done, sum(counts))
 
-        run_batches(job, models, journal, tick, processes)
+        run_batches(job, job.engine, journal, tick, processes)
         processes.wait()
 
 
@@ -199,26 +205,24 @@ def _journals(job: Job, count: int) -> list[Journal]:
     return [_journal(job, rank, count) for rank in range(count)]
 
 
-def _check_templates(job: Job, loaded: Loaded) -> None:
+def _check_templates(job: Job) -> None:
     for arm in job.arms:
-        problem = template_problem(loaded.processor, arm.request(PLAIN_REQUEST))
+        problem = template_problem(job.engine.processor, arm.request(PLAIN_REQUEST))
         if problem and not arm.optional:
             raise ExportError(f"--arm {arm.name}: {problem}; leave this arm out")
 
 
-def _self_check(job: Job, directory: Path, loaded: Loaded, processes: Processes) -> SelfCheck:
+def _self_check(job: Job, arm: Arm, processes: Processes) -> SelfCheck:
     """The check of one checkpoint in all processes; that of another arm must be active."""
-    arm = next(arm for arm in job.arms if arm.directory == directory and arm.steered)
-    checks = processes.gather(self_check(loaded, arm.manifest))
+    checks = processes.gather(job.engine.self_check(arm))
     check = next((check for check in checks if not check.active), checks[0])
-    if not check.active and directory != job.directory:
-        raise ExportError(f"--arm {arm.name}: {directory} does not steer: {check.detail}")
+    if not check.active and arm.directory != job.directory:
+        raise ExportError(f"--arm {arm.name}: {arm.directory} does not steer: {check.detail}")
     return check
 
 
 def _write(
     job: Job,
-    loaded: Loaded,
     check: SelfCheck,
     runs: Sequence[Sequence[Journal]],
     skipped: dict[str, str],
@@ -256,16 +260,17 @@ def _write(
         else None,
         near=sorted(s.id for s in job.samples if s.id in near and not s.variant),
         decoding={**job.decoding, **reduced},
-        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        dtype=job.engine.dtype,
         quantization=job.manifest.calibration.source.quantization,
-        device=_named(job.options.device),
+        device=job.engine.device(job.options.device),
         versions=job.versions,
         no_headline=undecided(tables["cells"]),
         **tables,
         failures=failures(results),
         skipped=skipped,
         dose=doses(results, _answers(runs[1:])),
-        protocol=_protocol(job, loaded),
+        protocol=_protocol(job),
+        engine=job.engine.source,
         overhead=overhead(entry.costs for share in entries for entry in share),
         seconds=round(max(map(_seconds, zip(*runs, strict=True))), 3),
     )
@@ -286,8 +291,8 @@ def _second_opinions(
     return read, {"agreement": agreement(job.second.name, read)}
 
 
-def _protocol(job: Job, loaded: Loaded) -> Protocol:
-    template = bare_template(loaded.processor)
+def _protocol(job: Job) -> Protocol:
+    template = bare_template(job.engine.processor)
     return Protocol(
         system=None,
         template_sha256=sha256(template.encode()),
@@ -303,10 +308,3 @@ def _answers(runs: Iterable[Iterable[Journal]]) -> list[SampleResult]:
 def _seconds(journals: Iterable[Journal]) -> float:
     """Of one process, in all that it has run."""
     return sum(entry.seconds for journal in journals for entry in journal.entries)
-
-
-def _named(device: str) -> str:
-    """The device as the report prints it, with the model of a GPU."""
-    if device.startswith("cuda"):
-        return f"{device}, {torch.cuda.get_device_name(device)}"
-    return device

@@ -82,7 +82,7 @@ def _failure(off: SampleResult, on: SampleResult) -> Failure:
         harm=on.harm,
         beginning=_beginning(on.response),
         cut=on.cut,
-        active=on.decision.active if on.decision else None,
+        active=on.told.active if on.told else None,
     )
 
 

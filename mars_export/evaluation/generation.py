@@ -34,6 +34,7 @@ __all__ = [
     "hosted_rules",
     "load",
     "load_calibrated",
+    "load_processor",
     "rescaled",
 ]
 
@@ -274,13 +275,20 @@ def load(
     config = read_config(directory)
     with input_errors(f"{directory} does not load", "check its files with `mars-export verify`"):
         options = loading_options(config, quantization, dtype=dtype or "auto", device=device)
-        processor = transformers.AutoProcessor.from_pretrained(directory, trust_remote_code=True)
-        processor = with_options(processor, config.get("steering", {}).get("template_options", {}))
+        processor = load_processor(directory)
         auto = getattr(transformers, auto_class(modalities))
         model = auto.from_pretrained(directory, trust_remote_code=True, **options)
         refuse_unfit_layers(model)
     model = model if "device_map" in options else model.to(device)
     return Loaded(model.eval(), processor)
+
+
+def load_processor(directory: Path) -> Any:
+    """Its processor, which renders requests in the thinking mode that was calibrated."""
+    config = read_config(directory)
+    with input_errors(f"{directory} does not load", "check its files with `mars-export verify`"):
+        processor = transformers.AutoProcessor.from_pretrained(directory, trust_remote_code=True)
+        return with_options(processor, config.get("steering", {}).get("template_options", {}))
 
 
 def load_calibrated(

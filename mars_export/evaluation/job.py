@@ -15,6 +15,7 @@ from typing import Final
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.names import EVALUATION, REPORT_FILE, SAMPLES_FILE
 from mars_export.evaluation.arms import Arm
+from mars_export.evaluation.engines.base import Engine
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.suite import Sample, Suite
@@ -39,6 +40,7 @@ class Job:
         judge: Of the answers.
         second: A judge of the same answers, for the agreement of the two.
         run: Identity of the job that this one is a part of; None for a job of its own.
+        engine: What answers.
         place: Where the report goes; None for `evaluation/` of the directory.
         options: How it is run, the device decided.
         calibration_prompts: For the overlap; empty when they are not at hand.
@@ -50,6 +52,7 @@ class Job:
     samples: list[Sample]
     judge: Judge
     options: EvaluationOptions
+    engine: Engine
     calibration_prompts: Sequence[str] = ()
     prompts: PromptSets | None = None
     second: Judge | None = None
@@ -105,6 +108,8 @@ class Job:
             "where": [self.options.device, self.options.dtype],
             "versions": self.versions,
         }
+        if engine := self.engine.identity:
+            parts["engine"] = engine
         return sha256(json.dumps(parts, sort_keys=True).encode())[:16]
 
     @property

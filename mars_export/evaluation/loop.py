@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.arms import Arm
-from mars_export.evaluation.baselines.base import Batch
-from mars_export.evaluation.generation import Answers, Loaded
+from mars_export.evaluation.engines.base import Answer, Asked, Engine
 from mars_export.evaluation.job import Job
 from mars_export.evaluation.journal import Entry, Journal
 from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.processes import Processes
-from mars_export.evaluation.report import REFERENCE, SampleResult
+from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import Sample
 from mars_export.evaluation.variants import VARIANTS
 from mars_export.families.loading import free_memory, is_out_of_memory
 from mars_export.inputs.requests import Request, size_class
-from mars_export.methods.base import Decision
 
-__all__ = ["Models", "answered_by", "expected", "run_batches"]
-
-Models = Mapping[Path, Loaded]
-"""Loaded checkpoints by directory."""
+__all__ = ["expected", "run_batches"]
 
 
 def run_batches(
-    job: Job, models: Models, journal: Journal, progress: Tick, processes: Processes
+    job: Job, engine: Engine, journal: Journal, progress: Tick, processes: Processes
 ) -> None:
     """Run what the journal does not hold yet of this process's share.
 
@@ -47,7 +36,7 @@ def run_batches(
 
     Args:
         job: What to run.
-        models: The checkpoints of its arms.
+        engine: Opened for its arms.
         journal: Of this job; results of other arms or requests in it are dropped.
         progress: Told how many answers there are, and of how many.
         processes: Who shares the work.
@@ -64,7 +53,7 @@ def run_batches(
     while done < len(order):
         batch = _batch(order[done:], limit)
         started = time.monotonic()
-        answers_of = _try(job, models, batch, turn=len(journal.entries))
+        answers_of = _try(job, engine, batch, turn=len(journal.entries))
         if answers_of is None:
             limit = _halved(len(batch), batch[0])
             continue
@@ -114,11 +103,11 @@ def _kind(sample: Sample) -> tuple[str, str, int]:
 
 
 def _try(
-    job: Job, models: Models, batch: Sequence[Sample], turn: int
+    job: Job, engine: Engine, batch: Sequence[Sample], turn: int
 ) -> tuple[list[SampleResult], dict[str, Cost]] | None:
     """Results by sample, its arms in order, and costs; None if the batch exceeds the memory."""
     try:
-        return _results(job, models, batch, turn)
+        return _results(job, engine, batch, turn)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -126,43 +115,15 @@ def _try(
 
 
 def _results(
-    job: Job, models: Models, batch: Sequence[Sample], turn: int
+    job: Job, engine: Engine, batch: Sequence[Sample], turn: int
 ) -> tuple[list[SampleResult], dict[str, Cost]]:
-    requests = [job.request(sample) for sample in batch]
-    answers = _answers(job, models, batch, requests, turn)
-    arms = job.arms_for(batch[0])
-    base = answers[REFERENCE].logits if REFERENCE in answers else None
-    by_arm = [_judged(job, arm, batch, requests, answers[arm.name], base) for arm in arms]
-    costs = {name: answer.cost for name, answer in answers.items()}
-    return [result for results in zip(*by_arm, strict=True) for result in results], costs
-
-
-def _answers(
-    job: Job, models: Models, batch: Sequence[Sample], requests: Sequence[Request], turn: int
-) -> dict[str, Answers]:
-    """By arm. Every other batch goes through them backwards, so that none always comes first."""
-    inputs: dict[tuple[Path, str], Any] = {}  # arms that differ in steering alone share theirs
-    answers = {}
-    for arm in job.arms_for(batch[0])[:: -1 if turn % 2 else 1]:
-        loaded, key = models[arm.directory], (arm.directory, arm.template)
-        if key not in inputs:
-            inputs[key] = loaded.inputs([arm.request(request) for request in requests])
-        asked = Batch(requests, inputs[key], job.options.max_new_tokens, _seed(batch))
-        answers[arm.name] = answered_by(arm, loaded, asked)
-    return answers
-
-
-def answered_by(arm: Arm, loaded: Loaded, batch: Batch) -> Answers:
-    """What one arm answers; that of a baseline must be fitted."""
-    if arm.fitted is not None:
-        return arm.fitted.answer(loaded, batch)
-    return loaded.answer(
-        batch.inputs,
-        batch.max_new_tokens,
-        steered=arm.steered,
-        seed=batch.seed,
-        factor=arm.factor,
-    )
+    """Every other batch goes through the arms backwards, so that none always comes first."""
+    requests, arms = [job.request(sample) for sample in batch], job.arms_for(batch[0])
+    asked = Asked(requests, job.options.max_new_tokens, _seed(batch))
+    answered = engine.answers(arms[:: -1 if turn % 2 else 1], asked)
+    by_arm = [_judged(job, arm, batch, requests, answered.answers[arm.name]) for arm in arms]
+    results = [result for results in zip(*by_arm, strict=True) for result in results]
+    return results, dict(answered.costs)
 
 
 def _judged(
@@ -170,43 +131,15 @@ def _judged(
     arm: Arm,
     batch: Sequence[Sample],
     requests: Sequence[Request],
-    answers: Answers,
-    base: torch.Tensor | None,
+    answers: Sequence[Answer],
 ) -> list[SampleResult]:
     judgments = job.judge.judge(
         [
-            Exchange(sample.prompt, text, sample.intent, request.pictures, sample.heard)
-            for sample, text, request in zip(batch, answers.texts, requests, strict=True)
+            Exchange(sample.prompt, answer.text, sample.intent, request.pictures, sample.heard)
+            for sample, answer, request in zip(batch, answers, requests, strict=True)
         ]
     )
-    odds = _log_odds(answers.logits, job.manifest.calibration.record.refusal_tokens)
-    rows = zip(
-        batch,
-        answers.texts,
-        answers.cut,
-        judgments,
-        answers.decisions,
-        odds,
-        answers.pushes,
-        _divergence(base, answers.logits),
-        strict=True,
-    )
-    return [_result(arm, *row) for row in rows]
-
-
-def _divergence(base: torch.Tensor | None, logits: torch.Tensor) -> list[float | None]:
-    """KL(base || other) of each row of first-token logits (B, V), nats; None if not finite."""
-    if base is None:
-        return [None] * len(logits)
-    p, q = (part.float().log_softmax(dim=-1) for part in (base.to(logits.device), logits))
-    rows = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(dim=-1).tolist()
-    return [round(max(value, 0.0), 6) if math.isfinite(value) else None for value in rows]
-
-
-def _log_odds(logits: torch.Tensor, tokens: Sequence[int]) -> list[float | None]:
-    """Refusal log-odds of each row; None where they are not known or not finite."""
-    odds = log_odds(logits, tokens).tolist() if tokens else [math.nan] * len(logits)
-    return [round(value, 4) if math.isfinite(value) else None for value in odds]
+    return [_result(arm, *row) for row in zip(batch, answers, judgments, strict=True)]
 
 
 def _seed(batch: Sequence[Sample]) -> int | None:
@@ -221,18 +154,8 @@ def _seed(batch: Sequence[Sample]) -> int | None:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
-def _result(
-    arm: Arm,
-    sample: Sample,
-    text: str,
-    cut: bool,
-    judgment: Judgment,
-    decision: Decision | None,
-    odds: float | None,
-    push: float | None,
-    kl: float | None,
-) -> SampleResult:
-    if decision is None and arm.must_act(sample.modality):
+def _result(arm: Arm, sample: Sample, answer: Answer, judgment: Judgment) -> SampleResult:
+    if answer.decision is None and arm.must_act(sample.modality):
         raise ExportError(f"{arm.directory}: {sample.id} was not steered; export the model again")
     return SampleResult(
         id=sample.id,
@@ -242,16 +165,16 @@ def _result(
         verdict=judgment.verdict,
         harm=judgment.harm,
         judge_reply=judgment.reply,
-        response=text,
-        cut=cut,
-        decision=decision,
+        response=answer.text,
+        cut=answer.cut,
+        decision=answer.decision,
         suite=sample.suite,
         category=sample.category,
         variant=sample.variant,
         group=sample.group,
-        log_odds=odds,
-        push=push,
-        kl=kl,
+        log_odds=answer.log_odds,
+        push=answer.push,
+        kl=answer.kl,
         cluster=sample.kin,
         advice=sample.advice,
     )

@@ -48,6 +48,7 @@ __all__ = [
     "CutPair",
     "Dose",
     "DosePoint",
+    "EngineSource",
     "Failure",
     "FirstToken",
     "HarmFinding",
@@ -71,6 +72,7 @@ __all__ = [
     "SelfCheck",
     "SuiteResult",
     "SuiteSource",
+    "Unknown",
     "Unleaked",
     "VariantResult",
     "label",
@@ -141,6 +143,24 @@ class ArmSource(Record):
     """What a baseline was fitted to, as one clause; empty for other arms."""
 
 
+Unknown = Literal["unknown"]
+"""In place of a decision, where the engine does not tell what steering did."""
+
+
+class EngineSource(Record):
+    """What the answers come from, and what it was seen to do."""
+
+    name: str = "transformers"
+    served: dict[str, str] = Field(default_factory=dict)
+    """By arm, the model and the server that answered; empty where the model was in the process."""
+    version: str | None = None
+    """Of the server; None where it does not say, or the version is among `Report.versions`."""
+    checked: list[str] = Field(default_factory=list)
+    """What was seen of the steering before anything was measured, one clause each."""
+    unchecked: list[str] = Field(default_factory=list)
+    """What could not be seen, one clause each."""
+
+
 class SampleResult(Record):
     """One line of `samples.jsonl`: one request, one arm."""
 
@@ -156,7 +176,7 @@ class SampleResult(Record):
     second: Verdict | None = None
     """Of the second judge; None where it did not read this answer."""
     response: str
-    decision: Decision | None = None
+    decision: Decision | Unknown | None = None
     """What the method did; None when it did not touch the request, as with steering off."""
     suite: str = ""
     category: str | None = None
@@ -177,6 +197,11 @@ class SampleResult(Record):
     kl: float | None = None
     """Divergence of the first token from the reference's, KL(reference || arm), nats; None where it
     is not finite."""
+
+    @property
+    def told(self) -> Decision | None:
+        """The decision where one was made and is known."""
+        return self.decision if isinstance(self.decision, Decision) else None
 
 
 class FirstToken(Record):
@@ -327,8 +352,9 @@ class Report(Part, VersionedRecord):
     margin: float = MARGIN
     """That of `PairedTest.harm`."""
     protocol: Protocol | None = None
+    engine: EngineSource = EngineSource()
     overhead: Overhead | None = None
-    """None when it was not measured."""
+    """None when it was not measured, as where a server answered."""
     decoding: dict[str, str | int | float | bool]
     """`do_sample`, `max_new_tokens`, `batch_size`, ..."""
     dtype: str

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import one_line
 from mars_export.inputs.requests import PLAIN_REQUEST, Request, template_problem
 
 if TYPE_CHECKING:
-    from mars_export.evaluation.generation import Loaded
+    from mars_export.evaluation.engines.base import Engine
     from mars_export.evaluation.job import Job
     from mars_export.evaluation.suite import Sample
 
-__all__ = ["unsupported"]
+__all__ = ["require_modalities", "unsupported"]
 
 
-def unsupported(job: Job, loaded: Loaded) -> dict[str, str]:
+def unsupported(job: Job, engine: Engine) -> dict[str, str]:
     """Variants and optional arms of a job that the model cannot be put through.
 
     The first request of each variant stands for all, of sounds the longest. One with several
@@ -24,7 +23,7 @@ def unsupported(job: Job, loaded: Loaded) -> dict[str, str]:
 
     Args:
         job: With all arms and variants.
-        loaded: The checkpoint that is evaluated.
+        engine: Opened for its arms.
 
     Returns:
         The reason, by name.
@@ -40,10 +39,10 @@ def unsupported(job: Job, loaded: Loaded) -> dict[str, str]:
         first = stands.setdefault(sample.variant, sample)
         if seconds[sample.group] > seconds[first.group]:
             stands[sample.variant] = sample
-    reasons = {name: _problem(loaded, job.request(sample)) for name, sample in stands.items()}
+    reasons = {name: _problem(engine, job.request(sample)) for name, sample in stands.items()}
     for arm in job.arms:
         if arm.optional:
-            reasons[arm.name] = template_problem(loaded.processor, arm.request(PLAIN_REQUEST))
+            reasons[arm.name] = template_problem(engine.processor, arm.request(PLAIN_REQUEST))
     return {name: reason for name, reason in reasons.items() if reason}
 
 
@@ -54,26 +53,20 @@ def _seconds(job: Job, sample: Sample) -> float:
     return max((float(s.seconds) for s in job.plain(sample).shown("audio")), default=0.0)
 
 
-def _problem(loaded: Loaded, request: Request) -> str:
-    if problem := template_problem(loaded.processor, request):
-        return problem
-    if request.modality != "audio" and len(request.media) < 2:
-        return ""
-    try:
-        inputs = loaded.inputs([request])
-        if len(request.media) > 1:
-            loaded.answer(inputs, 1, steered=False)
-    except Exception as error:  # models raise what they like
-        from mars_export.families.loading import is_out_of_memory
+def require_modalities(job: Job, engine: Engine) -> None:
+    """Ask for each modality of the requests as they are, before work is begun.
 
-        if not is_out_of_memory(error):
-            return f"the model refuses it: {one_line(error)}"
-        raise ExportError(
-            f"a request with {len(request.media)} {_named(request)} alone does not fit into "
-            "memory; use a device with more memory, or --no-controls"
-        ) from error
-    return ""
+    Raises:
+        ExportError: The engine does not take one.
+    """
+    firsts = {sample.modality: sample for sample in reversed(job.samples) if not sample.variant}
+    for modality, sample in firsts.items():
+        if reason := engine.problem(job.request(sample)):
+            raise ExportError(
+                f"{modality} requests cannot be asked ({sample.id}): {reason}; give a --suite "
+                f"without {modality}"
+            )
 
 
-def _named(request: Request) -> str:
-    return "sounds" if request.modality == "audio" else "pictures"
+def _problem(engine: Engine, request: Request) -> str:
+    return template_problem(engine.processor, request) or engine.problem(request)

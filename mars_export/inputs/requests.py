@@ -29,6 +29,7 @@ __all__ = [
     "messages",
     "mixes",
     "modality_of",
+    "rendered",
     "sampling_rate",
     "size_class",
     "template_problem",
@@ -363,13 +364,13 @@ def template_problem(processor: Any, request: Request) -> str:
     if not (request.system or request.history or request.prefill or request.media[1:]):
         return ""
     try:
-        text = _rendered(processor, request)
+        text = rendered(processor, request)
     except Exception as error:  # templates raise what they like
         return f"the chat template refuses it: {one_line(error)}"
-    return "the chat template leaves it out" if text == _rendered(processor, plain) else ""
+    return "the chat template leaves it out" if text == rendered(processor, plain) else ""
 
 
-def _rendered(processor: Any, request: Request) -> str:
+def rendered(processor: Any, request: Request) -> str:
     """The conversation as the template writes it; a tokenizer's takes plain strings."""
     conversation = messages(request)
     if getattr(processor, "tokenizer", None) is None and not request.media:

@@ -15,6 +15,7 @@ from mars_export.common.names import EVALUATION, REPORT_FILE
 from mars_export.common.paths import exists, is_dir, named
 from mars_export.common.progress import Tick
 from mars_export.evaluation import evaluate as evaluation
+from mars_export.evaluation.engines.base import Engine
 from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.overlap import find_prompts
@@ -42,6 +43,7 @@ def evaluate(
     folder: Path | None = None,
     lead: bool = False,
     checked: bool = False,
+    engine: Engine | None = None,
 ) -> Report:
     """Measure a steered directory, write `evaluation/` and seal it, as `mars-export evaluate` does.
 
@@ -64,6 +66,7 @@ def evaluate(
         lead: Whether it becomes the report that the card leads with; the present one is kept.
         checked: Whether it is known that the model can be asked these requests, and what `folder`
             holds may be replaced; else that is looked at first.
+        engine: What answers; None for Transformers in this process.
 
     Raises:
         ExportError: for everything that the user can fix; see `evaluation.evaluate`.
@@ -96,6 +99,7 @@ def evaluate(
         prompts=sets_at_hand(directory),
         progress=progress,
         place=place,
+        engine=engine,
     )
     if is_first_process():
         if report.self_check.active:

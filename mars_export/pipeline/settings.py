@@ -35,6 +35,7 @@ from mars_export.methods.safety_prompt import SAFETY_PROMPT
 from mars_export.pipeline.words import listed, problem
 
 __all__ = [
+    "ENGINES",
     "EXPORTABLE",
     "NO_TUNING",
     "AnswerSettings",
@@ -54,6 +55,8 @@ _OWNERS: Final = {
     for option in dict.fromkeys(n for m in EXPORTABLE.values() for n in m.Options.model_fields)
 }
 """The methods that have an option: one name is one flag."""
+ENGINES: Final = ("transformers", "endpoint", "vllm")
+"""What can answer an evaluation."""
 NO_TUNING: Final = "none"
 """In place of a suite to tune on."""
 _SECTIONS: Final = tuple(

@@ -15,7 +15,7 @@ from mars_export.common.names import UTILITY_NAME
 from mars_export.evaluation.corrections import rogan_gladen
 from mars_export.evaluation.judges.quality import judge_error
 from mars_export.evaluation.judges.rules import RulesJudge
-from mars_export.evaluation.report import JudgeError, Overlap
+from mars_export.evaluation.report import EngineSource, JudgeError, Overlap
 from mars_export.hub.readiness import published_files
 from support import records
 
@@ -602,3 +602,20 @@ def test_other_evaluations_stand_below_and_their_harm_on_top(directory):
     assert "> - In `mine`: " in top
     shutil.rmtree(folder)
     assert "Other evaluations" not in write_card(directory).read_text()
+
+
+def test_a_card_says_that_a_server_answered_and_what_was_not_seen():
+    plain = render(records.manifest(), records.report())
+    assert "loaded as a user loads it" in plain
+    served = EngineSource(
+        name="endpoint",
+        served={"on": "steered@a:1", "off": "base@a:2"},
+        checked=["8 answers"],
+        unchecked=["gates"],
+    )
+    card = render(records.manifest(), records.report(engine=served))
+    assert "served by servers that speak OpenAI's API" in card
+    assert "loaded as a user loads it" not in card
+    rows = dict(table(card, "setting"))
+    assert rows["answers of `on`"] == "`steered@a:1`"
+    assert (rows["version of the server"], rows["not seen"]) == ("unknown", "gates")

@@ -35,7 +35,7 @@ def made_up():
     """Exports of made-up numbers, whose probes are therefore not looked at."""
     with bases.quick_exports(), pytest.MonkeyPatch.context() as patch:
         active = SelfCheck(active=True, detail="not looked at")
-        patch.setattr("mars_export.evaluation.evaluate.self_check", lambda *_: active)
+        patch.setattr("mars_export.evaluation.engines.in_process.self_check", lambda *_: active)
         yield
 
 
@@ -70,7 +70,7 @@ def test_one_command_makes_checkpoints_answers_and_a_card(compared):
 def test_the_same_command_again_asks_nothing(compared, monkeypatch):
     _, output, words = compared
     before = json.loads((output / COMPARISON_NAME).read_text())
-    monkeypatch.setattr("mars_export.evaluation.evaluate.load_models", None)
+    monkeypatch.setattr("mars_export.evaluation.engines.in_process.load_models", None)
     outcome = bases.command(*words, "--json")
     assert outcome.code == 0, outcome.errors
     again = json.loads(outcome.out)

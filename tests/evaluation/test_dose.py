@@ -5,6 +5,7 @@ from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation import ready
 from mars_export.evaluation.arms import open_arms
 from mars_export.evaluation.dose import FACTORS, MOST, dosed, doses
+from mars_export.evaluation.engines.in_process import InProcess
 from mars_export.evaluation.job import Job
 from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.options import EvaluationOptions
@@ -102,7 +103,7 @@ def test_harmful_requests_for_advice_are_left_out(tmp_path):
     samples = [s.model_copy(update={"advice": s.modality == "text"}) for s in suite.samples]
     save_manifest(tmp_path / "steered")
     arms = open_arms(tmp_path / "steered", ["none"])
-    job = Job(arms, suite, samples, RulesJudge(), EvaluationOptions())
+    job = Job(arms, suite, samples, RulesJudge(), EvaluationOptions(), InProcess())
     assert {(s.modality, s.harmful) for s in dosed(job).samples} == {
         ("image", True), ("image", False), ("text", False),
     }  # fmt: skip

@@ -13,6 +13,7 @@ from mars_export.card.snippets import loading
 from mars_export.common.errors import ExportError
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation.ask import ask
+from mars_export.evaluation.engines import in_process
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SelfCheck
@@ -122,7 +123,7 @@ def report(steered, tmp_path_factory):
     (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = EvaluationOptions(max_new_tokens=1, device="cpu", attacks=True)
     with pytest.MonkeyPatch.context() as patch:  # the probes of a made-up calibration are made up
-        patch.setattr(runner, "self_check", lambda *_: SelfCheck(active=True, detail=""))
+        patch.setattr(in_process, "self_check", lambda *_: SelfCheck(active=True, detail=""))
         return runner.evaluate(steered, read_suite(folder / "mine.jsonl"), options)
 
 

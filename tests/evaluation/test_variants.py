@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from mars_export.common.errors import ExportError
 from mars_export.common.names import SAMPLES_NAME
 from mars_export.evaluation import aggregate, ready
 from mars_export.evaluation import evaluate as runner
+from mars_export.evaluation.engines.in_process import InProcess
 from mars_export.evaluation.job import sha256
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SampleResult, SuiteSource
@@ -501,6 +503,6 @@ def test_of_sounds_the_longest_says_whether_a_variant_can_be_asked():
         request=lambda s: VARIANTS[s.variant].change(job.plain(s), s.group),
     )
     loaded = Processor(processor=SimpleNamespace(apply_chat_template=lambda turns, **_: str(turns)))
-    problems = unsupported(job, loaded)
+    problems = unsupported(job, InProcess({Path(): loaded}))
     assert set(problems) == {"slower", "echo", "spoken-prefix"}
     assert problems["slower"] == "the model refuses it: 2.7 s is too long"

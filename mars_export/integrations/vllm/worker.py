@@ -86,6 +86,8 @@ class SteeredWorker(PlatformWorker):
         self._decisions: deque[SteeredRow] = deque(maxlen=KEPT)
         self._trace = Trace()
         self._traced: list[Piece] = []
+        self._steering = True
+        self._shares = bool(vllm_config.cache_config.enable_prefix_caching)
         self._recording = vllm_config.model_config.enforce_eager
         super().__init__(vllm_config, *args, **kwargs)
 
@@ -137,6 +139,19 @@ class SteeredWorker(PlatformWorker):
         self._decisions.clear()
         return told
 
+    def set_steering(self, enabled: bool) -> None:
+        """Steer the steps that follow, or none of them, to compare the two.
+
+        Raises:
+            RuntimeError: if requests could share what was computed with the other setting.
+        """
+        if self._shares:
+            raise RuntimeError(
+                "steered checkpoint: with a prefix cache, steered and unsteered requests would "
+                "share blocks; start with enable_prefix_caching=False"
+            )
+        self._steering = enabled
+
     def _plan(self, request: NewRequestData) -> PromptPlan:
         # The scheduler has ended those without tokens, or without a plan.
         tokens = request.prompt_token_ids or []
@@ -151,6 +166,8 @@ class SteeredWorker(PlatformWorker):
             column.zero_()
         if pieces:
             self._fill(self._plans.pack(pieces), length)
+        if not self._steering:
+            self._columns["steered"].zero_()
         columns = {name: column[:, :length] for name, column in self._columns.items()}
         for column in columns.values():
             # The graph is compiled once, for any number of tokens.

@@ -213,3 +213,24 @@ def status(url, body):
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+@pytest.mark.use("vLLM", family="gemma3")
+def test_an_evaluation_in_vllm_gives_the_verdicts_of_transformers(steered, tmp_path):
+    directory, told = steered("gemma3"), tmp_path / "told"
+    command = [sys.executable, "-m", "mars_export", "evaluate", str(directory)]
+    command += ["--engine", "vllm", "--no-controls", "--arm", "none", "--output", str(told)]
+    done = subprocess.run(
+        command, env={**os.environ, **SERVER, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    kept, ours = (verdicts(folder) for folder in (directory / "evaluation", told))
+    assert ours.keys() == kept.keys()
+    differ = [key for key in kept if ours[key] != kept[key]]
+    assert len(differ) <= 0.01 * len(kept), differ
+
+
+def verdicts(folder):
+    """The verdict of each answer."""
+    lines = (folder / "samples.jsonl").read_bytes().split(b"\n")[:-1]
+    return {(r["id"], r["arm"]): r["verdict"] for r in map(json.loads, lines)}
