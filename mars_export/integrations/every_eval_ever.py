@@ -76,8 +76,8 @@ def _model(report: Report, manifest: Manifest, model: str) -> dict[str, Any]:
         "name": method.checkpoint_name(model.rsplit("/", 1)[-1]),
         "id": model,
         "inference_engine": {
-            "name": "transformers",
-            "version": report.versions.get("transformers", "unknown"),
+            "name": report.engine.name,
+            "version": report.engine.version or report.versions.get(report.engine.name, "unknown"),
         },
         "additional_details": {
             "deployment_type": "self_deployed",

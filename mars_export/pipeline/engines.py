@@ -78,7 +78,8 @@ def _suites(directory: Path, suite: Suite) -> Iterator[Suite]:
     yield suite
     try:
         words = suites_at_hand(directory)
-    except ExportError:
+        kept = open_suites(words) if words else None
+    except ExportError:  # its files are not at hand
         return
-    if words:
-        yield open_suites(words)
+    if kept is not None:
+        yield kept
