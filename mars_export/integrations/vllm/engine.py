@@ -21,7 +21,7 @@ from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import EngineSource, SelfCheck
 from mars_export.evaluation.selfcheck import probe_request
 from mars_export.inputs.requests import CLIP_FPS, Request, rendered
-from mars_export.integrations.vllm.limits import SCHEDULER, WORKER
+from mars_export.integrations.vllm.limits import SCHEDULER, SWITCHABLE, WORKER
 from mars_export.methods.base import Decision, Probe
 
 __all__ = ["VllmEngine"]
@@ -88,6 +88,7 @@ class VllmEngine(ServingEngine):
         """Load the checkpoint."""
         super().open(arms, options, device)
         os.environ.setdefault(_MULTIPROCESSING, "0")  # the worker is asked from here
+        os.environ[SWITCHABLE] = "1"
         directory = arms[0].directory
         try:
             self._llm = self._vllm.LLM(

@@ -10,6 +10,8 @@ TESTED: Final = "0.32"
 SCHEDULER: Final = "mars_export.integrations.vllm.scheduler.SteeredScheduler"
 WORKER: Final = "mars_export.integrations.vllm.worker.SteeredWorker"
 ALLOW_UNTESTED: Final = "MARS_VLLM_UNTESTED"
+SWITCHABLE: Final = "MARS_VLLM_SWITCHABLE"
+"""Set by an evaluation alone: whether steering may be switched off, as no server should let."""
 
 
 class Limit(NamedTuple):

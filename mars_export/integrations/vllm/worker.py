@@ -4,6 +4,7 @@ vLLM calls a model with all requests packed into one row. The worker knows from 
 piece of which prompt each forward computes, and hands the model the positions to steer.
 """
 
+import os
 from collections import deque
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from vllm.platforms import current_platform
 from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
 
 from mars_export.integrations.supported import require_mars
-from mars_export.integrations.vllm.limits import check, differences
+from mars_export.integrations.vllm.limits import SWITCHABLE, check, differences
 from mars_export.integrations.vllm.prompt_plan import (
     UNKNOWN,
     Pack,
@@ -143,8 +144,11 @@ class SteeredWorker(PlatformWorker):
         """Steer the steps that follow, or none of them, to compare the two.
 
         Raises:
-            RuntimeError: if requests could share what was computed with the other setting.
+            RuntimeError: if this is no evaluation, or requests could share what was computed with
+                the other setting.
         """
+        if not os.environ.get(SWITCHABLE):
+            raise RuntimeError("steered checkpoint: a server does not switch its steering off")
         if self._shares:
             raise RuntimeError(
                 "steered checkpoint: with a prefix cache, steered and unsteered requests would "

@@ -1,5 +1,6 @@
 """The engine asks vLLM as it is to be asked; a stand-in plays vLLM."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from mars_export.evaluation.engines.evidence import Evidence, Witness
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.inputs.requests import Request
 from mars_export.integrations.vllm.engine import VllmEngine
+from mars_export.integrations.vllm.limits import SWITCHABLE
 
 HARM = "I cannot help with that."
 
@@ -29,6 +31,7 @@ class FakeLLM:
 
     def collective_rpc(self, method, args=()):
         if method == "set_steering":
+            assert os.environ[SWITCHABLE]
             (self.steering,) = args
             return [None]
         told, self.rows = self.rows, []
@@ -57,6 +60,8 @@ class FakeLLM:
 @pytest.fixture
 def opened(tmp_path, monkeypatch):
     """An engine and the arms `off` and `on`."""
+    monkeypatch.setenv(SWITCHABLE, "")  # put back as it was, whatever the engine sets
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     fake = SimpleNamespace(__version__="0.32.0", LLM=FakeLLM, SamplingParams=SimpleNamespace)
     monkeypatch.setitem(sys.modules, "vllm", fake)
     monkeypatch.setattr(generation, "load_processor", lambda _: Template())
