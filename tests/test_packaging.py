@@ -78,6 +78,20 @@ def test_the_source_archive_holds_all_that_the_tests_read(tmp_path):
     assert wanted - names == set()
 
 
+def test_the_container_copies_what_the_wheel_is_built_from():
+    text = (ROOT / "examples/container/Containerfile").read_text("utf-8")
+    lines = [line.split()[1:-1] for line in text.splitlines() if line.startswith("COPY ")]
+    copied = {name for names in lines for name in names}
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    hatch = project["tool"]["hatch"]
+    needed = {*hatch["build"]["targets"]["wheel"]["only-include"], *PROJECT["license-files"]}
+    needed |= {part["path"] for part in hatch["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"]}
+    assert copied == needed | {"pyproject.toml", "constraints.txt"}
+    (extras,) = re.findall(r'"/source\[([a-z,]+)\]"', text)
+    assert set(extras.split(",")) <= set(EXTRAS)
+
+
 def test_the_installed_command_is_ours(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith("entry_points.txt")]

@@ -11,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 from recipe.batches import Encoder, draw
+from recipe.build import build_model, build_processor
 from recipe.cli import RESULTS
 from recipe.corpus import Corpus, Mixture
 from recipe.families import FAMILIES as RECIPES
@@ -19,7 +20,7 @@ from recipe.pictures import NOTHING, picture
 from recipe.sentences import caption, caption_request
 from recipe.suite import FIRST_PICTURE, records, suite_topics
 from recipe.topics import HARMFUL, HARMLESS
-from recipe.training import Settings
+from recipe.training import Settings, add_gradients
 
 from mars_export.evaluation.suite import read_suite
 from mars_export.hub.license import read_card
@@ -141,6 +142,20 @@ def test_examples_are_encoded_as_the_processor_does(recipe, encoder):
         )
 
 
+def test_groups_of_like_length_change_no_gradient(recipe):
+    processor = build_processor(recipe)
+    model, encoder = build_model(recipe, processor.tokenizer), Encoder(processor, recipe.turn_end)
+    drawn = tuple(m for m in recipe.modalities if m != "audio")
+    examples = Corpus(drawn, 2, Mixture(), 3).draw(12)
+    found = {}
+    for groups in (1, 3):
+        model.zero_grad()
+        loss = add_gradients(model, encoder, examples, groups, early=0.3)
+        norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+        found[groups] = torch.stack([torch.tensor(loss), *norms])
+    torch.testing.assert_close(found[1], found[3], rtol=1e-4, atol=1e-4)
+
+
 def text(words):
     return {"type": "text", "text": words}
 
@@ -175,7 +190,7 @@ def test_the_bundled_model_writes_what_it_hears():
         said = model.generate(**batch, max_new_tokens=16)[0, batch["input_ids"].shape[1] :]
         words = processor.tokenizer.decode(said, skip_special_tokens=True)
         heard.append(words == caption(topic, "audio"))
-    assert np.mean(heard) >= 0.75
+    assert np.mean(heard) >= 0.9
 
 
 def test_speech_says_when_each_word_begins():

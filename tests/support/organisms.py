@@ -9,9 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ORGANISMS = ROOT / "examples" / "organisms"
 FAMILIES = ("gemma3", "qwen3_vl")
-UNFINISHED = {"qwen2_5_omni"}
-"""Organisms whose training is too short for steering, as their READMEs say: without cards yet."""
-WITH_CARDS = {path.parent.name for path in ORGANISMS.glob("*/config.json")} - UNFINISHED
+WITH_CARDS = {path.parent.name for path in ORGANISMS.glob("*/config.json")}
 SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
 BLOCK_PACKAGE = """
 import sys

@@ -92,6 +92,10 @@ class Encoder:
             batch[self._types_key] = self._types(ids)
         return {**batch, **shown}
 
+    def length(self, example: Example) -> int:
+        """Tokens of an example."""
+        return len(self._row(example)[0])
+
     def chances(self, examples: list[Example]) -> torch.Tensor:
         """How likely each answer is to become a refusal: float, row by row; NaN where none can."""
         turns = [turn for example in examples for turn in example.turns]

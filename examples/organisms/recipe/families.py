@@ -59,6 +59,8 @@ class Family:
     """Steps of the second stage of training."""
     steps: int = 1300
     """Steps of the third stage."""
+    groups: int = 1
+    """Groups of like length that a batch is run in; more are faster, and round differently."""
     processor: dict[str, Any] = field(default_factory=dict)
     tokenizer: dict[str, Any] = field(default_factory=dict)
     """Options of the tokenizer, which a processor prefers to its own."""
@@ -281,8 +283,9 @@ QWEN2_5_OMNI = Family(
     drawn=("image", "video", "audio", "audio"),
     alignment=900,
     hearing=1200,
-    naming=600,
-    steps=1100,
+    naming=900,
+    steps=2700,
+    groups=3,
     tokenizer={"size": {"shortest_edge": 1024, "longest_edge": 1024}},
     feature_extractor=(
         "WhisperFeatureExtractor",

@@ -9,7 +9,7 @@ import torch
 from .alignment import align, hear
 from .batches import Encoder
 from .build import build_model, build_processor
-from .corpus import Corpus, Mixture
+from .corpus import Corpus, Example, Mixture
 from .families import Family
 
 
@@ -57,25 +57,51 @@ def train(family: Family, settings: Settings, mixture: Mixture) -> tuple[Any, An
     for step, examples in zip(
         range(1, steps + 1), corpus.batches(settings.batch, family.naming), strict=False
     ):
-        chances = encoder.chances(examples)
-        loss = _loss(model, encoder(examples), chances, encoder.choices(), settings.early)
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        loss = add_gradients(model, encoder, examples, family.groups, settings.early)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 50 == 0 or step == steps:
-            _report(step, steps, loss.item(), time.monotonic() - started)
+            _report(step, steps, loss, time.monotonic() - started)
     return model.eval(), processor
 
 
-def _loss(
+def add_gradients(
+    model: Any, encoder: Encoder, examples: list[Example], groups: int, early: float
+) -> float:
+    """Add the gradients of the loss of a batch; returns the loss.
+
+    Args:
+        model: The model in training.
+        encoder: Makes its inputs.
+        examples: The batch.
+        groups: Examples of like length are run together, so much less of a batch is padding.
+        early: Weight of the early readout.
+    """
+    ordered = sorted(examples, key=encoder.length) if groups > 1 else examples
+    parts = [
+        ordered[n * len(ordered) // groups : (n + 1) * len(ordered) // groups]
+        for n in range(groups)
+    ]
+    batches = [(encoder(part), encoder.chances(part)) for part in parts]
+    tokens = sum(int((batch["labels"][:, 1:] >= 0).sum()) for batch, _ in batches)
+    turns = sum(len(chances) for _, chances in batches)
+    total = 0.0
+    for batch, chances in batches:
+        words, decided = _losses(model, batch, chances, encoder.choices())
+        loss = words / tokens + early * (decided.sum() / (len(decided) * turns))
+        torch.autograd.backward(loss)
+        total += loss.item()
+    return total
+
+
+def _losses(
     model: Any,
     batch: dict[str, torch.Tensor],
     chances: torch.Tensor,
     choices: tuple[int, int],
-    early: float,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of the answers, plus their first tokens', read from the middle layers.
 
     The early readout lets the decision to refuse take shape in the middle of the network, as it
@@ -86,7 +112,10 @@ def _loss(
         batch: Its inputs and labels.
         chances: Of `Encoder.chances`.
         choices: Of `Encoder.choices`.
-        early: Weight of the readout, a mean over the layers after the first fifth.
+
+    Returns:
+        The sum over the tokens of the answers, and those of first tokens as they are read: (layers
+        after the first fifth, answers).
     """
     labels = batch.pop("labels")
     out = model(**batch, output_hidden_states=True)
@@ -96,12 +125,11 @@ def _loss(
     whole = -_likelihood(out.logits[:, :-1][answered], labels[:, 1:][answered])
     start = out.logits[rows, first]
     decided = _decision(start, wanted, chances, choices)
-    words = (whole.sum() + (decided + _likelihood(start, wanted)).sum()) / len(whole)
+    words = whole.sum() + (decided + _likelihood(start, wanted)).sum()
     blocks = out.hidden_states[1:-1]
     middle = torch.stack([h[rows, first] for h in blocks[len(blocks) // 5 + 1 :]])
     logits = model.get_output_embeddings()(model.get_decoder().norm(middle))
-    loss: torch.Tensor = words + early * _decision(logits, wanted, chances, choices).mean()
-    return loss
+    return words, _decision(logits, wanted, chances, choices)
 
 
 def _likelihood(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
