@@ -86,7 +86,9 @@ def test_the_container_copies_what_the_wheel_is_built_from():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     hatch = project["tool"]["hatch"]
     needed = {*hatch["build"]["targets"]["wheel"]["only-include"], *PROJECT["license-files"]}
-    needed |= {part["path"] for part in hatch["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"]}
+    needed |= {
+        part["path"] for part in hatch["metadata"]["hooks"]["fancy-pypi-readme"]["fragments"]
+    }
     assert copied == needed | {"pyproject.toml", "constraints.txt"}
     (extras,) = re.findall(r'"/source\[([a-z,]+)\]"', text)
     assert set(extras.split(",")) <= set(EXTRAS)

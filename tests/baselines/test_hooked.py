@@ -3,14 +3,17 @@
 import pytest
 import torch
 from baselines.planted import PlantedLoaded, base_states, batch, pictured, study, texts
+from PIL import Image
 
 from mars_export.common.errors import UnsteerableError
 from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.baselines.cast import best_condition
+from mars_export.inputs.requests import Media, Request
 from mars_export.methods import method_named
 from mars_export.methods.addition.record import AdditionOptions
 from mars_export.methods.mars.record import Strength, mars_record
 from support import tiny
+from support.heard import tone
 from support.planted import calibrated
 
 PROMPTED = ("addition", "random-direction", "cast")
@@ -73,6 +76,16 @@ def test_a_random_direction_is_as_long_as_the_longest_push_where_the_steering_pu
     assert torch.equal(repeated, change)
     assert "length" in fit.detail
     assert "layer 4" in fit.detail
+
+
+def test_what_a_request_shows_chooses_its_random_direction(record, loaded):
+    fit = fitted("random-direction", record, loaded)
+    pictures = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    shown = [(), (tone(1.0),), (tone(1.1),), *((Media("image", p),) for p in pictures)]
+    shown.append((Media("video", tuple(pictures)),))
+    pushes = torch.stack([fit.push(Request("show me", media), 4) for media in shown])
+    assert len(pushes.unique(dim=0)) == len(shown)
+    assert fit.push(Request("show me", (tone(1.0),)), 4).equal(pushes[1])
 
 
 def test_a_method_without_a_bound_has_no_random_direction(record, loaded, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,12 +18,15 @@ def cells():
 
 
 def test_every_cell_runs(quickstart, installed, tmp_path):
-    (tmp_path / "steered").symlink_to(quickstart / "steered")
+    shutil.copytree(quickstart / "steered", tmp_path / "steered")  # which `export` then finds
     install, *rest = cells()
     assert install.startswith("%pip install")
-    toy = {"MARS_NOTEBOOK_MODEL": "organism:gemma3", "MARS_BATCH_SIZE": ROWS}
+    asked = "Settings(model=MODEL, output=OUTPUT"
+    code = "\n".join(rest)
+    assert asked in code
+    toy = {"MARS_NOTEBOOK_MODEL": "organism:gemma3"}
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(rest)],
+        [sys.executable, "-c", code.replace(asked, f"{asked}, batch_size={ROWS}")],
         cwd=tmp_path,
         env={**os.environ, **installed, **toy, "HF_HUB_OFFLINE": "1"},
         capture_output=True,

@@ -21,6 +21,7 @@ from mars_export.evaluation.baselines.hooks import Change, Columns, columns, ste
 from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.generation import Answers, Loaded
 from mars_export.inputs.requests import Request
+from mars_export.inputs.sounds import Sound
 from mars_export.methods import method_named
 
 __all__ = ["Fit"]
@@ -65,7 +66,7 @@ class Fit(Fitted):
     def push(self, request: Request, layer: int) -> torch.Tensor:
         """(d,) float32 of a request; the same request has the same one."""
         digest = hashlib.sha256(f"{self.seed} {layer} {request.prompt}".encode())
-        for part in _pixels(request):
+        for part in _shown(request):
             digest.update(part)
         seed = int.from_bytes(digest.digest()[:7], "big")
         source = torch.Generator().manual_seed(seed)
@@ -98,8 +99,9 @@ class Fit(Fitted):
         return change
 
 
-def _pixels(request: Request) -> Iterator[bytes]:
+def _shown(request: Request) -> Iterator[bytes]:
+    """Pixels of its pictures and clips, samples of its sounds."""
     for medium in request.conversation_media:
-        frames: Any = medium.data if isinstance(medium.data, tuple) else (medium.data,)
-        for frame in frames:
-            yield frame.tobytes()
+        parts: Any = medium.data if isinstance(medium.data, tuple) else (medium.data,)
+        for part in parts:
+            yield (part.samples if isinstance(part, Sound) else part).tobytes()
