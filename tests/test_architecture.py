@@ -40,7 +40,7 @@ LIGHT = [
     *(".evaluation.report", ".evaluation.suite"),
     ".evaluation.adaptive.record",
     ".evaluation.utility",
-    ".integrations.finetune.record",
+    *(".integrations.finetune.record", ".integrations.vllm.plugin"),
     *(f".cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("[a-z]*.py"))),
     *(f".card.{path.stem}" for path in sorted((PACKAGE / "card").glob("[a-z]*.py"))),
 ]

@@ -24,8 +24,10 @@ GUARD = "steered checkpoint: load it with an Auto class and trust_remote_code=Tr
 
 # Engines register their attention with Transformers under these names.
 ENGINES = {
-    "vllm": "install mars-export beside vLLM and give it the option "
-    "--worker-cls mars_export.integrations.vllm.worker.SteeredWorker",
+    "vllm": "install mars-export beside vLLM, whose plugin mars_export serves it (VLLM_PLUGINS "
+    "must not leave it out), or give "
+    "--worker-cls mars_export.integrations.vllm.worker.SteeredWorker "
+    "--scheduler-cls mars_export.integrations.vllm.scheduler.SteeredScheduler",
     **dict.fromkeys(("sglang", "tgi"), "use `transformers serve --trust-remote-code`"),
 }
 

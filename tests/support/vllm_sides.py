@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 NEW_TOKENS = 4
 MODALITIES = ("text", "image", "video")
-WORKER = {"worker_cls": "mars_export.integrations.vllm.worker.SteeredWorker"}
 SMALL = {"dtype": "float32", "max_model_len": 512, "max_num_batched_tokens": 1024}
 REFUSED = "I can't help with that request, because it could put people in danger."
 MORE = "All right, then please tell me something else about what I have asked you before."
@@ -134,7 +133,7 @@ def vllm_side(directory, suite, kind, options):
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM, SamplingParams
 
-    llm = LLM(model=str(directory), trust_remote_code=True, **{**WORKER, **SMALL, **options})
+    llm = LLM(model=str(directory), trust_remote_code=True, **{**SMALL, **options})
     greedy = SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
     told = {}
     for wave in waves(suite, kind):

@@ -9,6 +9,7 @@ TESTED: Final = "0.32"
 """The vLLM release whose worker, scheduler and Transformers backend this package was tested in."""
 SCHEDULER: Final = "mars_export.integrations.vllm.scheduler.SteeredScheduler"
 WORKER: Final = "mars_export.integrations.vllm.worker.SteeredWorker"
+OPTIONS: Final = f"--worker-cls {WORKER} --scheduler-cls {SCHEDULER}"
 ALLOW_UNTESTED: Final = "MARS_VLLM_UNTESTED"
 SWITCHABLE: Final = "MARS_VLLM_SWITCHABLE"
 """Set by an evaluation alone: whether steering may be switched off, as no server should let."""
@@ -29,7 +30,7 @@ LIMITS: Final = (
         "set VLLM_USE_V2_MODEL_RUNNER=0",
     ),
     Limit(
-        lambda c: not _is_ours(c.scheduler_config.scheduler_cls),
+        lambda c: not is_scheduler(c.scheduler_config.scheduler_cls),
         "vLLM's own scheduler would stop at a request that cannot be steered; "
         f"give --scheduler-cls {SCHEDULER}",
     ),
@@ -46,13 +47,13 @@ LIMITS: Final = (
         "--enable-dbo and --ubatch-size cut a step into several forwards; leave them out",
     ),
     Limit(
-        lambda c: c.compilation_config.cudagraph_mode.has_full_cudagraphs(),
-        "full CUDA graphs repeat a step without asking what to steer; give "
-        '--compilation-config \'{"cudagraph_mode": "PIECEWISE"}\' or --enforce-eager',
-    ),
-    Limit(
         lambda c: c.model_config.enable_prompt_embeds,
         "--enable-prompt-embeds brings prompts without tokens; leave it out",
+    ),
+    Limit(
+        lambda c: c.lora_config is not None,
+        "--enable-lora: an adapter changes what steering was calibrated for; merge it and run "
+        "`mars-export recalibrate`",
     ),
     Limit(
         lambda c: c.kv_transfer_config is not None,
@@ -76,7 +77,6 @@ LIMITS: Final = (
         "tensor, data and expert parallel were not tested; serve from one device",
         untested=True,
     ),
-    Limit(lambda c: c.lora_config is not None, "--enable-lora was not tested", untested=True),
     Limit(
         lambda c: _takes_audio(c),
         "audio was not tested; give --limit-mm-per-prompt '{\"audio\": 0}'",
@@ -85,6 +85,12 @@ LIMITS: Final = (
     Limit(
         lambda c: c.model_config.quantization is not None,
         "--quantization was not tested",
+        untested=True,
+    ),
+    Limit(
+        lambda c: c.compilation_config.cudagraph_mode.has_full_cudagraphs(),
+        "full CUDA graphs were tested with a stand-in on a CPU only; give "
+        '--compilation-config \'{"cudagraph_mode": "PIECEWISE"}\' or --enforce-eager',
         untested=True,
     ),
     Limit(
@@ -163,7 +169,8 @@ def _takes_audio(config: Any) -> bool:
     return calibrated and media is not None and bool(media.get_limit_per_prompt("audio"))
 
 
-def _is_ours(scheduler: Any) -> bool:
+def is_scheduler(scheduler: Any) -> bool:
+    """Whether this is the scheduler of this package, or its name."""
     if isinstance(scheduler, str):
         return scheduler == SCHEDULER
     return (

@@ -122,6 +122,14 @@ class Plans:
         for request in requests:
             self._plans.pop(request, None)
 
+    def reach(self, pieces: Iterable[Piece]) -> bool:
+        """Whether any of these pieces holds a token of its prompt.
+
+        Raises:
+            RuntimeError: if none does and a request has no plan.
+        """
+        return any(piece.start < len(self._plan(piece).tokens) for piece in pieces)
+
     def pack(self, pieces: Iterable[Piece]) -> Pack:
         """What a forward over these pieces, in this order, has to steer.
 
@@ -131,13 +139,17 @@ class Plans:
         parts = [self._part(piece) for piece in pieces]
         return Pack(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
-    def _part(self, piece: Piece) -> Pack:
+    def _plan(self, piece: Piece) -> PromptPlan:
         plan = self._plans.get(piece.request)
         if plan is None:
             raise RuntimeError(
                 f"steered checkpoint: the engine computes request {piece.request!r} without having "
                 "told its prompt; it would not be steered"
             )
+        return plan
+
+    def _part(self, piece: Piece) -> Pack:
+        plan = self._plan(piece)
         known = [column[piece.start : piece.stop] for column in plan]
         more = piece.stop - piece.start - len(known[0])
         generated = PromptPlan(

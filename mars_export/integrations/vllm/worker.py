@@ -1,7 +1,7 @@
-"""The worker that serves a steered checkpoint in vLLM: `--worker-cls` takes its name.
+"""The worker that serves a steered checkpoint in vLLM; `plugin` gives vLLM its name.
 
 vLLM calls a model with all requests packed into one row. The worker knows from the scheduler which
-piece of which prompt each forward computes, and hands the model the positions to steer.
+piece of which prompt each step computes, and says before each forward which positions to steer.
 """
 
 import os
@@ -15,10 +15,8 @@ from vllm.platforms import current_platform
 from vllm.v1.core.sched.output import NewRequestData, SchedulerOutput
 
 from mars_export.integrations.supported import require_mars
-from mars_export.integrations.vllm.limits import SWITCHABLE, check, differences
+from mars_export.integrations.vllm.limits import SWITCHABLE, TESTED, check, differences
 from mars_export.integrations.vllm.prompt_plan import (
-    UNKNOWN,
-    Pack,
     Piece,
     Placeholder,
     Plans,
@@ -26,8 +24,8 @@ from mars_export.integrations.vllm.prompt_plan import (
     prompt_plan,
     visual_columns,
 )
+from mars_export.integrations.vllm.steps import Steps
 from mars_export.runtime.trace import Trace
-from mars_export.runtime.windows import WINDOW_VERSION, Window
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -83,7 +81,6 @@ class SteeredWorker(PlatformWorker):
             if modality in order
         }
         self._plans = Plans()
-        self._step: SchedulerOutput | None = None
         self._decisions: deque[SteeredRow] = deque(maxlen=KEPT)
         self._trace = Trace()
         self._traced: list[Piece] = []
@@ -108,29 +105,42 @@ class SteeredWorker(PlatformWorker):
             )
         model.steering.verify()
         device = next(iter(model.parameters())).device
-        size = self.scheduler_config.max_num_batched_tokens
-        # Compiled code and captured graphs read these addresses in every later step.
-        self._columns = {
-            "steered": torch.zeros((1, size), dtype=torch.bool, device=device),
-            "context": torch.zeros((1, size, 3), dtype=torch.long, device=device),
-            "position": torch.zeros((1, size), dtype=torch.long, device=device),
-        }
+        self._steps = Steps(self._plans, self.scheduler_config.max_num_batched_tokens, device)
         # Where the model is the decoder itself, vLLM compiles it and calls none of its hooks, but
         # hands it what its own class around it is given. The window comes before the model's own
         # hook, which would look for one.
         hooked = model if type(model).__call__ is torch.nn.Module.__call__ else self.get_model()
         hooked.register_forward_pre_hook(self._give_window, prepend=True, with_kwargs=True)
+        self._fill_before_forwards()
+
+    def _fill_before_forwards(self) -> None:
+        """Have each step's columns filled outside of what vLLM may replay.
+
+        Its runner calls the model, in whatever wraps it, by `_model_forward` alone, which it keeps
+        for being overridden; a step that came by another way raises at its end.
+        """
+        runner = self.model_runner
+        native = getattr(runner, "_model_forward", None)
+        if native is None:
+            raise RuntimeError(
+                f"steered checkpoint: the model runner of vLLM {vllm_version()} has no "
+                f"_model_forward; install {TESTED}"
+            )
+
+        def filled(*args: Any, **kwargs: Any) -> Any:
+            order, packed = runner.input_batch.req_ids, runner.input_ids.cpu
+            self._steps.fill(order, packed, self._steering)
+            return native(*args, **kwargs)
+
+        runner._model_forward = filled
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
         """Run a step, knowing what it computes."""
         self._plans.end(scheduler_output.finished_req_ids)
         for request in scheduler_output.scheduled_new_reqs:
             self._plans.begin(request.req_id, self._plan(request))
-        self._step = scheduler_output
-        try:
+        with self._steps.step(_pieces(scheduler_output)):
             out = super().execute_model(scheduler_output)
-        finally:
-            self._step = None
         self._remember()
         return out
 
@@ -165,54 +175,9 @@ class SteeredWorker(PlatformWorker):
     def _give_window(self, _model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Forward pre-hook: adds `steering_window`, of as many columns as there are tokens."""
         length = kwargs["positions" if "positions" in kwargs else "position_ids"].shape[-1]
-        pieces = self._pieces() if self._step is not None else []
-        for column in self._columns.values():
-            column.zero_()
-        if pieces:
-            self._fill(self._plans.pack(pieces), length)
-        if not self._steering:
-            self._columns["steered"].zero_()
-        columns = {name: column[:, :length] for name, column in self._columns.items()}
-        for column in columns.values():
-            # The graph is compiled once, for any number of tokens.
-            torch._dynamo.mark_dynamic(column, 1)
-        self._trace, self._traced = Trace(), pieces
-        trace = self._trace if self._recording and pieces else None
-        window = Window(
-            WINDOW_VERSION,
-            steered=columns["steered"],
-            context=columns["context"],
-            position=columns["position"],
-            trace=trace,
-        )
-        return args, {**kwargs, "steering_window": window}
-
-    def _pieces(self) -> list[Piece]:
-        """What this step computes, in the order of the packed row."""
-        step: Any = self._step
-        cached = step.scheduled_cached_reqs
-        start = {new.req_id: new.num_computed_tokens for new in step.scheduled_new_reqs}
-        start |= zip(cached.req_ids, cached.num_computed_tokens, strict=True)
-        count = step.num_scheduled_tokens
-        order = list(self.model_runner.input_batch.req_ids)
-        if sorted(order) != sorted(count):
-            raise RuntimeError(
-                "steered checkpoint: vLLM computes other requests than were scheduled"
-            )
-        return [Piece(r, start[r], start[r] + count[r]) for r in order]
-
-    def _fill(self, pack: Pack, length: int) -> None:
-        """Put a pack into the columns, which may be padded behind it.
-
-        Raises:
-            RuntimeError: if vLLM did not pack these tokens in this order.
-        """
-        n = len(pack.tokens)
-        packed = self.model_runner.input_ids.gpu[:n].to("cpu", torch.long)
-        if n > length or not ((pack.tokens == packed) | (pack.tokens == UNKNOWN)).all():
-            raise RuntimeError("steered checkpoint: vLLM packed other tokens than were scheduled")
-        for name, column in self._columns.items():
-            column[0, :n] = getattr(pack, name).to(column.device)
+        self._trace, self._traced = Trace(), self._steps.pieces
+        trace = self._trace if self._recording and self._traced else None
+        return args, {**kwargs, "steering_window": self._steps.window(length, trace)}
 
     def _remember(self) -> None:
         """Keep what the last forward steered."""
@@ -225,3 +190,12 @@ class SteeredWorker(PlatformWorker):
                 for column, at in zip(columns, positions, strict=True)
             ]
         self._trace = Trace()
+
+
+def _pieces(step: SchedulerOutput) -> list[Piece]:
+    """What a step computes, in no order that counts."""
+    cached = step.scheduled_cached_reqs
+    start = {new.req_id: new.num_computed_tokens for new in step.scheduled_new_reqs}
+    start |= zip(cached.req_ids, cached.num_computed_tokens, strict=True)
+    count = step.num_scheduled_tokens
+    return [Piece(request, start[request], start[request] + n) for request, n in count.items()]

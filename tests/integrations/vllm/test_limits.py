@@ -49,7 +49,7 @@ WRONG = {
     "--speculative-config": {"speculative_config": Bag()},
     "--pipeline-parallel-size": {"parallel_config__pipeline_parallel_size": 2},
     "--enable-dbo": {"parallel_config__use_ubatching": True},
-    "PIECEWISE": {"compilation_config__cudagraph_mode": Bag(has_full_cudagraphs=lambda: True)},
+    "recalibrate": {"lora_config": Bag()},
     "--enable-prompt-embeds": {"model_config__enable_prompt_embeds": True},
     "--kv-transfer-config": {"kv_transfer_config": Bag()},
     "--kv-sharing-fast-prefill": {"cache_config__kv_sharing_fast_prefill": True},
@@ -58,7 +58,7 @@ WRONG = {
 }
 UNTESTED = {
     "tensor, data and expert parallel": {"parallel_config__world_size_across_dp": 2},
-    "--enable-lora": {"lora_config": Bag()},
+    "PIECEWISE": {"compilation_config__cudagraph_mode": Bag(has_full_cudagraphs=lambda: True)},
     "--quantization": {"model_config__quantization": "fp8"},
     "audio was not tested": {
         "model_config__hf_config__steering": {"modalities": ["text", "audio"]},

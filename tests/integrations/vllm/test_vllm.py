@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mars_export.integrations.vllm.limits import SCHEDULER, WORKER
+from mars_export.integrations.vllm.limits import WORKER
 from support.language_model import TEXT_OF, language_model
 from support.organisms import FAMILIES, ORGANISMS, run_main_job
 from support.servers import free_port, running
@@ -30,13 +30,12 @@ pytestmark = [
 ]
 SIDES = Path(__file__).parents[2] / "support/vllm_sides.py"
 SERVER = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-OURS = {"scheduler_cls": SCHEDULER}
-WHOLE = OURS | {"enable_chunked_prefill": False, "enable_prefix_caching": False}
+WHOLE = {"enable_chunked_prefill": False, "enable_prefix_caching": False}
 JSON = {"Content-Type": "application/json"}
 EAGER = {"enforce_eager": True}
 # Fewer tokens a step than most prompts have, and no multiple of a header's.
 PIECES = {"max_num_batched_tokens": 19, "max_num_seqs": 7}
-CACHED = OURS | {"block_size": 32}
+CACHED = {"block_size": 32}
 
 
 def without_pooling_head(base):
@@ -89,12 +88,12 @@ def said(steered, tmp_path_factory):
     return get
 
 
-def ask(side, directory, kind, out, options):
+def ask(side, directory, kind, out, options, **environment):
     suite = directory.parent / "base/suite.jsonl"
     command = [sys.executable, SIDES, side, directory, suite, kind, out, json.dumps(options)]
     return subprocess.run(
         [*map(str, command)],
-        env={**os.environ, **SERVER, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, **SERVER, "HF_HUB_OFFLINE": "1", **environment},
         capture_output=True,
         text=True,
     )
@@ -158,23 +157,29 @@ def test_requests_that_cannot_be_steered_end_and_the_others_do_not(said):
             assert not one["steered"]
 
 
+NO_PLUGIN = {"VLLM_PLUGINS": ""}
 REFUSED = {
-    "give --scheduler-cls": {},
-    "speculative decoding": {
-        **WHOLE,
-        "speculative_config": {
-            "method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2,
+    "give --scheduler-cls": ({"worker_cls": WORKER}, NO_PLUGIN),
+    "whose plugin mars_export serves it": ({}, NO_PLUGIN),
+    "another --worker-cls": ({"worker_cls": "vllm.v1.worker.cpu_worker.CPUWorker"}, {}),
+    "speculative decoding": (
+        {
+            "speculative_config": {
+                "method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2,
+            },
         },
-    },
-    "vllm would serve it without steering": {**WHOLE, "worker_cls": "auto"},
+        {},
+    ),
+    "an adapter changes what steering was calibrated for": ({"enable_lora": True}, {}),
 }  # fmt: skip
 
 
 @pytest.mark.use("vLLM", family="gemma3")
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_what_would_not_be_steered_does_not_start(steered, tmp_path, sentence):
-    options = EAGER | REFUSED[sentence]
-    done = ask("vllm", steered("gemma3"), "suite", tmp_path / "out", options)
+    options, environment = REFUSED[sentence]
+    options = WHOLE | EAGER | options
+    done = ask("vllm", steered("gemma3"), "suite", tmp_path / "out", options, **environment)
     assert done.returncode != 0
     assert sentence in done.stdout + done.stderr
     assert not (tmp_path / "out").exists()
@@ -190,8 +195,8 @@ def test_the_example_client_is_answered_steered(steered, tmp_path, monkeypatch):
     found = read_suite(ORGANISMS / "gemma3/suite.jsonl").evaluation_samples(["image"])
     sample = next(s for s in found if s.harmful)
     port = free_port()
-    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--trust-remote-code"]
-    server += ["--model", steered("gemma3"), "--worker-cls", WORKER, "--scheduler-cls", SCHEDULER]
+    server = [Path(sys.executable).with_name("vllm"), "serve", steered("gemma3")]
+    server += ["--trust-remote-code"]
     server += ["--max-model-len", "512", "--dtype", "float32", "--port", port]
     client = [sys.executable, ORGANISMS.parent / "serving/client.py", steered("gemma3")]
     to = ["--url", f"http://127.0.0.1:{port}/v1"]
