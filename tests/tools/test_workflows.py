@@ -33,6 +33,7 @@ def test_workflows_may_read_only_and_pin_their_actions(name):
 
 def test_ci_runs_the_script_and_tests_that_exist():
     assert "run: .ci/run\n" in WORKFLOWS["ci"]
+    assert "run: .ci/vllm\n" in WORKFLOWS["ci"]
     paths = re.findall(r"tests/\S+\.py", WORKFLOWS["ci"])
     assert paths
     assert [path for path in paths if not (ROOT / path).is_file()] == []
