@@ -135,7 +135,7 @@ def vllm_side(directory, suite, kind, options):
 
     llm = LLM(model=str(directory), trust_remote_code=True, **{**SMALL, **options})
     greedy = SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
-    told = {}
+    told, tells = {}, bool(options.get("enforce_eager"))
     for wave in waves(suite, kind):
         asked = [prompt(llm, ask) for ask in wave]
         whole = {"add_special_tokens": False}  # the template has written them
@@ -147,7 +147,7 @@ def vllm_side(directory, suite, kind, options):
             told[ask.id] = {
                 "prompt": list(out.prompt_token_ids),
                 "tokens": list(out.outputs[0].token_ids),
-                "steered": steered.get(out.request_id, []) if steered else None,
+                "steered": steered.get(out.request_id, []) if tells else None,
                 "cached": out.num_cached_tokens or 0,
                 "end": [out.outputs[0].finish_reason, out.outputs[0].stop_reason],
             }

@@ -141,7 +141,7 @@ class SteeredWorker(PlatformWorker):
             self._plans.begin(request.req_id, self._plan(request))
         with self._steps.step(_pieces(scheduler_output)):
             out = super().execute_model(scheduler_output)
-        self._remember()
+            self._remember()  # reads columns, which are empty after the step
         return out
 
     def steering_decisions(self) -> list[SteeredRow]:
