@@ -28,6 +28,7 @@ CHAIN = (
     {"integrations"},
     {"comparison"},
     {"pipeline"},
+    {"demo"},
     {"cli"},
 )
 UNRESTRICTED = {"__init__", "__main__"}
@@ -41,6 +42,7 @@ LIGHT = [
     ".evaluation.adaptive.record",
     ".evaluation.utility",
     *(".integrations.finetune.record", ".integrations.vllm.plugin"),
+    *(".demo", ".demo.turns"),
     *(f".cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("[a-z]*.py"))),
     *(f".card.{path.stem}" for path in sorted((PACKAGE / "card").glob("[a-z]*.py"))),
 ]

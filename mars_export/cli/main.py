@@ -13,6 +13,7 @@ from mars_export.cli.ask import ask
 from mars_export.cli.attack import attack
 from mars_export.cli.card import card
 from mars_export.cli.compare import compare
+from mars_export.cli.demo import demo
 from mars_export.cli.drift import drift
 from mars_export.cli.evaluate import evaluate
 from mars_export.cli.families import families
@@ -86,7 +87,7 @@ def cli(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
         export(ctx, values, as_json)
 
 
-_MEASURING_COMMANDS = (ask, evaluate, attack, compare, utility, drift)
+_MEASURING_COMMANDS = (ask, demo, evaluate, attack, compare, utility, drift)
 _CHECKPOINT_COMMANDS = (card, seal, push, verify, recalibrate, adopt, onnx)
 for _command in (*_MEASURING_COMMANDS, *_CHECKPOINT_COMMANDS, families, suites):
     cli.add_command(_command)

@@ -8,6 +8,7 @@ __all__ = [
     "EVALUATION",
     "EXCHANGE_FILE",
     "EXCHANGE_NAME",
+    "PAGE_FILE",
     "PARTIAL",
     "PLOTS",
     "REPORT_FILE",
@@ -27,6 +28,8 @@ EVALUATION: Final = "evaluation"
 REPORT_FILE: Final = "report.json"
 SAMPLES_FILE: Final = "samples.jsonl"
 """Every answer, beside its report."""
+PAGE_FILE: Final = "report.html"
+"""A report with every answer, for people; beside it, and never published."""
 EXCHANGE_FILE: Final = "safety_eval.json"
 """The rates of a report in the shape of Every Eval Ever, beside it."""
 REPORT_NAME: Final = f"{EVALUATION}/{REPORT_FILE}"

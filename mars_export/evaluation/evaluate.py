@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from mars_export.common.atomic import write_atomically
 from mars_export.common.errors import ExportError
+from mars_export.common.names import PAGE_FILE
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import Modality
 from mars_export.evaluation import aggregate
@@ -35,6 +36,7 @@ from mars_export.evaluation.loop import expected, run_batches
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.overhead import overhead
 from mars_export.evaluation.overlap import near_duplicates, overlap, texts
+from mars_export.evaluation.page import report_page
 from mars_export.evaluation.processes import Processes, joined
 from mars_export.evaluation.ready import check_baselines
 from mars_export.evaluation.report import (
@@ -274,7 +276,10 @@ def _write(
         overhead=overhead(entry.costs for share in entries for entry in share),
         seconds=round(max(map(_seconds, zip(*runs, strict=True))), 3),
     )
+    prompts = {sample.id: sample.prompt for sample in job.samples}
+    page = report_page(report, results, job.manifest.calibration, prompts)
     write_atomically(job.answers, lines)
+    write_atomically(job.report.with_name(PAGE_FILE), page)
     write_atomically(job.report, report.model_dump_json(indent=2) + "\n")
 
 

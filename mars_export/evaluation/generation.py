@@ -147,6 +147,7 @@ class Loaded:
         steered: bool,
         seed: int | None = None,
         factor: float | None = None,
+        streamer: Any = None,
     ) -> Answers:
         """Generate.
 
@@ -157,6 +158,7 @@ class Loaded:
             seed: Of an answer that is sampled; None for a greedy one.
             factor: Multiple of every change that steering makes, which is then measured too; None
                 to leave the rule alone.
+            streamer: Gets the tokens as they come, a `BaseStreamer` of Transformers; one row alone.
 
         Raises:
             AttributeError: Steering is to be on and the model has none.
@@ -173,6 +175,7 @@ class Loaded:
                 max_new_tokens=max_new_tokens,
                 return_dict_in_generate=True,
                 output_logits=True,
+                streamer=streamer,
             )
         cost = stop(len(out.logits))
         rows, width = inputs["input_ids"].shape

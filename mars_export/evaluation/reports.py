@@ -15,6 +15,7 @@ from mars_export.common.errors import ExportError
 from mars_export.common.names import (
     EVALUATION,
     EXCHANGE_FILE,
+    PAGE_FILE,
     REPORT_FILE,
     REPORT_NAME,
     SAMPLES_FILE,
@@ -24,7 +25,7 @@ from mars_export.evaluation.report import Report
 
 __all__ = ["FILES", "folder_for", "folder_of", "lead_with", "leading", "main_folder", "others"]
 
-FILES: Final = (REPORT_FILE, SAMPLES_FILE, EXCHANGE_FILE)
+FILES: Final = (REPORT_FILE, SAMPLES_FILE, EXCHANGE_FILE, PAGE_FILE)
 """What an evaluation writes into its folder."""
 
 

@@ -126,6 +126,7 @@ def test_one_that_cannot_be_read_is_not_left_out(tmp_path):
         ("evaluation/mine-1/safety_eval.json", True),
         ("evaluation/mine-1/samples.jsonl", False),
         ("evaluation/samples.jsonl", False),
+        ("evaluation/report.html", False),
         ("inputs/prompts.json", False),
         ("elsewhere/report.json", False),
     ],

@@ -222,7 +222,7 @@ def test_subcommands_evaluate_and_describe_again(base, steered, tmp_path, capsys
     assert called.overlap is not None
     for folder in (copy, again):
         files = {path.name for path in (folder / "evaluation").iterdir()}
-        assert files == {"report.json", "samples.jsonl", "safety_eval.json"}
+        assert files == {"report.json", "report.html", "samples.jsonl", "safety_eval.json"}
     with pytest.raises(SystemExit):
         main(["card", str(copy), "--repo", "org/name"])
     assert "org/name" in (copy / "README.md").read_text("utf-8")
