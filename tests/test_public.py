@@ -21,6 +21,7 @@ COMMANDS = {
     "attack": {"attack"},
     "card": {"write_card"},
     "compare": {"compare"},
+    "demo": set(),  # a page, not a call
     "drift": {"measure_drift", "own_prompts", "tuning_set"},
     "evaluate": {"evaluate", "open_suites", "judge_named", "engine_named"},
     "families": {"supported_families"},

@@ -29,7 +29,9 @@ class Example(NamedTuple):
 def examples_of(directory: Path, modalities: Sequence[Modality]) -> list[Example]:
     """One harmless and one harmful request of each modality; none where no suite is at hand."""
     try:
-        names = [name for name in suites_at_hand(directory) if Path(name).is_file()]
+        names = [
+            name for name in suites_at_hand(directory) if Path(name.rpartition("=")[2]).is_file()
+        ]
         return list(_picked(open_suites(names), modalities)) if names else []
     except ExportError:
         return []

@@ -29,6 +29,9 @@ _FORGOTTEN: Final = 3600
 _FONTS: Final = ("system-ui", "Segoe UI", "Helvetica", "Arial", "sans-serif")
 _FIXED: Final = ("ui-monospace", "Menlo", "Consolas", "monospace")
 
+_GROUND: Final = ("#f5f6f8", "#14181e")
+"""Behind everything, by day and by night, as in the style sheet."""
+
 _HEAD: Final = Environment(autoescape=True).from_string(
     '<div class="mars-head"><h1>{{ name }}</h1><p>{{ about }}</p></div>'
 )
@@ -59,12 +62,11 @@ def make_page(gradio: Any, subject: Subject, offers: Sequence[Offer] = ()) -> An
             lines=1,
             autofocus=True,
         )
-        with gradio.Row():
+        with gradio.Row(elem_classes="mars-buttons"):
             buttons = [gradio.Button(words, size="sm", min_width=80) for words, *_ in offers]
             new = gradio.Button("New conversation", size="sm", min_width=80)
-        problem = gradio.HTML("", apply_default_css=False)
-        live = gradio.HTML("", apply_default_css=False)
-        past = gradio.HTML("", apply_default_css=False)
+        with gradio.Column(elem_classes="mars-stack"):
+            problem, live, past = (gradio.HTML("", apply_default_css=False) for _ in range(3))
         state = gradio.State((), time_to_live=_FORGOTTEN)
         outputs = [box, problem, live, past, state]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -80,6 +82,7 @@ def make_page(gradio: Any, subject: Subject, offers: Sequence[Offer] = ()) -> An
 def look(gradio: Any) -> dict[str, Any]:
     """How the page looks, for `launch`: no fonts from the network."""
     theme = gradio.themes.Base(font=list(_FONTS), font_mono=list(_FIXED), primary_hue="blue")
+    theme = theme.set(body_background_fill=_GROUND[0], body_background_fill_dark=_GROUND[1])
     css = (Path(__file__).parent / "page.css").read_text("utf-8")
     return {"theme": theme, "css": css, "footer_links": []}
 

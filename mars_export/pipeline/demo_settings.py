@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.pipeline.settings import RunSettings, setting
+from mars_export.pipeline.settings import AnswerSettings, RunSettings, setting
 
 __all__ = ["DemoSettings"]
 
@@ -18,7 +18,7 @@ class DemoSettings(RunSettings):
     )
     max_new_tokens: PositiveInt = setting(
         EvaluationOptions().max_new_tokens,
-        "Longest answer, in tokens.",
+        str(AnswerSettings.model_fields["max_new_tokens"].description),
         group="Running",
         metavar="N",
     )
