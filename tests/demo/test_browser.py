@@ -64,7 +64,7 @@ def ask(page, text, files=()):
 def finished(page, turns):
     page.wait_for_function(
         "n => document.querySelectorAll('.mars-turn').length === n && "
-        "!document.querySelector('.mars-wait') && !document.body.innerText.includes('Measuring')",
+        "!document.querySelector('[data-done=false]')",
         arg=turns,
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from mars_export.common.vocabulary import Modality
 from mars_export.evaluation.report import STEERED, SampleResult
-from mars_export.methods.base import ArtefactRecord
+from mars_export.methods.base import ArtefactRecord, Decision
 from mars_export.methods.mars.record import MarsRecord
 
 __all__ = ["rows"]
@@ -30,7 +30,7 @@ def rows(
     for result in results:
         row = table.setdefault(result.id, _row(result, prompts.get(result.id, "")))
         row["answers"][result.arm] = _answer(result)
-        if result.arm == STEERED and result.decision is not None:
+        if result.arm == STEERED and isinstance(result.decision, Decision):
             gate = result.decision.gate
             row["gate"], row["push"] = _rounded(gate), _rounded(result.push)
             if gate is not None and result.decision.modality in width:
