@@ -195,8 +195,8 @@ def test_the_example_client_is_answered_steered(steered, tmp_path, monkeypatch):
     found = read_suite(ORGANISMS / "gemma3/suite.jsonl").evaluation_samples(["image"])
     sample = next(s for s in found if s.harmful)
     port = free_port()
-    server = [Path(sys.executable).with_name("vllm"), "serve", steered("gemma3")]
-    server += ["--trust-remote-code"]
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--trust-remote-code"]
+    server += ["--model", steered("gemma3")]
     server += ["--max-model-len", "512", "--dtype", "float32", "--port", port]
     client = [sys.executable, ORGANISMS.parent / "serving/client.py", steered("gemma3")]
     to = ["--url", f"http://127.0.0.1:{port}/v1"]
