@@ -45,7 +45,7 @@ def test_killed_runs_give_the_same_bytes(started, tmp_path):
     slow_evaluation.run(tmp_path / "killed", suite)
     assert written(tmp_path / "killed") == written(tmp_path / "whole")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "report.json", "samples.jsonl",
+        "report.html", "report.json", "samples.jsonl",
     ]  # fmt: skip
 
 

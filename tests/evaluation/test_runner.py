@@ -155,7 +155,7 @@ def test_another_run_leaves_no_half_finished_one_behind(run, tmp_path):
         run(FakeLoaded(dies_after=1))
     run(max_new_tokens=40)
     assert sorted(p.name for p in (tmp_path / "steered" / "evaluation").iterdir()) == [
-        "report.json", "samples.jsonl",
+        "report.html", "report.json", "samples.jsonl",
     ]  # fmt: skip
 
 
