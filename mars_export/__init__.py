@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mars_export.families import Family as Family
     from mars_export.families import families as supported_families  # noqa: F401
     from mars_export.families.loading import load_base as load_base
+    from mars_export.families.placement import Placement as Placement
     from mars_export.inputs.prompts import PromptSets as PromptSets
     from mars_export.inputs.prompts import from_files as prompts_from_files  # noqa: F401
     from mars_export.inputs.prompts import from_suite as prompts_from_suite  # noqa: F401
@@ -90,6 +91,7 @@ _HOME: Final = {
     "MethodOptions": "methods.base",
     "Onnx": "integrations.onnx.record",
     "Progress": "common.progress",
+    "Placement": "families.placement",
     "PromptSettings": "pipeline.settings",
     "PromptSets": "inputs.prompts",
     "Replies": "evaluation.ask",

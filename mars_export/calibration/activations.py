@@ -19,6 +19,8 @@ from mars_export.common.input_errors import input_errors
 from mars_export.common.vocabulary import Modality
 from mars_export.families import decoder_layers
 from mars_export.families.loading import free_memory, is_out_of_memory
+from mars_export.families.placement import input_device, is_split
+from mars_export.families.processes import Processes
 from mars_export.inputs.requests import Request, collate, size_class
 from mars_export.runtime.model_inputs import modality_shown
 from mars_export.runtime.positions import contexts, header_ends, last_column
@@ -114,6 +116,7 @@ class Reader:
 
     Attributes:
         batch_size: Requests per forward; halved when memory runs out.
+        processes: Those that share the batches; every one gets the results of all.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Reader:
         batch_size: int = 16,
         meter: Meter | None = None,
         shown: Shown | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -133,6 +137,7 @@ class Reader:
         self.batch_size = batch_size
         self.meter = meter or Meter()
         self.shown = shown or Shown(("text",), {})
+        self.processes = processes or Processes()
 
     def read(
         self,
@@ -184,6 +189,8 @@ class Reader:
     ) -> Iterator[Result]:
         """What `run` makes of requests of one size, batch by batch; smaller ones if need be.
 
+        The batches are those of one process, however many share them.
+
         Args:
             requests: Of one modality, the largest first.
             run: Runs some of them.
@@ -191,6 +198,36 @@ class Reader:
         Raises:
             ExportError: A single request does not fit into memory.
         """
+        count = self.processes.count
+        if count == 1:
+            for batch, part in self._in_turn(requests, run):
+                yield part
+                self.meter.advance(batch)
+            return
+        whole = list(self._batches(requests))
+
+        def run_part(number: int) -> tuple[list[Result], int]:
+            parts = [part for _, part in self._in_turn(whole[number], run)]
+            for batch in whole[number - self.processes.rank :][:count]:
+                self.meter.advance(batch)  # the others do theirs meanwhile
+            return parts, self.batch_size
+
+        shared = self.processes.each(range(len(whole)), run_part)
+        self.batch_size = min(size for _, size in shared)
+        for parts, _ in shared:
+            yield from parts
+
+    def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
+        start = 0
+        while start < len(requests):
+            batch = _alike(requests[start : start + self.batch_size])
+            yield batch
+            start += len(batch)
+
+    def _in_turn(
+        self, requests: Sequence[Request], run: Callable[[Sequence[Request]], Result]
+    ) -> Iterator[tuple[Sequence[Request], Result]]:
+        """Batches and what `run` makes of them."""
         start = 0
         while start < len(requests):
             batch = _alike(requests[start : start + self.batch_size])
@@ -199,13 +236,17 @@ class Reader:
             except (RuntimeError, MemoryError) as error:
                 self._halve(error)
                 continue
-            yield part
+            yield batch, part
             start += len(batch)
-            self.meter.advance(batch)
 
     def _halve(self, error: RuntimeError | MemoryError) -> None:
         if not is_out_of_memory(error):
             raise error
+        if is_split(self.model):  # the other processes wait for this very batch
+            raise ExportError(
+                f"{self.batch_size} requests at once do not fit into memory beside a part of the "
+                "model; give a smaller --batch-size"
+            ) from error
         if self.batch_size == 1:
             raise ExportError(
                 "One request does not fit into memory; use a device with more memory or "
@@ -216,7 +257,7 @@ class Reader:
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[Request], kept: _Kept, edit: Edit | None) -> Readout:
-        inputs = collate(self.processor, batch).to(self.model.device, self.model.dtype)
+        inputs = collate(self.processor, batch).to(input_device(self.model), self.model.dtype)
         ends, headers, context = self._contexts(inputs)
         record: AbstractContextManager[list[torch.Tensor]]
         record = recorded(self.model, ends) if kept.states or kept.along else nullcontext([])

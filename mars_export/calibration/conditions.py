@@ -20,6 +20,7 @@ from mars_export.calibration.measurements import (
 from mars_export.calibration.source import Group, Label
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import Modality
+from mars_export.families.placement import input_device
 from mars_export.inputs.limits import context_length
 from mars_export.inputs.requests import Media, Request, Turn, collate
 from mars_export.inputs.stimuli import STIMULI
@@ -169,13 +170,14 @@ def earlier_turns(baseline: Measurements) -> tuple[Turn, ...]:
     size = baseline.reader.batch_size
     for start in range(0, len(prompts), size):
         some = prompts[start : start + size]
-        inputs = collate(processor, some).to(model.device, model.dtype)
+        inputs = collate(processor, some).to(input_device(model), model.dtype)
         with torch.inference_mode():
             ids = model.generate(**inputs, do_sample=False, max_new_tokens=_ANSWER)
         begun = inputs["input_ids"].shape[1]
         answers += tokenizer.batch_decode(ids[:, begun:], skip_special_tokens=True)
         baseline.reader.meter.advance(some)
-    pairs = zip(prompts, answers, strict=True)
+    # In all processes the same words, whatever their GPUs make of the last bits.
+    pairs = zip(prompts, baseline.reader.processes.first(answers), strict=True)
     return tuple(Turn(request.prompt, answer.strip() or "Yes.") for request, answer in pairs)
 
 

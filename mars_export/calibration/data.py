@@ -9,6 +9,7 @@ from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.families import decoder_layers
+from mars_export.families.processes import Processes
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.sounds import audio_problem
 from mars_export.inputs.stimuli import CLIP_FRAMES, MIXTURE, SOUND_SECONDS, require_kinds
@@ -85,6 +86,7 @@ class CalibrationData:
         quantization: What the model was loaded in, for the record.
         progress: Called with (requests done, requests in all).
         tuning: Labeled requests with pictures or clips; None for none.
+        processes: Those that share the requests, all of which end up with the same numbers.
 
     Raises:
         ExportError: A package that sound is read with is not installed, and the model takes sound.
@@ -98,6 +100,7 @@ class CalibrationData:
     quantization: str = "none"
     progress: Tick | None = None
     tuning: TuningSet | None = None
+    processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured here, before any work."""

@@ -198,7 +198,9 @@ def measure(
     meter.plan(len(data.prompts.prompts) + further)
     shown = Shown(("text", *data.beside), placeholders(data.model.config))
     size = data.measurement.batch_size
-    reader = Reader(data.model.eval(), data.processor, turns.headers, tokens, size, meter, shown)
+    reader = Reader(
+        data.model.eval(), data.processor, turns.headers, tokens, size, meter, shown, data.processes
+    )
     sets: dict[Label, PromptSet] = {
         "harmful": data.prompts.harmful,
         "harmless": data.prompts.harmless,

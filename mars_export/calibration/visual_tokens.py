@@ -14,6 +14,7 @@ from mars_export.common.input_errors import input_errors
 from mars_export.common.vocabulary import Modality
 from mars_export.families import text_decoder
 from mars_export.families.loading import free_memory, is_out_of_memory
+from mars_export.families.placement import input_device
 from mars_export.inputs.requests import Request, collate
 from mars_export.runtime.model_inputs import VISUAL_TOKENS, modality_shown, visual_columns
 from mars_export.runtime.positions import highest_modality
@@ -75,7 +76,7 @@ def read_visual_tokens(
 @torch.inference_mode()
 def _embedded(model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, T, d) what the decoder takes in, and (B, T) bool, which of it are visual tokens."""
-    inputs = batch.to(model.device, model.dtype)
+    inputs = batch.to(input_device(model), model.dtype)
     taken: list[torch.Tensor] = []
 
     def take(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
@@ -88,8 +89,9 @@ def _embedded(model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
             model(**inputs, use_cache=False, logits_to_keep=1)
     finally:
         handle.remove()
-    ids = inputs["input_ids"]
-    return taken[0], visual_columns(inputs, ids, ids, visual_tokens(model.config))
+    ids, (embeds,) = inputs["input_ids"], taken
+    columns = visual_columns(inputs, ids, ids, visual_tokens(model.config))
+    return embeds, columns.to(embeds.device)
 
 
 @contextmanager
@@ -102,7 +104,6 @@ def pushed(model: Any, rule: nn.Module, modalities: Sequence[Modality]) -> Itera
         modalities: In the order of the rule's tensors.
     """
     shown, tokens = placeholders(model.config), visual_tokens(model.config)
-    rule = rule.to(model.device)
     inputs: dict[str, Any] = {}
 
     def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
@@ -111,9 +112,10 @@ def pushed(model: Any, rule: nn.Module, modalities: Sequence[Modality]) -> Itera
     def push(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         h, ids = kwargs["inputs_embeds"], inputs["input_ids"]
         modality = highest_modality(modality_shown(inputs, ids, ids, shown, modalities))
-        at = visual_columns(inputs, ids, ids, tokens).nonzero(as_tuple=True)
+        columns = visual_columns(inputs, ids, ids, tokens).to(h.device)
+        at, modality = columns.nonzero(as_tuple=True), modality.to(h.device)
         context = torch.stack([modality, *[torch.zeros_like(modality)] * 2], -1)
-        after, _ = rule(h[at].float(), context[at])
+        after, _ = rule.to(h.device)(h[at].float(), context[at])
         return args, {**kwargs, "inputs_embeds": h.index_put(at, after.to(h.dtype))}
 
     handles = [

@@ -85,7 +85,7 @@ def ask(
             videos,
             sounds,
             max_new_tokens=settings.max_new_tokens,
-            device=settings.device,
+            device=settings.where,
         )
     if as_json:
         print_json(replies)

@@ -85,7 +85,7 @@ def attack(
             budget,
             judge=judge,
             batch_size=settings.batch_size,
-            device=settings.device,
+            device=settings.where,
             progress=tick,
             overwrite=overwrite,
         )

@@ -88,7 +88,7 @@ def drift(
             directory,
             sets,
             base=base,
-            device=settings.device,
+            device=settings.where,
             batch_size=settings.batch_size,
             seed=settings.seed,
             kinds=settings.kinds,

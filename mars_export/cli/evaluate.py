@@ -16,6 +16,7 @@ from mars_export.cli.options import (
     settings_options,
 )
 from mars_export.common.errors import ExportError
+from mars_export.common.launch import is_first_process
 from mars_export.common.names import REPORT_FILE
 from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import ENGINES, EvaluationSettings
@@ -86,10 +87,14 @@ def evaluate(
 
     if lead and output:
         raise ExportError("--lead is for a report in DIRECTORY: leave out --output")
+    if settings.placement and engine != ENGINES[0]:
+        raise ExportError(
+            f"--device-map is for --engine {ENGINES[0]}: a server places its own model"
+        )
     words = settings.suite or evaluation.suites_at_hand(directory)
     suite = open_suites(words)
     answering = engine_named(engine, directory, suite, endpoint, base_endpoint)
-    first = evaluation.is_first_process()
+    first = is_first_process()
     judge = judge_named(settings.judge, settings.device)
     quiet_libraries()
     progress = progress_for(settings.display if first else "none")

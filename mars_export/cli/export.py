@@ -19,4 +19,5 @@ def export(ctx: click.Context, values: dict[str, Any], as_json: bool = False) ->
 
     quiet_libraries()
     output = run(settings)
-    print_summary(output, as_json=as_json, quiet=settings.display == "none")
+    if not settings.dry_run:
+        print_summary(output, as_json=as_json, quiet=settings.display == "none")

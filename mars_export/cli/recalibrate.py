@@ -27,7 +27,7 @@ __all__ = ["recalibrate"]
     help="The steered directory before training, which keeps prompts, suites and license.",
 )
 @as_json
-@settings_options(Settings, without=("model", "revision"))
+@settings_options(Settings, without=("model", "revision", "dry_run"))
 @click.pass_context
 def recalibrate(
     ctx: click.Context, /, directory: Path, base: Path | None, as_json: bool, **values: Any

@@ -11,8 +11,8 @@ from typing import Final
 
 __all__ = ["quiet_libraries", "without_advice"]
 
-_NOISY: Final = ("bitsandbytes", "torch.utils._pytree", "torchao")
-"""Quantizers warn of every dtype they convert and every GPU kernel that is not there."""
+_NOISY: Final = ("accelerate", "bitsandbytes", "torch.utils._pytree", "torchao")
+"""They warn of every dtype they convert, GPU kernel that is not there, and weight on the disk."""
 _EXPORTERS: Final = (None, "torch", "transformers", "onnxscript")
 """Loggers of the exporters; None is the root logger, which onnxruntime writes to."""
 

@@ -16,6 +16,7 @@ from mars_export.evaluation.generation import Loaded, load, load_calibrated
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.families.loading import pick_device
+from mars_export.families.placement import Device
 from mars_export.inputs.media import open_picture, read_frames
 from mars_export.inputs.requests import Media, Request, mixes
 from mars_export.inputs.sounds import open_sound
@@ -56,7 +57,7 @@ def ask(
     sounds: Sequence[Path] = (),
     *,
     max_new_tokens: int = EvaluationOptions().max_new_tokens,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> Replies:
     """Ask a steered checkpoint one question with steering off and on.
 
@@ -67,7 +68,7 @@ def ask(
         videos: Video files or folders of frames, shown after the pictures.
         sounds: Sound files; none beside pictures or videos, where nothing is steered.
         max_new_tokens: Longest answer, in tokens.
-        device: `auto`, or the name of a torch device.
+        device: `auto`, the name of a torch device, or another placement.
 
     Raises:
         ExportError: The directory is not steered or does not load, a file cannot be read, or the
@@ -117,7 +118,7 @@ def _sound(path: Path) -> Media:
     return Media("audio", open_sound(path, str(path)))
 
 
-def _loaded(directory: Path, modalities: Sequence[Modality], device: str) -> Loaded:
+def _loaded(directory: Path, modalities: Sequence[Modality], device: Device) -> Loaded:
     """In the quantization that it was calibrated for, where a manifest says which."""
     if (directory / MANIFEST_NAME).is_file():
         return load_calibrated(directory, Manifest.read(directory).calibration, device)

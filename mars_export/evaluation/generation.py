@@ -18,6 +18,8 @@ from mars_export.common.vocabulary import Modality, auto_class
 from mars_export.evaluation.overhead import Cost
 from mars_export.families import text_decoder
 from mars_export.families.directory import read_config
+from mars_export.families.loading import settled
+from mars_export.families.placement import Device, input_device, offloading
 from mars_export.families.quantization import NONE, SCHEMES, loading_options, refuse_unfit_layers
 from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.template import with_options
@@ -137,7 +139,7 @@ class Loaded:
 
     def inputs(self, requests: Sequence[Request]) -> Any:
         """The requests as model inputs, where and as the model wants them."""
-        return collate(self.processor, requests).to(self.model.device, self.model.dtype)
+        return collate(self.processor, requests).to(input_device(self.model), self.model.dtype)
 
     def answer(
         self,
@@ -167,7 +169,7 @@ class Loaded:
             self.model.steering.enabled = steered
         if seed is not None:
             torch.manual_seed(seed)
-        stop = clock(self.model.device)
+        stop = clock(input_device(self.model))
         with rescaled(self.model, factor) if steered and factor is not None else nullcontext():
             out = self.model.generate(
                 **inputs,
@@ -257,7 +259,7 @@ def _pushes(trace: Any, rows: int) -> list[float | None]:
 def load(
     directory: Path,
     modalities: Iterable[Modality],
-    device: str,
+    device: Device,
     dtype: str | None,
     quantization: str = NONE,
 ) -> Loaded:
@@ -268,7 +270,7 @@ def load(
     Args:
         directory: Steered checkpoint.
         modalities: What it takes.
-        device: For example `cpu` or `cuda`.
+        device: For example `cpu` or `cuda`, or another placement.
         dtype: Name of a torch dtype; None for the one the checkpoint is saved in.
         quantization: Scheme to load it in; `none` or `own` for the one it is saved in.
 
@@ -280,10 +282,11 @@ def load(
         options = loading_options(config, quantization, dtype=dtype or "auto", device=device)
         processor = load_processor(directory)
         auto = getattr(transformers, auto_class(modalities))
-        model = auto.from_pretrained(directory, trust_remote_code=True, **options)
+        with offloading(device) as (placed, keep):
+            model = auto.from_pretrained(directory, trust_remote_code=True, **options, **placed)
+            keep(model)
         refuse_unfit_layers(model)
-    model = model if "device_map" in options else model.to(device)
-    return Loaded(model.eval(), processor)
+    return Loaded(settled(model, options, device).eval(), processor)
 
 
 def load_processor(directory: Path) -> Any:
@@ -295,7 +298,7 @@ def load_processor(directory: Path) -> Any:
 
 
 def load_calibrated(
-    directory: Path, record: ArtefactRecord, device: str, dtype: str | None = None
+    directory: Path, record: ArtefactRecord, device: Device, dtype: str | None = None
 ) -> Loaded:
     """As `load`, in the quantization that the checkpoint was calibrated for."""
     source = record.source

@@ -15,11 +15,11 @@ from mars_export.evaluation.job import Job
 from mars_export.evaluation.journal import Entry, Journal
 from mars_export.evaluation.judges.base import Exchange, Judgment
 from mars_export.evaluation.overhead import Cost
-from mars_export.evaluation.processes import Processes
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import Sample
 from mars_export.evaluation.variants import VARIANTS
 from mars_export.families.loading import free_memory, is_out_of_memory
+from mars_export.families.processes import Processes
 from mars_export.inputs.requests import Request, size_class
 
 __all__ = ["expected", "run_batches"]

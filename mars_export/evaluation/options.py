@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
+from mars_export.families.placement import Device, Placement
+
 __all__ = ["EvaluationOptions"]
 
 
@@ -16,6 +18,8 @@ class EvaluationOptions(BaseModel):
     """Longest answer, in tokens."""
     device: str = "auto"
     """For example `cpu`; `auto` takes a GPU when there is one."""
+    placement: Placement | None = None
+    """Where a model lies that one device cannot hold; None for on `device`."""
     dtype: str | None = None
     """Name of a torch dtype; None for the one that the checkpoint is saved in."""
     controls: bool = True
@@ -29,3 +33,8 @@ class EvaluationOptions(BaseModel):
     arms: tuple[str, ...] = ()
     """Further arms: names of baselines, or `NAME=DIR`. The safety prompt is one
     without being named, where the chat template takes it; `none` leaves it out."""
+
+    @property
+    def where(self) -> Device:
+        """What the models are loaded onto."""
+        return self.placement or self.device

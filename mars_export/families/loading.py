@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from mars_export.common.errors import ExportError
 from mars_export.common.input_errors import input_errors
 from mars_export.families import Family, decoder_layers
 from mars_export.families.directory import read_config
+from mars_export.families.placement import Device, Placement, offloading, whole_tensors
 from mars_export.families.quantization import NONE, loading_options, own_method, refuse_unfit_layers
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "is_out_of_memory",
     "load_base",
     "pick_device",
+    "settled",
 ]
 
 _COUNTS: Final = ("layers", "depth", "experts", "num_labels")
@@ -27,13 +29,25 @@ _COUNTS: Final = ("layers", "depth", "experts", "num_labels")
 _MOST_PARTS: Final = 10_000
 
 
-def pick_device(device: str) -> str:
-    """Name of the torch device; `auto` takes a GPU of CUDA or ROCm when there is one.
+@overload
+def pick_device(device: str) -> str: ...
+@overload
+def pick_device(device: Placement) -> Placement: ...
+@overload
+def pick_device(device: Device) -> Device: ...
+def pick_device(device: Device) -> Device:
+    """The torch device, decided; `auto` takes a GPU of CUDA or ROCm when there is one.
+
+    Args:
+        device: Its name, or a placement, whose device is decided.
 
     Raises:
         ExportError: if a GPU is asked for and torch sees none.
     """
     import torch
+
+    if isinstance(device, Placement):
+        return device.model_copy(update={"device": pick_device(device.device)})
 
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
@@ -44,7 +58,7 @@ def pick_device(device: str) -> str:
 
 
 def load_base(
-    base: Path, family: Family, *, dtype: str, device: str, quantization: str = NONE
+    base: Path, family: Family, *, dtype: str, device: Device, quantization: str = NONE
 ) -> tuple[Any, Any]:
     """Load a base model and its processor.
 
@@ -52,7 +66,7 @@ def load_base(
         base: Directory of the base model.
         family: Names the native class.
         dtype: Name of a torch dtype, or `auto` for the one the checkpoint is saved in.
-        device: Torch device that holds the whole model.
+        device: Torch device that holds the whole model, or another placement.
         quantization: `none`, `own` or a name of `quantization.SCHEMES`.
 
     Returns:
@@ -67,15 +81,27 @@ def load_base(
     native = getattr(transformers, family.generator)
     options = loading_options(read_config(base), quantization, dtype=dtype, device=device)
     with input_errors(f"{base} does not load"), _enough_memory(base):
-        model, info = native.from_pretrained(
-            base, **options, ignore_mismatched_sizes=True, output_loading_info=True
-        )
+        with offloading(device) as (placed, keep):
+            options |= {**placed, "ignore_mismatched_sizes": True, "output_loading_info": True}
+            model, info = native.from_pretrained(base, **options)
+            keep(model)
         refuse_unfit_layers(model)
         require_whole(base, info)
         _require_finite(base, model)
-        model = model if "device_map" in options else model.to(device)
+        model = settled(model, options, device)
     with input_errors(f"the processor of {base} does not load"):
         return model.eval(), transformers.AutoProcessor.from_pretrained(base)
+
+
+def settled(model: Any, options: Mapping[str, Any], device: Device) -> Any:
+    """A model on its device, where loading it has not put it there.
+
+    Args:
+        model: Of `from_pretrained`.
+        options: Its arguments.
+        device: Of `loading_options`.
+    """
+    return model.to(device) if isinstance(device, str) and "device_map" not in options else model
 
 
 def check_config(base: Path, family: Family) -> int:
@@ -167,20 +193,37 @@ def require_whole(base: Path, info: Mapping[str, Any]) -> None:
 
 def _require_finite(base: Path, model: Any) -> None:
     """Refuse weights that are no numbers, before anything is measured with them."""
-    import torch
-
-    for name, weight in model.named_parameters():
-        # Quantized weights are of a class of their own, which need not know sums.
-        plain = type(weight) in (torch.nn.Parameter, torch.Tensor)
-        if not plain or not weight.is_floating_point() or weight.element_size() < 2:
-            continue
-        # A sum needs no memory; only where it is not finite, which it may be of large numbers too,
-        # the elements are looked at.
-        if not bool(weight.sum(dtype=torch.float32).isfinite() or weight.isfinite().all()):
+    for name, weight in _parameters(model):
+        if not _is_finite(weight):
             raise ExportError(
                 f"{base}: the tensor {name} is not finite in {str(weight.dtype)[6:]}; download the "
                 "weights again, or use --dtype bfloat16 where they were stored in another precision"
             )
+
+
+def _parameters(model: Any) -> Iterator[tuple[str, Any]]:
+    """Every parameter; those that lie on the disk or in memory are brought one after the other."""
+    if not hasattr(model, "hf_device_map"):
+        yield from model.named_parameters()
+        return
+    for name, module in model.named_modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            with whole_tensors(module):
+                for own, weight in module.named_parameters(recurse=False):
+                    yield f"{name}.{own}", weight
+
+
+def _is_finite(weight: Any) -> bool:
+    """Whether a plain weight holds numbers."""
+    import torch
+
+    # Quantized weights are of a class of their own, which need not know sums.
+    plain = type(weight) in (torch.nn.Parameter, torch.Tensor)
+    if not plain or not weight.is_floating_point() or weight.element_size() < 2:
+        return True
+    # A sum needs no memory; only where it is not finite, which it may be of large numbers too, the
+    # elements are looked at.
+    return bool(weight.sum(dtype=torch.float32).isfinite() or weight.isfinite().all())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
+from mars_export.families.placement import Device
 
 __all__ = [
     "NONE",
@@ -31,6 +32,8 @@ class Scheme:
     config: str
     package: str
     """Distribution that holds the kernels; its version decides the numbers."""
+    width: float
+    """Bytes of a weight, with the scales of its block."""
     arguments: dict[str, Any] = field(default_factory=dict)
     compute: str | None = None
     """Argument that takes the dtype of products, which is that of the model."""
@@ -62,14 +65,15 @@ class Scheme:
 
 
 SCHEMES: Final = {
-    "bnb-8bit": Scheme("BitsAndBytesConfig", "bitsandbytes", {"load_in_8bit": True}),
+    "bnb-8bit": Scheme("BitsAndBytesConfig", "bitsandbytes", 1.0, {"load_in_8bit": True}),
     "bnb-4bit": Scheme(
         "BitsAndBytesConfig",
         "bitsandbytes",
+        0.5625,
         {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
         compute="bnb_4bit_compute_dtype",
     ),
-    "torchao-int8": Scheme("TorchAoConfig", "torchao", recipe="Int8WeightOnlyConfig"),
+    "torchao-int8": Scheme("TorchAoConfig", "torchao", 1.0, recipe="Int8WeightOnlyConfig"),
 }
 
 
@@ -103,19 +107,21 @@ def scheme_for(config: dict[str, Any], asked: str) -> str:
 
 
 def loading_options(
-    config: dict[str, Any], scheme: str, *, dtype: str, device: str
+    config: dict[str, Any], scheme: str, *, dtype: str, device: Device
 ) -> dict[str, Any]:
     """Arguments of `from_pretrained`; a quantized model is put on its device while it loads.
+
+    Those of a `Placement` come from `offloading`.
 
     Args:
         config: The config.json of the directory.
         scheme: `none`, `own` or a name of `SCHEMES`.
         dtype: Name of a torch dtype, or `auto` for the one the checkpoint is saved in.
-        device: Torch device that holds the whole model.
+        device: Torch device that holds the whole model, or another placement.
     """
     options: dict[str, Any] = {"dtype": dtype}
     stored = own_method(config) is not None
-    if scheme != NONE or stored:
+    if isinstance(device, str) and (scheme != NONE or stored):
         options["device_map"] = {"": device}
     if scheme in SCHEMES and not stored:  # saved again after loading, it is quantized already
         computed = _stored_dtype(config) if dtype == "auto" else dtype

@@ -1,6 +1,7 @@
 """Which tensor of a checkpoint is in which shard, read from the shards themselves."""
 
 from collections.abc import Callable, Collection
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,10 +9,33 @@ from mars_export.common.errors import ExportError
 from mars_export.common.paths import require_inside
 from mars_export.families.directory import read_json
 
-__all__ = ["INDEX", "SINGLE", "located", "read_index", "read_metadata", "weight_map"]
+__all__ = [
+    "INDEX",
+    "SINGLE",
+    "located",
+    "read_index",
+    "read_metadata",
+    "stored_bytes",
+    "weight_map",
+]
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
+_DTYPES: Final = {
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
+}
+"""Dtype in a header to the name in torch and the bytes of an element."""
 
 
 def weight_map(base: Path) -> dict[str, str]:
@@ -32,6 +56,24 @@ def weight_map(base: Path) -> dict[str, str]:
         if not _lies_beside(base / INDEX, shard):
             raise ExportError(f"{base / INDEX} names {shard!r}, which is not a file beside it")
     return located(index, lambda shard: _tensors(base / shard))
+
+
+def stored_bytes(base: Path) -> dict[str, int]:
+    """Bytes of the tensors of a checkpoint by the name of their torch dtype, from the headers.
+
+    Raises:
+        ExportError: as `weight_map`.
+    """
+    from safetensors import safe_open
+
+    sizes: dict[str, int] = {}
+    for shard in sorted(set(weight_map(base).values())):
+        with safe_open(base / shard, "pt") as stream:
+            for name in stream.keys():  # noqa: SIM118 - it is no dictionary
+                part = stream.get_slice(name)
+                kind, width = _DTYPES.get(part.get_dtype(), ("other", 1))
+                sizes[kind] = sizes.get(kind, 0) + width * prod(part.get_shape())
+    return sizes
 
 
 def located(index: dict[str, str], tensors: Callable[[str], Collection[str]]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from mars_export.calibration.data import CalibrationData, MeasurementOptions
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.common.vocabulary import Modality
+from mars_export.families.processes import joined
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.template import thinking_options, with_options
 from mars_export.inputs.tuning import TuningSet
@@ -34,6 +35,9 @@ def calibrate(
 
     The model runs in the dtype it was loaded in and is left in evaluation mode; nothing is trained.
 
+    Started by `accelerate launch` or `torchrun`, the processes share the requests, unless each
+    holds a part of the model; every one returns the same.
+
     Args:
         model: A Transformers model.
         processor: Its processor or tokenizer, with a chat template.
@@ -58,18 +62,20 @@ def calibrate(
     if tuning is not None and not chosen.tunable:
         raise ExportError(f"{method} cannot be tuned on requests; use mars, or leave them out")
     measurement = measurement or MeasurementOptions()
-    data = CalibrationData(
-        model,
-        with_options(processor, thinking_options(processor, measurement.thinking)),
-        prompts,
-        taken(chosen, modalities),
-        measurement,
-        quantization,
-        progress,
-        tuning,
-    )
     options = options or chosen.Options()
-    return _with_options(chosen.calibrate(data, options), options)
+    with joined() as processes:
+        data = CalibrationData(
+            model,
+            with_options(processor, thinking_options(processor, measurement.thinking)),
+            prompts,
+            taken(chosen, modalities),
+            measurement,
+            quantization,
+            progress,
+            tuning,
+            processes.sharing(model),
+        )
+        return _with_options(chosen.calibrate(data, options), options)
 
 
 def _with_options(artefact: Artefact, options: MethodOptions) -> Artefact:

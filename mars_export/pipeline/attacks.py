@@ -17,6 +17,7 @@ from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.suite import Suite
 from mars_export.evaluation.suites.catalog import open_suites
+from mars_export.families.placement import Device
 from mars_export.pipeline.evaluation import suites_at_hand
 from mars_export.pipeline.questions import check_suite
 
@@ -30,7 +31,7 @@ def attack(
     *,
     judge: Judge | None = None,
     batch_size: int = EvaluationOptions().batch_size,
-    device: str = "auto",
+    device: Device = "auto",
     progress: Tick | None = None,
     overwrite: bool = False,
 ) -> Adaptive:
@@ -43,7 +44,7 @@ def attack(
         budget: Of the attacker; the defaults if None.
         judge: Of the answers; None for the rules.
         batch_size: Most rows at once; halved when memory runs out.
-        device: For example `cpu`; `auto` takes a GPU when there is one.
+        device: For example `cpu`, or another placement; `auto` takes a GPU when there is one.
         progress: Told how many attacks are done, and of how many.
         overwrite: Whether the record may replace one that says more or something else.
 

@@ -328,7 +328,7 @@ def _speed(
     except (OSError, ValidationError):
         pass
     arms = [arm for arm in open_arms(host, options.arms) if arm.name not in report.skipped]
-    models = load_models(arms, pick_device(options.device), options.dtype)
+    models = load_models(arms, pick_device(options.where), options.dtype)
     ready = fit(arms, models[host], sets_at_hand(host), options.batch_size)
     asked = {}
     for modality in MODALITIES:

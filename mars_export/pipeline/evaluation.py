@@ -1,6 +1,5 @@
 """Evaluation of a steered directory, from the names of the suites to every file that is written."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.seal import write_seal
 from mars_export.common.disk_errors import require_writable
 from mars_export.common.errors import ExportError
+from mars_export.common.launch import is_first_process
 from mars_export.common.missing import missing_directory
 from mars_export.common.names import EVALUATION, REPORT_FILE
 from mars_export.common.paths import exists, is_dir, named
@@ -29,7 +29,7 @@ from mars_export.pipeline.kept import calibrated_on, find_sets, kept_suites
 from mars_export.pipeline.preflight import resolve_model
 from mars_export.pipeline.questions import check_suite
 
-__all__ = ["evaluate", "is_first_process", "prompts_at_hand", "sets_at_hand", "suites_at_hand"]
+__all__ = ["evaluate", "prompts_at_hand", "sets_at_hand", "suites_at_hand"]
 
 
 def evaluate(
@@ -160,11 +160,6 @@ def suites_at_hand(directory: Path) -> tuple[str, ...]:
         )
     known = (source.origin.partition(":") for source in sources)
     return tuple(name for kind, _, name in known if kind == "known" and "=" not in name)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that writes, of those that a launcher started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def sets_at_hand(directory: Path) -> PromptSets | None:

@@ -21,6 +21,7 @@ from mars_export.evaluation.suites.catalog import DEFAULT, open_suites
 from mars_export.families import Family, names_code
 from mars_export.families.directory import companions, read_config, read_json
 from mars_export.families.inspection import family_for
+from mars_export.families.placement import input_device
 from mars_export.families.quantization import scheme_for
 from mars_export.families.weights import weight_map
 from mars_export.inputs import prompts
@@ -49,6 +50,7 @@ __all__ = [
     "describe",
     "organisms",
     "own_prompts",
+    "plain_size",
     "prepare",
     "require_layer",
     "resolve_model",
@@ -286,11 +288,16 @@ def try_model(model: Any, processor: Any, base: Path, family: Family) -> None:
     import torch
 
     for modality in family.modalities:
-        inputs = collate(processor, [_plain(modality)]).to(model.device, model.dtype)
+        inputs = collate(processor, [_plain(modality)]).to(input_device(model), model.dtype)
         what = f"{base}: the model takes no request with {modality} as its processor makes it"
         advice = "correct config.json or the files of the processor"
         with input_errors(what, advice), torch.inference_mode():
             model(**inputs, use_cache=False, logits_to_keep=1)
+
+
+def plain_size(processor: Any, modality: Modality) -> int:
+    """Tokens of a short question, beside something neutral to look at."""
+    return int(collate(processor, [_plain(modality)])["input_ids"].shape[1])
 
 
 def _plain(modality: Modality) -> Request:

@@ -9,7 +9,6 @@ from typing import Any, Final, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -18,7 +17,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -32,6 +30,7 @@ from mars_export.inputs.stimuli import KINDS, NEUTRAL, kinds_named, kinds_proble
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
+from mars_export.pipeline.run_settings import PlacementSettings, RunSettings, setting
 from mars_export.pipeline.words import listed, problem
 
 __all__ = [
@@ -41,6 +40,7 @@ __all__ = [
     "AnswerSettings",
     "EvaluationSettings",
     "ModelSettings",
+    "PlacementSettings",
     "PromptSettings",
     "PushSettings",
     "RunSettings",
@@ -74,34 +74,7 @@ _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
 
 
-def setting(default: Any, description: str, *, group: str, metavar: str = "") -> Any:
-    """A field with the section and the placeholder that its help text uses."""
-    extra: JsonDict = {"group": group, "metavar": metavar}
-    return Field(default, description=description, json_schema_extra=extra)
-
-
-class RunSettings(BaseModel):
-    """How to run, not what to make. Changing these never makes finished work stale."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting(
-        "auto",
-        "Where the model runs; auto takes a GPU of CUDA when there is one.",
-        group="Running",
-    )
-    batch_size: PositiveInt = setting(
-        EvaluationOptions().batch_size,
-        "Requests in one forward pass; halved by itself when memory runs out.",
-        group="Running",
-        metavar="N",
-    )
-    display: Literal["auto", "rich", "plain", "none"] = setting(
-        "auto", "Progress; auto is rich on a terminal and plain lines otherwise.", group="Running"
-    )
-
-
-class AnswerSettings(RunSettings):
+class AnswerSettings(PlacementSettings):
     """What a steered directory is asked, and who judges the answers."""
 
     suite: tuple[str, ...] = setting(
@@ -165,7 +138,7 @@ class EvaluationSettings(AnswerSettings):
         """The part that the evaluation itself is told."""
         asked = {"controls", "control_requests", "attacks"}
         values = self.model_dump(include={"batch_size", "max_new_tokens", "device", *asked})
-        return EvaluationOptions(**values, arms=self.arm)
+        return EvaluationOptions(**values, arms=self.arm, placement=self.placement)
 
 
 class PushSettings(RunSettings):
@@ -185,7 +158,7 @@ class PushSettings(RunSettings):
     )
 
 
-class PromptSettings(RunSettings):
+class PromptSettings(PlacementSettings):
     """What to calibrate on."""
 
     harmful: Path | None = setting(
@@ -301,6 +274,12 @@ class Settings(EvaluationSettings, PushSettings, PromptSettings, ModelSettings):
     )
     overwrite: bool = setting(
         False, "Replace a steered directory that is already there.", group="Output"
+    )
+    dry_run: bool = setting(
+        False,
+        "Check everything that can be checked before weights are read, tell what the run takes of "
+        "memory, and end.",
+        group="Output",
     )
     push: bool | str = setting(
         False,

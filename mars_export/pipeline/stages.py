@@ -24,6 +24,7 @@ from mars_export.evaluation.reports import leading, main_folder
 from mars_export.families.loading import check_config, check_shapes, load_base, pick_device
 from mars_export.inputs.template import thinking_word
 from mars_export.methods import method_named
+from mars_export.pipeline.capacity import check_memory
 from mars_export.pipeline.kept import keep_prompts, keep_suites, keep_tuning, kept_tuning
 from mars_export.pipeline.preflight import (
     RunInputs,
@@ -201,7 +202,7 @@ def _run(
     with clear_disk_errors(output), Workspace.open(output) as workspace:
         workspace.check_replaceable(overwrite=True)
         _make(workspace, read(workspace), settings, progress, count)
-    if settings.push:
+    if settings.push and not settings.dry_run:
         repo = settings.push if isinstance(settings.push, str) else None
         url = publish(output, repo, progress, private=settings.private)
         progress.note(f"published: {url}")
@@ -252,6 +253,9 @@ def _make(
     if settings.push:
         check_push(settings, job.source)
     progress.note(describe(job))
+    progress.note(check_memory(job, settings, processor))
+    if settings.dry_run:
+        return
     workspace.run(stages, progress)
     workspace.publish(_CHECKPOINT, digest, overwrite=settings.overwrite, finish=_seal_run)
 
@@ -278,7 +282,7 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
             job.base,
             job.family,
             dtype=settings.dtype,
-            device=pick_device(settings.device),
+            device=pick_device(settings.where),
             quantization=job.quantization,
         )
         try_model(model, processor, job.base, job.family)

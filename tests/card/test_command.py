@@ -14,7 +14,8 @@ from mars_export.evaluation.report import SuiteResult
 from mars_export.inputs import tones
 from mars_export.inputs.stimuli import STIMULI, kinds_named
 from mars_export.methods import method_named
-from mars_export.pipeline.settings import EvaluationSettings, RunSettings, Settings, sections
+from mars_export.pipeline.run_settings import PlacementSettings
+from mars_export.pipeline.settings import EvaluationSettings, Settings, sections
 from support import records
 
 
@@ -136,7 +137,7 @@ EVALUATION = {
 
 
 def test_every_option_of_the_evaluation_is_given_again():
-    own = EvaluationSettings.model_fields.keys() - RunSettings.model_fields.keys()
+    own = EvaluationSettings.model_fields.keys() - PlacementSettings.model_fields.keys()
     assert set(EVALUATION) == own
     arms = [
         *records.report().arms,

@@ -9,7 +9,7 @@ import pytest
 from evaluation.fakes import SUITE, save_manifest, save_suite
 
 from mars_export.common.names import REPORT_NAME, SAMPLES_NAME
-from mars_export.evaluation.processes import Processes, joined
+from mars_export.families.processes import Processes, joined
 from support import slow_evaluation
 from support.forking import ranks, wait_for
 

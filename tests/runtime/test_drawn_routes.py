@@ -111,7 +111,9 @@ def test_what_is_unknown_raises_whatever_the_route(talkers, kind):
         forget(pair.base, pair.model)
         try:
             want = call(pair.base)
-        except ValueError:  # it has written a placeholder, which it cannot read again
+        except (ValueError, RuntimeError):
+            # It has written a placeholder, which it cannot read again; or the oldest Transformers
+            # cannot prefill this model in chunks.
             reject()
         forget(pair.base, pair.model)
         with pair.model.steering.off():

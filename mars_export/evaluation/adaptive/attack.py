@@ -32,6 +32,7 @@ from mars_export.evaluation.judges.rules import RulesJudge
 from mars_export.evaluation.report import REFERENCE, STEERED, SuiteSource
 from mars_export.evaluation.suite import Suite
 from mars_export.families.loading import pick_device
+from mars_export.families.placement import Device
 from mars_export.inputs.merges import tokenizer_of
 from mars_export.inputs.requests import Request, template_problem
 from mars_export.methods.safety_prompt import SAFETY_PROMPT
@@ -57,7 +58,7 @@ def attack(
     *,
     judge: Judge | None = None,
     batch_size: int = 16,
-    device: str = "auto",
+    device: Device = "auto",
     progress: Tick | None = None,
 ) -> Adaptive:
     """Attack a steered directory with everything that is known of it, and write the record into it.
@@ -75,7 +76,7 @@ def attack(
         budget: Of the attacker; the defaults if None.
         judge: Of the answers; None for the rules.
         batch_size: Most rows at once; halved when memory runs out.
-        device: For example `cpu`; `auto` takes a GPU when there is one.
+        device: For example `cpu`, or another placement; `auto` takes a GPU when there is one.
         progress: Told how many attacks are done, and of how many.
 
     Raises:
@@ -97,7 +98,7 @@ def attack(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         suite=_source(suite, target),
         judge=judge.name,
-        device=device,
+        device=str(device),
         versions=installed_versions(),
         budget=budget,
         beginnings={
@@ -115,7 +116,7 @@ def attack(
     return record
 
 
-def _identity(directory: Path, suite: Suite, budget: Budget, judge: Judge, device: str) -> str:
+def _identity(directory: Path, suite: Suite, budget: Budget, judge: Judge, device: Device) -> str:
     """The same for two runs that must give the same result."""
     parts = {
         "schema": Adaptive.model_fields["schema_version"].default,
@@ -123,7 +124,7 @@ def _identity(directory: Path, suite: Suite, budget: Budget, judge: Judge, devic
         "suite": [suite.name, suite.sha256],
         "budget": budget.model_dump(),
         "judge": judge.name,
-        "device": device,
+        "device": str(device),
         "versions": installed_versions(),
     }
     return sha256(json.dumps(parts, sort_keys=True).encode())[:16]
@@ -143,7 +144,7 @@ def _target(
     budget: Budget,
     judge: Judge,
     batch_size: int,
-    device: str,
+    device: Device,
 ) -> Target:
     modalities = manifest.calibration.source.modalities
     if manifest.calibration.rules.get("positions") == "answer":

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mars_export.evaluation.adaptive.batches import UnreachableError, inputs_of
 from mars_export.evaluation.adaptive.surface import Reading, Surface
+from mars_export.families.placement import input_device
 from mars_export.inputs.requests import Media, Request, collate
 
 __all__ = [
@@ -249,7 +250,7 @@ def descend(
 
 def _with_pixels(inputs: Any, path: PixelPath, pixels: Tensor, surface: Surface) -> dict[str, Any]:
     model = surface.loaded.model
-    values = path.values(pixels / FULL).to(model.device, model.dtype)
+    values = path.values(pixels / FULL).to(input_device(model), model.dtype)
     return {**inputs, path.name: values}
 
 

@@ -18,6 +18,7 @@ from mars_export.evaluation.adaptive.batches import Batches
 from mars_export.evaluation.adaptive.record import RANDOM
 from mars_export.evaluation.generation import Loaded, hosted_rules
 from mars_export.evaluation.report import STEERED
+from mars_export.families.placement import input_device
 
 __all__ = ["STEERED_ARMS", "Reading", "Surface", "in_arm", "with_answer"]
 
@@ -103,7 +104,7 @@ class Surface:
 
     def __init__(self, loaded: Loaded, beginning: Sequence[int], batch_size: int = 1) -> None:
         self.loaded, self.batches = loaded, Batches(batch_size)
-        self.beginning = torch.tensor(beginning, device=loaded.model.device)
+        self.beginning = torch.tensor(beginning, device=input_device(loaded.model))
 
     def read(self, inputs: Any) -> Reading:
         """Read one batch, left-padded, without an answer in it.

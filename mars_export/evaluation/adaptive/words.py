@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mars_export.evaluation.adaptive.batches import UnreachableError, inputs_of
 from mars_export.evaluation.adaptive.surface import Reading, Surface
+from mars_export.families.placement import input_device
 from mars_export.inputs.merges import tokenizer_of
 from mars_export.inputs.requests import Request
 
@@ -146,7 +147,7 @@ def _slopes(
 ) -> list[Tensor]:
     """For each request (k, V): first-order change of its cost for every word at every place."""
     embedding = surface.loaded.model.get_input_embeddings()
-    table = embedding(torch.tensor(vocabulary.tokens, device=surface.loaded.model.device))
+    table = embedding(torch.tensor(vocabulary.tokens, device=input_device(surface.loaded.model)))
     table = table.detach().float()
 
     def work(rows: Sequence[tuple[Request, list[int]]]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from mars_export.evaluation.baselines.hooks import said_of_batch, with_costs
 from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.generation import Answers, Loaded, clock
 from mars_export.evaluation.judges.local import LocalJudge
+from mars_export.families.placement import input_device
 from mars_export.methods.base import ArtefactRecord
 
 __all__ = ["Fit", "of_model"]
@@ -57,14 +58,14 @@ class Fit(Fitted):
         Raises:
             ExportError: It does not load.
         """
-        guard = cls._named(str(study.loaded.model.device))
+        guard = cls._named(str(input_device(study.loaded.model)))
         guard.load()
         return cls(guard)
 
     def answer(self, loaded: Loaded, batch: Batch) -> Answers:
         """Ask the guard, then the model."""
         answers = loaded.answer(batch.inputs, batch.max_new_tokens, steered=False, seed=batch.seed)
-        stop = clock(loaded.model.device)
+        stop = clock(input_device(loaded.model))
         safe = [self.guard.is_safe(request.prompt) for request in batch.requests]
         cost = stop(len(safe))
         logits = answers.logits.clone()

@@ -18,6 +18,7 @@ from mars_export.evaluation.baselines.base import Batch
 from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition, clock
 from mars_export.evaluation.overhead import Cost
 from mars_export.families import decoder_layers
+from mars_export.families.placement import input_device
 from mars_export.runtime.positions import header_ends, last_column
 
 __all__ = [
@@ -138,7 +139,7 @@ def said_of_batch(
 def states_at(loaded: Loaded, inputs: Any, at: Columns) -> tuple[torch.Tensor, Cost]:
     """(L, B, d) float32, on the CPU, of an unsteered pass at the last headers; what it took."""
     loaded.model.steering.enabled = False
-    stop = clock(loaded.model.device)
+    stop = clock(input_device(loaded.model))
     with recorded(loaded.model, at.last) as layers:
         loaded.model(**inputs, use_cache=False, logits_to_keep=LAST)
     return torch.stack(layers), stop(1)

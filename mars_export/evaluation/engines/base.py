@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.report import EngineSource, SelfCheck, Unknown
+from mars_export.families.placement import Device
 from mars_export.inputs.requests import Request
 from mars_export.methods.base import Decision
 
@@ -101,7 +102,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: str) -> None:
+    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: Device) -> None:
         """Load what answers, or find it.
 
         Args:

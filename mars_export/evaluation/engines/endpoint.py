@@ -15,6 +15,7 @@ from mars_export.evaluation.engines.evidence import Evidence
 from mars_export.evaluation.engines.serving import ServingEngine
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import REFERENCE, STEERED, EngineSource
+from mars_export.families.placement import Device
 from mars_export.inputs.data_urls import frames_url, picture_url, sound_url
 from mars_export.inputs.requests import Media, Request
 
@@ -105,7 +106,7 @@ class EndpointEngine(ServingEngine):
         """The API does not tell it."""
         return "unknown"
 
-    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: str) -> None:
+    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: Device) -> None:
         """Learn how many requests may be under way at once."""
         super().open(arms, options, device)
         self._at_once = options.batch_size

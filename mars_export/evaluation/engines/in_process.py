@@ -21,6 +21,7 @@ from mars_export.evaluation.ready import Ready, fit, load_models
 from mars_export.evaluation.report import REFERENCE, EngineSource, SelfCheck
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.families.loading import is_out_of_memory
+from mars_export.families.placement import Device
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import Request
 
@@ -65,13 +66,13 @@ class InProcess(Engine):
     def device(self, device: str) -> str:
         """With the model of a GPU."""
         if device.startswith("cuda"):
-            return f"{device}, {torch.cuda.get_device_name(device)}"
+            return f"{device}, {torch.cuda.get_device_name(device.split(',')[0])}"
         return device
 
     def require(self, arms: Sequence[Arm]) -> None:
         """All arms can be answered in."""
 
-    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: str) -> None:
+    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: Device) -> None:
         """Load each checkpoint once."""
         self._arms = arms
         self._models = load_models(arms, device, options.dtype)

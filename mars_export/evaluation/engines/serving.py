@@ -13,6 +13,7 @@ from mars_export.evaluation.engines.evidence import Evidence, judged
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.ready import Ready
 from mars_export.evaluation.report import REFERENCE, STEERED, SelfCheck
+from mars_export.families.placement import Device
 from mars_export.inputs.prompts import PromptSets
 
 __all__ = ["ServingEngine"]
@@ -43,7 +44,7 @@ class ServingEngine(Engine):
                     "changed requests, alone; leave this arm out, or take --engine transformers"
                 )
 
-    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: str) -> None:  # noqa: ARG002
+    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: Device) -> None:  # noqa: ARG002
         """Load the processor alone."""
         from mars_export.evaluation.generation import load_processor
 

@@ -10,6 +10,7 @@ from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.common.progress import Tick
 from mars_export.evaluation.generation import load
 from mars_export.families.loading import pick_device
+from mars_export.families.placement import Device
 from mars_export.families.quantization import NONE
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.stimuli import MIXTURE
@@ -26,7 +27,7 @@ def measure_drift(
     prompts: PromptSets,
     *,
     base: Path | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     batch_size: int = 16,
     seed: int = 0,
     kinds: tuple[str, ...] = MIXTURE,
@@ -42,7 +43,7 @@ def measure_drift(
         directory: Steered checkpoint that was trained on.
         prompts: Those that it was calibrated on.
         base: The steered checkpoint before training, to make sure that it is the one.
-        device: Torch device; `auto` takes a GPU when there is one.
+        device: Torch device, or another placement; `auto` takes a GPU when there is one.
         batch_size: Requests per forward; halved by itself when memory runs out.
         seed: That of the calibration, for the same neutral stimuli.
         kinds: Of the neutral stimuli of the calibration.

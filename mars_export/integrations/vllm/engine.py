@@ -20,6 +20,7 @@ from mars_export.evaluation.engines.serving import ServingEngine
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import EngineSource, SelfCheck
 from mars_export.evaluation.selfcheck import probe_request
+from mars_export.families.placement import Device
 from mars_export.inputs.requests import CLIP_FPS, Request, rendered
 from mars_export.integrations.vllm.limits import SCHEDULER, SWITCHABLE, WORKER
 from mars_export.methods.base import Decision, Probe
@@ -84,7 +85,7 @@ class VllmEngine(ServingEngine):
 
         return str(current_platform.device_type)
 
-    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: str) -> None:
+    def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: Device) -> None:
         """Load the checkpoint."""
         super().open(arms, options, device)
         os.environ.setdefault(_MULTIPROCESSING, "0")  # the worker is asked from here

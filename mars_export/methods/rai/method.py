@@ -18,6 +18,7 @@ from mars_export.calibration.visual_tokens import visual_tokens
 from mars_export.common.errors import UnsteerableError
 from mars_export.common.vocabulary import Modality
 from mars_export.families import decoder_layers
+from mars_export.families.placement import input_device
 from mars_export.inputs.merges import tokenizer_of
 from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.template import thinking_options
@@ -97,7 +98,7 @@ def _prototypes(data: CalibrationData) -> tuple[list[Prototype], torch.Tensor]:
     for category, both in WORDS.items():
         for word in both:
             tokens = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-            ids = torch.tensor(tokens, device=data.model.device)
+            ids = torch.tensor(tokens, device=input_device(data.model))
             with torch.inference_mode():
                 mean = embedding(ids).float().mean(0).cpu()
             norm = float(mean.norm())

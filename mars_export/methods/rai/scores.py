@@ -1,6 +1,7 @@
 """How near the visual tokens of neutral stimuli are to the prototypes."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 import torch
@@ -52,7 +53,11 @@ def score(
     first, shown = FIRST_STIMULUS[part], list[Shown]()
 
     def read(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return rule.cosines(h).cpu(), h.norm(dim=-1).cpu()
+        return rule.to(h.device).cosines(h).cpu(), h.norm(dim=-1).cpu()
+
+    def see(some: list[Request]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        size = data.measurement.batch_size
+        return read_visual_tokens(data.model, data.processor, some, read, size, meter)
 
     def enough() -> bool:
         if count is not None:
@@ -62,15 +67,14 @@ def score(
             len(shown) >= data.measurement.pairs and tokens * share >= _ABOVE
         )
 
-    rule.to(data.model.device)
     while not enough():
         size = _PIECE if count is None else min(_PIECE, count - len(shown))
         indices = range(first + len(shown), first + len(shown) + size)
         media = [stimulus(modality, i, data.measurement) for i in indices]
-        seen = read_visual_tokens(
-            data.model, data.processor, [Request(_PROMPT, (one,)) for one in media], read,
-            data.measurement.batch_size, meter,
-        )  # fmt: skip
+        requests = [Request(_PROMPT, (one,)) for one in media]
+        rows = data.measurement.batch_size
+        parts = [requests[start : start + rows] for start in range(0, size, rows)]
+        seen = chain.from_iterable(data.processes.each(parts, see))
         shown += [
             Shown(i, one.kind, *found) for i, one, found in zip(indices, media, seen, strict=True)
         ]

@@ -21,6 +21,7 @@ from mars_export.calibration.measurements import (
 )
 from mars_export.calibration.source import Group
 from mars_export.common.errors import UnsteerableError
+from mars_export.families.placement import input_device
 from mars_export.inputs.requests import Request, collate
 from mars_export.methods.base import Artefact, Decision, Probe
 from mars_export.methods.ras.fragments import fragments
@@ -122,12 +123,12 @@ def _answers(baseline: Measurements, rules: Mapping[str, Any], rule: AnswerRule)
 
 def _prototypes(baseline: Measurements, refused: Sequence[Request]) -> torch.Tensor:
     """(N, d) float32: mean states with which the model begins refusals (R.1)."""
-    model = baseline.data.model
-    total = torch.zeros(_STEPS, baseline.statistics.direction.shape[1], dtype=torch.float64)
-    count = torch.zeros(_STEPS, 1, dtype=torch.float64)
+    model, width = baseline.data.model, baseline.statistics.direction.shape[1]
 
     @torch.inference_mode()
-    def begin(batch: Sequence[Request]) -> None:
+    def begin(batch: Sequence[Request]) -> torch.Tensor:
+        """(_STEPS, d + 1) float64: sums of states, and of how many."""
+        sums = torch.zeros(_STEPS, width + 1, dtype=torch.float64)
         inputs = _inputs(baseline, batch)
         with recorded_states(model) as states:
             out = model.generate(**inputs, **GREEDY, max_new_tokens=_STEPS)
@@ -135,11 +136,13 @@ def _prototypes(baseline: Measurements, refused: Sequence[Request]) -> torch.Ten
         ended = torch.isin(said, end_tokens(model, said.device)).long().cumsum(1)
         for n, h in enumerate(states[-said.shape[1] :]):
             alive = ended[:, n - 1] == 0 if n else torch.ones_like(ended[:, 0]).bool()
-            total[n] += h[alive].double().sum(0).cpu()
-            count[n] += int(alive.sum())
+            sums[n, :width] = h[alive.to(h.device)].double().sum(0).cpu()
+            sums[n, width] = int(alive.sum())
+        return sums
 
-    for _ in baseline.reader.each_batch(refused, begin):
-        pass
+    parts = baseline.reader.each_batch(refused, begin)
+    sums = torch.stack(list(parts)).sum(0)
+    total, count = sums[:, :width], sums[:, width:]
     if not bool((count > 0).all()):
         raise UnsteerableError(
             f"No refusal of the model has {_STEPS} tokens, so there is no beginning to steer "
@@ -150,7 +153,7 @@ def _prototypes(baseline: Measurements, refused: Sequence[Request]) -> torch.Ten
 
 def _inputs(baseline: Measurements, batch: Sequence[Request]) -> Any:
     model = baseline.data.model
-    return collate(baseline.data.processor, batch).to(model.device, model.dtype)
+    return collate(baseline.data.processor, batch).to(input_device(model), model.dtype)
 
 
 def _read(baseline: Measurements, answers: Answers, group: Group, part: Part) -> _Read:

@@ -1,0 +1,15 @@
+"""What a launcher such as torchrun says of this process in the environment. Free of torch."""
+
+import os
+
+__all__ = ["is_first_process", "process_count"]
+
+
+def process_count() -> int:
+    """How many processes run this command."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
