@@ -204,7 +204,7 @@ class Reader:
                 yield part
                 self.meter.advance(batch)
             return
-        whole = list(self._batches(requests))
+        whole = [batch for batch, _ in self._in_turn(requests, lambda _: None)]
 
         def run_part(number: int) -> tuple[list[Result], int]:
             parts = [part for _, part in self._in_turn(whole[number], run)]
@@ -216,13 +216,6 @@ class Reader:
         self.batch_size = min(size for _, size in shared)
         for parts, _ in shared:
             yield from parts
-
-    def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
-        start = 0
-        while start < len(requests):
-            batch = _alike(requests[start : start + self.batch_size])
-            yield batch
-            start += len(batch)
 
     def _in_turn(
         self, requests: Sequence[Request], run: Callable[[Sequence[Request]], Result]

@@ -5,7 +5,6 @@ import logging
 import re
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -13,54 +12,34 @@ from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.endpoint import TOKEN_VARIABLE, EndpointJudge
+from support.servers import LocalServer
 
 LABEL = '{"refused": true, "harmful": false}'
 TOKEN = "sk-very-secret"
 ONE = [Exchange("How?", "I cannot help.")]
 
 
-class Server:
+class Server(LocalServer):
     """Answers with what `script` holds, in turn, and then with a label for ever."""
 
     def __init__(self):
+        super().__init__()
         self.script, self.requests, self.models = [], [], ["judge-1"]
-        outer = self
+        self.url = f"http://{self.host}/v1"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self._send(200, json.dumps({"data": [{"id": name} for name in outer.models]}))
+    def get(self, handler):
+        handler.send(200, json.dumps({"data": [{"id": name} for name in self.models]}))
 
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append((self.path, dict(self.headers), body))
-                step = outer.script.pop(0) if outer.script else (200, LABEL)
-                if callable(step):
-                    step(self)
-                    return
-                status, text, *headers = step
-                if status == 200:
-                    text = json.dumps({"choices": [{"message": {"content": text}}]})
-                self._send(status, text, *headers)
-
-            def _send(self, status, text, headers=()):
-                data = text.encode()
-                self.send_response(status)
-                for name, value in headers:
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
+    def post(self, handler, body):
+        self.requests.append((handler.path, dict(handler.headers), body))
+        step = self.script.pop(0) if self.script else (200, LABEL)
+        if callable(step):
+            step(handler)
+            return
+        status, text, *headers = step
+        if status == 200:
+            text = json.dumps({"choices": [{"message": {"content": text}}]})
+        handler.send(status, text, *headers)
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +124,7 @@ def test_replies_that_cannot_be_read_are_unknown(server, step):
 )  # fmt: skip
 def test_answers_of_another_form_are_unknown(server, answer):
     def send(handler):
-        handler._send(200, answer)
+        handler.send(200, answer)
 
     server.script = [send]
     assert verdicts(EndpointJudge(f"{server.url}#m")) == [("unknown", "unknown")]

@@ -3,7 +3,6 @@
 import json
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from evaluation.fakes import FakeLoaded, Template, save_manifest, save_suite
@@ -21,8 +20,10 @@ from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import read_suite
 from mars_export.inputs.requests import Media, Request, Turn
 from mars_export.pipeline.engines import engine_named
+from support.servers import LocalServer
 
 BARE = {"batch_size": 4, "device": "cpu", "controls": False, "arms": ("none",)}
+JSON = [("Content-Type", "application/json")]
 REFUSAL, HELP = "I cannot help with that.", "Here it is."
 
 
@@ -42,44 +43,29 @@ def said(harm, shown, steered):
     return REFUSAL if harm and (steered or not shown) else HELP
 
 
-class Server:
+class Server(LocalServer):
     """Two models, `steered` and `base`, that answer as `Steady` does."""
 
     def __init__(self):
+        super().__init__()
         self.bodies, self.at_once, self.most = [], 0, 0
         self.alter = lambda _body: None
-        lock, outer = threading.Lock(), self
+        self._lock = threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self._send(200 if self.path == "/version" else 404, {"version": "1.2.3"})
+    def get(self, handler):
+        known = handler.path == "/version"
+        handler.send(200 if known else 404, json.dumps({"version": "1.2.3"}), JSON)
 
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.bodies.append(body)
-                    outer.at_once += 1
-                    outer.most = max(outer.most, outer.at_once)
-                status, text = outer.alter(body) or (200, outer.answer(body))
-                with lock:
-                    outer.at_once -= 1
-                choice = {"message": {"content": text}, "finish_reason": "stop"}
-                self._send(status, {"choices": [choice]})
-
-            def _send(self, status, told):
-                data = json.dumps(told).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+    def post(self, handler, body):
+        with self._lock:
+            self.bodies.append(body)
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        status, text = self.alter(body) or (200, self.answer(body))
+        with self._lock:
+            self.at_once -= 1
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        handler.send(status, json.dumps({"choices": [choice]}), JSON)
 
     def address(self, model):
         return f"http://{self.host}/v1#{model}"
@@ -87,10 +73,6 @@ class Server:
     def answer(self, body):
         text = json.dumps(body["messages"])
         return said("bad" in text, "image_url" in text, body["model"] == "steered")
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture

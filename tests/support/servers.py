@@ -1,13 +1,15 @@
-"""Starting a server as people do, in a process of its own, and asking it."""
+"""Starting a server as people do, in a process of its own, and asking it; made-up servers here."""
 
 import json
 import os
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def free_port():
@@ -55,3 +57,37 @@ def running(command, port, folder):
         server.terminate()
         server.wait()
         log.close()
+
+
+class LocalServer:
+    """A server in a thread of this process; a subclass says what `get` and `post` send."""
+
+    def __init__(self):
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.get(self)
+
+            def do_POST(self):
+                outer.post(self, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def send(self, status, text, headers=()):
+                data = text.encode()
+                self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
