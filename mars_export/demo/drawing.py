@@ -11,7 +11,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mars_export.demo.clouds import Scale
-from mars_export.demo.strip import named_media, signed, strip_of
+from mars_export.demo.strip import named_media, signed, strip_of, unsigned
 from mars_export.demo.turns import Exchange, Reading
 from mars_export.inputs.requests import Media
 
@@ -93,14 +93,15 @@ def _effect(whole: Reading | None, without: Reading | None) -> str:
     if not now and not then:
         did = "The gate stays shut without it."
     elif then and not now:
-        did = f"Without it the gate would open ({then:.2f}): it keeps the gate shut."
+        did = f"Without it the gate would open ({unsigned(then)}): it keeps the gate shut."
     elif now and not then:
         did = "Without it the gate would be shut: it opens the gate."
     else:
-        did = f"Without it the gate would be {then:.2f}."
+        did = f"Without it the gate would be {unsigned(then)}."
     if without.margin is not None and whole.margin is not None:
         change = whole.margin - without.margin
-        did += f" With it the margin is {abs(change):.2f} {'larger' if change > 0 else 'smaller'}."
+        side = "larger" if change > 0 else "smaller"
+        did += f" With it the margin is {unsigned(change)} {side}."
     return did
 
 
@@ -111,7 +112,7 @@ def _summary(reading: Reading | None) -> str:
     if not reading.push:
         shut = reading.gate == 0
         return "Left alone: the gate is shut." if shut else "Left alone: nothing was pushed."
-    gate = "" if reading.gate is None else f"The gate is open ({reading.gate:.2f}). "
+    gate = "" if reading.gate is None else f"The gate is open ({unsigned(reading.gate)}). "
     return f"{gate}The answer begins after a push of {_percent(reading.push)}."
 
 
@@ -132,5 +133,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"signed": signed, "share": _percent}
+    environment.filters |= {"signed": signed, "unsigned": unsigned}
     return environment

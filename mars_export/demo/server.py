@@ -82,11 +82,11 @@ def served(
         The address.
 
     Raises:
-        ExportError: gradio is not installed, or the port is taken.
+        ExportError: gradio is not installed, the port is taken, or the page does not answer.
     """
     require_extra()
     with tempfile.TemporaryDirectory(prefix="mars-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(_QUIET, GRADIO_TEMP_DIR=folder)
+        os.environ.update(_QUIET, GRADIO_TEMP_DIR=folder, **_past_proxies())
         import gradio
         from starlette.middleware import Middleware
 
@@ -118,10 +118,23 @@ def served(
         except OSError as error:
             where = f"--port {port}" if port else "no port from 7860 on"
             raise ExportError(f"{where}: taken, or not allowed; choose another --port") from error
+        except ValueError as error:  # gradio asked for its own page and got no answer in 3 s
+            page.close(verbose=False)
+            raise ExportError(
+                "the page does not answer on this machine: it is too busy, or something stands "
+                f"between it and {host}; run the same command again"
+            ) from error
         try:
             yield str(page.local_url)
         finally:
             page.close(verbose=False)
+
+
+def _past_proxies() -> dict[str, str]:
+    """Environment with which gradio asks for its own page here, not through the user's proxy."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = ",".join(filter(None, (known, LOCAL, "localhost")))
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def wait() -> None:

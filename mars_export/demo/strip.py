@@ -11,7 +11,7 @@ from mars_export.common.vocabulary import Modality, plural
 from mars_export.demo.clouds import Clouds, Scale
 from mars_export.demo.turns import Exchange, Reading
 
-__all__ = ["Dot", "Strip", "named_media", "signed", "strip_of"]
+__all__ = ["Dot", "Strip", "named_media", "signed", "strip_of", "unsigned"]
 
 _SPREAD: Final = 11.0
 """Pixels that the dots of a row are spread over, up and down."""
@@ -103,8 +103,18 @@ def named_media(exchange: Exchange) -> list[str]:
 
 
 def signed(value: float) -> str:
-    """Two decimals with a sign."""
-    return minus(f"{value:+.2f}")
+    """Two decimals with a sign, more where two would hide it."""
+    return minus(f"{value:+.{_decimals(value)}f}")
+
+
+def unsigned(value: float) -> str:
+    """The same without a sign."""
+    return f"{abs(value):.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    """2, or as many as show that a small value is not 0; 4 at most."""
+    return next((d for d in (2, 3) if round(value, d) or not value), 4)
 
 
 def _span(places: Sequence[float]) -> tuple[float, float]:

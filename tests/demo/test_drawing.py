@@ -12,7 +12,7 @@ from mars_export.common.errors import ExportError
 from mars_export.demo.clouds import Clouds, Scale
 from mars_export.demo.drawing import drawn, notice, thumbnail
 from mars_export.demo.files import endings, open_files
-from mars_export.demo.strip import named_media, strip_of
+from mars_export.demo.strip import named_media, signed, strip_of, unsigned
 from mars_export.demo.turns import Exchange, Reading, history_of
 from mars_export.inputs.requests import Media
 from mars_export.inputs.sounds import Sound
@@ -130,3 +130,12 @@ def test_earlier_turns_keep_their_media():
     first = Exchange("q", (PICTURE,), "a", "b")
     assert history_of((first,), "off")[0] == ("q", "a", (PICTURE,))
     assert history_of((first,), "on")[0].answer == "b"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0.00"), (0.284, "0.28"), (0.004, "0.004"), (-0.0003, "0.0003"), (1.0, "1.00")],
+)
+def test_a_small_number_is_not_shown_as_none(value, shown):
+    assert unsigned(value) == shown
+    assert signed(value) == ("\N{MINUS SIGN}" if value < 0 else "+") + shown
