@@ -20,7 +20,7 @@ from mars_export.common.words import normalized
 from mars_export.inputs.media import CLIPS
 from mars_export.inputs.readers import PROMPT_KEYS, Prompt, has_words, prompt_of, text_problem
 from mars_export.inputs.requests import mixes, modality_of
-from mars_export.inputs.sounds import SOUNDS
+from mars_export.inputs.sounds import OTHER_SOUNDS, SOUNDS
 from mars_export.inputs.tables import Row, embedded, embedding_columns, read_rows
 
 __all__ = ["MediaFiles", "Sample", "inside", "read_samples", "read_suite_texts"]
@@ -295,7 +295,9 @@ def _with_media(record: dict[str, Any]) -> dict[str, Any]:
 def _shown_by(path: object) -> Modality:
     """What a file of `file_name` shows, by its ending."""
     name = path.lower() if isinstance(path, str) else ""
-    return "video" if name.endswith(CLIPS) else "audio" if name.endswith(SOUNDS) else "image"
+    if name.endswith(CLIPS):
+        return "video"
+    return "audio" if name.endswith((*SOUNDS, *OTHER_SOUNDS)) else "image"
 
 
 def _told(error: ValidationError, known: Container[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LONGEST",
+    "OTHER_SOUNDS",
     "SHORTEST",
     "SOUNDS",
     "Sound",
@@ -30,6 +32,8 @@ __all__ = [
 
 SOUNDS: Final = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus")
 """Endings of sound files."""
+OTHER_SOUNDS: Final = (".aif", ".aiff", ".m4a", ".aac", ".wma", ".amr")
+"""Endings of others, most of which libsndfile does not read."""
 
 SHORTEST: Final = 0.1
 """Seconds; of less, some processors make no token at all."""
@@ -42,6 +46,12 @@ _LOUDEST: Final = 1.001
 _BLOCK: Final = 1 << 16
 """Samples that are decoded at once, of all channels."""
 _FLOATS: Final = ("FLOAT", "DOUBLE")
+_UNENDED: Final = ("lacks an end-of-stream bit", "ended unexpectedly without an End-Of-Stream")
+"""What libsndfile says of Ogg files without their last page."""
+_DATA: Final = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""What it says of a WAV file with another length than its header states."""
+_UNSTATED: Final = 0x7FFF_0000
+"""Bytes from which such a length is that of a stream, whose end was not known."""
 _UNPADDED: Final = ("Qwen2_5OmniProcessor",)
 """Processors whose models leave padding out, and that pad every sound to their longest one."""
 _PACKAGES: Final = ("soundfile", "soxr")
@@ -101,9 +111,9 @@ def open_sound(data: Path | bytes, where: str) -> Sound:
         where: For messages.
 
     Raises:
-        ExportError: It cannot be decoded, is shorter than `SHORTEST` or longer than `LONGEST`,
-            has too few or too many samples a second, floats beyond full scale or none at all, or
-            soundfile is not installed.
+        ExportError: It cannot be decoded, is cut off, is shorter than `SHORTEST` or longer than
+            `LONGEST`, has too few or too many samples a second, floats beyond full scale or none
+            at all, or soundfile is not installed.
     """
     try:
         import soundfile
@@ -146,10 +156,19 @@ def _decoded(opened: Any) -> Sound:
         samples += len(block)
         if samples > LONGEST * rate:
             raise ValueError(f"longer than {LONGEST:g} seconds")
+    if _is_cut_off(opened.extra_info):
+        raise ValueError("cut off: it ends before its header says")
     if samples < SHORTEST * rate:
-        length = f"{samples / rate:.2g} seconds" if samples else "no samples"
+        length = f"{samples / rate:.4g} seconds" if samples else "no samples"
         raise ValueError(f"{length}; the least is {SHORTEST:g} seconds")
     return Sound(np.concatenate(blocks), rate)
+
+
+def _is_cut_off(told: str) -> bool:
+    """Whether the end of a file is missing, by what libsndfile told of it."""
+    sizes = [tuple(map(int, found)) for found in _DATA.findall(told)]
+    short = any(real < stated < _UNSTATED for stated, real in sizes)
+    return short or any(text in told for text in _UNENDED)
 
 
 def _reason(error: Exception) -> str:

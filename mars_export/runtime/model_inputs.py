@@ -67,39 +67,58 @@ def dense_mask(inputs: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor | Non
 
 def modality_shown(
     inputs: Mapping[str, Any],
-    ids: torch.Tensor | None,
+    ids: torch.Tensor,
     x: torch.Tensor,
     placeholders: Mapping[str, int],
     modalities: Sequence[str],
 ) -> torch.Tensor:
     """(B, T) index of the modality that each column shows; 0 is text.
 
-    A column shows a modality by its token, where there are ids (B, T), or by its token type.
+    A column shows a modality by its token or by its token type.
 
-    x: embeddings (B, T, d) or ids. placeholders: modality to its token. modalities: in their order.
-
-    Raises:
-        ValueError: if neither says which columns hold pictures.
+    ids (B, T): tokens, negative where they are unknown. x: embeddings (B, T, d) or ids.
+    placeholders: modality to its token. modalities: in their order.
     """
     shown = x.new_zeros(x.shape[:2], dtype=torch.long)
-    if not placeholders:
-        return shown
-    n = x.shape[1]
-    given = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
-    types = [t[:, -n:].to(x.device) for t in given if t is not None and t.shape[1] >= n]
-    if ids is None and not types:
-        raise ValueError(
-            "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
-            "mm_token_type_ids (0 text, 1 image, 2 video, 3 audio) with them, or input_ids instead"
-        )
+    types = token_types(inputs, x)
     for modality, token in placeholders.items():
         if modality in modalities:
-            hits = [t.eq(TOKEN_TYPES.index(modality)) for t in types]
-            hits += [] if ids is None else [ids.eq(token)]
+            hits = [ids.eq(token), *(t.eq(TOKEN_TYPES.index(modality)) for t in types)]
             for hit in hits:
                 index = torch.full_like(shown, modalities.index(modality))
                 shown = torch.where(hit, torch.maximum(shown, index), shown)
     return shown
+
+
+def token_types(inputs: Mapping[str, Any], x: torch.Tensor) -> list[torch.Tensor]:
+    """What is given of the types (B, T) of the columns of x (B, T, ...)."""
+    n = x.shape[1]
+    given = [inputs.get(k) for k in ("mm_token_type_ids", "token_type_ids")]
+    return [t[:, -n:].to(x.device) for t in given if t is not None and t.shape[1] >= n]
+
+
+def refuse_untyped(
+    inputs: Mapping[str, Any], x: torch.Tensor, known: Sequence[str], graph: bool
+) -> None:
+    """Raise unless the types of embeddings x (B, T, d) say which columns show what.
+
+    known: modalities that have a token and were calibrated. graph: whether this is run to make a
+    graph, in which types cannot be looked at.
+    """
+    types = token_types(inputs, x)
+    if not types:
+        raise ValueError(
+            "steered checkpoint: inputs_embeds do not show which rows hold pictures; pass "
+            "mm_token_type_ids (0 text, 1 image, 2 video, 3 audio) with them, or input_ids instead"
+        )
+    numbers = x.new_tensor([0, *map(TOKEN_TYPES.index, known)], dtype=torch.long)
+    if not graph and any(not bool(torch.isin(t.long(), numbers).all()) for t in types):
+        says = ", ".join(f"{TOKEN_TYPES.index(name)} {name}" for name in ("text", *known))
+        raise ValueError(
+            "steered checkpoint: the token types of inputs_embeds name what steering was not "
+            f"calibrated for; it knows {says}; leave the rest out, or run it without steering "
+            "(with model.steering.off():)"
+        )
 
 
 def visual_columns(
@@ -111,7 +130,7 @@ def visual_columns(
     """(B, T) bool: columns that hold a visual token.
 
     x: embeddings (B, T, d) or ids. tokens: those of `VISUAL_TOKENS`. Where there are no ids (B, T),
-    the token types tell, which `modality_shown` asks for.
+    the token types tell, which `refuse_untyped` asks for.
     """
     hits = x.new_zeros(x.shape[:2], dtype=torch.bool)
     if ids is not None:

@@ -33,6 +33,12 @@ MIXED = (
     "(with model.steering.off():)"
 )
 
+SHOWN_LATE = (
+    "steered checkpoint: row {row} shows a picture, clip or sound behind its last assistant "
+    "header, where steering is decided without it; show it in a turn before, or run it without "
+    "steering (with model.steering.off():)"
+)
+
 # Each a `prefix` and the `ends` of which one follows it: the canonical last token, and what the
 # tokenizer makes of that token and the text after it.
 Headers = Sequence[Mapping[str, list[int]]]
@@ -287,6 +293,16 @@ def mixed_columns(
         apart = apart | ((last == index) & goes_on)
         other = other | ((last != 0) & (last != index) & goes_on)
     return apart & other
+
+
+def refuse_shown_late(steered: torch.Tensor, context: torch.Tensor) -> None:
+    """Raise where something is shown behind the last assistant header of a prompt.
+
+    steered (B, T) and context (B, T, 3): of the prompt's last columns, as in `History`.
+    """
+    late = ~steered[:, -1] & (context[:, -1, 1] != 0)
+    if bool(late.any()):
+        raise ValueError(SHOWN_LATE.format(row=int(late.nonzero()[0])))
 
 
 def _turns(steered: torch.Tensor, request: torch.Tensor | None) -> torch.Tensor:

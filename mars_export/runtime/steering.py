@@ -23,6 +23,7 @@ from mars_export.runtime.model_inputs import (
     cached_columns,
     modality_shown,
     refuse_uncalibrated,
+    refuse_untyped,
     tokens_or_embeds,
     visual_columns,
 )
@@ -32,6 +33,7 @@ from mars_export.runtime.positions import (
     is_assistants_turn,
     mixed_columns,
     recognized,
+    refuse_shown_late,
     requests,
     stated_columns,
     steered_columns,
@@ -241,6 +243,7 @@ class Steering:
         answer = policy == "all" and stated is None
         if stated is None and not drafts and policy not in ("all", "none"):
             self._refuse_unanswered(columns.history, before)
+            refuse_shown_late(columns.history.steered, columns.history.context)
         again = None if cached is None else cached.columns(offset, offset + n)
         if again is not None and not again.agrees(columns.history):
             raise ValueError(
@@ -350,8 +353,11 @@ class Steering:
         if ids is not None:
             tokens = ids
         else:
-            embedding, known = module.get_input_embeddings(), self._header_tokens()
-            tokens = recognized(x, embedding, known, graph)
+            known = self._header_tokens() | set(self._placeholders.values())
+            tokens = recognized(x, module.get_input_embeddings(), known, graph)
+            if self._placeholders:
+                names = [m for m in self.rules["modalities"] if m in self._placeholders]
+                refuse_untyped(inputs, x, names, graph)
         # The mask covers the cache as well.
         allowed = attention_mask(inputs, x, offset) != 0
         position = allowed.long().cumsum(1) - 1
@@ -378,7 +384,8 @@ class Steering:
             steered = steered_columns(policy, before, tokens, real, headers, request, graph)
             if policy not in ("all", "none"):
                 unknown = unknown_columns(steered, before, real, request)
-        shown = modality_shown(inputs, ids, x, self._placeholders, self.rules["modalities"])
+        shown = modality_shown(inputs, tokens, x, self._placeholders, self.rules["modalities"])
+        shown = shown * real  # what is masked is padding, and nothing hears or sees it
         mixed = mixed_columns(shown, self.rules["modalities"], before, request)
         if mixed is not None:
             mixed = mixed & real

@@ -92,6 +92,8 @@ def test_channels_become_their_mean(tmp_path):
         (written(np.full(9_999, np.nan), name="float wav"), "values that are not finite"),
         (written(32_767 * tone(1), name="float wav"), "beyond the full scale of 1"),
         (written(tone(2), name="flac")[:9_000], "lost sync"),
+        (written(tone(2))[:-2_000], "cut off: it ends before its header says"),
+        (written(tone(20), name="ogg")[:10_000], "cut off"),
     ],
 )
 def test_what_is_no_sound_is_one_line(data, said):
@@ -118,6 +120,14 @@ def test_a_damaged_file_is_a_sound_or_one_line(name, seed, times):
     else:
         assert np.isfinite(sound.samples).all()
         assert 0.1 <= sound.seconds <= 301
+
+
+@pytest.mark.parametrize("size", [0xFFFF_FFFF, 0xFFFF_FFF0, 0x7FFF_FFFF])
+def test_a_stream_whose_length_was_not_known_is_a_sound(size):
+    data = bytearray(written(tone(1)))
+    at = data.index(b"data") + 4
+    data[at : at + 4] = size.to_bytes(4, "little")
+    assert open_sound(bytes(data), "a.wav").seconds == 1
 
 
 def test_a_path_is_not_repeated(tmp_path):

@@ -1,4 +1,4 @@
-"""Audio beside pictures or clips: nothing was calibrated for the two together, so it raises."""
+"""Audio beside pictures or clips, or where steering does not look: it raises, or is counted."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from mars_export.runtime.positions import mixed_columns
 from mars_export.runtime.windows import History
 from support import zoo, zoo_inputs
 from support.behavior import Pair
-from support.tiny import HEADER, TURN_STARTS, random_ids
+from support.tiny import AUDIO, HEADER, TURN_STARTS, random_ids
 
 MODALITIES = ["text", "image", "video", "audio"]
 OPTIONS = {"max_new_tokens": 3, "do_sample": False}
@@ -67,6 +67,38 @@ def test_a_turn_behind_a_cache_raises_as_well(pair):
     more["attention_mask"] = torch.ones(1, len(whole), dtype=torch.long)
     with pytest.raises(ValueError, match="row 0 holds audio beside pictures or clips"):
         pair.model(**more, past_key_values=cache)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["audio", "image"])
+def test_what_is_shown_behind_the_last_header_raises(pair, kind):
+    """Steering was decided there without it."""
+    ids = [*conversation(()), *zoo_inputs.MARKED[kind], *random_ids(2, 9)]
+    batch = zoo_inputs.padded(pair.family.model_type, [conversation((kind,)), ids])
+    with pytest.raises(ValueError, match="row 1 shows a picture, clip or sound behind its last"):
+        pair.model.generate(**batch, **OPTIONS)
+    earlier = [*ids, *TURN_STARTS[0], *random_ids(4, 3), *HEADER]
+    pair.model.generate(**zoo_inputs.padded(pair.family.model_type, [earlier]), **OPTIONS)
+    assert pair.model.steering.last[0][-1].modality == kind
+
+
+@torch.no_grad()
+def test_what_is_masked_is_not_heard(pair):
+    batch = zoo_inputs.padded(pair.family.model_type, [conversation(("audio",))])
+    hidden = batch["input_ids"] == AUDIO
+    pair.model(**{**batch, "attention_mask": batch["attention_mask"] * ~hidden})
+    (position,) = pair.model.steering.last[0]
+    assert (position.modality, position.visual) == ("text", 0)
+
+
+@torch.no_grad()
+def test_placeholders_are_known_by_their_embeddings(pair):
+    """The native classes put features in their place, whatever the token types say."""
+    batch = zoo_inputs.padded(pair.family.model_type, [conversation(("audio",))])
+    ids = batch.pop("input_ids")
+    types = {"mm_token_type_ids": torch.zeros_like(ids)}
+    pair.model(**{**batch, **types}, inputs_embeds=pair.model.get_input_embeddings()(ids))
+    assert pair.model.steering.last[0][-1].modality == "audio"
 
 
 @given(

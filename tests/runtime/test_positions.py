@@ -201,6 +201,9 @@ def test_what_hides_the_modality_raises(pair):
     embeds = pair.model.get_input_embeddings()(batch["input_ids"])
     with pytest.raises(ValueError, match="mm_token_type_ids"):
         pair.model(inputs_embeds=embeds)
+    types = torch.full_like(batch["input_ids"], 3)
+    with pytest.raises(ValueError, match="types of inputs_embeds name what steering was not"):
+        pair.model(inputs_embeds=embeds, mm_token_type_ids=types)
     with pytest.raises(RuntimeError, match="packed"):
         pair.model(**batch, cu_seq_lens_q=torch.tensor([0, 10]))
     with pytest.raises(RuntimeError, match="not its inner modules"):

@@ -17,6 +17,7 @@ from mars_export.runtime.positions import (
     header_ends,
     is_assistants_turn,
     mixed_columns,
+    refuse_shown_late,
 )
 
 UNKNOWN = -1
@@ -74,7 +75,8 @@ def prompt_plan(
 
     Raises:
         ValueError: if nothing shows where the answer begins: there is no assistant header, or
-            somebody else's turn has begun behind the last one.
+            somebody else's turn has begun behind the last one. Or a picture or sound stands behind
+            it.
     """
     ids = torch.tensor([list(tokens)], dtype=torch.long)
     steered = header_ends(ids, rules["headers"])
@@ -93,7 +95,9 @@ def prompt_plan(
     mixed = mixed_columns(columns, rules["modalities"])
     if mixed is not None and bool(mixed.any()):
         raise ValueError(MIXED.format(row=0))
-    return PromptPlan(ids[0], contexts(columns, steered)[0], steered[0])
+    context = contexts(columns, steered)
+    refuse_shown_late(steered, context)
+    return PromptPlan(ids[0], context[0], steered[0])
 
 
 def visual_columns(place: Any) -> torch.Tensor:

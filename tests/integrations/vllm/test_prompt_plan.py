@@ -162,3 +162,8 @@ def test_sounds_beside_pictures_have_no_plan():
             prompt_plan(tokens, RULES, shown)
     alone = prompt_plan([1, AUDIO, AUDIO, *random_ids(3), *HEADER], RULES, shown)
     assert alone.context[-1, :2].tolist() == [3, 2]
+
+
+def test_a_picture_behind_the_last_header_has_no_plan():
+    with pytest.raises(ValueError, match="row 0 shows a picture, clip or sound behind its last"):
+        prompt_plan([1, 5, *HEADER, IMAGE, 6], RULES, VISUAL)
