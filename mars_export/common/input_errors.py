@@ -11,6 +11,7 @@ from mars_export.common.errors import ExportError
 
 __all__ = [
     "InputError",
+    "decoding",
     "input_errors",
     "is_panic",
     "of_memory",
@@ -52,6 +53,34 @@ def input_errors(what: str, advice: str = "download it again") -> Iterator[None]
         if of_memory(error) or getattr(error, "errno", None) in _FULL:
             raise
         raise InputError(f"{what}: {reason(error)}; {advice}") from error
+
+
+@contextmanager
+def decoding(kind: str, where: str) -> Iterator[None]:
+    """Translate every exception inside the block, which decodes a user's file.
+
+    Args:
+        kind: Of file, for example `picture`.
+        where: It stands, for messages.
+
+    Raises:
+        ExportError: for everything but memory that runs out.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise what they like
+        said = " ".join(_without_path(error).split()).rstrip(".") or type(error).__name__
+        raise ExportError(f"{where}: not a readable {kind} ({said}); replace it") from error
+
+
+def _without_path(error: Exception) -> str:
+    """What a decoder says but for the path: the system and PyAV, libsndfile, or another."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "no format that Pillow knows"
+    parts = (getattr(error, name, None) for name in ("strerror", "error_string"))
+    return next(filter(None, parts), None) or str(error)
 
 
 def reason(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import decoding
 from mars_export.common.installation import install_extra
 from mars_export.common.paths import is_dir
 
@@ -43,18 +44,11 @@ def open_picture(data: Path | bytes, where: str) -> Image:
     """
     from PIL import Image, ImageOps
 
-    try:
-        # Warnings are of large pictures and of kinds of transparency, which is dropped.
-        with warnings.catch_warnings(action="ignore"):
-            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as opened:
-                upright = ImageOps.exif_transpose(_plain(opened))
-            return upright.convert("RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise what they like
-        raise ExportError(
-            f"{where}: not a readable picture ({_reason(error)}); replace it"
-        ) from error
+    # Warnings are of large pictures and of kinds of transparency, which is dropped.
+    with decoding("picture", where), warnings.catch_warnings(action="ignore"):
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as opened:
+            upright = ImageOps.exif_transpose(_plain(opened))
+        return upright.convert("RGB")
 
 
 def _plain(opened: Image) -> Image:
@@ -75,15 +69,6 @@ def _plain(opened: Image) -> Image:
                 "it with 8 bits"
             )
     return opened
-
-
-def _reason(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):  # whose message repeats the path
-        return "no format that Pillow knows"
-    text = getattr(error, "strerror", None) or str(error)  # of the system, and of PyAV
-    return " ".join(text.split()) or type(error).__name__
 
 
 @lru_cache(maxsize=2)
@@ -128,7 +113,7 @@ def _video(path: Path, where: str) -> tuple[Image, ...]:
         import av
     except ImportError as error:
         raise ExportError(f"{where}: needs PyAV; run `{install_extra('suites')}`") from error
-    try:
+    with decoding("video", where):
         with av.open(str(path)) as container:
             streams = container.streams.video
             # Without a decoder PyAV would crash, and not only raise.
@@ -140,12 +125,6 @@ def _video(path: Path, where: str) -> tuple[Image, ...]:
             frames = enumerate(container.decode(video=0))
             chosen = {index: f.to_image() for index, f in frames if index in set(wanted)}
         return tuple(chosen[index] for index in wanted)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise what they like
-        raise ExportError(
-            f"{where}: not a readable video ({_reason(error)}); replace it"
-        ) from error
 
 
 def _spread(total: int) -> list[int]:

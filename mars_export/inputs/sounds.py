@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import decoding
 from mars_export.common.installation import install_extra
 
 if TYPE_CHECKING:
@@ -119,15 +120,11 @@ def open_sound(data: Path | bytes, where: str) -> Sound:
         import soundfile
     except (ImportError, OSError) as error:  # the latter where its library is absent
         raise ExportError(f"{where}: needs soundfile; run `{install_extra('audio')}`") from error
-    try:
-        with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as file:
-            return _decoded(soundfile.SoundFile(file))
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise what they like
-        raise ExportError(
-            f"{where}: not a readable sound ({_reason(error)}); replace it"
-        ) from error
+    with (
+        decoding("sound", where),
+        io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as file,
+    ):
+        return _decoded(soundfile.SoundFile(file))
 
 
 def _decoded(opened: Any) -> Sound:
@@ -169,13 +166,6 @@ def _is_cut_off(told: str) -> bool:
     sizes = [tuple(map(int, found)) for found in _DATA.findall(told)]
     short = any(real < stated < _UNSTATED for stated, real in sizes)
     return short or any(text in told for text in _UNENDED)
-
-
-def _reason(error: Exception) -> str:
-    # Without the path, which the message repeats.
-    text = next(filter(None, (getattr(error, n, "") for n in ("strerror", "error_string"))), None)
-    text = text or str(error)
-    return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
 def longest(processor: Any) -> float | None:
