@@ -18,7 +18,7 @@ def families(as_json: bool) -> None:
         print_json([family.model_dump(mode="json") for family in known().values()])
         return
     for family in known().values():
-        extra = f"  ({install_extra(family.extra)})" if family.extra else ""
+        extra = f"  ({install_extra(family.extras)})" if family.extras else ""
         modalities = ", ".join(family.modalities)
         lacking = f"  ({family.lacking})" if family.lacking else ""
         click.echo(f"{family.model_type:16} {family.name:16} {modalities}{extra}{lacking}")

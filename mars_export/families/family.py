@@ -109,6 +109,12 @@ class Family(BaseModel):
         return self.model_copy(update={"modalities": kept})
 
     @property
+    def extras(self) -> str:
+        """That, and the one that sound is read with, with a comma between; empty for none."""
+        sound = "audio" if "audio" in self.modalities else None
+        return ",".join(dict.fromkeys(filter(None, (self.extra, sound))))
+
+    @property
     def lacking(self) -> str | None:
         """Why the installed Transformers cannot run the family; None if it can."""
         installed = version("transformers")

@@ -231,7 +231,7 @@ def check_processor(base: Path, family: Family, thinking: bool | None = None) ->
             raise
         raise ExportError(
             f"the processor of {family.name} needs a package that is not installed; "
-            f"run `{install_extra(family.extra)}`"
+            f"run `{install_extra(family.extras)}`"
         ) from error
     return with_options(processor, options)
 

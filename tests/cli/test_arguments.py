@@ -153,6 +153,8 @@ def test_families(mars):
     assert result.code == 0
     assert {line.split()[0] for line in result.out.splitlines()} == set(families())
     assert install_extra("video") in result.out
+    (omni,) = (line for line in result.out.splitlines() if line.startswith("qwen2_5_omni"))
+    assert install_extra("video,audio") in omni
 
 
 class TestMethods:
