@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs").glob("*.md"),
-    *(ROOT / "examples").glob("*/README.md"),
+    *(ROOT / "examples").glob("**/README.md"),
     *(ROOT / "model_cards").glob("*.md"),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
