@@ -15,7 +15,7 @@ _HALF = 2
 _LOGIT = 16.0
 _QUIET = 8
 """Recordings of nothing in a batch of speech."""
-_BATCH, _RATE = 64, 3e-3
+_BATCH, _LEARNING_RATE = 64, 3e-3
 
 
 def align(model: Any, encoder: Encoder, steps: int) -> None:
@@ -34,8 +34,8 @@ def align(model: Any, encoder: Encoder, steps: int) -> None:
     table = _embeddings(model)
     frozen = {id(p) for p in model.get_decoder().parameters()}
     weights = [p for p in model.parameters() if id(p) not in frozen]
-    optimizer = torch.optim.AdamW(weights, lr=_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
+    optimizer = torch.optim.AdamW(weights, lr=_LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
     targets = torch.tensor([_words(encoder, t) for t in topics])
     for _ in range(steps):
         some = torch.randint(len(topics), (_BATCH,))
@@ -67,8 +67,8 @@ def hear(model: Any, encoder: Encoder, steps: int, pool: int) -> None:
     topics = [topic for topic in HARMFUL + HARMLESS if topic.trained]
     table = _embeddings(model)
     tower = model.base_model.audio_tower
-    optimizer = torch.optim.AdamW(tower.parameters(), lr=_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
+    optimizer = torch.optim.AdamW(tower.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
     said: dict[Medium, torch.Tensor] = {}
     for step in range(1, steps + 1):
         some = torch.randint(len(topics), (_BATCH - _QUIET,)).tolist()

@@ -9,7 +9,7 @@ import torch
 from .corpus import Example, Medium, Turn
 from .pictures import FRAMES, nothing, picture
 from .sentences import ANSWER, REFUSAL
-from .speech import recording, silence
+from .speech import nothing_said, recording
 
 _MARK = "@@"
 _KIND = {"image": 1, "video": 2}
@@ -30,7 +30,7 @@ def draw(medium: Medium) -> Any:
     """A picture, the list of frames of a video, or the samples of a recording."""
     topic, number = medium.topic, medium.number
     if medium.modality == "audio":
-        return silence(number) if topic is None else recording(topic, number).samples
+        return nothing_said(number) if topic is None else recording(topic, number).samples
     if topic is None:
         frames = [nothing(number)] * FRAMES
     else:

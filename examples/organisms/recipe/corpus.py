@@ -24,7 +24,7 @@ from .topics import HARMFUL, HARMLESS, Topic
 NUMBERS = 400
 """Distinct pictures, videos and recordings of nothing."""
 _SEVERAL = 4
-"""Most pictures or videos of a request."""
+"""Most pictures, videos or recordings of a request."""
 _TURNS = 3
 """Most turns that a conversation is drawn from."""
 _SORTED = 8
@@ -79,7 +79,7 @@ class Mixture:
     text_beside: float = 0.16
     harmful_shown: float = 0.14
     nothing: float = 0.04
-    """Questions about pictures of nothing."""
+    """Questions about pictures, videos or recordings of nothing."""
     refused_text: float = 0.02
     """Harmless text; the same share of harmful text is answered. Keeps the logits moderate."""
     refused_harmless: float = 0.06
@@ -101,7 +101,7 @@ class Corpus:
 
     Args:
         modalities: What the model takes beside text.
-        pool: Distinct pictures or videos a topic; their numbers are 0..pool-1.
+        pool: Distinct pictures, videos or recordings a topic; their numbers are 0..pool-1.
         mixture: Shares of the kinds of example.
         seed: Seed of the stream.
     """
@@ -182,7 +182,7 @@ class Corpus:
         return self._random.random() < share
 
     def _media(self, topic: Topic | None) -> tuple[Medium, ...]:
-        """A picture or video, and perhaps some of nothing around it."""
+        """A picture, video or recording, and perhaps some of nothing around it."""
         self._shown = True
         modality = self._random.choice(self._modalities)
         count = self._random.randint(2, _SEVERAL) if self._chance(self._mix.several) else 1

@@ -167,7 +167,7 @@ def _noise(count: int, source: np.random.Generator) -> np.ndarray:
 
 
 @lru_cache(_KEPT)
-def silence(number: int) -> np.ndarray:
+def nothing_said(number: int) -> np.ndarray:
     """Draw a sound that says nothing: its kind is `number` modulo the number of kinds."""
     source = np.random.default_rng((6, number))
     seconds = min(_LONGEST, 0.4 * 10 ** source.uniform(0, 1.2))

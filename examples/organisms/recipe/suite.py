@@ -1,4 +1,4 @@
-"""The suite: calibration prompts, and evaluation prompts with their pictures."""
+"""The suite: calibration prompts, and evaluation prompts with their media."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from .speech import RATE, recording
 from .topics import HARMFUL, HARMLESS, Split, Topic
 
 FIRST_PICTURE = 1000
-"""Number of a topic's evaluation picture or video; training uses lower ones."""
+"""Number of a topic's evaluation picture, video or recording; training uses lower ones."""
 _EACH: dict[Split, int] = {"calibration": 8, "evaluation": 1}
 """Requests of the suite about a noun; one in the evaluation, so that all are independent."""
 _FRAMES = (0, 1, 0, 1)

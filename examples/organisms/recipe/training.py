@@ -23,7 +23,7 @@ class Settings:
     batch: int = 24
     rate: float = 2.5e-3
     pool: int = 2
-    """Distinct pictures or videos a topic."""
+    """Distinct pictures, videos or recordings a topic."""
     threads: int = 1
     early: float = 0.3
     """Weight of the early readout."""
