@@ -21,7 +21,7 @@ from mars_export.evaluation.suite import read_suite
 from mars_export.evaluation.variants import VARIANTS
 from mars_export.inputs.limits import Asked, check_requests
 from mars_export.inputs.requests import Request
-from support import heard, zoo
+from support import heard, listeners, zoo
 from support.heard import tone
 
 pytestmark = pytest.mark.skipif(
@@ -92,13 +92,14 @@ def test_sounds_that_a_processor_refuses_are_named():
         return Asked(f"s.jsonl, line {number}", "show me", lambda: Request("show me", media))
 
     good = [asked(1), asked(2, tone(0.5)), asked(3, tone(1, 8000), tone(2))]
-    check_requests(heard.processor(), 1000, good)
+    processor = listeners.processor(heard.MODEL_TYPE)
+    check_requests(processor, 1000, good)
     with pytest.raises(ExportError) as caught:
-        check_requests(heard.processor(), 1000, [*good, asked(4, tone(4.5, 8000))])
+        check_requests(processor, 1000, [*good, asked(4, tone(8.5, 8000))])
     text, name = str(caught.value), "Qwen2_5OmniProcessor"
-    assert text.startswith(f"s.jsonl, line 4: {name} refuses a sound of 4.5 s at 8000 Hz: ")
+    assert text.startswith(f"s.jsonl, line 4: {name} refuses a sound of 8.5 s at 8000 Hz: ")
     assert text.endswith(
-        f"longer than the {heard.CHUNK} s that {name} takes; cut it into shorter ones"
+        f"longer than the {listeners.CHUNK} s that {name} takes; cut it into shorter ones"
     )
 
 

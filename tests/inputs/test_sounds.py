@@ -6,6 +6,7 @@ import json
 import random
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from mars_export.common.errors import ExportError
 from mars_export.inputs import sounds
 from mars_export.inputs.requests import Request, collate
 from mars_export.inputs.sounds import Sound, longest, open_sound
-from support import heard, planted
+from support import heard, listeners, planted
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
@@ -162,10 +163,11 @@ def frames(processor, seconds):
     return int(mask.sum())
 
 
-@pytest.mark.parametrize("processor", [heard.gemma4(), heard.processor()], ids=["gemma4", "omni"])
-def test_a_sound_that_would_be_cut_is_refused(processor):
+@pytest.mark.parametrize("model_type", listeners.FAMILIES)
+def test_a_sound_that_would_be_cut_is_refused(model_type):
+    processor = listeners.processor(model_type)
     most = longest(processor)
-    assert most == (heard.CHUNK if type(processor) is transformers.Qwen2_5OmniProcessor else 30)
+    assert most == (listeners.CHUNK if type(processor) is transformers.Qwen2_5OmniProcessor else 30)
     assert frames(processor, most - 0.1) < frames(processor, most) == frames(processor, most + 1)
     name, at_most = type(processor).__name__, collate(processor, [asked(most)])
     assert tokens(processor, at_most) == [25 * most]
@@ -187,24 +189,30 @@ def tokens(processor, batch):
     return (batch["input_ids"] == placeholder).sum(1).tolist()
 
 
-@pytest.mark.parametrize("make", [heard.gemma4, heard.processor, planted.sound_processor])
-def test_sounds_of_any_rate_are_brought_to_that_of_the_processor(make):
-    processor = make()
+HEARS = {
+    **{name: partial(listeners.processor, name) for name in listeners.FAMILIES},
+    "qwen2_audio": planted.sound_processor,
+}
+
+
+@pytest.mark.parametrize("name", HEARS)
+def test_sounds_of_any_rate_are_brought_to_that_of_the_processor(name):
+    processor = HEARS[name]()
     requests = [asked(1, rate=44_100), asked(0.5, 0.5, rate=8_000), asked(2)]
     batch = collate(processor, requests[:1] + requests[2:])
     assert tokens(processor, batch) == [25, 50]
-    assert tokens(processor, collate(processor, requests[1:2])) == [
-        2 * (13 if make is heard.gemma4 else 12)
-    ]
+    half = 13 if name == "gemma4" else 12
+    assert tokens(processor, collate(processor, requests[1:2])) == [2 * half]
 
 
 def test_padding_to_the_longest_sound_changes_no_feature(monkeypatch):
     """Qwen2.5-Omni selects the frames that count by their mask."""
-    processor = heard.processor()
+    processor = listeners.processor(heard.MODEL_TYPE)
     short = collate(processor, [asked(1), asked(1.5)])
     monkeypatch.setattr(sounds, "_UNPADDED", ())
     long = collate(processor, [asked(1), asked(1.5)])
-    assert (short["input_features"].shape[-1], long["input_features"].shape[-1]) == (152, 400)
+    lengths = [batch["input_features"].shape[-1] for batch in (short, long)]
+    assert lengths == [152, 100 * listeners.CHUNK]
     for name in ("input_ids", "attention_mask"):
         assert torch.equal(short[name], long[name])
     features = [b["input_features"].movedim(1, 2)[b["feature_attention_mask"].bool()]
@@ -214,7 +222,7 @@ def test_padding_to_the_longest_sound_changes_no_feature(monkeypatch):
 
 def test_a_processor_that_cuts_nothing_has_no_limit():
     assert longest(planted.processor()) is None
-    windows = heard.processor()
+    windows = listeners.processor(heard.MODEL_TYPE)
     windows.max_audio_len = 600
     assert longest(windows) == 600
     assert transformers.VoxtralProcessor.audio_kwargs["truncation"] is False

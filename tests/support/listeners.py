@@ -7,6 +7,8 @@ import transformers
 
 from support import planted, zoo
 
+CHUNK = 8
+"""Seconds that the processor of Qwen2.5-Omni takes."""
 TEMPLATE = planted.TEMPLATE.replace(
     "{% if c['type'] == 'image' %}<boi> {% else %}{{ c['text'] }} {% endif %}",
     "{% if c['type'] == 'text' %}{{ c['text'] }} {% else %}{{ marks[c['type']] }} {% endif %}",
@@ -52,7 +54,7 @@ def _omni():
     return transformers.Qwen2_5OmniProcessor(
         image_processor=transformers.Qwen2VLImageProcessor(patch_size=14, size=size),
         video_processor=transformers.Qwen2VLVideoProcessor(patch_size=14, size=size),
-        feature_extractor=transformers.WhisperFeatureExtractor(zoo.MEL_BINS, chunk_length=8),
+        feature_extractor=transformers.WhisperFeatureExtractor(zoo.MEL_BINS, chunk_length=CHUNK),
         tokenizer=_tokenizer({**tokens, **ends}),
         chat_template=_template(marks),
     ), {
@@ -68,6 +70,12 @@ FAMILIES = tuple(_MADE)
 
 def _template(marks: dict[str, str]) -> str:
     return "{% set marks = " + json.dumps(marks) + " %}" + TEMPLATE
+
+
+def processor(model_type: str):
+    """A real processor around the words of the planted model."""
+    made, _ = _MADE[model_type]()
+    return made
 
 
 def save(model_type: str, directory: Path) -> Path:
