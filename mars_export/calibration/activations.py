@@ -174,7 +174,7 @@ class Reader:
         return whole.rows(torch.tensor(order).argsort())
 
     def size(self, request: Request) -> tuple[int, int]:
-        """Tokens of a request, which is not run, and visual tokens of its last turn."""
+        """Tokens of a request, which is not run, and media tokens of its last turn."""
         inputs = collate(self.processor, [request])
         ends, _, context = self._contexts(inputs)
         return inputs["input_ids"].shape[1], int(context[0, ends[0], 1])

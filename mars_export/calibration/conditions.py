@@ -59,7 +59,7 @@ class Setting:
 
     @property
     def counts(self) -> bool:
-        """Whether it differs in the number of visual tokens alone: a knot of the shift."""
+        """Whether it differs in the number of media tokens alone: a knot of the shift."""
         return (self.turn, self.systems, self.kinds) == (0, ("",), ())
 
     @property
@@ -116,7 +116,7 @@ def forecast(parts: Sequence[int], beside: Sequence[Modality], pairs: int, each:
 def available(baseline: Measurements, modality: Modality) -> tuple[Setting, ...]:
     """The settings that the processor, the chat template and the context length allow.
 
-    A picture size that changes nothing in the number of visual tokens is left out.
+    A size or length that changes nothing in the number of media tokens is left out.
 
     Raises:
         ExportError: Not even a plain request is allowed.
@@ -130,7 +130,7 @@ def available(baseline: Measurements, modality: Modality) -> tuple[Setting, ...]
             continue
         request = _request(baseline, setting, modality, prompt, [0] * setting.shown, turns, 0)
         try:
-            tokens = _visual_tokens(baseline, request)
+            tokens = _media_tokens(baseline, request)
         except (TemplateError, ExportError, ValueError, IndexError, KeyError) as error:
             if setting == PLAIN:
                 raise _no_plain_request(modality, error) from error
@@ -143,7 +143,7 @@ def available(baseline: Measurements, modality: Modality) -> tuple[Setting, ...]
     return tuple(kept)
 
 
-def _visual_tokens(baseline: Measurements, request: Request) -> int:
+def _media_tokens(baseline: Measurements, request: Request) -> int:
     """Of its last turn; refuses a request that is longer than the model takes."""
     length, tokens = baseline.reader.size(request)
     most = context_length(baseline.data.model.config)

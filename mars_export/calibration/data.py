@@ -85,7 +85,7 @@ class CalibrationData:
         measurement: How it is measured.
         quantization: What the model was loaded in, for the record.
         progress: Called with (requests done, requests in all).
-        tuning: Labeled requests with pictures or clips; None for none.
+        tuning: Labeled requests with media; None for none.
         processes: Those that share the requests, all of which end up with the same numbers.
 
     Raises:

@@ -70,12 +70,12 @@ class StimulusSource(Record):
 
 
 class TuningSource(Record):
-    """Labeled requests with pictures or clips that a calibration was tuned on."""
+    """Labeled requests with media that a calibration was tuned on."""
 
     name: str
     """Of the suite."""
     sha256: str
-    """Of the suite: its file and its pictures."""
+    """Of the suite: its file and its media."""
     license: str
     fit: dict[Modality, dict[Label, int]]
     """Requests that origin and strength were chosen on."""

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 __all__ = [
     "BROKEN",
+    "CALLED",
     "LABELS",
     "MANIFEST_NAME",
     "MODALITIES",
@@ -39,6 +40,10 @@ MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "video", "audio")
 
 MANIFEST_NAME: Final = "steering_manifest.json"
 """In every steered directory, written last: it says that the directory is complete."""
+
+
+CALLED: Final[dict[Modality, str]] = {"image": "picture", "video": "clip", "audio": "sound"}
+"""What one of a modality is called on a page."""
 
 
 def plural(modality: Modality) -> str:

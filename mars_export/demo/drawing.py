@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mars_export.common.vocabulary import CALLED
 from mars_export.demo.clouds import Scale
 from mars_export.demo.strip import named_media, signed, strip_of, unsigned
 from mars_export.demo.turns import Exchange, Reading
@@ -45,6 +46,7 @@ def drawn(exchange: Exchange, scale: Scale | None, number: int) -> str:
         number=number,
         media=media,
         reading=exchange.reading,
+        called=CALLED,
         summary=_summary(exchange.reading),
         strip=strip_of(exchange, scale),
     )

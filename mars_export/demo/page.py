@@ -11,6 +11,7 @@ from typing import Any, Final
 from jinja2 import Environment
 
 from mars_export.common.errors import ExportError
+from mars_export.common.vocabulary import CALLED
 from mars_export.demo.asking import Subject
 from mars_export.demo.drawing import drawn, notice
 from mars_export.demo.files import endings, open_files
@@ -157,8 +158,7 @@ def _about(subject: Subject) -> dict[str, str]:
 
 
 def _placeholder(subject: Subject) -> str:
-    words = {"image": "pictures", "video": "clips", "audio": "sounds"}
-    taken = [words[m] for m in subject.modalities if m in words]
+    taken = [f"{CALLED[m]}s" for m in subject.modalities if m in CALLED]
     return "Ask something" + (f"; {', '.join(taken)} may be added" if taken else "")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mars_export.common.markdown import minus
-from mars_export.common.vocabulary import Modality, plural
+from mars_export.common.vocabulary import CALLED, Modality, plural
 from mars_export.demo.clouds import Clouds, Scale
 from mars_export.demo.turns import Exchange, Reading
 
@@ -79,9 +79,7 @@ def strip_of(exchange: Exchange, scale: Scale | None) -> Strip | None:
     )
 
 
-_BESIDE: Final[dict[Modality, str]] = {
-    m: f"text beside neutral {plural(m)}" for m in ("image", "video", "audio")
-}
+_BESIDE: Final[dict[Modality, str]] = {m: f"text beside neutral {plural(m)}" for m in CALLED}
 
 
 def _without(exchange: Exchange) -> Iterator[tuple[float, str]]:
@@ -93,8 +91,7 @@ def _without(exchange: Exchange) -> Iterator[tuple[float, str]]:
 
 def named_media(exchange: Exchange) -> list[str]:
     """What the page calls each medium of a turn, for example `picture 2`."""
-    words = {"image": "picture", "video": "clip", "audio": "sound"}
-    kinds = [words[medium.modality] for medium in exchange.media]
+    kinds = [CALLED[medium.modality] for medium in exchange.media]
     counts = [kinds[: index + 1].count(kind) for index, kind in enumerate(kinds)]
     return [
         f"{kind} {count}" if kinds.count(kind) > 1 else f"the {kind}"

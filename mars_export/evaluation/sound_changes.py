@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from mars_export.inputs.sounds import Sound
+from mars_export.inputs.tones import RATE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +33,6 @@ __all__ = [
     "whispered",
 ]
 
-RATE: Final = 16000
-"""Samples a second of what is made from nothing."""
 _FRAME: Final = 0.04
 """Seconds of the pieces that a stretched sound is put together from: a few periods of a voice."""
 _WHISPER: Final = 0.008
@@ -41,11 +40,12 @@ _WHISPER: Final = 0.008
 _BAND: Final = (300.0, 3400.0)
 """Hz that a telephone passes."""
 _LEVELS: Final = 255
-"""Of the logarithmic scale of a telephone (mu-law)."""
+"""Of the logarithmic scale of a telephone (mu-law, ITU-T G.711)."""
 _ECHOES: Final = ((0.12, 0.5), (0.24, 0.25))
 """Delay in seconds and strength."""
 _REVERSED: Final = 0.06
-"""Seconds of each part that is played backwards: words stay intelligible to people."""
+"""Seconds of each part that is played backwards: people still understand most (Saberi and Perrott,
+Nature 1999)."""
 
 
 def silence(seconds: float) -> Sound:
@@ -70,8 +70,8 @@ def noise(seconds: float, seed: str, level: float) -> Sound:
 def stretched(sound: Sound, factor: float) -> Sound:
     """`factor` times as long, at the same pitch.
 
-    By overlapping pieces, each taken from where it best continues the one before (WSOLA), which is
-    looked for at about 16 kHz.
+    By overlapping pieces, each taken from where it best continues the one before (WSOLA, Verhelst
+    and Roelands, ICASSP 1993), which is looked for at about 16 kHz.
     """
     import numpy as np
 

@@ -32,7 +32,7 @@ _OF_A_FOLDER: Final = ("suite", "metadata")
 
 @dataclass(frozen=True)
 class Suite:
-    """Requests with their labels, and where their pictures come from.
+    """Requests with their labels, and what opens their media.
 
     Attributes:
         name: For people.

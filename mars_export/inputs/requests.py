@@ -220,11 +220,11 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
             prefill.
 
     Returns:
-        `input_ids` and `attention_mask` (B, T) int64, with the family's visual inputs.
+        `input_ids` and `attention_mask` (B, T) int64, with what the processor makes of the media.
 
     Raises:
-        ExportError: The processor takes no video, has no chat template, refuses a request, or takes
-            no sound so long or so short.
+        ExportError: The processor takes no video or audio, has no chat template, refuses a request,
+            or takes no sound so long or so short.
         ValueError: `requests` is empty or mixes modalities or forms.
     """
     modalities = {request.modality for request in requests}
@@ -310,7 +310,7 @@ def _collate_text(tokenizer: Any, requests: Sequence[Request]) -> BatchFeature:
     from transformers import BatchFeature
 
     if any(request.modality != "text" for request in requests):
-        raise ExportError(f"{type(tokenizer).__name__} takes text alone; leave pictures out.")
+        raise ExportError(f"{type(tokenizer).__name__} takes text alone; leave media out.")
     batch = tokenizer.apply_chat_template(
         [[_plain(turn) for turn in messages(request)] for request in requests],
         **_ending(requests),

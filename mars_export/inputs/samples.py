@@ -120,13 +120,13 @@ class Sample(BaseModel):
     def kin(self) -> str:
         """Its cluster; a digest of its own words, as `normalized`, if none is named.
 
-        Pictures count as words where nothing says what they are after: the same question about
-        two pictures is two requests. Digests keep the words out of the files of results.
+        Media count as words where nothing says what they are after: the same question about two
+        pictures is two requests. Digests keep the words out of the files of results.
         """
         if name := normalized(self.cluster):
             return name
-        pictures = [] if self.intent else self.files
-        whole = json.dumps([normalized(self.words) or self.words, *pictures])
+        media = [] if self.intent else self.files
+        whole = json.dumps([normalized(self.words) or self.words, *media])
         return hashlib.sha256(whole.encode()).hexdigest()[:_DIGITS]
 
     @model_validator(mode="before")
@@ -277,7 +277,7 @@ def _odd_keys(named: Mapping[str, Any], *, strict: bool) -> Iterator[str]:
 
 
 def _with_media(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with its pictures under the names of `Sample`, and a modality."""
+    """The record with its media under the names of `Sample`, and a modality."""
     media = list(record.get("media") or []) if isinstance(record.get("media"), list) else []
     if (picture := record.pop(_PICTURE, None)) is not None:
         media.append({"type": _shown_by(picture), "path": picture})

@@ -1,4 +1,4 @@
-"""`--tune-on SUITE`: labeled requests with pictures or clips that a calibration is tuned on."""
+"""`--tune-on SUITE`: labeled requests with media that a calibration is tuned on."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ MOST: Final = 128
 def tuning_set(
     suite: str, modalities: Sequence[Modality], seed: int = 0, evaluated: Suite | None = None
 ) -> TuningSet:
-    """The requests of a suite with pictures or clips, in halves: one to tune on, one to measure.
+    """The requests of a suite with media, in halves: one to tune on, one to measure.
 
     Args:
         suite: A name or file, as for `open_suites`.
@@ -54,7 +54,7 @@ def tuning_set(
 
 
 def require_apart(tuning: TuningSet, evaluated: Suite) -> None:
-    """Refuse to tune on what is evaluated: the same words about the same pixels.
+    """Refuse to tune on what is evaluated: the same words about the same media.
 
     Raises:
         ExportError: Some requests are the same.

@@ -10,12 +10,12 @@ from mars_export.evaluation.generation import Loaded
 from mars_export.evaluation.overhead import Cost
 from mars_export.inputs.requests import Media, Request
 
-__all__ = ["NAMES", "captions", "described"]
+__all__ = ["captions", "described"]
 
 _LONGEST: Final = 40
 """Tokens of a caption."""
 
-NAMES: Final = {"image": "picture", "video": "video", "audio": "recording"}
+_NAMES: Final = {"image": "picture", "video": "video", "audio": "recording"}
 """What a modality is called in a prompt."""
 
 
@@ -30,7 +30,7 @@ def captions(
         ask: The prompt for a request and what its medium is called.
     """
     asked: list[tuple[int, int, Request]] = [
-        (row, place, Request(ask(request, NAMES.get(medium.modality, "input")), (medium,)))
+        (row, place, Request(ask(request, _NAMES[medium.modality]), (medium,)))
         for row, request in enumerate(requests)
         for place, medium in enumerate(request.conversation_media)
     ]
@@ -51,7 +51,7 @@ def described(request: Request, texts: Sequence[str]) -> Request:
     rest = iter(texts)
 
     def words(media: Sequence[Media], prompt: str) -> str:
-        lines = [f"[{NAMES.get(m.modality, 'input').capitalize()}: {next(rest)}]" for m in media]
+        lines = [f"[{_NAMES[m.modality].capitalize()}: {next(rest)}]" for m in media]
         return "\n".join([*lines, prompt])
 
     history = tuple(
