@@ -46,6 +46,8 @@ _LOUDEST: Final = 1.001
 """Largest value of a file of floats; full scale is 1, and rounding may lie above."""
 _BLOCK: Final = 1 << 16
 """Samples that are decoded at once, of all channels."""
+_SLACK: Final = 2 * 1152
+"""Samples that an mp3 file may have less than it states: encoders count frames in two ways."""
 _FLOATS: Final = ("FLOAT", "DOUBLE")
 _UNENDED: Final = ("lacks an end-of-stream bit", "ended unexpectedly without an End-Of-Stream")
 """What libsndfile says of Ogg files without their last page."""
@@ -153,7 +155,7 @@ def _decoded(opened: Any) -> Sound:
         samples += len(block)
         if samples > LONGEST * rate:
             raise ValueError(f"longer than {LONGEST:g} seconds")
-    if _is_cut_off(opened.extra_info):
+    if samples + _SLACK < opened.frames or _is_cut_off(opened.extra_info):
         raise ValueError("cut off: it ends before its header says")
     if samples < SHORTEST * rate:
         length = f"{samples / rate:.4g} seconds" if samples else "no samples"

@@ -95,6 +95,7 @@ def test_channels_become_their_mean(tmp_path):
         (written(tone(2), name="flac")[:9_000], "lost sync"),
         (written(tone(2))[:-2_000], "cut off: it ends before its header says"),
         (written(tone(20), name="ogg")[:10_000], "cut off"),
+        (written(tone(4), name="mp3")[:4_000], "cut off"),
     ],
 )
 def test_what_is_no_sound_is_one_line(data, said):
