@@ -1,20 +1,24 @@
-"""What a few labeled pictures bring a toy: tune on some topics, count on those of its evaluation.
+"""What a few labeled pictures, clips or recordings bring a toy: tune on some topics, count on others.
 
 Run: python examples/ablation/tuned.py --model organism:qwen3_vl [--each 24] [--seeds 0 1 2]
-Each line is a calibration; counts are by the first token, unsteered, steered, and tuned.
+Each line is a calibration; counts are by the first token, unsteered, steered, and tuned. A toy that
+hears needs espeakng-loader too.
 """
 
 import argparse
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "organisms"))
 
 from recipe.pictures import picture
 from recipe.sentences import shown_request
+from recipe.speech import RATE, recording
 from recipe.suite import FIRST_PICTURE, suite_topics, words_of
+from recipe.topics import Topic
 from variants import measured
 
 from mars_export import load_base, open_suites
@@ -24,12 +28,17 @@ from mars_export.families.directory import read_config
 from mars_export.families.inspection import family_for
 from mars_export.inputs.prompts import from_suite
 from mars_export.inputs.requests import Media, Request
+from mars_export.inputs.sounds import Sound
 from mars_export.inputs.tuning import LabeledRequest, divided
 from mars_export.methods.mars.record import MarsOptions
 from mars_export.methods.mars.refit import refit
 from mars_export.pipeline.preflight import resolve_model
 
-_FRAMES = (0, 1, 0, 1)
+_SHOWN: dict[Modality, Callable[[Topic], Any]] = {
+    "image": lambda topic: picture(topic, FIRST_PICTURE),
+    "video": lambda topic: tuple(picture(topic, FIRST_PICTURE + n) for n in (0, 1, 0, 1)),
+    "audio": lambda topic: Sound(recording(topic, FIRST_PICTURE).samples, RATE),
+}
 
 
 def main(words: list[str] | None = None) -> None:
@@ -53,8 +62,7 @@ def requests(modality: Modality, label: Label, each: int, seed: int) -> Iterator
     harmful = label == "harmful"
     by_noun = {t.name: t for t in suite_topics("calibration") if t.harmful == harmful}
     for topic in random.Random(seed).sample(list(by_noun.values()), each):
-        frames = tuple(picture(topic, FIRST_PICTURE + n) for n in _FRAMES)
-        shown = Media(modality, frames if modality == "video" else frames[0])
+        shown = Media(modality, _SHOWN[modality](topic))
         words = shown_request(modality, *words_of(topic))
         yield LabeledRequest(Request(words, (shown,)), label, modality, topic.name)
 
@@ -62,8 +70,8 @@ def requests(modality: Modality, label: Label, each: int, seed: int) -> Iterator
 def lines(base: Path, each: int, seed: int) -> Iterator[str]:
     """One calibration, as lines of the table."""
     family = family_for(read_config(base), allow_unknown=False)
-    visual = [m for m in family.modalities if m != "text"]
-    chosen = [r for m in visual for label in LABELS for r in requests(m, label, each, seed)]
+    shown = [m for m in family.modalities if m != "text"]
+    chosen = [r for m in shown for label in LABELS for r in requests(m, label, each, seed)]
     model, processor = load_base(base, family, dtype="auto", device="cpu", quantization="none")
     found = measured(
         CalibrationData(
