@@ -351,6 +351,9 @@ def test_a_folder_of_sounds_is_a_suite(tmp_path):
     (sample,) = (suite := read_own(tmp_path)).samples
     assert (sample.id, sample.modality) == (f"{tmp_path.name}/one.ogg", "audio")
     assert suite.request(sample).media[0].data.seconds == pytest.approx(0.5, abs=0.01)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "one.ogg", "harmful": false}')
+    with pytest.raises(ExportError, match=r"holds metadata\.csv and metadata\.jsonl; give one"):
+        read_own(tmp_path)
 
 
 def test_media_may_lie_inside_a_parquet_file(tmp_path):

@@ -22,13 +22,16 @@ def read_own(path: Path, name: str | None = None) -> Suite:
         name: For the report; None for that of the file or folder.
 
     Raises:
-        ExportError: There is no table, or records are malformed; names file and lines.
+        ExportError: There is no table, more than one of metadata, or records are malformed; names
+            file and lines.
     """
     if not is_dir(path):
         return read_suite(path, name)
-    table = next((path / t for t in TABLES if (path / t).is_file()), None)
-    if table is not None:
-        return read_suite(table, name)
+    tables = [table for table in TABLES if (path / table).is_file()]
+    if len(tables) > 1 and tables[0] != SUITE_NAME:
+        raise ExportError(f"{path} holds {' and '.join(tables)}; give one of the files")
+    if tables:
+        return read_suite(path / tables[0], name)
     below = sorted(found for t in TABLES for found in path.glob(f"*/{t}"))
     hint = f"; give {below[0].parent}, which does" if below else ""
     raise ExportError(f"{path}: a suite's folder holds {' or '.join(TABLES)}{hint}")
