@@ -1,4 +1,4 @@
-"""What a few labeled pictures, clips or recordings bring a toy: tune on some topics, count on others.
+"""What a few labeled requests bring a toy: tune on some topics, count on those of its evaluation.
 
 Run: python examples/ablation/tuned.py --model organism:qwen3_vl [--each 24] [--seeds 0 1 2]
 Each line is a calibration; counts are by the first token, unsteered, steered, and tuned. A toy that
