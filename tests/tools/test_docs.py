@@ -24,7 +24,8 @@ pages = pytest.mark.parametrize("page", sorted(PAGES), ids=lambda p: str(p.relat
 
 
 def anchors(page):
-    """Ids in a page: those of `<a id="...">`, and those of its headings."""
+    """Ids in a page, or in the README of a folder: of `<a id="...">`, and of its headings."""
+    page = page / "README.md" if page.is_dir() else page
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
