@@ -12,6 +12,7 @@ from mars_export.cli.options import (
     read_settings,
     settings_options,
 )
+from mars_export.common.launch import is_first_process
 from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import EvaluationSettings, PushSettings, Settings
 
@@ -50,4 +51,5 @@ def adopt(ctx: click.Context, /, directory: Path, base: Path, as_json: bool, **v
 
     quiet_libraries()
     output = run(settings, base)
-    print_summary(output, as_json=as_json, quiet=settings.display == "none")
+    if is_first_process():
+        print_summary(output, as_json=as_json, quiet=settings.display == "none")

@@ -70,7 +70,9 @@ def attack(
     from mars_export.common.disk_errors import clear_disk_errors
     from mars_export.common.progress import progress_for
     from mars_export.evaluation.judges.choice import judge_named
+    from mars_export.evaluation.options import EvaluationOptions
     from mars_export.pipeline.attacks import attack as run
+    from mars_export.pipeline.loaded import check_loaded
 
     judge = judge_named(settings.judge, settings.device)
     budget = Budget(
@@ -78,6 +80,10 @@ def attack(
     )
     quiet_libraries()
     progress = progress_for(settings.display)
+    if settings.placement:
+        kept = {"batch_size", "max_new_tokens", "device", "placement"}
+        asked = EvaluationOptions(**{name: getattr(settings, name) for name in kept})
+        progress.note(check_loaded(directory, asked, gradients=True))
     with clear_disk_errors(directory), progress.stage("attack") as tick:
         record = run(
             directory,

@@ -21,7 +21,7 @@ __all__ = ["compare"]
 
 @click.command(cls=GroupedHelp)
 @as_json
-@settings_options(ComparisonSettings, without=("arm",))
+@settings_options(ComparisonSettings, without=("arm", "tensor_parallel"))
 @click.pass_context
 def compare(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
     """Compare methods and baselines on one model, with one card.

@@ -84,12 +84,14 @@ def evaluate(
     from mars_export.evaluation.suites.catalog import open_suites
     from mars_export.pipeline import evaluation
     from mars_export.pipeline.engines import engine_named
+    from mars_export.pipeline.loaded import check_loaded
 
     if lead and output:
         raise ExportError("--lead is for a report in DIRECTORY: leave out --output")
     if settings.placement and engine != ENGINES[0]:
         raise ExportError(
-            f"--device-map is for --engine {ENGINES[0]}: a server places its own model"
+            f"--device-map and --tensor-parallel are for --engine {ENGINES[0]}: a server places "
+            "its own model"
         )
     words = settings.suite or evaluation.suites_at_hand(directory)
     suite = open_suites(words)
@@ -100,6 +102,8 @@ def evaluate(
     progress = progress_for(settings.display if first else "none")
     if not settings.suite:
         progress.note(f"suite {suite.name}, as {directory} was made with it")
+    if settings.placement:
+        progress.note(check_loaded(directory, settings.options))
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     with clear_disk_errors(output or directory), progress.stage("evaluate") as tick:
         report = evaluation.evaluate(

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from mars_export.cli.options import read_settings
+from mars_export.common.launch import is_first_process
 from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import Settings
 
@@ -19,5 +20,5 @@ def export(ctx: click.Context, values: dict[str, Any], as_json: bool = False) ->
 
     quiet_libraries()
     output = run(settings)
-    if not settings.dry_run:
+    if is_first_process() and not settings.dry_run:
         print_summary(output, as_json=as_json, quiet=settings.display == "none")

@@ -29,6 +29,7 @@ from mars_export.cli.utility import utility
 from mars_export.cli.verify import verify
 from mars_export.common.errors import ExportError
 from mars_export.common.input_errors import InputError, is_panic, of_memory, reason
+from mars_export.common.launch import process_count
 from mars_export.pipeline.settings import Settings
 
 __all__ = ["cli", "main"]
@@ -38,6 +39,9 @@ _USER_ERROR: Final = 2
 _INTERRUPTED: Final = 128 + signal.SIGINT
 _TERMINATED: Final = 128 + signal.SIGTERM
 _CONTINUE: Final = "run the same command again (finished work is not repeated)"
+
+_SHARED: Final = (None, "evaluate", "recalibrate", "adopt")
+"""Commands that several processes run together; None is the main one."""
 
 _WHOLE: Final = 500
 """Letters of a sentence, more than any has."""
@@ -81,6 +85,10 @@ def cli(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
     The checkpoint refuses more harmful pictures than the model. One run calibrates, exports,
     evaluates, writes the model card and, if asked, publishes.
     """
+    if process_count() > 1 and ctx.invoked_subcommand not in _SHARED:
+        raise ExportError(
+            f"{ctx.invoked_subcommand} runs in one process; start it without a launcher"
+        )
     if ctx.invoked_subcommand is None:
         from mars_export.cli.export import export
 
@@ -105,29 +113,54 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     kept in a file, which the line of the problem names.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_shared(arguments) if process_count() > 1 else _said(*_run(arguments)))
+
+
+def _shared(arguments: list[str] | None) -> int:
+    """The exit code of a command that several processes run; the first that fails says why."""
+    from mars_export.families.processes import joined
+
+    try:
+        with joined() as processes:
+            code, line = _run(arguments)
+            earlier = processes.fail(code) if line else None
+            return _said(code, line) if earlier is None else earlier
+    except (RuntimeError, ValueError) as error:
+        return _said(_USER_ERROR, f"error: the processes do not find one another: {reason(error)}")
+
+
+def _run(arguments: list[str] | None) -> tuple[int, str]:
+    """Exit code of a command, and the line that says what is wrong; empty if nothing is."""
     try:
         # In this mode click returns the code of `--help` and the like instead of exiting.
         code = cli.main(arguments, prog_name="mars-export", standalone_mode=False)
     except InputError as error:
-        _fail(f"error: {error}{_details(error, arguments)}", _USER_ERROR)
+        return _USER_ERROR, f"error: {error}{_details(error, arguments)}"
     except ExportError as error:
-        _fail(f"error: {error}", _USER_ERROR)
+        return _USER_ERROR, f"error: {error}"
     except click.UsageError as error:
-        _fail(f"error: {_usage(error)}", _USER_ERROR)
+        return _USER_ERROR, f"error: {_usage(error)}"
     except click.ClickException as error:
-        _fail(f"error: {error.format_message()}", _USER_ERROR)
+        return _USER_ERROR, f"error: {error.format_message()}"
     except (KeyboardInterrupt, click.Abort):
-        _fail(f"stopped; {_CONTINUE}", _INTERRUPTED)
+        return _INTERRUPTED, f"stopped; {_CONTINUE}"
     except _Terminated:
-        _fail(f"terminated; {_CONTINUE}", _TERMINATED)
+        return _TERMINATED, f"terminated; {_CONTINUE}"
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         if of_memory(error):
-            _fail("error: memory ran out; free some, or take a smaller model", _USER_ERROR)
+            return _USER_ERROR, "error: memory ran out; free some, or take a smaller model"
         line = f"internal error: {reason(error)}; {_CONTINUE}, or report it"
-        _fail(f"{line}{_details(error, arguments)}", _BUG)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _BUG, f"{line}{_details(error, arguments)}"
+    return (code if isinstance(code, int) else 0), ""
+
+
+def _said(code: int, line: str) -> int:
+    """The code, with the line printed."""
+    if line:
+        print("mars-export:", printable(" ".join(line.split())), file=sys.stderr)
+    return code
 
 
 def _usage(error: click.UsageError) -> str:
@@ -146,11 +179,6 @@ def _usage(error: click.UsageError) -> str:
 def _details(error: BaseException, arguments: list[str] | None) -> str:
     path = write_log(error, sys.argv[1:] if arguments is None else arguments)
     return f" (details: {path})" if path else ""
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print("mars-export:", printable(" ".join(message.split())), file=sys.stderr)
-    sys.exit(code)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

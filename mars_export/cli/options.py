@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from mars_export.cli.completion import completes
 from mars_export.common.errors import ExportError
+from mars_export.common.launch import is_first_process
 from mars_export.common.missing import missing_directory, missing_file
 from mars_export.common.paths import exists, is_dir, named
 from mars_export.common.problems import near, near_file
@@ -135,6 +136,8 @@ def read_settings(model: type[_Model], ctx: click.Context, values: dict[str, Any
 
 def _warn_of_variables() -> None:
     """Say which variables of the environment look like a mistyped option, and are not read."""
+    if not is_first_process():
+        return
     names = {f"MARS_{field.upper()}" for field in _fields(Settings)}
     for name in sorted(os.environ.keys() - names):
         if name.startswith("MARS_") and (hint := near(name, names, _TYPO)):

@@ -12,6 +12,7 @@ from mars_export.cli.options import (
     read_settings,
     settings_options,
 )
+from mars_export.common.launch import is_first_process
 from mars_export.common.quiet import quiet_libraries
 from mars_export.pipeline.settings import Settings
 
@@ -49,4 +50,5 @@ def recalibrate(
     values = values_like(directory, {**given, "model": str(directory)})
     settings = read_settings(Settings, ctx, values)
     output = run(settings, base=base)
-    print_summary(output, as_json=as_json, quiet=settings.display == "none")
+    if is_first_process():
+        print_summary(output, as_json=as_json, quiet=settings.display == "none")

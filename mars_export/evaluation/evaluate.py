@@ -184,7 +184,8 @@ def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
     jobs = [part] if absent else [part, dosed(part)]
     _run(jobs, progress, processes)
     if processes.rank == 0:
-        runs = [_journals(each, processes.count) for each in jobs]
+        count = 1 if engine.split else processes.count
+        runs = [_journals(each, count) for each in jobs]
         _write(part, check, runs, skipped)
         runs[0][0].remove()
     processes.wait()
@@ -193,24 +194,24 @@ def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
 
 def _run(jobs: Sequence[Job], progress: Tick, processes: Processes) -> None:
     """One job after the other; `progress` is told of all of them together."""
-    counts = [len(expected(job, processes)) for job in jobs]
+    share = processes.alone() if jobs[0].engine.split else processes
+    counts = [len(expected(job, share)) for job in jobs]
     for number, job in enumerate(jobs):
-        before, journal = sum(counts[:number]), _journal(job, processes.rank, processes.count)
+        kept = share is processes or processes.rank == 0
+        journal = Journal(job.folder, job.identity, share.rank, share.count, kept=kept)
+        before = sum(counts[:number])
+        processes.wait()  # all have read what there is before one writes
 
         def tick(done: int, _total: int, before: int = before) -> None:
             progress(before + done, sum(counts))
 
-        run_batches(job, job.engine, journal, tick, processes)
+        run_batches(job, job.engine, journal, tick, share)
         processes.wait()
-
-
-def _journal(job: Job, rank: int, count: int) -> Journal:
-    return Journal(job.folder, job.identity, rank, count)
 
 
 def _journals(job: Job, count: int) -> list[Journal]:
     """Those of all processes."""
-    return [_journal(job, rank, count) for rank in range(count)]
+    return [Journal(job.folder, job.identity, rank, count) for rank in range(count)]
 
 
 def _check_templates(job: Job) -> None:

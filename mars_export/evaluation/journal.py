@@ -36,13 +36,17 @@ class Journal:
     A line that was cut off by a kill is dropped, so that its batch is run again as a whole: the
     composition of batches, and with it every rounding, is that of an uninterrupted run.
 
+    Where several processes answer the same, only the first keeps it on the disk.
+
     Attributes:
         entries: Finished batches, oldest first.
     """
 
-    def __init__(self, folder: Path, run: str, rank: int = 0, count: int = 1) -> None:
+    def __init__(
+        self, folder: Path, run: str, rank: int = 0, count: int = 1, *, kept: bool = True
+    ) -> None:
         share = f".{rank}of{count}" if count > 1 else ""
-        self._folder = folder
+        self._folder, self._kept = folder, kept
         self._path = folder / f"samples.{run}{share}{PARTIAL}"
         self.entries = self._read()
 
@@ -54,12 +58,14 @@ class Journal:
     def keep(self, count: int) -> None:
         """Forget all but the first `count` entries."""
         self.entries = self.entries[:count]
-        write_atomically(self._path, "".join(map(_line, self.entries)))
+        if self._kept:
+            write_atomically(self._path, "".join(map(_line, self.entries)))
 
     def append(self, entry: Entry) -> None:
         """Add a finished batch; it is on its way to the disk when this returns."""
-        with self._path.open("a", encoding="utf-8", newline="\n") as stream:
-            stream.write(_line(entry))
+        if self._kept:
+            with self._path.open("a", encoding="utf-8", newline="\n") as stream:
+                stream.write(_line(entry))
         self.entries.append(entry)
 
     def remove(self) -> None:

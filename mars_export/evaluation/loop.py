@@ -111,6 +111,11 @@ def _try(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        if engine.split:  # the other processes are in the middle of this very batch
+            raise ExportError(
+                f"{len(batch)} requests at once do not fit into memory beside a part of the model; "
+                "give a smaller --batch-size"
+            ) from error
         return None
 
 

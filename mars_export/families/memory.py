@@ -3,6 +3,7 @@
 Weights are exact. What a batch takes is an estimate, of the largest things that live at one time.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from mars_export.families.family import Family, decoder_layers
 from mars_export.families.quantization import OWN, SCHEMES, loading_options
 from mars_export.families.weights import stored_bytes
 
-__all__ = ["Batch", "Memory", "Weights", "built", "memory_of", "weights_of"]
+__all__ = ["Batch", "Memory", "Weights", "built", "memory_of", "split_plan", "weights_of"]
 
 _LOGITS: Final = 16
 """Bytes of a logit of the last column: as it is computed, then in float32 and in float64."""
@@ -28,11 +29,18 @@ class Weights:
         total: Bytes.
         by_dtype: The same by the name of the torch dtype; of a quantized model by its scheme.
         largest: Bytes of the largest part that has to be on one device, as a decoder layer.
+        divided: Bytes that processes divide among them where each holds a part of every layer; 0
+            where Transformers has no plan for that.
     """
 
     total: int
     by_dtype: dict[str, int]
     largest: int
+    divided: int = 0
+
+    def part(self, count: int) -> int:
+        """Bytes that each of so many processes holds of a model that is split."""
+        return self.total - self.divided + self.divided // count
 
 
 @dataclass(frozen=True)
@@ -184,13 +192,28 @@ def weights_of(model: Any, quantization: str = "none") -> Weights:
         quantization: Scheme that it is going to be loaded in; it then is an estimate.
     """
     sizes: Counter[str] = Counter()
-    for _, kind, size in _tensors(model, quantization):
+    divided, plan = 0, split_plan(model)
+    for name, kind, size in _tensors(model, quantization):
         sizes[kind] += size
+        divided += size if _planned(name, plan) else 0
     parts = [*decoder_layers(model), model.get_input_embeddings(), model.get_output_embeddings()]
     largest = max(
         sum(size for *_, size in _tensors(part, quantization)) for part in parts if part is not None
     )
-    return Weights(sum(sizes.values()), dict(sizes), largest)
+    return Weights(sum(sizes.values()), dict(sizes), largest, divided)
+
+
+def split_plan(model: Any) -> set[str]:
+    """Which tensors of a model processes divide, `*` for numbers; empty if not those of layers."""
+    plan = getattr(model, "tp_plan", None) or {}
+    names = {name for name, style in plan.items() if "replicated" not in style}
+    return names if any(".layers.*." in f".{name}" for name in names) else set()
+
+
+def _planned(name: str, plan: set[str]) -> bool:
+    """Whether a plan names a tensor or its module."""
+    general = re.sub(r"\.\d+(?=\.)", ".*", name)
+    return not plan.isdisjoint({general, general.rpartition(".")[0]})
 
 
 def _tensors(module: Any, quantization: str) -> Iterator[tuple[str, str, int]]:
@@ -218,4 +241,5 @@ def _quantized(module: Any) -> set[str]:
 def _stored(stored: dict[str, int], plain: Weights) -> Weights:
     """Of a model that is stored quantized, and loaded as it is stored."""
     total = sum(stored.values())
-    return Weights(total, stored, round(plain.largest * total / plain.total))
+    share = total / plain.total
+    return Weights(total, stored, round(plain.largest * share), round(plain.divided * share))

@@ -6,12 +6,14 @@ torch is imported when there are some.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
+from mars_export.common.errors import ExportError
 from mars_export.common.launch import process_count
 from mars_export.families.placement import Device, is_split
 
@@ -22,6 +24,11 @@ _R = TypeVar("_R")
 _PATIENCE: Final = timedelta(days=1)
 """The others wait while the first one fetches, writes and hashes; a process that ends is noticed
 at once."""
+_FAILED: Final = "mars-export/failed"
+_CODE: Final = "mars-export/code"
+"""Keys of the store: how many processes ended badly, and the exit code of the first of them."""
+_FAREWELL: Final = 5.0
+"""Seconds that the process with the store waits for others to read there why it ends."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Processes:
     rank: int = 0
     count: int = 1
     local: int = 0
+    store: Any = field(default=None, repr=False, compare=False)
+    """Of torch, where processes leave a word that nobody waits for; None in a nested group."""
 
     def device(self, device: str) -> str:
         """Where this process runs its model."""
@@ -50,7 +59,30 @@ class Processes:
 
     def sharing(self, model: Any) -> Processes:
         """Those that share the requests to a model: none do where each holds a part of it."""
-        return Processes(local=self.local) if is_split(model) else self
+        return self.alone() if is_split(model) else self
+
+    def alone(self) -> Processes:
+        """This process as one that shares nothing."""
+        return Processes(local=self.local)
+
+    def fail(self, code: int) -> int | None:
+        """Note that this process ends badly.
+
+        Args:
+            code: That it exits with.
+
+        Returns:
+            The code of another one that did so before and has said why; None if this is the first.
+        """
+        if self.store is None:
+            return None
+        try:
+            if self.store.add(_FAILED, 1) > 1:
+                return int(self.store.get(_CODE))
+            self.store.set(_CODE, str(code))
+        except RuntimeError:  # the process with the store is gone
+            pass
+        return None
 
     def gather(self, value: _T) -> list[_T]:
         """The value of every process, by rank; waits for all of them."""
@@ -59,7 +91,8 @@ class Processes:
         from torch import distributed
 
         values: list[Any] = [None] * self.count
-        distributed.all_gather_object(values, value)
+        with self._all_there():
+            distributed.all_gather_object(values, value)
         return values
 
     def first(self, value: _T) -> _T:
@@ -69,7 +102,8 @@ class Processes:
         from torch import distributed
 
         values = [value]
-        distributed.broadcast_object_list(values, src=0)
+        with self._all_there():
+            distributed.broadcast_object_list(values, src=0)
         return values[0]
 
     def each(self, parts: Sequence[_T], run: Callable[[_T], _R]) -> list[_R]:
@@ -80,6 +114,26 @@ class Processes:
     def wait(self) -> None:
         """Until all processes are here."""
         self.gather(True)
+
+    @contextmanager
+    def _all_there(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # of gloo: a connection was closed
+            raise ExportError(
+                f"another of the {self.count} processes has ended; if it says no reason, the "
+                "system ended it, as where memory runs out: see the output of the launcher"
+            ) from error
+
+    def _see_off(self) -> None:
+        """Let the others read in the store of this process that it has failed."""
+        waited = 0.0
+        try:
+            while 0 < self.store.add(_FAILED, 0) < self.count and waited < _FAREWELL:
+                time.sleep(0.05)
+                waited += 0.05
+        except RuntimeError:  # the launcher has the store, and ends
+            pass
 
 
 @contextmanager
@@ -95,18 +149,27 @@ def joined() -> Iterator[Processes]:
         return
     import torch
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     on_gpu = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if on_gpu:
         torch.cuda.set_device(local)
-    ours = not distributed.is_initialized()
-    if ours:
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE
-        )
-    try:
+    if distributed.is_initialized():
         yield Processes(distributed.get_rank(), count, local)
+        return
+    store, rank, _ = next(rendezvous("env://"))
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        timeout=_PATIENCE,
+        store=store,
+        rank=rank,
+        world_size=count,
+    )
+    processes = Processes(rank, count, local, store)
+    try:
+        yield processes
     finally:
-        if ours:
-            distributed.destroy_process_group()
+        distributed.destroy_process_group()
+        if rank == 0:
+            processes._see_off()

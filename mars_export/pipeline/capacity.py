@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.common.errors import ExportError
 from mars_export.common.launch import process_count
+from mars_export.common.vocabulary import Modality
 from mars_export.families.memory import Batch, Memory, memory_of
 from mars_export.families.placement import Device, Placement
+from mars_export.families.quantization import NONE
 from mars_export.families.room import DISK, free_bytes, room_on
 
 if TYPE_CHECKING:
+    from mars_export.families import Family
     from mars_export.pipeline.preflight import RunInputs
     from mars_export.pipeline.settings import Settings
 
-__all__ = ["check_memory", "fitted", "in_bytes", "spread_over"]
+__all__ = [
+    "check_memory",
+    "check_processes",
+    "fitted",
+    "in_bytes",
+    "longest",
+    "require_split",
+    "rooms_of",
+    "split_problem",
+    "spread_over",
+]
 
 _STIMULI: Final = 4
 """Of the longest requests of a calibration, which show several pictures or larger ones."""
@@ -43,12 +57,62 @@ def check_memory(job: RunInputs, settings: Settings, processor: Any) -> str:
         return memory_of(job.base, job.family, dtype=dtype, quantization=scheme)
 
     where = pick_device(settings.where)
-    batch = Batch(settings.batch_size, _longest(job, processor), settings.max_new_tokens)
+    if isinstance(where, Placement) and where.split:
+        require_split(memory(), job.family, job.quantization)
+    tokens = longest(job.base, job.family.modalities, processor)
+    batch = Batch(settings.batch_size, tokens, settings.max_new_tokens)
     try:
         return fitted(memory(), batch, where)
     except ExportError as error:
         remedies = "; ".join([str(error), *_remedies(memory, where)])
         raise ExportError(f"{job.source.name} does not fit: {remedies}") from error
+
+
+def check_processes(where: Device) -> None:
+    """Refuse a placement that does not go with the number of processes; nothing is loaded.
+
+    Raises:
+        ExportError: with what to do instead.
+    """
+    if isinstance(where, str):
+        return
+    count = process_count()
+    if where.split and count == 1:
+        raise ExportError(
+            "--tensor-parallel splits a model among processes, and this is only one; start them "
+            "with `torchrun --nproc-per-node N -m mars_export ...`"
+        )
+    if not where.split and count > 1:
+        raise ExportError(
+            f"--device-map gives one process all devices, and there are {count}; use "
+            "--tensor-parallel, or start one process"
+        )
+
+
+def require_split(memory: Memory, family: Family, quantization: str) -> None:
+    """Refuse to split a model that cannot be; no weight is read.
+
+    Raises:
+        ExportError: Transformers has no plan for it, its heads cannot be dealt out evenly, or it is
+            quantized.
+    """
+    problem = split_problem(memory, process_count())
+    if quantization != NONE:
+        problem = "a quantized model is not split"
+    if problem:
+        raise ExportError(f"--tensor-parallel: {family.name}: {problem}; use --device-map auto")
+
+
+def split_problem(memory: Memory, count: int) -> str:
+    """Why so many processes cannot hold a part of every layer each; empty if they can."""
+    text = memory.config.get_text_config()
+    heads = text.num_attention_heads
+    keys = getattr(text, "num_key_value_heads", None) or heads
+    if not memory.weights.divided:
+        return "Transformers has no tensor parallel plan for its layers"
+    if heads % count or keys % count:
+        return f"{heads} heads, of which {keys} have keys, cannot be split {count} ways"
+    return ""
 
 
 def fitted(memory: Memory, batch: Batch, where: Device) -> str:
@@ -61,14 +125,14 @@ def fitted(memory: Memory, batch: Batch, where: Device) -> str:
     told += f"about {in_bytes(memory.batch(batch))} for {batch.rows} requests of {batch.tokens} "
     told += "tokens; "
     if isinstance(where, Placement) and not where.split:
-        rooms = _rooms(where)
+        rooms = rooms_of(where)
         shares = spread_over(memory, rooms)
         first = next(iter(rooms))
         left = (room_on("cpu") if first == "cpu" else rooms[first]) - shares.get(first, 0)
         told += "weights on " + ", ".join(f"{n}: {in_bytes(size)}" for n, size in shares.items())
     else:
         first, parts = (where, 1) if isinstance(where, str) else (where.device, process_count())
-        free, whole = room_on(first), memory.weights.total // parts
+        free, whole = room_on(first), memory.weights.part(parts)
         if whole > free:
             each = f" on each of {parts} devices" if parts > 1 else ""
             raise ExportError(
@@ -122,21 +186,31 @@ def in_bytes(size: float) -> str:
     return f"{size / 1000:.1f} kB"
 
 
-def _rooms(where: Placement) -> dict[str, int]:
-    """Of the devices that a device map may fill."""
+def rooms_of(where: Placement) -> dict[str, int]:
+    """Bytes by device that a device map may fill, in order."""
     if where.device == "cpu" and where.max_memory is None:
         return {"cpu": room_on("cpu")}
     return free_bytes(where.max_memory)
 
 
-def _longest(job: RunInputs, processor: Any) -> int:
-    """Tokens of the longest requests of a calibration."""
+def longest(base: Path, modalities: Sequence[Modality], processor: Any = None) -> int:
+    """Tokens of the longest requests of a calibration.
+
+    Args:
+        base: Directory of the model, or of its steered checkpoint.
+        modalities: What it takes.
+        processor: Of it; None to load it.
+    """
     from mars_export.families.directory import read_config
     from mars_export.inputs.limits import context_of
     from mars_export.pipeline.preflight import plain_size
 
-    plain = max(plain_size(processor, modality) for modality in job.family.modalities)
-    return min(_STIMULI * plain + _WORDS, context_of(read_config(job.base)))
+    if processor is None:
+        from mars_export.evaluation.generation import load_processor
+
+        processor = load_processor(base)
+    plain = max(plain_size(processor, modality) for modality in modalities)
+    return min(_STIMULI * plain + _WORDS, context_of(read_config(base)))
 
 
 def _remedies(memory: Any, where: Device) -> Iterator[str]:

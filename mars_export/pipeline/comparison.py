@@ -42,6 +42,7 @@ from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
 from mars_export.methods import METHODS, method_named
 from mars_export.pipeline import stages
 from mars_export.pipeline.comparison_settings import ComparisonSettings
+from mars_export.pipeline.loaded import check_loaded, divided
 from mars_export.pipeline.preflight import RunInputs, check_processor, prepare
 from mars_export.pipeline.settings import Settings
 
@@ -269,7 +270,13 @@ def _answered(
     suite = job.suite.of(shared)
     words = [f"{o.contender.name}={o.directory}" for o in hosts if o is not host]
     words += [word for word, one in baselines.items() if one.turned_down is None]
-    options = settings.options.model_copy(update={"arms": (*words, NO_BASELINE), "doses": False})
+    where = divided(settings.placement, len(hosts))
+    options = settings.options.model_copy(
+        update={"arms": (*words, NO_BASELINE), "doses": False, "placement": where}
+    )
+    if where is not None:
+        whole = options.model_copy(update={"placement": settings.placement})
+        progress.note(check_loaded(host.directory, whole))
     with progress.stage("ask all of them") as tick:
         report = evaluate(
             host.directory,

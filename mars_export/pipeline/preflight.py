@@ -92,6 +92,14 @@ class RunInputs:
     quantization: str
     """What the base is loaded in: `none`, `own` or a name of `quantization.SCHEMES`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens the suite anew: its media are read when asked for."""
+        return {**self.__dict__, "suite": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `__getstate__`."""
+        self.__dict__.update(state, suite=open_suites(state["suite_words"]))
+
 
 def organisms() -> list[str]:
     """What `--model` takes for the bundled toy models."""

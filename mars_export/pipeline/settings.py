@@ -26,6 +26,7 @@ from mars_export.evaluation.baselines import BASELINES
 from mars_export.evaluation.changes import ENOUGH
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import MARGIN
+from mars_export.families.placement import Placement
 from mars_export.inputs.stimuli import KINDS, NEUTRAL, kinds_named, kinds_problem
 from mars_export.methods import METHODS
 from mars_export.methods.base import MethodOptions
@@ -132,6 +133,25 @@ class EvaluationSettings(AnswerSettings):
         group="Evaluation",
         metavar="ARM",
     )
+
+    tensor_parallel: bool = setting(
+        False,
+        "The processes of torchrun hold a part of every layer each; see docs/large-models.md.",
+        group="Running",
+    )
+
+    @model_validator(mode="after")
+    def _layers_are_split_or_spread(self) -> "EvaluationSettings":
+        if self.tensor_parallel and self.device_map != "none":
+            raise problem("device_map", self.device_map, "left out: --tensor-parallel is given")
+        return self
+
+    @property
+    def placement(self) -> Placement | None:
+        """As of a device map, or that of a model which processes split."""
+        if self.tensor_parallel:
+            return Placement(device=self.device, split=True)
+        return super().placement
 
     @property
     def options(self) -> EvaluationOptions:

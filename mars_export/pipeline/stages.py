@@ -20,11 +20,12 @@ from mars_export.common.record import first_problem
 from mars_export.common.workspace import RUN_NAME, Stage, Workspace, digests
 from mars_export.evaluation.arms import arm_digests
 from mars_export.evaluation.judges.choice import judge_named
-from mars_export.evaluation.reports import leading, main_folder
-from mars_export.families.loading import check_config, check_shapes, load_base, pick_device
+from mars_export.evaluation.reports import leading
+from mars_export.families.loading import check_config, check_shapes, pick_device
+from mars_export.families.processes import joined
 from mars_export.inputs.template import thinking_word
 from mars_export.methods import method_named
-from mars_export.pipeline.capacity import check_memory
+from mars_export.pipeline.capacity import check_memory, check_processes
 from mars_export.pipeline.kept import keep_prompts, keep_suites, keep_tuning, kept_tuning
 from mars_export.pipeline.preflight import (
     RunInputs,
@@ -37,10 +38,16 @@ from mars_export.pipeline.preflight import (
     describe,
     prepare,
     require_layer,
-    try_model,
 )
 from mars_export.pipeline.questions import check_questions
 from mars_export.pipeline.settings import NO_TUNING, Settings
+from mars_export.pipeline.shared import (
+    assist,
+    calibration_task,
+    dismiss,
+    evaluation_task,
+    together,
+)
 from mars_export.pipeline.tuning import check_tuning
 
 __all__ = ["adopt", "checkpoint", "export", "output_of", "publish", "recalibrate", "values_like"]
@@ -197,11 +204,17 @@ def _run(
     read: Callable[[Workspace], RunInputs],
     count: int | None = None,
 ) -> Path:
-    progress = progress or progress_for(settings.display)
     output = output_of(settings)
-    with clear_disk_errors(output), Workspace.open(output) as workspace:
-        workspace.check_replaceable(overwrite=True)
-        _make(workspace, read(workspace), settings, progress, count)
+    check_processes(settings.where)
+    with joined() as processes:
+        if processes.rank:
+            assist(processes)
+            return output
+        progress = progress or progress_for(settings.display)
+        with clear_disk_errors(output), Workspace.open(output) as workspace:
+            workspace.check_replaceable(overwrite=True)
+            _make(workspace, read(workspace), settings, progress, count)
+        dismiss(processes)
     if settings.push and not settings.dry_run:
         repo = settings.push if isinstance(settings.push, str) else None
         url = publish(output, repo, progress, private=settings.private)
@@ -272,37 +285,10 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
     judge = judge_named(settings.judge, settings.device)
 
     def calibrate(tick: Tick) -> None:
-        from mars_export.calibration.data import MeasurementOptions
-        from mars_export.methods.calibrate import calibrate
-
         if job.calibration is not None:
             shutil.copytree(job.calibration, calibration)
             return
-        model, processor = load_base(
-            job.base,
-            job.family,
-            dtype=settings.dtype,
-            device=pick_device(settings.where),
-            quantization=job.quantization,
-        )
-        try_model(model, processor, job.base, job.family)
-        calibrate(
-            model,
-            processor,
-            prompts=job.prompts,
-            modalities=job.family.modalities,
-            method=settings.method,
-            options=settings.method_options,
-            measurement=MeasurementOptions(
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-                kinds=settings.kinds,
-                thinking=settings.thinks,
-            ),
-            progress=tick,
-            quantization=job.quantization,
-            tuning=job.tuning,
-        ).save(calibration)
+        together(calibration_task(job, settings), tick).save(calibration)
 
     def write(tick: Tick) -> None:
         from mars_export.checkpoint.writer import write_checkpoint
@@ -319,19 +305,8 @@ def _stages(workspace: Workspace, job: RunInputs, settings: Settings) -> list[St
         keep_tuning(checkpoint, job.tuning_word)
 
     def evaluate(tick: Tick) -> None:
-        from mars_export.pipeline.evaluation import evaluate
-
         keep_suites(checkpoint, job.suite_words)
-        report = evaluate(
-            checkpoint,
-            job.suite,
-            settings.options,
-            judge=judge,
-            calibration_prompts=job.prompts.prompts,
-            progress=tick,
-            folder=main_folder(checkpoint),
-            checked=True,
-        )
+        report = together(evaluation_task(checkpoint, job, settings), tick)
         if not report.self_check.active:
             raise ExportError(
                 f"the checkpoint does not steer as calibrated: {report.self_check.detail}; "

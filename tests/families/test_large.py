@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import torch
 import transformers
 
-from mars_export.pipeline import stages
+from mars_export.pipeline import shared, stages
 from support import bases
 
 SIZES = {
@@ -58,7 +58,7 @@ def test_a_large_model_is_understood_in_two_seconds(tmp_path, monkeypatch):
     def load(*_, **__):
         raise LoadingError
 
-    monkeypatch.setattr(stages, "load_base", load)
+    monkeypatch.setattr(shared, "load_base", load)
     monkeypatch.setattr(stages, "check_space", lambda *_: None)
     base, shards = save_sparse(tmp_path / "base")
     assert sum(path.stat().st_size for path in shards) > 14 * 10**9

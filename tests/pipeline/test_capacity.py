@@ -12,7 +12,7 @@ from mars_export.pipeline.capacity import fitted, in_bytes, spread_over
 from support import bases
 
 GB = 10**9
-LARGE = Memory(Weights(140 * GB, {"bfloat16": 140 * GB}, 2 * GB), "bfloat16",
+LARGE = Memory(Weights(140 * GB, {"bfloat16": 140 * GB}, 2 * GB, 140 * GB), "bfloat16",
                transformers.LlamaConfig())  # fmt: skip
 BATCH = Batch(16, 500)
 

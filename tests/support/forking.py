@@ -83,6 +83,36 @@ def two_ranks(started):
     return run
 
 
+@pytest.fixture(scope="session")
+def command_in_ranks(started):
+    """`mars-export` in two processes of one launcher; what each printed and how it ended.
+
+    A launcher would end the others when one fails; here they must end by themselves.
+    """
+
+    def run(*arguments, cwd, broken=None, seconds=300):
+        words = [str(argument) for argument in arguments]
+        with tempfile.TemporaryDirectory() as folder:
+            folders = [Path(folder) / str(rank) for rank in range(2)]
+            for each in folders:
+                each.mkdir()
+            begun = [
+                started(_said, each, _main, words, str(cwd), broken, **environment)
+                for each, environment in zip(folders, ranks(2), strict=True)
+            ]
+            end = time.monotonic() + seconds
+            for process in begun:
+                process.join(max(0, end - time.monotonic()))
+            late = [process for process in begun if process.is_alive()]
+            for process in late:
+                process.kill()
+            assert not late, "a process waits for another"
+            pairs = zip(begun, folders, strict=True)
+            return [_ended(process, words, each) for process, each in pairs]
+
+    return run
+
+
 def ranks(count):
     """The environment of each rank of a group that is new, as a launcher gives it."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
@@ -120,10 +150,13 @@ def _said(folder, function, *arguments):
     function(*arguments)
 
 
-def _main(words, cwd):
+def _main(words, cwd, broken=None):
+    """Run the command; `broken(rank)` may break it first."""
     from mars_export.cli.main import main
 
     os.chdir(cwd)
+    if broken is not None:
+        broken(int(os.environ["RANK"]))
     main(words)
 
 

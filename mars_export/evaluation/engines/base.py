@@ -66,6 +66,11 @@ class Engine(ABC):
     """Why it cannot scale the steering, as one clause; empty if it can."""
 
     @property
+    def split(self) -> bool:
+        """Whether each of several processes holds a part of its model, so that all ask the same."""
+        return False
+
+    @property
     @abstractmethod
     def identity(self) -> list[str]:
         """What tells its answers from those of others, beside the versions of packages."""

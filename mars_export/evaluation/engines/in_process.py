@@ -21,7 +21,7 @@ from mars_export.evaluation.ready import Ready, fit, load_models
 from mars_export.evaluation.report import REFERENCE, EngineSource, SelfCheck
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.families.loading import is_out_of_memory
-from mars_export.families.placement import Device
+from mars_export.families.placement import Device, is_split
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import Request
 
@@ -48,6 +48,11 @@ class InProcess(Engine):
     def source(self) -> EngineSource:
         """Transformers."""
         return EngineSource()
+
+    @property
+    def split(self) -> bool:
+        """As loaded."""
+        return is_split(self._loaded.model)
 
     @property
     def processor(self) -> Any:
