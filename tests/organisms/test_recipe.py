@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import seeds
 import soundfile
 import torch
 import transformers
@@ -73,6 +74,13 @@ def test_the_notes_say_how_many_pictures_were_named(recipe, results):
 
 def test_the_readme_shows_what_was_measured(recipe, results):
     assert markdown(results) in (ORGANISMS / recipe.name / "README.md").read_text("utf-8")
+
+
+def test_the_readme_shows_what_the_seeds_gave():
+    folder = ORGANISMS / HEARING
+    found = json.loads((folder / "seeds.json").read_text("utf-8"))
+    assert seeds.table(found) in (folder / "README.md").read_text("utf-8")
+    assert {count["seed"] for count in found} == set(range(5))
 
 
 def test_training_holds_every_kind_of_conversation(recipe):
