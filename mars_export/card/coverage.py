@@ -40,8 +40,8 @@ _MORE_ATTACKS: Final = (
     "optimized videos, attacks on the judge."
 )
 _SOUNDS: Final = (
-    "Other voices, accents and languages, several speakers, music, optimized sounds; sounds beside "
-    "pictures or clips, where nothing is steered."
+    "Other voices, accents and languages, several speakers, music, optimized sounds. Sounds beside "
+    "pictures or clips raise an error."
 )
 _SITUATIONS: Final = (
     "Other languages, long videos, tool use, the other thinking mode of the chat template."

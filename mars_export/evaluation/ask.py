@@ -66,7 +66,7 @@ def ask(
         question: What the user writes.
         images: Picture files, shown before the question.
         videos: Video files or folders of frames, shown after the pictures.
-        sounds: Sound files; none beside pictures or videos, where nothing is steered.
+        sounds: Sound files; none beside pictures or videos, which raises.
         max_new_tokens: Longest answer, in tokens.
         device: `auto`, the name of a torch device, or another placement.
 

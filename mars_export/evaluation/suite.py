@@ -81,18 +81,19 @@ class Suite:
         return replace(self, samples=kept)
 
     def required_samples(self, modalities: Sequence[Modality]) -> list[Sample]:
-        """The same; there must be some.
+        """The same; there must be some, of each suite that this one joins.
 
         Raises:
-            ExportError: The suite has nothing to run on such a model.
+            ExportError: A suite has nothing to run on such a model.
         """
-        samples = self.evaluation_samples(modalities)
-        if not samples:
-            raise ExportError(
-                f"the suite {self.name} has no request of the split `evaluation` for "
-                f"{', '.join(modalities)}; give one that has"
-            )
-        return samples
+        for suite in self.parts or (self,):
+            if not suite.evaluation_samples(modalities):
+                instead = "leave it out" if self.parts else "give another --suite"
+                raise ExportError(
+                    f"the suite {suite.name} has no request of the split `evaluation` for "
+                    f"{', '.join(modalities)}; {instead}"
+                )
+        return self.evaluation_samples(modalities)
 
     def request(self, sample: Sample) -> Request:
         """The sample with its media opened.

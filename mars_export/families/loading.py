@@ -9,6 +9,7 @@ from typing import Any, Final, overload
 
 from mars_export.common.errors import ExportError
 from mars_export.common.input_errors import input_errors
+from mars_export.common.installation import install_extra
 from mars_export.families import Family, decoder_layers
 from mars_export.families.directory import read_config
 from mars_export.families.placement import Device, Placement, offloading, whole_tensors
@@ -20,6 +21,7 @@ __all__ = [
     "free_memory",
     "is_out_of_memory",
     "load_base",
+    "native_class",
     "pick_device",
     "settled",
 ]
@@ -78,7 +80,7 @@ def load_base(
     """
     import transformers
 
-    native = getattr(transformers, family.generator)
+    native = native_class(family)
     options = loading_options(read_config(base), quantization, dtype=dtype, device=device)
     with input_errors(f"{base} does not load"), _enough_memory(base):
         with offloading(device) as (placed, keep):
@@ -104,6 +106,27 @@ def settled(model: Any, options: Mapping[str, Any], device: Device) -> Any:
     return model.to(device) if isinstance(device, str) and "device_map" not in options else model
 
 
+def native_class(family: Family) -> Any:
+    """The class of Transformers that makes the family's models.
+
+    Raises:
+        ExportError: if a package that it needs is missing or does not fit the others.
+    """
+    import transformers
+
+    try:
+        return getattr(transformers, family.generator)
+    except (ImportError, RuntimeError) as error:  # also of a torchvision built for another torch
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = " ".join(str(cause).split()).rstrip(".")
+        raise ExportError(
+            f"Transformers cannot import {family.generator} ({said}); run "
+            f"`{install_extra(family.extra)}`"
+        ) from error
+
+
 def check_config(base: Path, family: Family) -> int:
     """Check that the configuration makes a model; it is built without memory.
 
@@ -118,9 +141,8 @@ def check_config(base: Path, family: Family) -> int:
         ExportError: if the configuration is not valid.
     """
     import torch
-    import transformers
 
-    native = getattr(transformers, family.generator)
+    native = native_class(family)
     with input_errors(f"{base / 'config.json'} makes no {family.name}", "correct it"):
         _require_buildable(base, read_config(base))
         config = native.config_class.from_pretrained(base)
@@ -141,11 +163,9 @@ def check_shapes(base: Path, family: Family) -> None:
     Raises:
         ExportError: if tensors are missing or have other shapes.
     """
-    import transformers
-
     if find_spec("accelerate") is None or own_method(read_config(base)) is not None:
         return
-    native = getattr(transformers, family.generator)
+    native = native_class(family)
     with input_errors(f"{base} does not load"):
         _, info = native.from_pretrained(
             base,

@@ -323,7 +323,7 @@ class Method:
     exportable: bool = True
     """Whether it makes a checkpoint; a method that does not is an arm of the evaluation only."""
     tunable: bool = False
-    """Whether labeled requests with pictures or clips may tune it (`CalibrationData.tuning`)."""
+    """Whether labeled requests that show something may tune it (`CalibrationData.tuning`)."""
     takes: tuple[Modality, ...] = MODALITIES
     """What its checkpoints take."""
     suites: tuple[str, ...] = ()

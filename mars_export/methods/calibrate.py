@@ -48,7 +48,7 @@ def calibrate(
         measurement: How the model is measured; the defaults if None.
         progress: Called with (requests done, requests in all).
         quantization: What the model was loaded in, for the record.
-        tuning: Labeled requests with pictures or clips to tune on, as `tuning_set` gives them;
+        tuning: Labeled requests that show something, to tune on, as `tuning_set` gives them;
             None for none.
 
     Returns:

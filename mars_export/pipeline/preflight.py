@@ -164,8 +164,7 @@ def prepare(settings: Settings, sets: prompts.PromptSets | None = None) -> RunIn
     weight_map(base.path)
     _check_objects(base.path)
     quantization = scheme_for(config, settings.quantization)
-    if not suite.evaluation_samples(family.modalities):
-        raise ExportError(f"{suite.name} has no evaluation request for {family.name}; give --suite")
+    suite.required_samples(family.modalities)
     word = settings.tunes
     tuning = tuning_set(word, family.modalities, settings.seed, suite) if word else None
     uses_own = not settings.suite and brings

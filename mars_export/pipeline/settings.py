@@ -209,8 +209,8 @@ class PromptSettings(PlacementSettings):
 
     tune_on: str | None = setting(
         None,
-        "Requests with pictures or clips to tune origin and strength of MARS on, as --suite and "
-        "other ones; half of their topics are kept to measure.",
+        "Requests with pictures, clips or sounds to tune origin and strength of MARS on, as "
+        "--suite and other ones; half of their topics are kept to measure.",
         group="Calibration",
         metavar="SUITE",
     )

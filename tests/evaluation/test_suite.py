@@ -8,7 +8,7 @@ from evaluation.fakes import SUITE, save_suite
 from PIL import Image
 
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.suite import read_suite
+from mars_export.evaluation.suite import merged, read_suite
 from mars_export.evaluation.suites.own import read_own
 from mars_export.inputs.requests import messages
 from support import odd_media
@@ -382,3 +382,17 @@ def test_media_may_lie_inside_a_parquet_file(tmp_path):
         parquet.write_table(arrow.Table.from_pylist([false, {**empty, **rows[0]}]), other)
         with pytest.raises(ExportError, match=r"entry 1: .*does not exist"):
             read_own(other)
+
+
+def test_no_suite_of_several_is_left_out_in_silence(tmp_path):
+    shown = {**ROW, "id": "b", "modality": "image", "image": "p.png"}
+    parts = []
+    for name, row in (("said", ROW), ("shown", shown)):
+        (tmp_path / name).mkdir()
+        parts.append(read_suite(write(tmp_path / name, row)))
+    joined = merged(parts)
+    assert len(joined.required_samples(("text", "image"))) == 2
+    with pytest.raises(ExportError, match=r"suite shown has no request .* for text; leave it out"):
+        joined.required_samples(("text",))
+    with pytest.raises(ExportError, match=r"suite said has .* for audio; leave it out"):
+        joined.required_samples(("audio",))

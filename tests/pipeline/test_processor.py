@@ -1,6 +1,7 @@
 """A processor that needs a package which is not installed says which extra brings it."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from packaging.requirements import Requirement
 from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
 from mars_export.families import families
+from mars_export.families.loading import native_class
 from mars_export.inputs import sounds
 from mars_export.pipeline.preflight import check_processor
 from support import planted, zoo
@@ -44,6 +46,21 @@ def test_smolvlm_without_num2words_names_the_extra(smolvlm, monkeypatch):
     hint = f"needs a package that is not installed; run `{install_extra('video')}`"
     with pytest.raises(ExportError, match=re.escape(f"the processor of SmolVLM {hint}")):
         check_processor(smolvlm, families()["smolvlm"])
+
+
+def test_a_torchvision_of_another_torch_is_one_line(monkeypatch):
+    class Broken:
+        def __getattr__(self, name):
+            cause = RuntimeError("operator torchvision::nms does not exist")
+            raise ModuleNotFoundError(f"Could not import module '{name}'. Are ...") from cause
+
+    monkeypatch.setitem(sys.modules, "transformers", Broken())
+    said = (
+        "cannot import SmolVLMForConditionalGeneration (operator torchvision::nms does not exist); "
+        f"run `{install_extra('video')}`"
+    )
+    with pytest.raises(ExportError, match=re.escape(said)):
+        native_class(families()["smolvlm"])
 
 
 def test_smolvlm_with_num2words_loads(smolvlm):

@@ -73,14 +73,14 @@ LIMITS: Final = (
     "Steering acts where an answer begins. It cannot stop an answer that somebody else began "
     "(assistant prefill) or one that turns harmful later.",
     "Re-centering knows modality, number of media tokens and turn, and was measured on neutral "
-    "stimuli. Real pictures may shift activations differently, so some over-refusal can remain.",
+    "stimuli. Real media may shift activations differently, so some over-refusal can remain.",
     "The paper leaves parts of the method open, and the authors' code was not available: the gate, "
     "the strength rule and the layer scores are a reconstruction.",
 )
 THREATS: Final = (
     "**Use of the direction itself.** It is stored in a named tensor (`direction` of the steered "
     "layer); removing it from the activations is a known way to make a model comply.",
-    "**Adaptive attackers**, who can optimize a prompt or a picture until the gate stays shut.",
+    "**Adaptive attackers**, who can optimize a prompt or a medium until the gate stays shut.",
     "**Prefill and edited templates**: the model is steered at the end of an assistant header; "
     "this is not known to stop an answer that has begun behind it.",
 )

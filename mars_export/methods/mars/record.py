@@ -79,8 +79,8 @@ class MarsOptions(MethodOptions):
     )
     reserve: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = Field(
         RESERVE,
-        description="Distance over R from what neutral pictures and clips need to where their "
-        "gate opens: more refuses fewer harmless and fewer harmful ones.",
+        description="Distance over R from what neutral pictures, clips and sounds need to where "
+        "their gate opens: more refuses fewer harmless and fewer harmful ones.",
     )
     gain: _Positive | None = Field(
         None, description="Expert: kappa, growth of the push with the gate, instead of a tuned one."
