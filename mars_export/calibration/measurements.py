@@ -267,14 +267,17 @@ _WHOLE: Final[dict[str, Any]] = {"states": True, "log_probs": True}
 def stimulus(
     modality: Modality, index: int, measurement: MeasurementOptions, scale: float = 1.0
 ) -> Media:
-    """A neutral stimulus; scale: of a picture's sides, a clip's frames or a sound's length."""
+    """A neutral stimulus, drawn when a batch needs it.
+
+    scale: of a picture's sides, a clip's frames or a sound's length.
+    """
     drawn, size, frames = STIMULI[modality], measurement.size, measurement.frames
     if drawn.extent == "frames":
         frames = max(1, round(scale * frames))
     else:
         size = (round(scale * size[0]), round(scale * size[1]))
     seconds = scale * measurement.seconds
-    return drawn.draw(index, measurement.seed, size, frames, measurement.kinds, seconds)
+    return drawn.drawn(index, measurement.seed, size, frames, measurement.kinds, seconds)
 
 
 def stimulus_source(

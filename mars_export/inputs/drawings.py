@@ -81,16 +81,16 @@ def _pattern(source: Random, size: Size) -> Image:
     from PIL import Image
 
     period = max(2, round(min(size) / source.uniform(4, 24)))
-    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    x, y = np.meshgrid(*(np.arange(side, dtype=np.int32) for side in size))
     mask = source.choice((_stripes, _checks, _dots))(source, x, y, period)
     ground = _any_color(source)
     ink = tuple((band + source.randint(80, 176)) % 256 for band in ground)
-    pixels = np.where(mask[..., None], np.array(ink), np.array(ground))
-    return Image.fromarray(pixels.astype(np.uint8))
+    colors = np.array((ground, ink), np.uint8)
+    return Image.fromarray(colors[mask.astype(np.uint8)])
 
 
 def _stripes(
-    source: Random, x: NDArray[np.int_], y: NDArray[np.int_], period: int
+    source: Random, x: NDArray[np.int32], y: NDArray[np.int32], period: int
 ) -> NDArray[np.bool_]:
     across, down = source.choice(((1, 0), (0, 1), (1, 1), (1, -1)))
     mask: NDArray[np.bool_] = (across * x + down * y) // period % 2 == 0
@@ -98,14 +98,14 @@ def _stripes(
 
 
 def _checks(
-    _source: Random, x: NDArray[np.int_], y: NDArray[np.int_], period: int
+    _source: Random, x: NDArray[np.int32], y: NDArray[np.int32], period: int
 ) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = (x // period + y // period) % 2 == 0
     return mask
 
 
 def _dots(
-    source: Random, x: NDArray[np.int_], y: NDArray[np.int_], period: int
+    source: Random, x: NDArray[np.int32], y: NDArray[np.int32], period: int
 ) -> NDArray[np.bool_]:
     radius, middle = period * source.uniform(0.25, 0.45), (period - 1) / 2
     mask: NDArray[np.bool_] = (x % period - middle) ** 2 + (y % period - middle) ** 2 <= radius**2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLIP_FPS",
     "PLAIN_REQUEST",
+    "Drawn",
     "Media",
     "Request",
     "Turn",
@@ -94,6 +95,24 @@ class Media:
     kind: str = ""
 
 
+class Drawn(Media):
+    """A medium that is made when a batch needs it: requests that wait hold no pixels."""
+
+    def __init__(self, modality: Modality, make: Callable[[], Any], kind: str) -> None:
+        """make: gives the same data each time."""
+        for name, value in {"modality": modality, "_make": make, "kind": kind}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def data(self) -> Any:
+        """Made anew each time."""
+        return self._make()  # type: ignore[attr-defined]
+
+    def made(self) -> Media:
+        """With the data, for a batch."""
+        return Media(self.modality, self.data, self.kind)
+
+
 class Turn(NamedTuple):
     """An earlier turn of a conversation.
 
@@ -148,6 +167,17 @@ class Request:
     def shown(self, modality: Modality) -> list[Any]:
         """Data of all media of one modality in the conversation, in order."""
         return [medium.data for medium in self.conversation_media if medium.modality == modality]
+
+    def made(self) -> Request:
+        """With the data of all that it shows."""
+        if not any(isinstance(medium, Drawn) for medium in self.conversation_media):
+            return self
+
+        def made(media: tuple[Media, ...]) -> tuple[Media, ...]:
+            return tuple(m.made() if isinstance(m, Drawn) else m for m in media)
+
+        turns = tuple(turn._replace(media=made(turn.media)) for turn in self.turns)
+        return replace(self, media=made(self.media), history=turns)
 
     @property
     def pictures(self) -> tuple[Image, ...]:
@@ -233,6 +263,7 @@ def collate(processor: Any, requests: Sequence[Request]) -> BatchFeature:
     if len({bool(request.prefill) for request in requests}) != 1:
         raise ValueError("a batch mixes requests with and without prefill")
     require_template(processor)
+    requests = [request.made() for request in requests]
     what = f"the processor refuses the request {requests[0].prompt[:_QUOTED]!r}"
     if len(requests) > 1:
         what += f" or one of the {len(requests) - 1} after it"

@@ -13,7 +13,7 @@ from mars_export.common.problems import near
 from mars_export.common.vocabulary import Modality
 from mars_export.inputs import drawings, tones
 from mars_export.inputs.drawings import PHOTO, photos_installed
-from mars_export.inputs.requests import Media
+from mars_export.inputs.requests import Drawn, Media
 
 __all__ = [
     "CLIP_FRAMES",
@@ -101,12 +101,27 @@ class Stimulus:
         Raises:
             ExportError: A kind is unknown, or cannot be drawn here.
         """
+        return self.drawn(index, seed, size, frames, kinds, seconds).made()
+
+    def drawn(
+        self,
+        index: int,
+        seed: int,
+        size: _Size,
+        frames: int,
+        kinds: Sequence[str],
+        seconds: float,
+    ) -> Drawn:
+        """The same, drawn when it is needed."""
         require_kinds(kinds)
         own = self.own(kinds)
-        kind = own[index % len(own)]
-        source = Random(f"{self.modality} {kind} {seed} {index}")
-        data = self.data(self.kinds[kind], source, _Extent(size, frames, seconds))
-        return Media(self.modality, data, kind)
+        kind, extent = own[index % len(own)], _Extent(size, frames, seconds)
+
+        def make() -> Any:
+            source = Random(f"{self.modality} {kind} {seed} {index}")
+            return self.data(self.kinds[kind], source, extent)
+
+        return Drawn(self.modality, make, kind)
 
 
 _DRAWN: Final = "seeded drawings, version 1"

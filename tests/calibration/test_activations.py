@@ -14,7 +14,7 @@ from mars_export.calibration.meter import Meter
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.common.errors import ExportError
 from mars_export.families import decoder_layers
-from mars_export.inputs.requests import Media, Request, collate
+from mars_export.inputs.requests import Drawn, Media, Request, collate
 from mars_export.inputs.template import turn_tokens
 from mars_export.methods.mars.rule import Rule
 from support import planted, tiny
@@ -313,3 +313,26 @@ def test_a_very_long_prompt_has_a_batch_of_its_own(processor, monkeypatch):
         torch.testing.assert_close(readout.states[:, row], alone.states[:, 0])
         torch.testing.assert_close(readout.log_probs[row], alone.log_probs[0])
     assert [done for done, _ in ticks] == [3, 7, 7]  # the long one counts for 2.7
+
+
+def test_pictures_are_drawn_for_their_batch_and_kept_no_longer(model, processor):
+    drawn, most = weakref.WeakValueDictionary(), []
+
+    def draw(i):
+        picture = Image.new("RGB", (28, 28), (i * 40, 90, 0))
+        drawn[id(picture)] = picture
+        most.append(len(drawn))
+        return picture
+
+    requests = [
+        replace(r, media=(Drawn("image", lambda i=i: draw(i), "color"),))
+        for i, r in enumerate(TEXTS)
+    ]
+    reader = Reader(model, processor, HEADERS, [7], 2)
+    readout = reader.read(requests, states=True)
+    assert len(most) == len(TEXTS)  # each of them once
+    assert max(most) <= 2
+    assert not drawn
+    assert readout.states.equal(
+        Reader(model, processor, HEADERS, [7], 2).read(SHOWN, states=True).states
+    )

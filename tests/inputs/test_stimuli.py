@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from PIL import ImageStat
 
 from mars_export.calibration.data import MeasurementOptions
+from mars_export.calibration.measurements import stimulus
 from mars_export.common.errors import ExportError
 from mars_export.inputs import drawings, stimuli, tones
 from mars_export.inputs.drawings import KINDS, photos_installed
+from mars_export.inputs.requests import Drawn, Media, Request, Turn
 from mars_export.inputs.stimuli import MIXTURE, STIMULI, alike, kinds_named, kinds_problem
 
 DRAWN = tuple(kind for kind in KINDS if kind in MIXTURE or photos_installed())
@@ -171,3 +173,17 @@ def test_photographs_need_a_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ExportError, match="pip install scikit-learn"):
         KINDS["photo"](Random(0), (8, 8))
+
+
+def test_a_stimulus_of_a_calibration_waits_to_be_drawn():
+    one = stimulus("image", 3, MeasurementOptions())
+    assert isinstance(one, Drawn)
+    assert one.kind == STIMULI["image"].draw(3, 0).kind
+    earlier = Turn("What is it?", "A wall.", (stimulus("video", 1, MeasurementOptions()),))
+    request = Request("And this?", (one,), history=(earlier,))
+    made = request.made()
+    assert [type(medium) for medium in made.conversation_media] == [Media, Media]
+    assert made.media[0].data == STIMULI["image"].draw(3, 0).data
+    assert made.turns[0].media[0].data == STIMULI["video"].draw(1, 0).data
+    assert (made.prompt, made.turns[0].answer) == ("And this?", "A wall.")
+    assert made.made() is made
