@@ -79,6 +79,8 @@ def _without_path(error: Exception) -> str:
     """What a decoder says but for the path: the system and PyAV, libsndfile, or another."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "no format that Pillow knows"
+    if type(error).__name__ == "LibsndfileError" and getattr(error, "code", 0) == 1:
+        return "none of wav, flac, mp3, ogg and opus"
     parts = (getattr(error, name, None) for name in ("strerror", "error_string"))
     return next(filter(None, parts), None) or str(error)
 

@@ -83,8 +83,8 @@ def test_channels_become_their_mean(tmp_path):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "ormat not recogni"),
-        (b"RIFF and more that is no sound", "ormat not recogni"),
+        (b"", "none of wav, flac"),
+        (b"RIFF and more that is no sound", "none of wav, flac"),
         (written(tone(0)), "no samples; the least is 0.1 seconds"),
         (written(tone(0.05)), "0.05 seconds; the least is 0.1 seconds"),
         (written(tone(301, 4_000), 4_000), "longer than 300 seconds"),
