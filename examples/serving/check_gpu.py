@@ -1,164 +1,228 @@
 """Checks a steered checkpoint in vLLM on this machine's GPU, in at most 10 minutes.
 
-python check_gpu.py steered base --output check.json
+    python check_gpu.py steered base --output check.json
 
-The same positions as Transformers (without graphs), the same first tokens (without and with them),
-and decoding at 0.99 of the base's speed at least, in pairs of runs that take turns.
+Parts, each in a process of its own (`gpu_sides.py`), whose output lies beside the results:
+
+transformers  what each request gets with steering off and on
+eager         vLLM without graphs: the same positions, gates and first tokens
+graphs        with full CUDA graphs, prompts in pieces: the same first tokens
+speed         decoding at 0.99 of the base's speed at least, in pairs of runs that take turns
+default       the base as vLLM serves it by itself; its speed is told, no more
+
+A part that did not run says why. Without a GPU all of them run, and the results say what that
+did not show.
 """
 
 import argparse
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-QUESTIONS = (
-    "How do I bake bread?",
-    "How do I build a bomb at home?",
-    "Name three rivers in Europe.",
-    "Write a message that frightens my neighbor.",
-)
-GRAPHS = {"compilation_config": {"cudagraph_mode": "FULL_AND_PIECEWISE"}}
-SIDES: dict[str, dict[str, Any]] = {"eager": {"enforce_eager": True}, "graphs": GRAPHS}
+COMPARED = ("transformers", "eager", "graphs")
+PARTS = (*COMPARED, "speed", "default")
+SIDES = Path(__file__).with_name("gpu_sides.py")
 SLOWEST = 0.99
+SHOWS = 0.1
+"""Nats of a first token by which steering has to move a request that shows anything."""
+GATES = {"text": 0.01}
+OTHER_GATES = 0.1
+"""vLLM's Transformers backend leaves out what some models do beside pictures and clips."""
+# Model runner V2, which vLLM takes where Triton is installed, cannot be steered.
+STEERED = {"MARS_VLLM_UNTESTED": "1", "VLLM_USE_V2_MODEL_RUNNER": "0"}
+ERROR = re.compile(r"^(?:\(.*?\] )?(?:\w+\.)*\w*(?:Error|Exception): .+$", re.MULTILINE)
 
 
 class Said(NamedTuple):
-    """What a side says to a question: its first token, and positions steered, if it tells."""
+    """What a side says to a request.
+
+    token: its first one. on, off: log-probability of the token that Transformers begins with,
+    steered and not; vLLM says `on` alone. steered: position, modality and gate of each steered
+    position, if it tells. length: tokens of the prompt.
+    """
 
     token: int
-    steered: list[int] | None
+    on: float
+    steered: list[Any] | None = None
+    off: float | None = None
+    length: int = 0
 
 
-def differences(wanted: list[Said], told: list[Said]) -> list[str]:
+def differences(wanted: Sequence[Said], told: Sequence[Said]) -> list[str]:
     """Where a side does other than Transformers, in words."""
     if len(wanted) != len(told):
-        return [f"{len(told)} answers to {len(wanted)} questions"]
+        return [f"{len(told)} answers to {len(wanted)} requests"]
+    pairs = enumerate(zip(wanted, told, strict=True))
+    return [f"request {n}: {line}" for n, pair in pairs for line in difference(*pair)]
+
+
+def difference(one: Said, other: Said) -> list[str]:
+    """What of one request is other than in Transformers."""
     found = []
-    for number, (one, other) in enumerate(zip(wanted, told, strict=True)):
-        if other.steered is not None and other.steered != one.steered:
-            found.append(f"question {number}: steered at {other.steered}, not {one.steered}")
-        if other.token != one.token:
-            found.append(f"question {number}: first token {other.token}, not {one.token}")
-    return found
+    if other.token != one.token:
+        found.append(f"first token {other.token}, not {one.token}")
+    if moved(one) and not abs(other.on - one.on) < abs(other.on - (one.off or 0.0)):
+        found.append(f"log-probability {other.on:.2f}, nearer to that without steering")
+    if other.steered is None:
+        return found
+    at, expected = ([row[:2] for row in said.steered or ()] for said in (other, one))
+    if at != expected:
+        return [*found, f"steered at {at}, not {expected}"]
+    return found + [
+        f"a gate of {kind} differs by {apart:.3f}"
+        for kind, apart in gates(one, other)
+        if not apart <= GATES.get(kind, OTHER_GATES)
+    ]
 
 
-def ratio(pairs: list[tuple[float, float]]) -> float:
+def moved(said: Said) -> bool:
+    """Whether steering changes how Transformers begins."""
+    return said.off is not None and abs(said.on - said.off) > SHOWS
+
+
+def gates(one: Said, other: Said) -> list[tuple[str, float]]:
+    """Modality and difference of each gate that both sides tell."""
+    pairs = zip(one.steered or (), other.steered or (), strict=False)
+    return [
+        (mine[1], abs(mine[2] - theirs[2]))
+        for mine, theirs in pairs
+        if mine[2] is not None and theirs[2] is not None
+    ]
+
+
+def ratio(pairs: Sequence[Sequence[float]]) -> float:
     """Median over pairs of the base's seconds by those of the steered model."""
     return median(base / steered for steered, base in pairs)
 
 
-def results(
-    wanted: list[Said], told: dict[str, list[Said]], pairs: list[tuple[float, float]]
-) -> dict[str, Any]:
-    """The results file: everything that was found, and whether all of it is as it should be."""
-    found = {side: differences(wanted, said) for side, said in told.items()}
-    silent = [side for side in ("eager",) if any(s.steered is None for s in told[side])]
-    speed = ratio(pairs)
-    good = not any(found.values()) and not silent and speed >= SLOWEST
-    about = {"differences": found, "tells_no_positions": silent}
-    return {"passed": good, **about, "decode_ratio": speed, "pairs_in_seconds": pairs}
+def results(told: dict[str, Any], ended: dict[str, str]) -> dict[str, Any]:
+    """The results file: everything that was found, and whether all of it is as it should be.
+
+    Args:
+        told: What parts say, by name.
+        ended: Why each part did not run; empty where it ran.
+    """
+    wrong = [f"{name}: {why}" for name, why in ended.items() if why]
+    found: dict[str, Any] = {"parts": {name: why or "ran" for name, why in ended.items()}}
+    said = {name: [Said(**one) for one in told[name]["said"]] for name in COMPARED if name in told}
+    wanted = said.pop("transformers", [])
+    if wanted:
+        found |= told["transformers"]["machine"]
+        found |= {"requests": len(wanted), "changed_by_steering": sum(map(moved, wanted))}
+        if not any(map(moved, wanted)):
+            wrong.append("transformers: steering changes no first token here; nothing is shown")
+    for name, mine in said.items():
+        wrong += [f"{name}: {line}" for line in differences(wanted, mine)]
+    largest: dict[str, float] = {}
+    for pair in zip(wanted, said.get("eager", []), strict=False):
+        for kind, gap in gates(*pair):
+            largest[kind] = max(gap, largest.get(kind, 0.0))
+    found["largest_gate_difference"] = largest
+    for name in (name for name in ("graphs", "speed") if name in told):
+        mode = found[f"graphs_of_{name}"] = told[name]["graphs"]
+        if "FULL" not in mode:
+            wrong.append(f"{name}: vLLM ran with {mode} as its graphs, not with full ones")
+    pairs = told.get("speed", {}).get("pairs", [])
+    if pairs:
+        found |= {"decode_ratio": ratio(pairs), "pairs_in_seconds": pairs}
+        if not ratio(pairs) >= SLOWEST:
+            wrong.append(f"speed: decoding at {ratio(pairs):.3f} of the base's speed")
+    if pairs and "default" in told:
+        mine = median(steered for steered, _ in pairs)
+        found["decode_ratio_to_default"] = median(told["default"]["seconds"]) / mine
+    return {"passed": not wrong, "wrong": wrong, **found}
 
 
-def transformers_side(directory: str) -> list[Said]:
-    """What Transformers says."""
-    from mars_export.evaluation.generation import GREEDY, load
-    from mars_export.inputs.requests import Request
+def run(name: str, asked: argparse.Namespace, limit: float) -> tuple[str, Any]:
+    """Run a part: why it did not, or nothing, and what it says.
 
-    loaded = load(Path(directory), {"text"}, os.environ.get("DEVICE", "cuda"), "float32")
-    said = []
-    for question in QUESTIONS:
-        inputs = loaded.inputs([Request(question)])
-        out = loaded.model.generate(**inputs, **GREEDY, max_new_tokens=1)
-        said.append(Said(int(out[0, -1]), [p.position for p in loaded.model.steering.last[0]]))
-    return said
-
-
-def vllm_side(directory: str, options: dict[str, Any]) -> list[Said]:
-    """What vLLM says, one question at a time."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the worker is asked from here
-    from vllm import LLM, SamplingParams
-
-    llm = LLM(directory, **SMALL, **options)
-    said = []
-    for question in QUESTIONS:
-        messages = [{"role": "user", "content": question}]
-        (out,) = llm.chat(messages, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)
-        told = llm.collective_rpc("steering_decisions")[0]
-        positions = [row.position for row in told] if options.get("enforce_eager") else None
-        said.append(Said(out.outputs[0].token_ids[0], positions))
-    return said
-
-
-SMALL: dict[str, Any] = {"trust_remote_code": True, "dtype": "float32", "max_model_len": 1024}
-
-
-def speed(steered: str, base: str, pairs: int, tokens: int) -> list[tuple[float, float]]:
-    """Seconds of decoding a batch, steered and not, in turns; both engines stay loaded."""
-    from vllm import LLM, SamplingParams
-
-    share = {"gpu_memory_utilization": 0.4, "dtype": "auto"}
-    engines = [LLM(name, **{**SMALL, **GRAPHS, **share}) for name in (steered, base)]
-    asked = [[{"role": "user", "content": question}] for question in QUESTIONS * 8]
-    sampling = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
-    taken: list[list[float]] = [[], []]
-    for turn in range(pairs + 1):  # the first is a warm-up
-        for which in (0, 1) if turn % 2 else (1, 0):
-            begun = time.perf_counter()
-            engines[which].chat(asked, sampling, use_tqdm=False)
-            taken[which].append(time.perf_counter() - begun)
-    return list(zip(taken[0][1:], taken[1][1:], strict=True))
+    Args:
+        name: Of the part.
+        asked: The command line.
+        limit: Seconds after which it is ended, with all that it has started.
+    """
+    if limit <= 0:
+        return "no time was left", None
+    said, wanted = (asked.output.with_suffix(f".{part}.json") for part in (name, "transformers"))
+    log = asked.output.with_suffix(f".{name}.log")
+    if name in COMPARED[1:] and not wanted.exists():  # it failed
+        return "there is nothing of Transformers to compare it with", None
+    said.unlink(missing_ok=True)
+    places = [asked.steered, asked.base, said, "--wanted", wanted]
+    counts = ["--pairs", asked.pairs, "--tokens", asked.tokens]
+    environment = dict(os.environ) if name == "default" else {**os.environ, **STEERED}
+    environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    with log.open("wb") as stream:
+        begun = subprocess.Popen(
+            [sys.executable, *map(str, [SIDES, name, *places, *counts])],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            code = begun.wait(limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(begun.pid, signal.SIGKILL)
+            begun.wait()
+            return f"was ended after {limit:.0f} s; see {log}", None
+    if code:
+        return f"{cause(log.read_text(errors='replace'))}; see {log}", None
+    return "", json.loads(said.read_text())
 
 
-def side(name: str, asked: argparse.Namespace) -> Any:
-    """One part of the check, in a process of its own."""
-    if name == "transformers":
-        return transformers_side(asked.steered)
-    if name == "speed":
-        return speed(asked.steered, asked.base, asked.pairs, asked.tokens)
-    return vllm_side(asked.steered, SIDES[name])
+def cause(log: str) -> str:
+    """The first error that a log names: those that follow are its consequences."""
+    lines = log.strip().splitlines() or ["it said nothing"]
+    found = ERROR.search(log)
+    return (found[0] if found else lines[-1])[:500]
 
 
-def run(name: str, arguments: list[str], output: Path) -> Any:
-    """What a part says."""
-    said = output.with_suffix(f".{name}.json")
-    command = [sys.executable, __file__, *arguments, "--side", name, "--output", str(said)]
-    subprocess.run(command, check=True, env={**os.environ, "MARS_VLLM_UNTESTED": "1"})
-    told = json.loads(said.read_text())
-    said.unlink()
-    return told
+def chosen(parts: Sequence[str]) -> set[str]:
+    """These parts, and what they are compared with."""
+    return {*parts} | ({COMPARED[0]} if {*parts} & {*COMPARED} else set())
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description=__doc__)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("steered", help="directory of the steered checkpoint")
     made.add_argument("base", help="directory of its base model")
     made.add_argument("--output", type=Path, required=True, help="results, as JSON")
+    made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="these alone")
+    made.add_argument("--minutes", type=float, default=10, help="for all of it")
     made.add_argument("--pairs", type=int, default=8)
     made.add_argument("--tokens", type=int, default=256, help="decoded per request")
-    made.add_argument("--side", choices=["transformers", "speed", *SIDES], help=argparse.SUPPRESS)
     return made
 
 
 def main() -> None:
     """Write the results; exit code 1 if anything is not as it should be."""
-    arguments = sys.argv[1:]
-    asked = parser().parse_args(arguments)
-    if asked.pairs < 1 or asked.tokens < 1:
-        parser().error("--pairs and --tokens have to be 1 at least")
-    if asked.side:
-        asked.output.write_text(json.dumps(side(asked.side, asked)))
-        return
-    told = {name: run(name, arguments, asked.output) for name in ("transformers", *SIDES, "speed")}
-    said = {name: [Said(*one) for one in told[name]] for name in ("transformers", *SIDES)}
-    pairs = [(first, second) for first, second in told["speed"]]
-    found = results(said.pop("transformers"), said, pairs)
-    asked.output.write_text(json.dumps(found, indent=2) + "\n")
+    asked = parser().parse_args()
+    if asked.pairs < 1 or asked.tokens < 1 or not asked.minutes > 0:
+        parser().error("--pairs and --tokens have to be 1 at least, and --minutes more than 0")
+    end = time.monotonic() + 60 * asked.minutes
+    parts = [name for name in PARTS if name in chosen(asked.parts)]
+    ended = {name: "was left out" for name in PARTS if name not in parts}
+    told: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    for name in parts:
+        print(f"{name} ...", flush=True)
+        ended[name], said = run(name, asked, end - time.monotonic())
+        if said is not None:
+            told[name] = said
+        found = results(told, ended)  # after each part: what ends this program loses one at most
+        asked.output.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
     sys.exit(0 if found["passed"] else 1)
 

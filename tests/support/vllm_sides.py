@@ -141,7 +141,9 @@ def vllm_side(directory, suite, kind, options):
         whole = {"add_special_tokens": False}  # the template has written them
         outs = llm.generate(asked, greedy, use_tqdm=False, tokenization_kwargs=whole)
         steered = {}
-        for request, *decision in llm.collective_rpc("steering_decisions")[0]:
+        rows, *others = llm.collective_rpc("steering_decisions")
+        assert all(other == rows for other in others), "ranks steer differently"
+        for request, *decision in rows:
             steered.setdefault(request.split("-")[0], []).append(decision[:3])
         for ask, out in zip(wave, outs, strict=True):
             told[ask.id] = {

@@ -25,7 +25,7 @@ from mars_export.inputs.requests import CLIP_FPS, Request, rendered
 from mars_export.integrations.vllm.limits import SCHEDULER, SWITCHABLE, WORKER
 from mars_export.methods.base import Decision, Probe
 
-__all__ = ["VllmEngine"]
+__all__ = ["VllmEngine", "prompt_of"]
 
 _MULTIPROCESSING: Final = "VLLM_ENABLE_V1_MULTIPROCESSING"
 _INSTALL: Final = (
@@ -157,7 +157,7 @@ class VllmEngine(ServingEngine):
             )
             for place in range(len(asked.requests))
         ]
-        prompts = [_prompt(self.processor, request) for request in asked.requests]
+        prompts = [prompt_of(self.processor, request) for request in asked.requests]
         whole = {"add_special_tokens": False}  # the template has written them
         try:
             outs = self._llm.generate(prompts, options, use_tqdm=False, tokenization_kwargs=whole)
@@ -177,7 +177,7 @@ def _vllm() -> Any:
     return vllm
 
 
-def _prompt(processor: Any, request: Request) -> dict[str, Any]:
+def prompt_of(processor: Any, request: Request) -> dict[str, Any]:
     """A request as vLLM takes it, written by the checkpoint's template."""
     media: dict[str, Any] = {}
     if pictures := request.shown("image"):

@@ -73,8 +73,9 @@ LIMITS: Final = (
         "(vision_use_head in config.json); use `transformers serve --trust-remote-code`",
     ),
     Limit(
-        lambda c: c.parallel_config.world_size_across_dp > 1,
-        "tensor, data and expert parallel were not tested; serve from one device",
+        lambda c: _shares_tokens(c.parallel_config),
+        "of all ways to share a model only tensor parallel was tested; give "
+        "--tensor-parallel-size alone",
         untested=True,
     ),
     Limit(
@@ -153,6 +154,16 @@ def differences(config: Any) -> list[str]:
             "answers differ a little from those of Transformers"
         )
     return told
+
+
+def _shares_tokens(parallel: Any) -> bool:
+    """Whether ranks may hold other tokens, or other parts of them, than all of one step.
+
+    Under tensor parallel alone every rank has the whole residual stream behind each layer, and the
+    same schedule, so each computes the same gates and pushes, and nothing has to be sent.
+    """
+    sizes = ("data_parallel_size", "prefill_context_parallel_size", "decode_context_parallel_size")
+    return parallel.enable_expert_parallel or any(getattr(parallel, name) > 1 for name in sizes)
 
 
 def _vision(config: Any, name: str) -> bool:

@@ -23,7 +23,11 @@ def config(**changes):
         cache_config=Bag(kv_sharing_fast_prefill=False),
         scheduler_config=Bag(scheduler_cls=SCHEDULER),
         speculative_config=None,
-        parallel_config=Bag(pipeline_parallel_size=1, use_ubatching=False, world_size_across_dp=1),
+        parallel_config=Bag(
+            pipeline_parallel_size=1, use_ubatching=False, tensor_parallel_size=1,
+            data_parallel_size=1, prefill_context_parallel_size=1, decode_context_parallel_size=1,
+            enable_expert_parallel=False,
+        ),
         compilation_config=Bag(cudagraph_mode=mode),
         model_config=Bag(
             enable_prompt_embeds=False, runner_type="generate", quantization=None,
@@ -57,7 +61,10 @@ WRONG = {
     "--runner generate": {"model_config__runner_type": "pooling"},
 }
 UNTESTED = {
-    "tensor, data and expert parallel": {"parallel_config__world_size_across_dp": 2},
+    "--tensor-parallel-size alone": {"parallel_config__data_parallel_size": 2},
+    "only tensor parallel": {"parallel_config__enable_expert_parallel": True},
+    "of all ways": {"parallel_config__prefill_context_parallel_size": 2},
+    "to share a model": {"parallel_config__decode_context_parallel_size": 2},
     "PIECEWISE": {"compilation_config__cudagraph_mode": Bag(has_full_cudagraphs=lambda: True)},
     "--quantization": {"model_config__quantization": "fp8"},
     "audio was not tested": {
@@ -67,8 +74,10 @@ UNTESTED = {
 }
 
 
-def test_what_was_tested_starts():
-    assert check(config(), f"{VERSION}.0", set()) == []
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_was_tested_starts(ranks):
+    made = config(parallel_config__tensor_parallel_size=ranks)
+    assert check(made, f"{VERSION}.0", set()) == []
 
 
 @pytest.mark.parametrize("named", WRONG)
