@@ -237,6 +237,8 @@ def _is_finite(weight: Any) -> bool:
     """Whether a plain weight holds numbers."""
     import torch
 
+    if hasattr(weight, "to_local"):  # a part of it, which another process has the rest of
+        weight = weight.to_local()
     # Quantized weights are of a class of their own, which need not know sums.
     plain = type(weight) in (torch.nn.Parameter, torch.Tensor)
     if not plain or not weight.is_floating_point() or weight.element_size() < 2:

@@ -122,7 +122,14 @@ def _inner(text: Any) -> int:
     return max(dense, expert * chosen)
 
 
-def memory_of(base: Path, family: Family, *, dtype: str, quantization: str) -> Memory:
+def memory_of(
+    base: Path,
+    family: Family,
+    *,
+    dtype: str,
+    quantization: str,
+    stated: dict[str, Any] | None = None,
+) -> Memory:
     """What a base model takes as `load_base` would load it.
 
     Args:
@@ -130,17 +137,19 @@ def memory_of(base: Path, family: Family, *, dtype: str, quantization: str) -> M
         family: Names the native class.
         dtype: Name of a torch dtype, or `auto` for the one the checkpoint is saved in.
         quantization: `none`, `own` or a name of `quantization.SCHEMES`.
+        stated: Its config.json; None to read it. A steered checkpoint has that of its base.
     """
     import transformers
 
     native = getattr(transformers, family.generator)
-    config = native.config_class.from_pretrained(base)
+    stated = stated or read_config(base)
+    config = native.config_class.from_dict(dict(stated))
     stored = stored_bytes(base)
     if dtype == "auto":
         floating = (name for name in stored if "float" in name and "8" not in name)
         dtype = str(config.dtype or next(floating, "float32")).removeprefix("torch.")
     # Checked here: a scheme whose package is missing raises before anything is built.
-    loading_options(read_config(base), quantization, dtype=dtype, device="cpu")
+    loading_options(stated, quantization, dtype=dtype, device="cpu")
     model = built(native, config, dtype)
     if quantization == OWN:
         return Memory(_stored(stored, weights_of(model)), dtype, config)

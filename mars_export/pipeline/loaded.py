@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from mars_export.checkpoint.derived import native_config
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.arms import open_arms
@@ -53,6 +54,7 @@ def check_loaded(directory: Path, options: EvaluationOptions, *, gradients: bool
         family,
         dtype=options.dtype or ("auto" if source.quantization not in SCHEMES else source.dtype),
         quantization=source.quantization,
+        stated=native_config(directory),
     )
     if where.split:
         require_split(memory, family, source.quantization)

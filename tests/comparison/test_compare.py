@@ -51,6 +51,22 @@ def compared(base, suite, tmp_path_factory):
     return bases.command(*words), output, words
 
 
+def test_a_device_map_gives_the_same_answers(compared, tmp_path):
+    pytest.importorskip("accelerate")
+    _, output, words = compared
+    again = [tmp_path / "again" if word == output else word for word in words]
+    again[again.index("--display") + 1] = "plain"
+    done = bases.command(*again, "--device-map", "auto", "--max-memory", "cpu=400KB")
+    assert done.code == 0, done.errors
+    (told,) = [line for line in done.errors if line.endswith("; 2 checkpoints at once")]
+    assert ", disk: " in told
+    ours, theirs = (
+        (folder / "evaluation" / "samples.jsonl").read_bytes()
+        for folder in (output, tmp_path / "again")
+    )
+    assert ours == theirs
+
+
 def test_one_command_makes_checkpoints_answers_and_a_card(compared):
     outcome, output, _ = compared
     assert outcome.code == 0, outcome.errors

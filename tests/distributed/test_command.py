@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mars_export.evaluation.selfcheck import TOLERANCE
 from support import bases, broken_run
@@ -132,6 +132,21 @@ def test_an_error_in_one_process_ends_both_in_one_line(
     (said,) = [text for each in done for text in each.stderr.splitlines()]
     assert said.startswith(f"mars-export: {line}")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_that_one_process_holds_is_looked_at(base, tmp_path, command_in_ranks):
+    bad = bases.copy_of(base, tmp_path / "bad")
+    name = "model.layers.1.self_attn.q_proj.weight"
+    index = json.loads((bad / "model.safetensors.index.json").read_text())
+    shard = bad / index["weight_map"][name]
+    tensors = load_file(shard)
+    tensors[name][-1, 0] = math.nan  # of the second process
+    save_file(tensors, shard, metadata={"format": "pt"})
+    words = ("--model", bad, "--output", "out", "--tensor-parallel", "--device", "cpu")
+    done = command_in_ranks(*words, "--display", "none", cwd=tmp_path)
+    assert [each.returncode for each in done] == [2, 2]
+    (said,) = [text for each in done for text in each.stderr.splitlines()]
+    assert f"the tensor {name} is not finite" in said
 
 
 @pytest.mark.parametrize(
