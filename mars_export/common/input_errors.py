@@ -16,6 +16,7 @@ __all__ = [
     "is_panic",
     "of_memory",
     "one_line",
+    "origin",
     "reason",
     "without_secrets",
 ]
@@ -86,12 +87,20 @@ def _without_path(error: Exception) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, on one line of bounded length."""
+    """What an exception says, on one line of bounded length; of a failed import, why it failed."""
+    error = origin(error) if isinstance(error, ImportError) else error
     name, line = type(error).__name__, without_secrets(" ".join(str(error).split()))
     if len(line) > _LONGEST:
         line = f"{line[:_LONGEST]}..."
     telling = " " in line and not isinstance(error, LookupError)
     return line if telling else f"{name}: {line}" if line else name
+
+
+def origin(error: BaseException) -> BaseException:
+    """The exception that an exception, and its cause in turn, was raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def one_line(error: BaseException) -> str:

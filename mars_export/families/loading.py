@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, overload
 
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import input_errors
+from mars_export.common.input_errors import input_errors, one_line, origin
 from mars_export.common.installation import install_extra
 from mars_export.families import Family, decoder_layers
 from mars_export.families.directory import read_config
@@ -117,10 +117,7 @@ def native_class(family: Family) -> Any:
     try:
         return getattr(transformers, family.generator)
     except (ImportError, RuntimeError) as error:  # also of a torchvision built for another torch
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        said = " ".join(str(cause).split()).rstrip(".")
+        said = one_line(origin(error)).rstrip(".")
         raise ExportError(
             f"Transformers cannot import {family.generator} ({said}); run "
             f"`{install_extra(family.extra)}`"
