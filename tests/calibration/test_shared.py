@@ -5,8 +5,11 @@ import json
 import pytest
 from safetensors.torch import load_file
 
+from mars_export.evaluation.selfcheck import TOLERANCE
+from mars_export.families.placement import Placement
 from mars_export.families.processes import Processes
-from support import shared_calibration
+from mars_export.methods import method_named
+from support import methods, shared_calibration
 from support.forking import ranks, wait_for
 
 
@@ -30,6 +33,43 @@ def test_two_processes_calibrate_as_one(method, started, tmp_path):
         ours, theirs = saved(tmp_path / rank)
         assert ours == record
         assert all(theirs[name].equal(tensor) for name, tensor in tensors.items())
+
+
+@pytest.fixture(scope="module")
+def placed(started, tmp_path_factory):
+    """Folder with calibrations of the organism: alone, on the disk, and by two processes."""
+    folder = tmp_path_factory.mktemp("placed")
+    group = [
+        started(shared_calibration.organism, ["rai", "ras"], folder, **place) for place in ranks(2)
+    ]
+    for name in ("rai", "ras"):
+        options = method_named(name).Options()
+        methods.calibrated(name, options).save(folder / "alone" / name)
+        disk = Placement(device="cpu", max_memory={"cpu": 2_500_000}, offload_folder=folder)
+        methods.calibrated(name, options, disk).save(folder / "disk" / name)
+    wait_for(group)
+    assert [process.exitcode for process in group] == [0, 0]
+    return folder
+
+
+def numbers(value):
+    """Every number of a record, in order."""
+    for part in value.values() if isinstance(value, dict) else value:
+        if isinstance(part, dict | list):
+            yield from numbers(part)
+        elif isinstance(part, float):
+            yield part
+
+
+@pytest.mark.parametrize("way", ["disk", *shared_calibration.WAYS])
+@pytest.mark.parametrize("method", ["rai", "ras"])
+def test_methods_that_read_otherwise_find_the_same_wherever_the_model_lies(method, way, placed):
+    pytest.importorskip("accelerate")
+    (record, tensors), (ours, own) = (saved(placed / each / method) for each in ("alone", way))
+    bound = TOLERANCE["float32"]
+    assert list(numbers(ours)) == pytest.approx(list(numbers(record)), rel=bound, abs=bound)
+    for name, tensor in tensors.items():
+        assert own[name].sub(tensor).norm() <= bound * tensor.norm()
 
 
 def test_parts_come_back_in_order():

@@ -12,6 +12,7 @@ from mars_export.checkpoint.manifest import Manifest
 from mars_export.checkpoint.writer import write_checkpoint
 from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.families.loading import load_base
+from mars_export.families.placement import Device
 from mars_export.inputs import prompts
 from mars_export.methods import method_named
 from mars_export.methods.base import Artefact, MethodOptions
@@ -46,10 +47,10 @@ class Exported:
         return load_calibrated(self.directory, self.artefact.record, "cpu")
 
 
-def calibrated(name: str, options: MethodOptions) -> Artefact:
+def calibrated(name: str, options: MethodOptions, device: Device = "cpu") -> Artefact:
     """The organism, calibrated by a method on few prompts."""
     job = prepare(Settings(model=str(BASE)))
-    model, processor = load_base(BASE, job.family, dtype="auto", device="cpu")
+    model, processor = load_base(BASE, job.family, dtype="auto", device=device)
     sets = prompts.PromptSets(few(job.prompts.harmful), few(job.prompts.harmless))
     return calibrate(
         model,
