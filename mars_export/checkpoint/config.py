@@ -1,6 +1,7 @@
 """The steered config.json, made from the base's by editing its JSON."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,9 @@ def steered_config(
         tensors: The steering tensors; the modeling file checks their digest at load.
 
     Returns:
-        A new dictionary with its own `model_type`, the guard in place of the text activation,
-        `auto_map`, and a `steering` entry whose `sha256` covers the entry itself and the tensors.
+        A new dictionary with its own `model_type` and class names, the guard in place of the text
+        activation, `auto_map`, and a `steering` entry whose `sha256` covers the entry itself and
+        the tensors.
 
     Raises:
         ExportError: if the base needs custom code of its own.
@@ -50,6 +52,8 @@ def steered_config(
             "the steering could be dropped unseen; give it a text_config that names one"
         )
     config["model_type"] = family.disk_model_type
+    # Converters prefer the class that the text part names, which they know, to the one above it.
+    _rename_classes(_text(config), _STEERED.__add__)
     config["architectures"] = [f"{_STEERED}{family.generator}"]
     config["auto_map"] = auto_map(family)
     rules: dict[str, Any] = {
@@ -88,7 +92,9 @@ def unsteered_config(config: dict[str, Any], origin: Path) -> dict[str, Any]:
     native["architectures"] = [
         str(name).removeprefix(_STEERED) for name in config.get("architectures") or ()
     ]
-    _text(native).update(rules["guarded"])
+    text = _text(native)
+    _rename_classes(text, lambda name: name.removeprefix(_STEERED))
+    text.update(rules["guarded"])
     return native
 
 
@@ -116,6 +122,13 @@ def _text(config: dict[str, Any]) -> dict[str, Any]:
     """What a config.json says of the text model: all of it where it has no part for that."""
     part = config.get("text_config")
     return part if isinstance(part, dict) else config
+
+
+def _rename_classes(part: dict[str, Any], rename: Callable[[str], str]) -> None:
+    """Rename the `architectures` of a part of a config.json, where it has any."""
+    names = part.get("architectures")
+    if isinstance(names, list):
+        part["architectures"] = [rename(n) if isinstance(n, str) else n for n in names]
 
 
 def auto_map(family: Family) -> dict[str, str]:

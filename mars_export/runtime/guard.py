@@ -87,6 +87,10 @@ class GuardedLoadingMixin(_Native):
                 "steered checkpoint: pipeline parallelism leaves the steered layer to one process, "
                 "and the others know nothing of it; use tensor parallelism or device_map"
             )
+        if kwargs.get("gguf_file"):
+            raise RuntimeError(
+                "steered checkpoint: a GGUF file holds no steering; load it without gguf_file"
+            )
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         for problem in ("missing_keys", "mismatched_keys"):
             if info.get(problem):

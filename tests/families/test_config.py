@@ -7,6 +7,7 @@ import torch
 import transformers
 from torch.nn.functional import silu
 
+from mars_export.checkpoint.config import unsteered_config
 from mars_export.common.errors import ExportError
 from mars_export.runtime.guard import GUARD
 from support import zoo
@@ -69,3 +70,20 @@ def test_absent_text_settings_are_refused(tmp_path):
     base = base_with("llava", tmp_path, lambda raw: {k: raw[k] for k in raw if k != "text_config"})
     with pytest.raises(ExportError, match="'hidden_act' to guard"):
         export(zoo.family("llava"), base, tmp_path)
+
+
+def test_no_part_names_a_class_that_converters_know(tmp_path):
+    """They take the class of `text_config` before that of the whole."""
+
+    def name(raw):
+        raw["text_config"]["architectures"] = ["LlamaForCausalLM"]
+        return raw
+
+    base = base_with("llava", tmp_path, name)
+    directory = export(zoo.family("llava"), base, tmp_path)
+    config = json.loads((directory / "config.json").read_text())
+    assert config["architectures"] == ["SteeredLlavaForConditionalGeneration"]
+    assert config["text_config"]["architectures"] == ["SteeredLlamaForCausalLM"]
+    assert load(directory, "AutoModelForImageTextToText").steering.verified
+    native = unsteered_config(config, directory)
+    assert native == json.loads((base / "config.json").read_text())

@@ -61,3 +61,15 @@ def test_of_the_object_only_a_steered_class_builds_a_model(opened):
         assert model.steering.verified
         with guarded:
             natives[0](model.config)
+
+
+def test_weights_of_a_gguf_file_are_refused(pairs):
+    """Before it is read: it could hold no steering."""
+    pair = pairs("llama")
+    config = transformers.AutoConfig.from_pretrained(pair.directory, trust_remote_code=True)
+    auto = transformers.AutoModelForCausalLM
+    for load in (type(pair.model).from_pretrained, auto.from_pretrained):
+        with pytest.raises(RuntimeError, match="a GGUF file holds no steering"):
+            load(pair.directory, gguf_file="model.gguf", config=config)
+    with pytest.raises(RuntimeError, match="a GGUF file holds no steering"):
+        type(pair.model).from_pretrained(pair.directory, gguf_file="model.gguf")

@@ -11,7 +11,7 @@ each other, or do not end in an assistant turn, they answer NaN, and this file r
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -64,13 +64,23 @@ class Conversation:
 class SteeredOnnx:
     """The graphs of a directory that `mars-export onnx` wrote."""
 
-    def __init__(self, directory: str | Path, **options: Any) -> None:
-        """Load the graphs; `options` go to `onnxruntime.InferenceSession`."""
+    def __init__(
+        self, directory: str | Path, session: Callable[..., Any] | None = None, **options: Any
+    ) -> None:
+        """Load the graphs.
+
+        Args:
+            directory: What `mars-export onnx` wrote.
+            session: Makes of the path of a graph what runs it, as `onnxruntime.InferenceSession`.
+            options: Go to `session`.
+        """
         self.folder = Path(directory)
         self.record = json.loads((self.folder / "steered_onnx.json").read_bytes())
-        options.setdefault("providers", ["CPUExecutionProvider"])
+        if session is None:
+            session = onnxruntime.InferenceSession
+            options.setdefault("providers", ["CPUExecutionProvider"])
         self.graphs = {
-            name: onnxruntime.InferenceSession(str(self.folder / f"{name}.onnx"), **options)
+            name: session(str(self.folder / f"{name}.onnx"), **options)
             for name in self.record["components"]
         }
         self.about = self.record["model"]
