@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mars_export.common.errors import ExportError
-from mars_export.common.launch import process_count
+from mars_export.common.launch import local_process_count, process_count
 from mars_export.common.vocabulary import Modality
 from mars_export.families.memory import Batch, Memory, memory_of
 from mars_export.families.placement import Device, Placement
@@ -133,14 +133,18 @@ def fitted(memory: Memory, batch: Batch, where: Device) -> str:
     else:
         first, parts = (where, 1) if isinstance(where, str) else (where.device, process_count())
         free, whole = room_on(first), memory.weights.part(parts)
+        if first == "cpu":
+            free //= local_process_count()
+        share = " for each process" if first == "cpu" and local_process_count() > 1 else ""
+        each = f" on each of {parts} devices" if parts > 1 else ""
         if whole > free:
-            each = f" on each of {parts} devices" if parts > 1 else ""
             raise ExportError(
                 f"its weights take {in_bytes(whole)} in {memory.dtype}{each}, and {first} has "
-                f"{in_bytes(free)} free"
+                f"{in_bytes(free)} free{share}"
             )
         left = free - whole
-        told += f"{first} has {in_bytes(free)} free"
+        told += f"{in_bytes(whole)}{each}; " if parts > 1 else ""
+        told += f"{first} has {in_bytes(free)} free{share}"
     rows = memory.rows(batch, left)
     if rows < batch.rows:
         told += f"; about {rows} requests fit at once, so batches may be made smaller"

@@ -82,10 +82,22 @@ def test_processes_hold_a_part_each(monkeypatch):
     with_room(monkeypatch, cuda=40 * GB, cpu=30 * GB)
     monkeypatch.setenv("WORLD_SIZE", "4")
     split = Placement(device="cuda:1", split=True)
-    assert fitted(LARGE, BATCH, split).endswith("cuda:1 has 40.0 GB free")
+    assert fitted(LARGE, BATCH, split).endswith(
+        "; 35.0 GB on each of 4 devices; cuda:1 has 40.0 GB free"
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ExportError, match=r"70\.0 GB in bfloat16 on each of 2 devices"):
         fitted(LARGE, BATCH, split)
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch):
+    with_room(monkeypatch, cuda=0, cpu=300 * GB)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert fitted(LARGE, BATCH, "cpu").endswith("cpu has 150.0 GB free for each process")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(ExportError, match=r"and cpu has 75\.0 GB free for each process"):
+        fitted(LARGE, BATCH, "cpu")
 
 
 def test_options_of_a_device_map_need_one(base):

@@ -86,7 +86,7 @@ def test_a_model_is_split_by_several_processes_that_can(steered, monkeypatch):
     with pytest.raises(ExportError, match="and this is only one; start them with `torchrun"):
         check_loaded(steered, split)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert check_loaded(steered, split).endswith(" free")
+    assert check_loaded(steered, split).endswith(" free for each process")
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ExportError, match=r"cannot be split 3 ways; use --device-map auto"):
         check_loaded(steered, split)
