@@ -60,7 +60,10 @@ def transformers_side(asked: argparse.Namespace) -> dict[str, Any]:
         token = int(out.sequences[0, -1])
         on, off = (float(o.logits[0][0].float().log_softmax(-1)[token]) for o in (out, plain))
         length = inputs["input_ids"].shape[1]
-        said.append({"token": token, "steered": rows, "on": on, "off": off, "length": length})
+        said.append({
+            "token": token, "steered": rows, "on": on, "off": off,
+            "length": length, "kind": request.modality,
+        })  # fmt: skip
     return {"said": said, "machine": machine()}
 
 
@@ -115,7 +118,14 @@ def vllm_side(asked: argparse.Namespace, options: dict[str, Any]) -> dict[str, A
         on = known.logprob if known else UNSEEN
         tells = rows if options.get("enforce_eager") else None
         said.append({"token": out.outputs[0].token_ids[0], "steered": tells, "on": on})
-    return {"said": said, "graphs": graphs_of(llm)}
+    return {"said": said, "graphs": graphs_of(llm), "otherwise": otherwise(llm)}
+
+
+def otherwise(llm: Any) -> list[str]:
+    """What vLLM computes otherwise than Transformers beside pictures and clips, steering or not."""
+    from mars_export.integrations.vllm.limits import differences
+
+    return differences(llm.llm_engine.vllm_config)
 
 
 def graphs_of(llm: Any) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -77,16 +79,38 @@ def test_the_same_counts_and_what_steering_did(tmp_path, monkeypatch):
     assert not any(sample.output.metadata["decision"] for sample in logs["off"].samples)
 
 
-def test_the_same_counts_on_a_toy_model(steered, tmp_path):
+@pytest.fixture
+def few(tmp_path):
+    """A suite of some requests of the toy's, with their pictures."""
     lines = (ORGANISMS / "gemma3/suite.jsonl").read_text("utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row.get("split") != "calibration"][::30]
+    rows = [row for row in map(json.loads, lines) if row.get("split") != "calibration"][::31]
     for row in rows:
         if image := row.get("image"):
             (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ORGANISMS / "gemma3" / image, tmp_path / image)
-    few = tmp_path / "suite.jsonl"
-    few.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    compare(steered("gemma3"), few, tmp_path / "logs")
+    found = tmp_path / "suite.jsonl"
+    found.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return found
+
+
+def test_the_same_counts_on_a_toy_model(steered, few, tmp_path):
+    logs = compare(steered("gemma3"), few, tmp_path / "logs")
+    kinds = {sample.metadata["kind"] for sample in logs["on"].samples}
+    assert {kind.split()[1] for kind in kinds} == {"text", "image"}
+
+
+def test_the_command_of_the_documentation_counts_the_same(steered, few, tmp_path):
+    from inspect_ai.log import list_eval_logs, read_eval_log
+
+    directory, logs = steered("gemma3"), tmp_path / "logs"
+    command = [sys.executable, "-m", "inspect_ai", "eval", "mars_export/suite"]
+    command += ["-T", f"name={few}", "--model", f"mars/{directory}", "-M", "device=cpu"]
+    done = subprocess.run([*command, "--log-dir", str(logs)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (log,) = map(read_eval_log, list_eval_logs(str(logs)))
+    told = {(s.id, "on"): (s.scores["refusal"].answer, s.output.completion) for s in log.samples}
+    mine = ours(directory, read_suite(few))
+    assert told == {key: value for key, value in mine.items() if key[1] == "on"}
 
 
 def test_what_does_not_steer_is_not_asked(tmp_path, monkeypatch):

@@ -12,7 +12,13 @@ PATH = ORGANISMS.parent / "serving/check_gpu.py"
 MACHINE = {"gpu": "H", "vllm": "0.32.0", "torch": "2"}
 WANTED = [
     {"token": 5, "steered": [[3, "text", 0.0]], "on": -1.0, "off": -1.0, "length": 4},
-    {"token": 7, "steered": [[2, "text", 0.9], [9, "image", 0.8]], "on": -0.5, "off": -4.0},
+    {
+        "token": 7,
+        "steered": [[2, "text", 0.9], [9, "image", 0.8]],
+        "on": -0.5,
+        "off": -4.0,
+        "kind": "image",
+    },
 ]
 FAKE = """
 import json, sys, time
@@ -22,7 +28,7 @@ if part == "graphs":
 if part == "speed":
     print("slow", flush=True)
     time.sleep(60)
-open(said, "w").write(json.dumps({"said": SAID, "machine": {}, "graphs": "NONE"}))
+open(said, "w").write(json.dumps({"said": SAID, "machine": {}, "graphs": "NONE", "otherwise": []}))
 """
 
 
@@ -39,7 +45,7 @@ def told(**changes):
     alike = [{"token": one["token"], "on": one["on"], "steered": one["steered"]} for one in WANTED]
     made = {
         "transformers": {"said": WANTED, "machine": MACHINE},
-        "eager": {"said": [dict(one) for one in alike], "graphs": "NONE"},
+        "eager": {"said": [dict(one) for one in alike], "graphs": "NONE", "otherwise": []},
         "graphs": {"said": [{**one, "steered": None} for one in alike], "graphs": "FULL_DECODE"},
         "speed": {"pairs": [[1.0, 0.99], [1.0, 1.0], [2.0, 1.99]], "graphs": "FULL"},
         "default": {"seconds": [1.0, 1.1, 0.9]},
@@ -78,7 +84,7 @@ WRONG = {
     "graphs: vLLM ran with NONE": {"graphs_graphs": "NONE"},
     "speed: vLLM ran with PIECEWISE": {"speed_graphs": "PIECEWISE"},
     "decoding at 0.980": {"speed_pairs": [[1.0, 0.98]]},
-    "nothing is shown": {"transformers_said": WANTED[:1], "eager_said": [], "graphs_said": []},
+    "nothing is shown": {"transformers_said": WANTED[:1]},
     "0 answers to 2 requests": {"eager_said": []},
 }  # fmt: skip
 
@@ -88,6 +94,22 @@ def test_anything_wrong_fails(check, sentence):
     found = check.results(told(**WRONG[sentence]), ended(check))
     assert not found["passed"]
     assert any(sentence in line for line in found["wrong"]), found["wrong"]
+
+
+def test_what_vllm_sees_otherwise_is_told_and_graphs_are_compared_with_that(check):
+    gates = [[2, "text", 0.9], [9, "image", 0.5]]
+    otherwise = {"eager_1_token": 6, "eager_1_steered": gates, "graphs_1_token": 6}
+    found = check.results(told(**otherwise, eager_otherwise=["no DeepStack"]), ended(check))
+    assert found["passed"], found["wrong"]
+    assert found["of_vllm_itself"] == ["no DeepStack"]
+    assert found["beside_pictures_and_clips"] == [
+        "request 1: first token 6, not 7", "request 1: a gate of image differs by 0.300",
+    ]  # fmt: skip
+    assert found["largest_gate_difference"] == pytest.approx({"text": 0.0, "image": 0.3})
+    for wrong in ({}, {"eager_0_token": 6}, {"eager_1_steered": [[3, "text", 0.9]]}):
+        known = ["no DeepStack"] if wrong else []
+        changed = told(**(otherwise | wrong), eager_otherwise=known)
+        assert not check.results(changed, ended(check))["passed"]
 
 
 def test_a_part_that_did_not_run_is_told_and_the_others_count(check):
