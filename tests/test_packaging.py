@@ -8,14 +8,18 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import mars_export
 from mars_export.checkpoint.manifest import Manifest
+from mars_export.common.errors import ExportError
 from mars_export.common.names import REPORT_NAME
 from mars_export.evaluation.report import Report
 from mars_export.families import families
+from mars_export.pipeline import preflight
+from mars_export.pipeline.preflight import _ELSEWHERE
 from support.organisms import readme_block
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +58,28 @@ def test_the_wheel_holds_the_package_its_data_and_the_organism(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
 
 
+def test_the_wheel_stays_small_and_says_what_it_leaves_out(wheel):
+    """docs/deploying.md gives its size; most of it is the toy model."""
+    assert wheel.stat().st_size < 8_000_000
+    trained = {path.parent.name for path in (ROOT / "examples/organisms").glob("*/config.json")}
+    assert {*_ELSEWHERE, "gemma3"} == trained
+
+
+def test_a_toy_model_that_is_not_in_the_wheel(tmp_path, monkeypatch):
+    (tmp_path / "gemma3").mkdir()
+    (tmp_path / "gemma3/config.json").write_text("{}")
+    monkeypatch.setattr(preflight, "_ORGANISM_FOLDERS", (tmp_path,))
+    with pytest.raises(ExportError, match=r"'qwen3_vl' is not part of .* holds gemma3; clone"):
+        preflight.resolve_model("organism:qwen3_vl")
+
+
+def test_the_release_runs_the_script_that_checks_its_wheel():
+    assert "run: .ci/wheel\n" in (ROOT / ".github/workflows/release.yml").read_text("utf-8")
+    script = (ROOT / ".ci/wheel").read_text("utf-8")
+    assert {"twine", "build"} <= PINS.keys()
+    assert 'twine" check --strict dist/*' in script
+
+
 def test_the_readme_on_pypi_links_to_the_repository(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
@@ -68,6 +94,7 @@ def test_the_source_archive_holds_all_that_the_tests_read(tmp_path):
     command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", str(tmp_path)]
     subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
     (path,) = tmp_path.glob("*.tar.gz")
+    assert path.stat().st_size < 40_000_000
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     folders = ("mars_export", "tests", "tools", "docs", "model_cards", ".ci", ".github")

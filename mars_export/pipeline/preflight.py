@@ -60,6 +60,9 @@ __all__ = [
 _HUB: Final = "https://huggingface.co"
 _ORGANISM: Final = "organism:"
 _PACKAGE: Final = Path(__file__).parents[1]
+_ELSEWHERE: Final = ("qwen2_5_omni", "qwen3_vl")
+"""Organisms of the repository that the wheel leaves out."""
+_REPOSITORY: Final = "https://github.com/mars-export/mars-export"
 _ORGANISM_FOLDERS: Final = (_PACKAGE / "organisms", _PACKAGE.parent / "examples" / "organisms")
 """In an installed wheel, and in a checkout."""
 _SMALL_FILES: Final = 64_000_000
@@ -127,6 +130,12 @@ def resolve_model(model: str) -> str:
         return model
     name = model.removeprefix(_ORGANISM)
     if name not in known:
+        if name in _ELSEWHERE:
+            raise ExportError(
+                f"organism {name!r} is not part of the installed package, which holds "
+                f"{', '.join(sorted(known))}; clone {_REPOSITORY} and give --model "
+                f"examples/organisms/{name}"
+            )
         hint = near(name, known) or f"; bundled: {', '.join(sorted(known))}"
         raise ExportError(f"there is no organism {name!r}{hint}")
     return str(known[name])
