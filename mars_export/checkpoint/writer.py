@@ -23,7 +23,7 @@ from mars_export.checkpoint.tensors import push_problem, steering_tensors
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
 from mars_export.families import Family
-from mars_export.families.directory import digest, reuse, write_text
+from mars_export.families.directory import digests, reuse, write_text
 from mars_export.families.quantization import SCHEMES
 from mars_export.families.weights import INDEX
 from mars_export.methods.base import Artefact
@@ -122,10 +122,11 @@ def _entries(target: Path, files: ExpectedFiles, progress: Tick | None) -> list[
         if progress:
             progress(done, total)
 
+    made = digests([target / path for path in paths], count)
     return [
         FileEntry(
             path=path,
-            sha256=digest(target / path, count),
+            sha256=sha256,
             size=size,
             origin="base"
             if path in files.copied
@@ -134,7 +135,7 @@ def _entries(target: Path, files: ExpectedFiles, progress: Tick | None) -> list[
             else "added",
             base_path=files.copied.get(path) or (path if path in _REWRITTEN else None),
         )
-        for path, size in sizes.items()
+        for (path, size), sha256 in zip(sizes.items(), made, strict=True)
     ]
 
 
