@@ -91,7 +91,7 @@ def test_a_suite_without_evaluation_requests(refuses, base, tmp_path):
         "prompt": "x",
     }
     (tmp_path / "mine.jsonl").write_text(json.dumps(record) + "\n")
-    refuses("no evaluation request for Gemma 3", "--model", base, "--suite", "mine.jsonl")
+    refuses("mine has no request of the split", "--model", base, "--suite", "mine.jsonl")
 
 
 def test_an_output_that_holds_other_files(refuses, base, tmp_path):
