@@ -7,12 +7,13 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from speed.bench import Bench
-from speed.cases import CASES
+from speed.cases import CASES, Case
 from speed.clock import Deadline, one_thread
 from speed.report import into_readme, machine, table, versions
 from speed.shapes import SHAPES, Pair, Shape, make_base, make_steered
@@ -20,12 +21,13 @@ from speed.shapes import SHAPES, Pair, Shape, make_base, make_steered
 EXAMPLES = """examples:
   python benchmark.py --shape tiny
   python benchmark.py --shape 2b --device cpu --minutes 15 --json results/2b-cpu.json --readme
+  python benchmark.py --shape 2b-slice --prompt-tokens 32 512 8192 --prompts text --minutes 30
   python benchmark.py --shape 8b --device cuda --minutes 6 --work /scratch --json out.json
   python benchmark.py --table results/2b-cpu.json --readme
 
 A ratio is base time / steered time: 1.00 is no cost, 0.99 is one percent more time."""
 README = Path(__file__).with_name("README.md")
-GIGABYTES = {"tiny": 1, "2b": 6, "8b": 20}
+GIGABYTES = {"tiny": 1, "2b-slice": 2, "2b": 6, "8b": 20}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=10, help="at most, of each case")
     add("--ways", nargs="+", choices=sorted({c.way for c in CASES}), help="leave out the others")
     add("--batches", nargs="+", type=int, choices=[1, 16], default=[1, 16])
-    add("--prompt-tokens", type=int, help="default: 32 on a CPU, 512 on a GPU")
+    add("--prompts", nargs="+", choices=["text", "image"], default=["text", "image"])
+    add("--prompt-tokens", type=int, nargs="+", help="default: 32 on a CPU, 512 on a GPU")
+    add("--most-tokens", type=int, help="leave out batches that hold more in all")
     add("--new-tokens", type=int, help="default: 8 on a CPU, 32 on a GPU")
     add("--side", type=int, help="edge of a picture, 16-pixel patches; default: 8, GPU 28")
     add("--backend", default="inductor", help="of torch.compile; eager is for a quick try")
@@ -74,27 +78,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measure(given: argparse.Namespace) -> dict[str, Any]:
     deadline, device = Deadline(given.minutes), torch.device(given.device)
-    usual = (512, 32, 28) if device.type == "cuda" else (32, 8, 8)
-    asked = (given.prompt_tokens, given.new_tokens, given.side)
-    sizes = tuple(a or u for a, u in zip(asked, usual, strict=True))
-    prompt, new, side = sizes
+    usual = ([512], 32, 28) if device.type == "cuda" else ([32], 8, 8)
+    prompts: list[int] = given.prompt_tokens or usual[0]
+    new, side = given.new_tokens or usual[1], given.side or usual[2]
     shape = SHAPES[given.shape]
     with tempfile.TemporaryDirectory(dir=given.work) as folder:
         _say("making the base")
         make_base(shape, Path(folder) / "base", device)
         _say("exporting")
         pair = make_steered(shape, Path(folder) / "base", Path(folder))
-        bench = Bench(shape, pair, device, (prompt, new, side), given.backend)
+        bench = Bench(shape, pair, device, (new, side), given.backend)
         _say("loading")
-        load = bench.loading(min(given.rounds, 5), deadline)
-        results = {**_about(shape, pair, device), "load": load, "resources": bench.resources()}
-        results["sizes"] = {"prompt": prompt, "new": new, "side": side}
-        results |= {"operations": bench.operations(), "rows": [], "skipped": []}
+        load = bench.loading(max(given.rounds, 5), deadline)
+        results = {**_about(shape, pair, device), "load": load}
+        results["resources"] = bench.resources(prompts[0])
+        results["sizes"] = {"new": new, "side": side}
+        results |= {"operations": bench.operations(prompts[0]), "rows": [], "skipped": []}
         results["not_measured"] = []
-        ways = given.ways or {case.way for case in CASES}
-        cases = [case for case in CASES if case.way in ways and case.rows in given.batches]
+        cases = _cases(given, prompts)
         for left, case in zip(range(len(cases), 0, -1), cases, strict=True):
-            name = f"{case.way}, {case.prompt}, batch {case.rows}"
+            name = f"{case.way}, {case.tokens} tokens of {case.prompt}, batch {case.rows}"
             if deadline.passed:
                 results["not_measured"].append(name)
                 continue
@@ -105,6 +108,17 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
             _write(results, given.json)
         _write(results, given.json)
     return results
+
+
+def _cases(given: argparse.Namespace, prompts: list[int]) -> list[Case]:
+    ways = given.ways or {case.way for case in CASES}
+    return [
+        replace(case, tokens=tokens)
+        for tokens in prompts
+        for case in CASES
+        if case.way in ways and case.rows in given.batches and case.prompt in given.prompts
+        if given.most_tokens is None or case.rows * tokens <= given.most_tokens
+    ]
 
 
 def _about(shape: Shape, pair: Pair, device: torch.device) -> dict[str, Any]:

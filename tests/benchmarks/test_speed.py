@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "examples" / "benchmarks"
-RESULTS = sorted((ROOT / "results").glob("*.json"))
+LENGTHS = ("8", "12")
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,11 @@ def benchmark():
 def measured(benchmark, tmp_path_factory):
     path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
     options = {
-        "--shape": "tiny", "--rounds": "2", "--batches": "1", "--prompt-tokens": "8",
+        "--shape": "tiny", "--rounds": "2", "--batches": "1", "--most-tokens": "8",
         "--new-tokens": "3", "--side": "4", "--backend": "eager", "--json": str(path),
     }  # fmt: skip
-    benchmark.main([word for option in options.items() for word in option])
+    words = [word for option in options.items() for word in option]
+    benchmark.main([*words, "--prompt-tokens", *LENGTHS])
     return json.loads(path.read_text())
 
 
@@ -38,6 +39,7 @@ def test_every_case_is_measured_in_pairs(benchmark, measured):
     cases = {(c.way, c.prompt, c.rows) for c in benchmark.CASES if c.rows == 1}
     assert found == {case for case in cases if case[0] != "tools (text decoder)"}
     assert measured["not_measured"] == []
+    assert {row["tokens"] for row in measured["rows"]} == {8}  # 12 are more than the most
     for row in measured["rows"]:
         assert len(row["ratios"]) == 2
         assert 0 < row["low"] <= row["ratio"] <= row["high"]
@@ -80,18 +82,32 @@ def test_the_table_goes_between_its_markers(benchmark, measured, tmp_path):
         benchmark.into_readme(readme, "b", text)
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_the_readme_shows_the_committed_numbers(benchmark, path):
-    table = benchmark.table(json.loads(path.read_text()))
-    place = f"<!-- results {path.stem} -->\n{table}\n<!-- end -->"
-    assert place in (ROOT / "README.md").read_text()
-
-
 def test_wrong_options_are_one_line(benchmark, capsys):
     with pytest.raises(SystemExit) as caught:
         benchmark.main(["--new-tokens", "1"])
     assert caught.value.code == 2
     assert "decoding needs at least 2" in capsys.readouterr().err
+
+
+def test_steered_and_base_share_their_weights_and_only_equal_ones(tmp_path, benchmark):
+    import torch
+    from speed.bench import load
+    from speed.shapes import SHAPES, make_base, make_steered, share_weights
+
+    shape, device = SHAPES["tiny"], torch.device("cpu")
+    make_base(shape, tmp_path / "base", device)
+    pair = make_steered(shape, tmp_path / "base", tmp_path)
+    base, steered = load(pair.base, device), load(pair.steered, device)
+    share_weights(steered, base)
+    ours = {name: tensor.data_ptr() for name, tensor in steered.state_dict().items()}
+    theirs = {name: tensor.data_ptr() for name, tensor in base.state_dict().items()}
+    assert ours.items() > theirs.items()
+    assert all("steering" in name for name in ours.keys() - theirs.keys())
+    steered.verify_steering()
+    other = load(pair.base, device)
+    other.lm_head.weight.data += 1
+    with pytest.raises(ValueError, match="is not that of the base"):
+        share_weights(steered, other)
 
 
 def test_every_tool_makes_the_same_edit(tmp_path, benchmark):

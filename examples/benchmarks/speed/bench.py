@@ -15,7 +15,7 @@ from speed.cases import CONTROL, STEERED, Case
 from speed.clock import Clock, Deadline, compare
 from speed.counts import operations, peak_bytes, synchronizations
 from speed.requests import compiled_generate, forward_loop, make_request
-from speed.shapes import PUSH, Pair, Shape
+from speed.shapes import PUSH, Pair, Shape, share_weights
 from speed.tools import TOOLS, Tool, text_decoder, twin
 
 __all__ = ["Bench", "load"]
@@ -41,18 +41,22 @@ class Bench:
         shape: Shape,
         pair: Pair,
         device: torch.device,
-        tokens: tuple[int, int, int],
+        tokens: tuple[int, int],
         backend: str = "inductor",
     ) -> None:
-        """Tokens: text tokens of a prompt, new tokens, edge of a picture in patches."""
+        """Tokens: new tokens, edge of a picture in patches."""
         self.shape, self.pair, self.device = shape, pair, device
-        self.prompt_tokens, self.new_tokens, self.side = tokens
+        self.new_tokens, self.side = tokens
         self.clock, self.backend = Clock(device), backend
         self.base: Any = None
         self.steered: Any = None
 
     def loading(self, rounds: int, deadline: Deadline) -> Row:
-        """from_pretrained, interleaved; the models of this class are loaded afterwards."""
+        """from_pretrained, interleaved; the models of this class are loaded afterwards.
+
+        From then on both hold the same weights, as the other tools' modules do: of two copies the
+        one that is used less often is the slower one, whatever is done with it.
+        """
         now = time.perf_counter if self.clock.cuda else time.process_time
 
         def run(path: object) -> Run:
@@ -72,12 +76,12 @@ class Bench:
         self.base, self.steered = load(self.pair.base, self.device), load(
             self.pair.steered, self.device
         )  # fmt: skip
+        share_weights(self.steered, self.base)
+        gc.collect()
         return ratios.summary()
 
     def _request(self, case: Case) -> dict[str, torch.Tensor]:
-        return make_request(
-            self.shape, case.prompt, case.rows, self.prompt_tokens, self.side, self.device
-        )
+        return make_request(self.shape, case.prompt, case.rows, case.tokens, self.side, self.device)
 
     def measure(self, case: Case, rounds: int, deadline: Deadline) -> tuple[list[Row], list[str]]:
         """Rows of a case, one a subject and phase, and a line for each tool that did not run."""
@@ -92,8 +96,8 @@ class Bench:
         runs[CONTROL] = runs["base"]
         found = compare(runs, rounds, deadline)
         rows = [
-            {"way": case.way, "prompt": case.prompt, "rows": case.rows, "subject": subject,
-             "phase": phase, **ratios.summary()}
+            {"way": case.way, "prompt": case.prompt, "rows": case.rows, "tokens": case.tokens,
+             "subject": subject, "phase": phase, **ratios.summary()}
             for (subject, phase), ratios in found.items()
         ]  # fmt: skip
         torch.compiler.reset()
@@ -143,15 +147,18 @@ class Bench:
                 runs[tool.name] = once
         return runs, skipped
 
-    def resources(self) -> Row:
-        """Memory and waits for the GPU of one generate() of each model; see `clock`."""
+    def resources(self, prompt: int) -> Row:
+        """Memory and waits for the GPU of one generate() of each model; see `counts`.
+
+        prompt: its tokens.
+        """
 
         def held(model: Any) -> int:
             return sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
 
         row: Row = {"resident_bytes": held(self.steered) - held(self.base)}
         for rows in (1, 16):
-            request = self._request(Case("generate", "text", rows))
+            request = self._request(Case("generate", "text", rows, prompt))
             for tokens in (1, 1 + self.new_tokens):
                 for name, model in (("base", self.base), (STEERED, self.steered)):
 
@@ -165,9 +172,9 @@ class Bench:
                     row[f"synchronizations, {key}"] = synchronizations(self.device, run)
         return row
 
-    def operations(self) -> dict[str, dict[str, int]]:
+    def operations(self, prompt: int) -> dict[str, dict[str, int]]:
         """Operations of generate() on one text prompt: up to the first token, and per token."""
-        request = self._request(Case("generate", "text", 1))
+        request = self._request(Case("generate", "text", 1, prompt))
         found: dict[str, dict[str, int]] = {"prefill": {}, "decode": {}}
         for name, model in (("base", self.base), (STEERED, self.steered)):
             one, two, three = (

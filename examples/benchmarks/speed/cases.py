@@ -13,7 +13,7 @@ CONTROL = "base again"
 
 @dataclass(frozen=True)
 class Case:
-    """One setting. rows: batch size.
+    """One setting. rows: batch size. tokens: text tokens of the longest row.
 
     way: `generate` and `forward` (a loop by hand), also `compiled`; `tools` are generate() too.
     """
@@ -21,6 +21,7 @@ class Case:
     way: str
     prompt: str
     rows: int
+    tokens: int = 0
 
 
 CASES = (

@@ -54,7 +54,7 @@ class Clock:
     """Marks in time.
 
     On a GPU: events of its stream, which wait for nothing. On a CPU: processor time of this
-    process, which other programs disturb far less than the wall clock; give it one thread.
+    thread, which other programs disturb far less than the wall clock; give torch no other one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -63,7 +63,7 @@ class Clock:
     def mark(self) -> Any:
         """Now, in the order of the work given to the device."""
         if not self.cuda:
-            return time.process_time()
+            return time.thread_time()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event

@@ -17,7 +17,7 @@ from mars_export.methods.base import Artefact, CalibrationSource, Decision, Prob
 from mars_export.methods.mars.record import MarsRecord, Shift
 from mars_export.methods.mars.view import rule_sizes, rule_tensors
 
-__all__ = ["PUSH", "SHAPES", "Pair", "Shape", "make_base", "make_steered"]
+__all__ = ["PUSH", "SHAPES", "Pair", "Shape", "make_base", "make_steered", "share_weights"]
 
 PUSH = 8.0
 """Length of the push that the made-up calibration gives every request, residual-stream units."""
@@ -68,7 +68,9 @@ class Shape:
 
 _REAL = {"vocab_size": 151936, "head_dim": 128, "num_key_value_heads": 8}
 
-# 2b and 8b are as in the config.json of Qwen3-VL-2B-Instruct and Qwen3-VL-8B-Instruct.
+# 2b and 8b are as in the config.json of Qwen3-VL-2B-Instruct and Qwen3-VL-8B-Instruct. 2b-slice has
+# four layers of 2b and a small vocabulary, so that long prompts run on a CPU: what steering costs
+# does not depend on either, and weighs more beside a smaller model.
 SHAPES = {
     "tiny": Shape(
         "tiny",
@@ -93,6 +95,18 @@ SHAPES = {
             "deepstack_visual_indexes": [5, 11, 17],
         },
         rope=[24, 20, 20], tied=True, layer=17,
+    ),
+    "2b-slice": Shape(
+        "2b-slice",
+        text={
+            **_REAL, "vocab_size": 16384, "num_hidden_layers": 4, "hidden_size": 2048,
+            "intermediate_size": 6144, "num_attention_heads": 16,
+        },
+        vision={
+            "depth": 3, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16,
+            "deepstack_visual_indexes": [0, 1, 2],
+        },
+        rope=[24, 20, 20], tied=True, layer=2, special=16000,
     ),
     "8b": Shape(
         "8b",
@@ -154,6 +168,23 @@ def make_steered(shape: Shape, base: Path, directory: Path) -> Pair:
     )  # fmt: skip
     hashing, all_of_it = hashed[-1] - hashed[0], time.perf_counter() - start
     return Pair(base, target, direction, all_of_it - hashing, hashing, _new_bytes(base, target))
+
+
+def share_weights(model: Any, base: Any) -> None:
+    """Put the weights of `base` into a steered model in the place of its own, which are equal."""
+    tensors = dict(base.named_parameters(remove_duplicate=False))
+    tensors |= dict(base.named_buffers(remove_duplicate=False))
+    own = [*model.named_parameters(remove_duplicate=False)]
+    own += model.named_buffers(remove_duplicate=False)
+    for name, tensor in own:
+        if name not in tensors:  # of the steering
+            continue
+        if not tensor.equal(tensors[name]):
+            raise ValueError(f"{name} is not that of the base")
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        held = module._parameters if leaf in module._parameters else module._buffers
+        held[leaf] = tensors[name]
 
 
 def _artefact(shape: Shape, direction: torch.Tensor) -> Artefact:
