@@ -125,8 +125,8 @@ def test_a_checkpoint_is_calibrated_anew_with_a_device_map(steered, half, tmp_pa
         path = tmp_path / f"{label}.txt"
         path.write_text("".join(f"{label} request {number}\n" for number in range(60)))
         prompts += [f"--{label}", path]
-    with bases.quick_exports():
-        monkeypatch.setattr("mars_export.methods.calibrate.calibrate", calibrate)
+    with bases.quick_exports(), monkeypatch.context() as patch:
+        patch.setattr("mars_export.methods.calibrate.calibrate", calibrate)
         done = bases.command(
             "recalibrate", steered, "--output", tmp_path / "again", *half, *prompts
         )
