@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -120,13 +121,15 @@ def _shared(arguments: list[str] | None) -> int:
     """The exit code of a command that several processes run; the first that fails says why."""
     from mars_export.families.processes import joined
 
-    try:
-        with joined() as processes:
-            code, line = _run(arguments)
-            earlier = processes.fail(code) if line else None
-            return _said(code, line) if earlier is None else earlier
-    except (RuntimeError, ValueError) as error:
-        return _said(_USER_ERROR, f"error: the processes do not find one another: {reason(error)}")
+    with ExitStack() as stack:
+        try:
+            processes = stack.enter_context(joined())
+        except (RuntimeError, ValueError) as error:
+            apart = f"error: the processes do not find one another: {reason(error)}"
+            return _said(_USER_ERROR, apart)
+        code, line = _run(arguments)
+        earlier = processes.fail(code) if line else None
+        return _said(code, line) if earlier is None else earlier
 
 
 def _run(arguments: list[str] | None) -> tuple[int, str]:

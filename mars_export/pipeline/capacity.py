@@ -147,7 +147,8 @@ def fitted(memory: Memory, batch: Batch, where: Device) -> str:
         told += f"{first} has {in_bytes(free)} free{share}"
     rows = memory.rows(batch, left)
     if rows < batch.rows:
-        told += f"; about {rows} requests fit at once, so batches may be made smaller"
+        several = f"about {rows} requests fit at once, so batches may be made smaller"
+        told += f"; {several if rows else 'beside them the longest request alone may not fit'}"
     return told
 
 
