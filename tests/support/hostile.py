@@ -1,9 +1,11 @@
 """Input made to break readers: random bytes, valid files with edits, JSON with hostile values."""
 
+import gc
 import json
 import os
 import random
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,13 +91,15 @@ def replaced(valid, seed, value):
 
 
 _WATCHED = {"pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn"}
-_watching: list[tuple[Path, list[str]]] = []
+_watching: list[tuple[Path, list[str], set[int | None]]] = []
 
 
 def _hook(event, arguments):
     if not _watching:
         return
-    root, seen = _watching[-1]
+    root, seen, elsewhere = _watching[-1]
+    if threading.get_ident() in elsewhere:
+        return
     if event in _WATCHED:
         seen.append(f"{event} {arguments}")
     elif event == "open" and isinstance(arguments[0], str | bytes):
@@ -112,9 +116,16 @@ sys.addaudithook(_hook)
 def confined(root: Path):
     """Inside, no file outside `root` and the installation may be opened, and nothing be run."""
     seen: list[str] = []
-    _watching.append((root.resolve(), seen))
+    # What other tests left in this process is not watched: their threads, and their garbage, whose
+    # finalizers may remove files. Threads that begin here are.
+    elsewhere = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+    collecting = gc.isenabled()
+    gc.disable()
+    _watching.append((root.resolve(), seen, elsewhere))
     try:
         yield
     finally:
         _watching.pop()
-    assert seen == []
+        if collecting:
+            gc.enable()
+    assert not seen, seen
