@@ -120,7 +120,7 @@ def native_class(family: Family) -> Any:
         said = one_line(origin(error)).rstrip(".")
         raise ExportError(
             f"Transformers cannot import {family.generator} ({said}); run "
-            f"`{install_extra(family.extra)}`"
+            f"`{install_extra(family.extras)}`"
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from mars_export.families.directory import read_config
 from mars_export.families.family import Family, decoder_layers
+from mars_export.families.loading import native_class
 from mars_export.families.quantization import OWN, SCHEMES, loading_options
 from mars_export.families.weights import stored_bytes
 
@@ -139,9 +140,7 @@ def memory_of(
         quantization: `none`, `own` or a name of `quantization.SCHEMES`.
         stated: Its config.json; None to read it. A steered checkpoint has that of its base.
     """
-    import transformers
-
-    native = getattr(transformers, family.generator)
+    native = native_class(family)
     stated = stated or read_config(base)
     config = native.config_class.from_dict(dict(stated))
     stored = stored_bytes(base)
