@@ -10,10 +10,10 @@ from torch import nn
 from mars_export.calibration.measurements import placeholders
 from mars_export.calibration.meter import Meter
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import input_errors
+from mars_export.common.input_errors import input_errors, is_out_of_memory
 from mars_export.common.vocabulary import Modality
 from mars_export.families import text_decoder
-from mars_export.families.loading import free_memory, is_out_of_memory
+from mars_export.families.loading import free_memory
 from mars_export.families.placement import input_device
 from mars_export.inputs.requests import Request, collate
 from mars_export.runtime.model_inputs import VISUAL_TOKENS, modality_shown, visual_columns

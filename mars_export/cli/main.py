@@ -29,7 +29,7 @@ from mars_export.cli.suites import suites
 from mars_export.cli.utility import utility
 from mars_export.cli.verify import verify
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import InputError, is_panic, of_memory, reason
+from mars_export.common.input_errors import InputError, is_out_of_memory, is_panic, reason
 from mars_export.common.launch import process_count
 from mars_export.pipeline.settings import Settings
 
@@ -152,7 +152,7 @@ def _run(arguments: list[str] | None) -> tuple[int, str]:
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
-        if of_memory(error):
+        if is_out_of_memory(error):
             return _USER_ERROR, "error: memory ran out; free some, or take a smaller model"
         line = f"internal error: {reason(error)}; {_CONTINUE}, or report it"
         return _BUG, f"{line}{_details(error, arguments)}"

@@ -13,8 +13,8 @@ __all__ = [
     "InputError",
     "decoding",
     "input_errors",
+    "is_out_of_memory",
     "is_panic",
-    "of_memory",
     "one_line",
     "origin",
     "reason",
@@ -51,7 +51,7 @@ def input_errors(what: str, advice: str = "download it again") -> Iterator[None]
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
-        if of_memory(error) or getattr(error, "errno", None) in _FULL:
+        if is_out_of_memory(error) or getattr(error, "errno", None) in _FULL:
             raise
         raise InputError(f"{what}: {reason(error)}; {advice}") from error
 
@@ -118,8 +118,10 @@ def is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the machine or of a GPU."""
     torch = sys.modules.get("torch")
     short = (MemoryError, torch.OutOfMemoryError) if torch else MemoryError
-    return isinstance(error, short) or "can't allocate memory" in str(error)
+    if isinstance(error, short):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

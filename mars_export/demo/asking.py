@@ -12,7 +12,7 @@ from typing import Any, Final
 from mars_export.checkpoint.derived import read_steering
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import is_panic, of_memory, reason
+from mars_export.common.input_errors import is_out_of_memory, is_panic, reason
 from mars_export.common.vocabulary import Modality
 from mars_export.demo.clouds import Scale, scale_of
 from mars_export.demo.streaming import streamed
@@ -218,7 +218,7 @@ def _first_coordinate(model: Any) -> Iterator[list[float]]:
 
 def _told(error: BaseException) -> str:
     """What a library or the checkpoint raised, in one line for the page."""
-    if of_memory(error):
+    if is_out_of_memory(error):
         free_memory()
         return "that does not fit into memory; show less, or begin a new conversation"
     return reason(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, overload
 
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import input_errors, one_line, origin
+from mars_export.common.input_errors import input_errors, is_out_of_memory, one_line, origin
 from mars_export.common.installation import install_extra
 from mars_export.families import Family, decoder_layers
 from mars_export.families.directory import read_config
@@ -256,15 +256,6 @@ def _enough_memory(base: Path) -> Iterator[None]:
                 "--quantization"
             ) from error
         raise
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a batch was too large for the memory of its device."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def free_memory() -> None:

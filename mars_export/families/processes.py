@@ -6,6 +6,7 @@ torch is imported when there are some.
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import is_out_of_memory
 from mars_export.common.launch import process_count
 from mars_export.families.placement import Device, is_split
 
@@ -22,8 +24,8 @@ __all__ = ["Processes", "joined"]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _PATIENCE: Final = timedelta(days=1)
-"""The others wait while the first one fetches, writes and hashes; a process that ends is noticed
-at once."""
+"""The others wait while the first one fetches, writes, hashes and judges. That a process ends is
+noticed at once by gloo; by NCCL it is not, and the launcher has to end those who wait."""
 _FAILED: Final = "mars-export/failed"
 _CODE: Final = "mars-export/code"
 """Keys of the store: how many processes ended badly, and the exit code of the first of them."""
@@ -48,8 +50,22 @@ class Processes:
     """Of torch, where processes leave a word that nobody waits for; None in a nested group."""
 
     def device(self, device: str) -> str:
-        """Where this process runs its model."""
-        return f"cuda:{self.local}" if device == "cuda" and self.count > 1 else device
+        """Where this process runs its model.
+
+        Raises:
+            ExportError: if there are more processes on its machine than GPUs.
+        """
+        if device != "cuda" or self.count == 1:
+            return device
+        import torch
+
+        there = torch.cuda.device_count()
+        if self.local >= there:
+            raise ExportError(
+                f"process {self.rank} has no GPU: torch sees {there} on its machine; start as many "
+                "processes there"
+            )
+        return f"cuda:{self.local}"
 
     def place(self, where: Device) -> Device:
         """The same, also of a placement."""
@@ -90,10 +106,12 @@ class Processes:
             return [value]
         from torch import distributed
 
-        values: list[Any] = [None] * self.count
+        # Packed here: what values raise says nothing about other processes.
+        packed = [b""] * self.count
+        mine = pickle.dumps(value)
         with self._all_there():
-            distributed.all_gather_object(values, value)
-        return values
+            distributed.all_gather_object(packed, mine)
+        return [pickle.loads(each) for each in packed]
 
     def first(self, value: _T) -> _T:
         """The value of the first process; waits for it."""
@@ -101,10 +119,14 @@ class Processes:
             return value
         from torch import distributed
 
-        values = [value]
+        packed = [pickle.dumps(value) if self.rank == 0 else b""]
         with self._all_there():
-            distributed.broadcast_object_list(values, src=0)
-        return values[0]
+            distributed.broadcast_object_list(packed, src=0)
+        return value if self.rank == 0 else pickle.loads(packed[0])
+
+    def received(self) -> Any:
+        """What the first process, and it alone, gives to `first`; waits for it."""
+        return self.first(None)
 
     def each(self, parts: Sequence[_T], run: Callable[[_T], _R]) -> list[_R]:
         """What `run` makes of every part, each run by one process; the same list in all."""
@@ -120,6 +142,8 @@ class Processes:
         try:
             yield
         except RuntimeError as error:  # of gloo: a connection was closed
+            if is_out_of_memory(error):
+                raise
             raise ExportError(
                 f"another of the {self.count} processes has ended; if it says no reason, the "
                 "system ended it, as where memory runs out: see the output of the launcher"
@@ -153,7 +177,7 @@ def joined() -> Iterator[Processes]:
 
     on_gpu = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    if on_gpu:
+    if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     if distributed.is_initialized():
         yield Processes(distributed.get_rank(), count, local)

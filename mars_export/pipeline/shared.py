@@ -1,16 +1,17 @@
 """A run in several processes: the first one leads it, the others help where a model is asked.
 
-The leader alone owns the workspace, writes, prints and publishes. What it calls `together` is run
-by all: a calibration and an evaluation, which share their requests among the processes, or their
-model. Nothing else is said between them, so that the stages do not know how many there are.
+The leader alone owns the workspace, writes, prints and publishes. A `Task` that it runs `together`
+is run by all: a calibration or an evaluation, which share their requests among the processes, or
+their model. Nothing else is said between them, so that the stages do not know how many there are.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from mars_export.common.errors import ExportError
 from mars_export.common.progress import Tick
@@ -25,45 +26,65 @@ if TYPE_CHECKING:
     from mars_export.evaluation.report import Report
     from mars_export.methods.base import Artefact
 
-__all__ = ["assist", "calibration_task", "dismiss", "evaluation_task", "together"]
+__all__ = ["Task", "assist", "calibration_task", "dismiss", "evaluation_task", "together"]
 
 _Result = TypeVar("_Result")
 _SILENT: Final[Tick] = lambda _done, _total: None  # noqa: E731
 
 
-def together(task: Callable[[Tick], _Result], tick: Tick) -> _Result:
+class Task(NamedTuple, Generic[_Result]):
+    """What all processes run, with the same result.
+
+    directory: what they work on, which all have to see. run: what can be pickled.
+    """
+
+    directory: Path
+    run: Callable[[Tick], _Result]
+
+
+def together(task: Task[_Result], tick: Tick) -> _Result:
     """Run a task in all processes, from the first one.
 
     Args:
-        task: What can be pickled; it gives the same in all of them.
+        task: What to run.
         tick: Of the first process.
     """
     with joined() as processes:
-        processes.first(task)
-        return task(tick)
+        if processes.count > 1:
+            processes.first(_Call(task.directory, pickle.dumps(task.run)))
+        return task.run(tick)
 
 
 def assist(processes: Processes) -> None:
-    """Run what the first process calls `together`, until it needs nothing more."""
-    while (task := processes.first(None)) is not None:
-        task(_SILENT)
+    """Run what the first process runs `together`, until it needs nothing more."""
+    while isinstance(call := processes.received(), _Call):
+        _require_seen(call.directory, processes.rank)
+        pickle.loads(call.run)(_SILENT)
 
 
 def dismiss(processes: Processes) -> None:
     """Let the others end."""
-    processes.first(None)
+    processes.first(_NO_MORE)
 
 
-def calibration_task(job: RunInputs, settings: Settings) -> Callable[[Tick], Artefact]:
-    """The task of loading the base and calibrating it."""
-    return partial(_calibrate, job, settings)
+class _Call(NamedTuple):
+    """A task for the others; `run` stays packed until they see the directory: it opens suites."""
+
+    directory: Path
+    run: bytes
 
 
-def evaluation_task(
-    checkpoint: Path, job: RunInputs, settings: Settings
-) -> Callable[[Tick], Report]:
-    """The task of evaluating what was written."""
-    return partial(_evaluate, checkpoint, job, settings)
+_NO_MORE: Final = "no more"
+
+
+def calibration_task(job: RunInputs, settings: Settings) -> Task[Artefact]:
+    """Loads the base and calibrates it."""
+    return Task(job.base, partial(_calibrate, job, settings))
+
+
+def evaluation_task(checkpoint: Path, job: RunInputs, settings: Settings) -> Task[Report]:
+    """Evaluates what was written."""
+    return Task(checkpoint, partial(_evaluate, checkpoint, job, settings))
 
 
 def _calibrate(job: RunInputs, settings: Settings, tick: Tick) -> Artefact:
@@ -71,7 +92,6 @@ def _calibrate(job: RunInputs, settings: Settings, tick: Tick) -> Artefact:
     from mars_export.methods.calibrate import calibrate
 
     with joined() as processes:
-        _require_seen(job.base, processes)
         device = processes.place(pick_device(settings.where))
     model, processor = load_base(
         job.base,
@@ -103,8 +123,6 @@ def _calibrate(job: RunInputs, settings: Settings, tick: Tick) -> Artefact:
 def _evaluate(checkpoint: Path, job: RunInputs, settings: Settings, tick: Tick) -> Report:
     from mars_export.pipeline.evaluation import evaluate
 
-    with joined() as processes:
-        _require_seen(checkpoint, processes)
     return evaluate(
         checkpoint,
         job.suite,
@@ -117,10 +135,10 @@ def _evaluate(checkpoint: Path, job: RunInputs, settings: Settings, tick: Tick) 
     )
 
 
-def _require_seen(directory: Path, processes: Processes) -> None:
+def _require_seen(directory: Path, rank: int) -> None:
     """Refuse processes on machines that do not see what the first one works on."""
     if not directory.is_dir():
         raise ExportError(
-            f"process {processes.rank} sees no {directory}; processes on several machines need "
+            f"process {rank} sees no {directory}; processes on several machines need "
             "one file system for the model (HF_HOME), the output and the suites"
         )

@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText, BatchFeature
 
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import is_out_of_memory
 from mars_export.common.names import SAMPLES_NAME
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation import ready
@@ -18,7 +19,6 @@ from mars_export.evaluation.generation import Answers, Loaded, load
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.suite import read_suite
-from mars_export.families.loading import is_out_of_memory
 from mars_export.inputs.requests import Request
 from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import Decision, Probe, StimulusSource

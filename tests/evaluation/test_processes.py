@@ -4,10 +4,13 @@ import json
 import signal
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
+import torch
 from evaluation.fakes import SUITE, save_manifest, save_suite
 
+from mars_export.common.errors import ExportError
 from mars_export.common.names import REPORT_NAME, SAMPLES_NAME
 from mars_export.families.processes import Processes, joined
 from support import slow_evaluation
@@ -60,8 +63,33 @@ def test_one_process_needs_no_launcher(monkeypatch):
         assert alone == Processes()
         assert alone.gather("x") == ["x"]
         assert alone.device("cuda") == "cuda"
-    assert Processes(1, 2, 1).device("cuda") == "cuda:1"
-    assert Processes(1, 2, 1).device("cpu") == "cpu"
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Processes(5, 8, 1).device("cuda") == "cuda:1"
+    assert Processes(5, 8, 1).device("cpu") == "cpu"
+    with pytest.raises(ExportError, match=r"process 6 has no GPU: torch sees 2 on its machine"):
+        Processes(6, 8, 2).device("cuda")
+
+
+class Unpackable:
+    """Cannot be told to others."""
+
+    def __reduce__(self):
+        raise RuntimeError("cannot be packed")
+
+
+def test_only_a_lost_connection_is_said_to_be_one(monkeypatch):
+    one = Processes(0, 2)
+    for share in (one.gather, one.first):
+        with pytest.raises(RuntimeError, match="cannot be packed"):
+            share(Unpackable())
+    for said, error in (("can't allocate memory", RuntimeError), ("closed by peer", ExportError)):
+        failing = Mock(side_effect=RuntimeError(said))
+        monkeypatch.setattr(torch.distributed, "all_gather_object", failing)
+        with pytest.raises(error):
+            one.gather(1)
 
 
 def test_a_rank_that_fails_ends_the_others(started):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import InputError
+from mars_export.common.input_errors import InputError, is_out_of_memory
 from mars_export.evaluation.generation import Loaded
-from mars_export.families.loading import free_memory, is_out_of_memory
+from mars_export.families.loading import free_memory
 from mars_export.inputs.requests import Request
 
 __all__ = ["Batches", "UnreachableError", "inputs_of"]

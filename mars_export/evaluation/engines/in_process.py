@@ -11,7 +11,7 @@ import torch
 
 from mars_export.calibration.refusal import log_odds
 from mars_export.common.errors import ExportError
-from mars_export.common.input_errors import one_line
+from mars_export.common.input_errors import is_out_of_memory, one_line
 from mars_export.evaluation.arms import Arm
 from mars_export.evaluation.baselines.base import Batch
 from mars_export.evaluation.engines.base import Answer, Answered, Asked, Engine
@@ -20,7 +20,6 @@ from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.ready import Ready, fit, load_models
 from mars_export.evaluation.report import REFERENCE, EngineSource, SelfCheck
 from mars_export.evaluation.selfcheck import self_check
-from mars_export.families.loading import is_out_of_memory
 from mars_export.families.placement import Device, is_split
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import Request

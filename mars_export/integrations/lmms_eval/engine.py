@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import is_out_of_memory
 from mars_export.common.installation import install_extra
 from mars_export.common.names import UTILITY_LOGS
 from mars_export.evaluation.generation import Loaded, load_calibrated
 from mars_export.evaluation.report import REFERENCE, STEERED
 from mars_export.evaluation.selfcheck import self_check
 from mars_export.evaluation.utility import MARGIN, Utility
-from mars_export.families.loading import is_out_of_memory, pick_device
+from mars_export.families.loading import pick_device
 from mars_export.inputs.media import read_frames
 from mars_export.inputs.requests import Media, Request
 from mars_export.integrations.lmms_eval.comparison import from_logs
