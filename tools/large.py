@@ -17,7 +17,8 @@ from typing import Any, Final
 from mars_export.common.vocabulary import Modality
 from mars_export.families.memory import Batch, Memory, built, weights_of
 from mars_export.families.room import DISK
-from mars_export.pipeline.capacity import in_bytes, split_problem, spread_over
+from mars_export.pipeline.capacity import in_bytes, spread_over
+from mars_export.pipeline.splitting import split_problem
 from tools.records import ROOT
 from tools.tables import replace_between
 
@@ -217,9 +218,7 @@ def _memory_row(shape: Shape) -> list[str]:
         in_bytes(memory.batch(BATCH)),
         in_bytes(answered),
         str(ceil((weights.total + answered) / (GPU - KEPT))),
-        f"{in_bytes(weights.part(shape.split))} on each of {shape.split}"
-        if shape.split
-        else NO_PLAN,
+        _parts(shape),
     ]
 
 

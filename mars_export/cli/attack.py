@@ -81,8 +81,11 @@ def attack(
     quiet_libraries()
     progress = progress_for(settings.display)
     if settings.placement:
-        kept = {"batch_size", "max_new_tokens", "device", "placement"}
-        asked = EvaluationOptions(**{name: getattr(settings, name) for name in kept})
+        asked = EvaluationOptions(
+            batch_size=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            device=settings.where,
+        )
         progress.note(check_loaded(directory, asked, gradients=True))
     with clear_disk_errors(directory), progress.stage("attack") as tick:
         record = run(

@@ -50,6 +50,7 @@ from mars_export.evaluation.suite import Suite
 from mars_export.evaluation.support import require_modalities, unsupported
 from mars_export.evaluation.variants import vary
 from mars_export.families.loading import pick_device
+from mars_export.families.placement import device_name
 from mars_export.families.processes import Processes, joined
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
@@ -124,8 +125,8 @@ def evaluate(
         suite=suite,
         samples=samples + variants,
         judge=first,
-        second=second_judge(first, options.device),
-        options=_decided(options),
+        second=second_judge(first, device_name(options.device)),
+        options=options.model_copy(update={"device": pick_device(options.device)}),
         calibration_prompts=tuple(calibration_prompts),
         prompts=prompts,
         engine=engine,
@@ -134,12 +135,6 @@ def evaluate(
         job = replace(job, place=place(job.identity))
     with joined() as processes:
         return _finished(job) or _execute(job, progress or (lambda _done, _total: None), processes)
-
-
-def _decided(options: EvaluationOptions) -> EvaluationOptions:
-    device, placement = pick_device(options.device), options.placement
-    placement = placement and placement.model_copy(update={"device": device})
-    return options.model_copy(update={"device": device, "placement": placement})
 
 
 def _check_modalities(arms: Sequence[Arm], asked: Collection[Modality]) -> None:
@@ -165,7 +160,7 @@ def _finished(job: Job) -> Report | None:
 def _execute(job: Job, progress: Tick, processes: Processes) -> Report:
     job.judge.check()
     engine = job.engine
-    engine.open(job.arms, job.options, processes.place(job.options.where))
+    engine.open(job.arms, job.options, processes.place(job.options.device))
     _check_templates(job)
     require_modalities(job, engine)
     checks = {arm.directory: _self_check(job, arm, processes) for arm in job.arms if arm.steered}
@@ -271,7 +266,7 @@ def _write(
         decoding={**job.decoding, **reduced},
         dtype=job.engine.dtype,
         quantization=job.manifest.calibration.source.quantization,
-        device=job.engine.device(str(job.options.where)),
+        device=job.engine.device(str(job.options.device)),
         versions=job.versions,
         no_headline=undecided(tables["cells"]),
         **tables,

@@ -20,6 +20,7 @@ from mars_export.evaluation.judges.base import Judge
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.suite import Sample, Suite
 from mars_export.evaluation.variants import VARIANTS, absent
+from mars_export.families.placement import device_name
 from mars_export.families.quantization import SCHEMES
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.requests import Request
@@ -105,7 +106,7 @@ class Job:
             "second": self.second.name if self.second else None,
             "decoding": self.decoding,
             "calibration": sha256("\n".join(self.calibration_prompts).encode()),
-            "where": [self.options.device, self.options.dtype],
+            "where": [device_name(self.options.device), self.options.dtype],
             "versions": self.versions,
         }
         if engine := self.engine.identity:

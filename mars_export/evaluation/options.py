@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from mars_export.families.placement import Device, Placement
+from mars_export.families.placement import Device
 
 __all__ = ["EvaluationOptions"]
 
@@ -16,10 +16,9 @@ class EvaluationOptions(BaseModel):
     """Requests at once, halved when memory runs out."""
     max_new_tokens: PositiveInt = 64
     """Longest answer, in tokens."""
-    device: str = "auto"
-    """For example `cpu`; `auto` takes a GPU when there is one."""
-    placement: Placement | None = None
-    """Where a model lies that one device cannot hold; None for on `device`."""
+    device: Device = "auto"
+    """For example `cpu`; `auto` takes a GPU when there is one. A placement, where one device cannot
+    hold the model."""
     dtype: str | None = None
     """Name of a torch dtype; None for the one that the checkpoint is saved in."""
     controls: bool = True
@@ -33,8 +32,3 @@ class EvaluationOptions(BaseModel):
     arms: tuple[str, ...] = ()
     """Further arms: names of baselines, or `NAME=DIR`. The safety prompt is one
     without being named, where the chat template takes it; `none` leaves it out."""
-
-    @property
-    def where(self) -> Device:
-        """What the models are loaded onto."""
-        return self.placement or self.device

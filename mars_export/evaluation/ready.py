@@ -10,7 +10,7 @@ from mars_export.common.errors import ExportError, UnsteerableError
 from mars_export.evaluation.arms import Arm
 from mars_export.evaluation.baselines.study import Study
 from mars_export.evaluation.generation import Loaded, load_calibrated
-from mars_export.families.placement import Device
+from mars_export.families.placement import Device, Placement
 from mars_export.inputs.prompts import PromptSets
 
 __all__ = ["Ready", "check_baselines", "fit", "load_models"]
@@ -49,12 +49,14 @@ def check_baselines(arms: Sequence[Arm], prompts: PromptSets | None) -> None:
 
 
 def load_models(arms: Sequence[Arm], device: Device, dtype: str | None) -> dict[Path, Loaded]:
-    """The checkpoints of all arms by directory, each loaded once.
+    """The checkpoints of all arms by directory, each loaded once; they share a placement.
 
     Raises:
         ExportError: One does not load.
     """
     manifests = {arm.directory: arm.manifest for arm in arms}
+    if isinstance(device, Placement):
+        device = device.shared_by(len(manifests))
     return {
         directory: load_calibrated(directory, manifest.calibration, device, dtype)
         for directory, manifest in manifests.items()

@@ -16,11 +16,21 @@ from pydantic import BaseModel, ConfigDict
 
 from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
-from mars_export.families.room import room_on
+from mars_export.families.room import free_bytes, room_on
 
-__all__ = ["Device", "Placement", "input_device", "is_split", "offloading", "whole_tensors"]
+__all__ = [
+    "Device",
+    "Placement",
+    "device_name",
+    "input_device",
+    "is_split",
+    "offloading",
+    "whole_tensors",
+]
 
 _OFFLOADED: Final = ("cpu", "disk")
+_FILLED: Final = 0.9
+"""Of what is free, where nobody says how much; as accelerate does for one model."""
 
 
 class Placement(BaseModel):
@@ -45,6 +55,24 @@ class Placement(BaseModel):
         """The device, as it is named in a report."""
         return f"{self.device}, {'tensor parallel' if self.split else 'device map'}"
 
+    def rooms(self) -> dict[str, int]:
+        """Bytes by device that a device map may fill, in order."""
+        if self.device == "cpu" and self.max_memory is None:
+            return {"cpu": room_on("cpu")}
+        return free_bytes(self.max_memory)
+
+    def shared_by(self, count: int) -> "Placement":
+        """That of each of so many models which are held at once.
+
+        `max_memory` is divided among them, or else what is free: the first one would leave too
+        little for the layers of the next, which all come to one device when they run.
+        """
+        if self.split or count == 1:
+            return self
+        most = self.max_memory or {d: int(_FILLED * size) for d, size in self.rooms().items()}
+        each = {device: size // count for device, size in most.items()}
+        return self.model_copy(update={"max_memory": each})
+
     def options(self) -> dict[str, Any]:
         """Arguments of `from_pretrained`.
 
@@ -66,6 +94,11 @@ class Placement(BaseModel):
 
 Device = str | Placement
 """Name of a torch device, or where else a model lies."""
+
+
+def device_name(where: Device) -> str:
+    """Name of the torch device; of a placement, of the one where the rest runs."""
+    return where if isinstance(where, str) else where.device
 
 
 def _split() -> dict[str, Any]:

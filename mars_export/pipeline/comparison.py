@@ -42,7 +42,7 @@ from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
 from mars_export.methods import METHODS, method_named
 from mars_export.pipeline import stages
 from mars_export.pipeline.comparison_settings import ComparisonSettings
-from mars_export.pipeline.loaded import check_loaded, divided
+from mars_export.pipeline.loaded import check_loaded
 from mars_export.pipeline.preflight import RunInputs, check_processor, prepare
 from mars_export.pipeline.settings import Settings
 
@@ -270,13 +270,9 @@ def _answered(
     suite = job.suite.of(shared)
     words = [f"{o.contender.name}={o.directory}" for o in hosts if o is not host]
     words += [word for word, one in baselines.items() if one.turned_down is None]
-    where = divided(settings.placement, len(hosts))
-    options = settings.options.model_copy(
-        update={"arms": (*words, NO_BASELINE), "doses": False, "placement": where}
-    )
-    if where is not None:
-        whole = options.model_copy(update={"placement": settings.placement})
-        progress.note(check_loaded(host.directory, whole))
+    options = settings.options.model_copy(update={"arms": (*words, NO_BASELINE), "doses": False})
+    if settings.placement:
+        progress.note(check_loaded(host.directory, options))
     with progress.stage("ask all of them") as tick:
         report = evaluate(
             host.directory,
@@ -335,7 +331,7 @@ def _speed(
     except (OSError, ValidationError):
         pass
     arms = [arm for arm in open_arms(host, options.arms) if arm.name not in report.skipped]
-    models = load_models(arms, pick_device(options.where), options.dtype)
+    models = load_models(arms, pick_device(options.device), options.dtype)
     ready = fit(arms, models[host], sets_at_hand(host), options.batch_size)
     asked = {}
     for modality in MODALITIES:

@@ -1,28 +1,21 @@
 """Whether steered checkpoints that a command loads at once fit, told before a weight is read."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from mars_export.checkpoint.derived import native_config
-from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.arms import open_arms
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.families import families
-from mars_export.families.memory import Batch, Memory, Weights, memory_of
+from mars_export.families.loading import pick_device
+from mars_export.families.memory import Batch, Memory, memory_of
 from mars_export.families.placement import Placement
 from mars_export.families.quantization import SCHEMES
 from mars_export.families.room import DISK
-from mars_export.pipeline.capacity import (
-    check_processes,
-    fitted,
-    longest,
-    require_split,
-    rooms_of,
-    spread_over,
-)
+from mars_export.pipeline.capacity import fitted, longest, spread_over
+from mars_export.pipeline.splitting import check_processes, require_split
 
-__all__ = ["check_loaded", "divided"]
+__all__ = ["check_loaded"]
 
 
 def check_loaded(directory: Path, options: EvaluationOptions, *, gradients: bool = False) -> str:
@@ -39,52 +32,41 @@ def check_loaded(directory: Path, options: EvaluationOptions, *, gradients: bool
     Raises:
         ExportError: The weights fit nowhere, or cannot be placed so.
     """
-    from mars_export.families.loading import pick_device
-
-    if options.placement is None:
+    where = pick_device(options.device)
+    if isinstance(where, str):
         return ""
-    where = pick_device(options.placement)
     check_processes(where)
-    count = len({arm.directory for arm in open_arms(directory, options.arms)})
-    source = Manifest.read(directory).calibration.source
-    if (family := families().get(source.model_type)) is None:
+    arms = open_arms(directory, options.arms)
+    sources = {arm.directory: arm.manifest.calibration.source for arm in arms}
+    family = families().get(sources[directory].model_type)
+    if family is None:
         return ""
-    memory = memory_of(
-        directory,
-        family,
-        dtype=options.dtype or ("auto" if source.quantization not in SCHEMES else source.dtype),
-        quantization=source.quantization,
-        stated=native_config(directory),
-    )
-    if where.split:
-        require_split(memory, family, source.quantization)
-    memory = _several(memory, count)
+    models = []
+    for path, source in sources.items():
+        model = memory_of(
+            path,
+            family,
+            dtype=options.dtype or ("auto" if source.quantization not in SCHEMES else source.dtype),
+            quantization=source.quantization,
+            stated=native_config(path),
+        )
+        if where.split:
+            require_split(model, family, source.quantization)
+        models.append(model)
     if gradients:
-        _require_at_hand(memory, where)
-    tokens = longest(directory, source.modalities)
+        _require_at_hand(models[0], where)
+    tokens = longest(directory, sources[directory].modalities)
     batch = Batch(options.batch_size, tokens, options.max_new_tokens)
-    told = fitted(memory, batch, where)
-    return told if count == 1 else f"{told}; {count} checkpoints at once"
-
-
-def divided(placement: Placement | None, count: int) -> Placement | None:
-    """A placement of each of several checkpoints: `max_memory` is that of all of them."""
-    if placement is None or placement.max_memory is None:
-        return placement
-    most = {device: size // count for device, size in placement.max_memory.items()}
-    return placement.model_copy(update={"max_memory": most})
-
-
-def _several(memory: Memory, count: int) -> Memory:
-    weights = memory.weights
-    sizes = {kind: size * count for kind, size in weights.by_dtype.items()}
-    most, split = weights.total * count, weights.divided * count
-    return replace(memory, weights=Weights(most, sizes, weights.largest, split))
+    told = "" if len(models) == 1 else f"; {len(models)} checkpoints at once"
+    try:
+        return fitted(models, batch, where) + told
+    except ExportError as error:
+        raise ExportError(f"{error}{told}") from error
 
 
 def _require_at_hand(memory: Memory, where: Placement) -> None:
     """Refuse layers that lie elsewhere than on what computes: backward passes need them all."""
-    shares = spread_over(memory, rooms_of(where))
+    shares = spread_over(memory, where.rooms())
     elsewhere = {DISK} | ({"cpu"} if next(iter(shares)) != "cpu" else set())
     if elsewhere & shares.keys():
         raise ExportError(

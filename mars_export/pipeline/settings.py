@@ -156,9 +156,9 @@ class EvaluationSettings(AnswerSettings):
     @property
     def options(self) -> EvaluationOptions:
         """The part that the evaluation itself is told."""
-        asked = {"controls", "control_requests", "attacks"}
-        values = self.model_dump(include={"batch_size", "max_new_tokens", "device", *asked})
-        return EvaluationOptions(**values, arms=self.arm, placement=self.placement)
+        asked = {"batch_size", "max_new_tokens", "controls", "control_requests", "attacks"}
+        values = self.model_dump(include=asked)
+        return EvaluationOptions(**values, arms=self.arm, device=self.where)
 
 
 class PushSettings(RunSettings):

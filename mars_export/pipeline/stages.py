@@ -25,7 +25,7 @@ from mars_export.families.loading import check_config, check_shapes, pick_device
 from mars_export.families.processes import joined
 from mars_export.inputs.template import thinking_word
 from mars_export.methods import method_named
-from mars_export.pipeline.capacity import check_memory, check_processes
+from mars_export.pipeline.capacity import check_memory
 from mars_export.pipeline.kept import keep_prompts, keep_suites, keep_tuning, kept_tuning
 from mars_export.pipeline.preflight import (
     RunInputs,
@@ -48,6 +48,7 @@ from mars_export.pipeline.shared import (
     evaluation_task,
     together,
 )
+from mars_export.pipeline.splitting import check_processes
 from mars_export.pipeline.tuning import check_tuning
 
 __all__ = ["adopt", "checkpoint", "export", "output_of", "publish", "recalibrate", "values_like"]

@@ -4,7 +4,7 @@ import pytest
 import transformers
 
 from mars_export.common.errors import ExportError
-from mars_export.families import room
+from mars_export.families import placement
 from mars_export.families.memory import Batch, Memory, Weights
 from mars_export.families.placement import Placement
 from mars_export.pipeline import capacity
@@ -23,9 +23,10 @@ def base(tmp_path_factory):
 
 
 def with_room(monkeypatch, **sizes):
-    monkeypatch.setattr(capacity, "room_on", lambda device: sizes[device.split(":")[0]])
+    for module in (capacity, placement):
+        monkeypatch.setattr(module, "room_on", lambda device: sizes[device.split(":")[0]])
     there = {"0": sizes["cuda"], "1": sizes["cuda"], "cpu": sizes["cpu"]}
-    monkeypatch.setattr(capacity, "free_bytes", lambda asked: asked or there)
+    monkeypatch.setattr(placement, "free_bytes", lambda asked: asked or there)
 
 
 def test_a_dry_run_tells_and_makes_nothing(base, tmp_path, monkeypatch):
@@ -60,44 +61,46 @@ def test_a_device_map_fills_gpus_then_memory_then_the_disk(monkeypatch):
     where = Placement(device="cuda")
     shares = spread_over(LARGE, {"0": 40 * GB, "1": 40 * GB, "cpu": 30 * GB})
     assert shares == {"0": 38 * GB, "1": 40 * GB, "cpu": 30 * GB, "disk": 32 * GB}
-    told = fitted(LARGE, BATCH, where)
+    told = fitted([LARGE], BATCH, where)
     assert "weights on 0: 38.0 GB, 1: 40.0 GB, cpu: 30.0 GB, disk: 32.0 GB" in told
     assert "requests fit" not in told
-    assert "the longest request alone may not fit" in fitted(LARGE, Batch(1, 10**6), where)
-    assert fitted(LARGE, BATCH, where.model_copy(update={"max_memory": {"0": 200 * GB}})).endswith(
-        "weights on 0: 140.0 GB"
-    )
+    assert "the longest request alone may not fit" in fitted([LARGE], Batch(1, 10**6), where)
+    large = where.model_copy(update={"max_memory": {"0": 200 * GB}})
+    assert fitted([LARGE], BATCH, large).endswith("weights on 0: 140.0 GB")
+    told = fitted([LARGE, LARGE], BATCH, large)
+    assert told.startswith("memory: 280.0 GB of weights")
+    assert "weights on 0: 196.0 GB, disk: 84.0 GB" in told
 
 
 def test_one_device_holds_all_or_the_run_ends(monkeypatch):
     with_room(monkeypatch, cuda=141 * GB, cpu=30 * GB)
-    assert fitted(LARGE, BATCH, "cuda").endswith("cuda has 141.0 GB free")
-    few = fitted(LARGE, Batch(64, 2000), "cuda")
+    assert fitted([LARGE], BATCH, "cuda").endswith("cuda has 141.0 GB free")
+    few = fitted([LARGE], Batch(64, 2000), "cuda")
     assert "requests fit at once, so batches may be made smaller" in few
     with pytest.raises(ExportError, match=r"take 140\.0 GB in bfloat16, and cpu has 30\.0 GB free"):
-        fitted(LARGE, BATCH, "cpu")
+        fitted([LARGE], BATCH, "cpu")
 
 
 def test_processes_hold_a_part_each(monkeypatch):
     with_room(monkeypatch, cuda=40 * GB, cpu=30 * GB)
     monkeypatch.setenv("WORLD_SIZE", "4")
     split = Placement(device="cuda:1", split=True)
-    assert fitted(LARGE, BATCH, split).endswith(
+    assert fitted([LARGE], BATCH, split).endswith(
         "; 35.0 GB on each of 4 devices; cuda:1 has 40.0 GB free"
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ExportError, match=r"70\.0 GB in bfloat16 on each of 2 devices"):
-        fitted(LARGE, BATCH, split)
+        fitted([LARGE], BATCH, split)
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch):
     with_room(monkeypatch, cuda=0, cpu=300 * GB)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert fitted(LARGE, BATCH, "cpu").endswith("cpu has 150.0 GB free for each process")
+    assert fitted([LARGE], BATCH, "cpu").endswith("cpu has 150.0 GB free for each process")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     with pytest.raises(ExportError, match=r"and cpu has 75\.0 GB free for each process"):
-        fitted(LARGE, BATCH, "cpu")
+        fitted([LARGE], BATCH, "cpu")
 
 
 def test_options_of_a_device_map_need_one(base):
@@ -115,7 +118,6 @@ def test_options_of_a_device_map_need_one(base):
 def test_sizes_are_in_decimal_units():
     sizes = (999, 10**6, 16_500_000_000, 2 * 10**12)
     assert [in_bytes(size) for size in sizes] == ["1.0 kB", "1.0 MB", "16.5 GB", "2.0 TB"]
-    assert room.DISK == "disk"
 
 
 def test_a_server_places_its_own_model(tmp_path):

@@ -1,15 +1,22 @@
 """Commands that load a steered checkpoint with a device map tell what it takes, or refuse it."""
 
 import shutil
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
+from transformers import LlamaConfig
 
 from mars_export.common.errors import ExportError
+from mars_export.evaluation.arms import open_arms
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.families.memory import memory_of
+from mars_export.evaluation.ready import load_models
+from mars_export.families.memory import Memory, memory_of
 from mars_export.families.placement import Placement
+from mars_export.families.room import room_on
+from mars_export.pipeline import loaded
 from mars_export.pipeline.capacity import in_bytes
-from mars_export.pipeline.loaded import check_loaded, divided
+from mars_export.pipeline.loaded import check_loaded
 from support import bases, zoo
 
 pytest.importorskip("accelerate")
@@ -41,7 +48,7 @@ def half(weights):
 
 def spread(memory, **changes):
     where = Placement(device="cpu", max_memory={"cpu": memory})
-    return EvaluationOptions(device="cpu", placement=where, **changes)
+    return EvaluationOptions(device=where, **changes)
 
 
 def test_what_a_checkpoint_takes_is_told(steered, weights):
@@ -52,15 +59,50 @@ def test_what_a_checkpoint_takes_is_told(steered, weights):
     assert check_loaded(steered, EvaluationOptions(device="cpu")) == ""
 
 
-def test_checkpoints_that_are_loaded_at_once_count_together(steered, weights, tmp_path):
-    other = shutil.copytree(steered, tmp_path / "other")
-    told = check_loaded(steered, spread(weights.total // 2, arms=(f"other={other}",)))
-    assert told.startswith(f"memory: {in_bytes(2 * weights.total)} of weights")
+@pytest.fixture
+def two(steered, tmp_path):
+    """Arms that bring a second checkpoint."""
+    return (f"other={shutil.copytree(steered, tmp_path / 'other')}",)
+
+
+def test_checkpoints_that_are_loaded_at_once_count_together(steered, weights, two):
+    told = check_loaded(steered, spread(weights.total, arms=two))
+    assert told.startswith(f"memory: {in_bytes(2 * weights.total)} of weights (float32), ")
     assert told.endswith("; 2 checkpoints at once")
+    assert ", disk: " in told
+    room = 3 * weights.largest
+    assert check_loaded(steered, spread(room))
+    with pytest.raises(ExportError, match=r"its largest layer takes .*; 2 checkpoints at once$"):
+        check_loaded(steered, spread(room // 2, arms=two))
+
+
+def test_each_checkpoint_counts_as_it_is_loaded(steered, weights, two, monkeypatch):
+    seen = []
+
+    def planned(directory, *_, quantization, **__):
+        seen.append(directory.name)
+        size = weights.total if directory == steered else weights.total // 2
+        return Memory(replace(weights, total=size), "float32", LlamaConfig())
+
+    monkeypatch.setattr(loaded, "memory_of", planned)
+    told = check_loaded(steered, spread(4 * weights.total, arms=two))
+    assert seen == ["steered", "other"]
+    assert told.startswith(f"memory: {in_bytes(1.5 * weights.total)} of weights")
+
+
+def test_checkpoints_share_a_placement(steered, two):
     where = Placement(max_memory={"0": 30, "cpu": 7})
-    assert divided(where, 3).max_memory == {"0": 10, "cpu": 2}
-    assert divided(Placement(), 3) == Placement()
-    assert divided(None, 3) is None
+    assert where.shared_by(1) is where
+    assert where.shared_by(3).max_memory == {"0": 10, "cpu": 2}
+    split = Placement(split=True)
+    assert split.shared_by(3) is split
+    free = room_on("cpu")
+    each = Placement(device="cpu").shared_by(2).max_memory["cpu"]
+    assert 0.3 * free < each < 0.6 * free
+    seen = []
+    with patch("mars_export.evaluation.ready.load_calibrated", lambda *a: seen.append(a[2])):
+        load_models(open_arms(steered, two), where, None)
+    assert [one.max_memory for one in seen] == [{"0": 15, "cpu": 3}] * 2
 
 
 def test_attacks_take_no_layer_from_elsewhere(steered, half, weights):
@@ -82,7 +124,7 @@ def test_what_fits_nowhere_is_one_line_before_anything_is_loaded(steered):
 
 
 def test_a_model_is_split_by_several_processes_that_can(steered, monkeypatch):
-    split = EvaluationOptions(device="cpu", placement=Placement(device="cpu", split=True))
+    split = EvaluationOptions(device=Placement(device="cpu", split=True))
     with pytest.raises(ExportError, match="and this is only one; start them with `torchrun"):
         check_loaded(steered, split)
     monkeypatch.setenv("WORLD_SIZE", "2")
