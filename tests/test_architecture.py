@@ -36,7 +36,7 @@ UNRESTRICTED = {"__init__", "__main__"}
 LIGHT = [
     "",
     *(f".common.{path.stem}" for path in sorted((PACKAGE / "common").glob("[a-z]*.py"))),
-    *(".pipeline.settings", ".pipeline.preflight", ".pipeline.stages"),
+    *(".pipeline.settings", ".pipeline.organisms", ".pipeline.stages"),
     *(".families", ".families.quantization", ".methods.mars.record", ".checkpoint.manifest"),
     *(".evaluation.report", ".evaluation.suite"),
     ".evaluation.adaptive.record",

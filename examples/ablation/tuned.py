@@ -32,7 +32,7 @@ from mars_export.inputs.sounds import Sound
 from mars_export.inputs.tuning import LabeledRequest, divided
 from mars_export.methods.mars.record import MarsOptions
 from mars_export.methods.mars.refit import refit
-from mars_export.pipeline.preflight import resolve_model
+from mars_export.pipeline.organisms import resolve_model
 
 _SHOWN: dict[Modality, Callable[[Topic], Any]] = {
     "image": lambda topic: picture(topic, FIRST_PICTURE),

@@ -33,7 +33,7 @@ def completes(name: str, field: FieldInfo) -> _Complete:
 
 
 def _models() -> Iterable[str]:
-    from mars_export.pipeline.preflight import organisms
+    from mars_export.pipeline.organisms import organisms
 
     return organisms()
 

@@ -16,7 +16,8 @@ from mars_export.families.memory import Batch, Memory, memory_of
 from mars_export.families.placement import Device, Placement, device_name
 from mars_export.families.room import DISK, room_on
 from mars_export.inputs.limits import context_of
-from mars_export.pipeline.preflight import RunInputs, plain_size
+from mars_export.pipeline.checks import plain_size
+from mars_export.pipeline.preflight import RunInputs
 from mars_export.pipeline.settings import Settings
 from mars_export.pipeline.splitting import require_split
 

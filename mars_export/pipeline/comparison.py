@@ -41,9 +41,10 @@ from mars_export.evaluation.suite import Suite
 from mars_export.inputs.requests import PLAIN_REQUEST, template_problem
 from mars_export.methods import METHODS, method_named
 from mars_export.pipeline import stages
+from mars_export.pipeline.checks import check_processor
 from mars_export.pipeline.comparison_settings import ComparisonSettings
 from mars_export.pipeline.loaded import check_loaded
-from mars_export.pipeline.preflight import RunInputs, check_processor, prepare
+from mars_export.pipeline.preflight import RunInputs, prepare
 from mars_export.pipeline.settings import Settings
 
 __all__ = ["compare"]

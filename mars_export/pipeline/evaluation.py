@@ -26,7 +26,7 @@ from mars_export.evaluation.suites.catalog import DEFAULT, open_suites
 from mars_export.inputs.prompts import PromptSets
 from mars_export.integrations.every_eval_ever import write_every_eval_ever
 from mars_export.pipeline.kept import calibrated_on, find_sets, kept_suites
-from mars_export.pipeline.preflight import resolve_model
+from mars_export.pipeline.organisms import ORGANISM, resolve_model
 from mars_export.pipeline.questions import check_suite
 
 __all__ = ["evaluate", "prompts_at_hand", "sets_at_hand", "suites_at_hand"]
@@ -149,7 +149,7 @@ def suites_at_hand(directory: Path) -> tuple[str, ...]:
         return kept
     base, report = Manifest.read(directory).base, leading(directory)
     if base.bundled:
-        own = Path(resolve_model(f"organism:{base.name}")) / SUITE_NAME
+        own = Path(resolve_model(ORGANISM + base.name)) / SUITE_NAME
         return (str(own),) if own.is_file() else ()
     sources = [suite.source for suite in report.suites] or [report.suite] if report else []
     files = [source.name for source in sources if source.origin == "file"]

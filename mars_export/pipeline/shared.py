@@ -19,7 +19,8 @@ from mars_export.evaluation.judges.choice import judge_named
 from mars_export.evaluation.reports import main_folder
 from mars_export.families.loading import load_base, pick_device
 from mars_export.families.processes import Processes, joined
-from mars_export.pipeline.preflight import RunInputs, try_model
+from mars_export.pipeline.checks import try_model
+from mars_export.pipeline.preflight import RunInputs
 from mars_export.pipeline.settings import Settings
 
 if TYPE_CHECKING:

@@ -26,19 +26,18 @@ from mars_export.families.processes import joined
 from mars_export.inputs.template import thinking_word
 from mars_export.methods import method_named
 from mars_export.pipeline.capacity import check_memory
-from mars_export.pipeline.kept import keep_prompts, keep_suites, keep_tuning, kept_tuning
-from mars_export.pipeline.preflight import (
-    RunInputs,
+from mars_export.pipeline.checks import (
     check_judge,
     check_modules_cache,
     check_processor,
     check_push,
     check_requests,
     check_space,
-    describe,
-    prepare,
     require_layer,
 )
+from mars_export.pipeline.kept import keep_prompts, keep_suites, keep_tuning, kept_tuning
+from mars_export.pipeline.organisms import ORGANISM
+from mars_export.pipeline.preflight import RunInputs, describe, prepare
 from mars_export.pipeline.questions import check_questions
 from mars_export.pipeline.settings import NO_TUNING, Settings
 from mars_export.pipeline.shared import (
@@ -229,7 +228,7 @@ def output_of(settings: Settings) -> Path:
         return named(settings.output)
     from mars_export.hub import cached_repository
 
-    path = named(settings.model.removeprefix("organism:"))
+    path = named(settings.model.removeprefix(ORGANISM))
     repo, _ = cached_repository(path) or (resolved(path).name, "")
     return Path(method_named(settings.method).checkpoint_name(repo.split("/")[-1]))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mars_export.common.errors import ExportError
-from mars_export.pipeline.preflight import check_modules_cache
+from mars_export.pipeline.checks import check_modules_cache
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from mars_export.common.installation import install_extra
 from mars_export.families import families
 from mars_export.families.loading import native_class
 from mars_export.inputs import sounds
-from mars_export.pipeline.preflight import check_processor
+from mars_export.pipeline.checks import check_processor
 from support import planted, zoo
 from support.organisms import ORGANISMS
 

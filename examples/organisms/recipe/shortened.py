@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from mars_export.pipeline.preflight import resolve_model
+from mars_export.pipeline.organisms import resolve_model
 
 
 def shortened(name: str, target: Path, per_cell: int, per_label: int) -> Path:
