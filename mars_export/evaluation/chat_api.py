@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
 
-__all__ = ["UNREADABLE", "ChatServer", "RefusedError", "User"]
+__all__ = ["UNREADABLE", "ChatServer", "RefusedError", "User", "at_once", "readable"]
 
+_Asked = TypeVar("_Asked")
+_Told = TypeVar("_Told")
 _RETRIES: Final = 5
 _FIRST_RETRIES: Final = 1
 """Before there is work to lose: an address that is wrong is told within seconds."""
+_CONNECT: Final = 10.0
+"""Seconds in which a server that is there takes a connection, however busy it is."""
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _TEMPORARY: Final = frozenset({408, 409, 429})
 """Besides 5xx, what the library tries again."""
@@ -164,6 +171,50 @@ class ChatServer:
         )
 
 
+def at_once(ask: Callable[[_Asked], _Told], all_asked: Iterable[_Asked], most: int) -> list[_Told]:
+    """Ask several requests at once; what each was told, in order.
+
+    Where one fails or the user stops, nothing more is asked, and nobody waits for what is under
+    way: a server may take minutes to answer.
+
+    Args:
+        ask: Of one request.
+        all_asked: The requests.
+        most: How many may be under way.
+    """
+    waiting: SimpleQueue[tuple[_Asked, Future[_Told]]] = SimpleQueue()
+    ended = threading.Event()
+    replies: list[Future[_Told]] = []
+    for asked in all_asked:
+        replies.append(Future())
+        waiting.put((asked, replies[-1]))
+
+    def work() -> None:
+        while not ended.is_set():
+            try:
+                asked, reply = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                reply.set_result(ask(asked))
+            except BaseException as error:  # raised again where the answer is read
+                ended.set()
+                reply.set_exception(error)
+
+    for _ in range(min(most, len(replies))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        done, _ = wait(replies, return_when=FIRST_EXCEPTION)
+        return [reply.result() for reply in replies if reply in done]
+    finally:
+        ended.set()
+
+
+def readable(text: str) -> str:
+    """A text with halves of characters replaced, which JSON can hold and a file cannot."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 def _address(url: str, user: User) -> _Address:
     try:
         parts = urlsplit(url)
@@ -195,7 +246,7 @@ def _client(address: _Address, user: User, timeout: float) -> Any:
     The library would add what `OPENAI_*` variables hold and follow redirects.
     """
     try:
-        from openai import DefaultHttpxClient, OpenAI
+        from openai import DefaultHttpxClient, OpenAI, Timeout
     except ImportError as error:
         raise ExportError(f"{user.what} needs openai; run `{install_extra(user.extra)}`") from error
 
@@ -205,13 +256,17 @@ def _client(address: _Address, user: User, timeout: float) -> Any:
         if address.token:
             request.headers["Authorization"] = f"Bearer {address.token}"
 
+    # A proxy of the environment does not see this machine, and must not see the token.
+    direct = {f"all://[{host}]" if ":" in host else f"all://{host}": None for host in _LOCAL}
     try:
-        http = DefaultHttpxClient(follow_redirects=False, event_hooks={"request": [restrict]})
+        http = DefaultHttpxClient(
+            follow_redirects=False, event_hooks={"request": [restrict]}, mounts=direct
+        )
         return OpenAI(
             base_url=address.base,
             api_key="-",
             http_client=http,
-            timeout=timeout,
+            timeout=Timeout(timeout, connect=_CONNECT),
             max_retries=_RETRIES,
         )
     except Exception as error:  # the HTTP library has its own for bad ports, hosts and proxies

@@ -10,6 +10,7 @@ import pytest
 
 from mars_export.common.errors import ExportError
 from mars_export.common.installation import install_extra
+from mars_export.evaluation.chat_api import at_once
 from mars_export.evaluation.judges.base import Exchange
 from mars_export.evaluation.judges.endpoint import TOKEN_VARIABLE, EndpointJudge
 from support.servers import LocalServer
@@ -264,6 +265,34 @@ def test_a_proxy_that_will_not_do(server, monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "pigeon://host:1")
     with pytest.raises(ExportError, match=r"cannot be used .*proxy"):
         EndpointJudge("http://judge.example/v1#m")
+
+
+def test_a_proxy_does_not_see_what_stays_here(server, monkeypatch):
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert verdicts(EndpointJudge(f"{server.url}#m")) == [("refusal", "harmless")]
+
+
+def test_nobody_waits_for_the_others_where_one_fails():
+    forever, asked = threading.Event(), []
+
+    def ask(number):
+        asked.append(number)
+        if number == 2:
+            raise ExportError("no")
+        forever.wait()
+
+    with pytest.raises(ExportError, match="no"):
+        at_once(ask, [1, 2, 1, 1], 2)
+    forever.set()
+    assert sorted(asked) == [1, 2]
+    assert at_once(str, range(20), 3) == [str(n) for n in range(20)]
+    assert at_once(str, [], 3) == []
+
+
+def test_an_address_where_nothing_is_is_told_soon(server):
+    assert EndpointJudge(f"{server.url}#m", timeout=600)._server._client.timeout.connect <= 10
 
 
 def test_no_token_over_plain_http(monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mars_export.common.errors import ExportError
-from mars_export.common.names import SAMPLES_NAME
+from mars_export.common.names import SAMPLES_FILE, SAMPLES_NAME
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation import generation, ready
 from mars_export.evaluation.engines.endpoint import TOKEN_VARIABLE, EndpointEngine, chat
@@ -50,6 +50,7 @@ class Server(LocalServer):
         super().__init__()
         self.bodies, self.at_once, self.most = [], 0, 0
         self.alter = lambda _body: None
+        self.choice = lambda _text: {}
         self._lock = threading.Lock()
 
     def get(self, handler):
@@ -64,7 +65,7 @@ class Server(LocalServer):
         status, text = self.alter(body) or (200, self.answer(body))
         with self._lock:
             self.at_once -= 1
-        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        choice = {"message": {"content": text}, "finish_reason": "stop"} | self.choice(text)
         handler.send(status, json.dumps({"choices": [choice]}), JSON)
 
     def address(self, model):
@@ -145,6 +146,28 @@ def test_servers_that_are_not_what_they_should_be_give_no_steered_numbers(run, s
     report = run(on, off)
     assert not report.self_check.active
     assert {arm.name for arm in report.arms} == {"off"}
+
+
+@pytest.mark.parametrize("end", ["abort", "content_filter", "error", "tool_calls", None])
+def test_answers_that_end_for_another_reason_are_no_answers(run, server, end):
+    server.choice = lambda text: {"finish_reason": end} if text == REFUSAL else {}
+    with pytest.raises(ExportError, match=rf"ended an answer for the reason '?{end}'?,"):
+        run()
+
+
+def test_a_refusal_in_a_field_of_its_own_is_the_answer(run, server, directory, tmp_path):
+    apart = {"message": {"content": None, "refusal": REFUSAL}}
+    server.choice = lambda text: apart if text == REFUSAL else {}
+    assert run().self_check.active
+    served, own = tmp_path / "served" / SAMPLES_FILE, directory / SAMPLES_NAME
+    assert [r.response for r in results(served)] == [r.response for r in results(own)]
+
+
+def test_halves_of_characters_are_replaced(run, server, tmp_path):
+    server.choice = lambda text: {"message": {"content": f"{text} \ud83d"}}
+    run()
+    (first, *_) = results(tmp_path / "served" / SAMPLES_FILE)
+    assert first.response.endswith("\ufffd")
 
 
 def test_variants_are_asked_as_far_as_the_api_goes(run, server):

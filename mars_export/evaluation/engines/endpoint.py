@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
 
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.arms import Arm
-from mars_export.evaluation.chat_api import UNREADABLE, ChatServer, RefusedError, User
+from mars_export.evaluation.chat_api import (
+    UNREADABLE,
+    ChatServer,
+    RefusedError,
+    User,
+    at_once,
+    readable,
+)
 from mars_export.evaluation.engines.base import Answer, Answered, Asked
 from mars_export.evaluation.engines.evidence import Evidence
 from mars_export.evaluation.engines.serving import ServingEngine
@@ -22,6 +28,8 @@ from mars_export.inputs.requests import Media, Request
 __all__ = ["TOKEN_VARIABLE", "EndpointEngine", "chat"]
 
 TOKEN_VARIABLE: Final = "MARS_ENDPOINT_TOKEN"
+_ENDS: Final = ("stop", "length")
+"""Why an answer ends that is the model's own; others are of filters, tools and failures."""
 _TIMEOUT: Final = 600.0
 """Seconds; a server may put a request behind many others."""
 
@@ -131,22 +139,16 @@ class EndpointEngine(ServingEngine):
         return Answered({arm.name: self._answers(arm, asked) for arm in arms}, {})
 
     def _answers(self, arm: Arm, asked: Asked) -> list[Answer]:
-        with ThreadPoolExecutor(self._at_once) as pool:
-            replies = [
-                pool.submit(
-                    self._ask,
-                    arm.steered,
-                    arm.request(request),
-                    asked.max_new_tokens,
-                    None if asked.seed is None else asked.seed + place,
-                )
-                for place, request in enumerate(asked.requests)
-            ]
-            try:
-                return [reply.result() for reply in replies]
-            except ExportError:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        seeds = [
+            None if asked.seed is None else asked.seed + place
+            for place in range(len(asked.requests))
+        ]
+        told = [arm.request(request) for request in asked.requests]
+
+        def ask(one: tuple[Request, int | None]) -> Answer:
+            return self._ask(arm.steered, one[0], asked.max_new_tokens, one[1])
+
+        return at_once(ask, zip(told, seeds, strict=True), self._at_once)
 
     def _ask(
         self, steered: bool, request: Request, tokens: int, seed: int | None, patient: bool = True
@@ -155,14 +157,21 @@ class EndpointEngine(ServingEngine):
         answer = server.complete(patient=patient, **self._body(request, tokens, seed))
         try:
             (choice,) = json.loads(answer)["choices"]
-            text, cut = choice["message"]["content"] or "", choice["finish_reason"] == "length"
+            said, ended = choice["message"], choice["finish_reason"]
+            text = said["content"] or said.get("refusal") or ""
         except UNREADABLE:
             text = None
         if not isinstance(text, str):
             raise ExportError(
                 f"{server.base} does not answer as OpenAI's API does; check the address"
             )
-        return Answer(text, cut, "unknown" if steered else None)
+        if ended not in _ENDS:
+            raise ExportError(
+                f"{server.base} ended an answer for the reason {ended!r}, and not because the "
+                "model was done or reached the token limit, so that it shows nothing of the model; "
+                "switch off filters and tools of the server"
+            )
+        return Answer(readable(text), ended == "length", "unknown" if steered else None)
 
     def _body(self, request: Request, tokens: int, seed: int | None) -> dict[str, Any]:
         options = self._arms[0].manifest.calibration.source.template_options

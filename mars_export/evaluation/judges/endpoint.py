@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Final
 
-from mars_export.evaluation.chat_api import UNREADABLE, ChatServer, User
+from mars_export.evaluation.chat_api import UNREADABLE, ChatServer, User, at_once, readable
 from mars_export.evaluation.judges.base import Exchange, Judge, Judgment
 from mars_export.evaluation.judges.parsing import RUBRIC, judgments, rubric
 
@@ -63,8 +62,7 @@ class EndpointJudge(Judge):
             ExportError: The endpoint refuses, or does not answer in all tries.
         """
         _ = self._server.model  # one request, before the threads
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            replies = list(pool.map(self._reply, exchanges))
+        replies = at_once(self._reply, exchanges, _WORKERS)
         return judgments(exchanges, replies, rubric, speaks_of_refusal=True)
 
     def _reply(self, exchange: Exchange, patient: bool = True) -> str:
@@ -80,4 +78,4 @@ class EndpointJudge(Judge):
             content = json.loads(answer)["choices"][0]["message"]["content"]
         except UNREADABLE:
             return ""
-        return content if isinstance(content, str) else ""
+        return readable(content) if isinstance(content, str) else ""
