@@ -114,7 +114,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     kept in a file, which the line of the problem names.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_shared(arguments) if process_count() > 1 else _said(*_run(arguments)))
+    try:
+        several = process_count() > 1
+    except ExportError as error:
+        sys.exit(_said(_USER_ERROR, f"error: {error}"))
+    sys.exit(_shared(arguments) if several else _said(*_run(arguments)))
 
 
 def _shared(arguments: list[str] | None) -> int:

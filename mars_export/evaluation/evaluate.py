@@ -134,7 +134,17 @@ def evaluate(
     if place is not None:
         job = replace(job, place=place(job.identity))
     with joined() as processes:
+        _require_alike(job, processes)
         return _finished(job) or _execute(job, progress or (lambda _done, _total: None), processes)
+
+
+def _require_alike(job: Job, processes: Processes) -> None:
+    """Refuse processes that would share the requests of different evaluations."""
+    if len(set(processes.gather(job.identity))) > 1:
+        raise ExportError(
+            f"the {processes.count} processes are not asked the same; give all of them the same "
+            "options, variables (MARS_...), files, devices and versions of packages"
+        )
 
 
 def _check_modalities(arms: Sequence[Arm], asked: Collection[Modality]) -> None:
@@ -234,6 +244,11 @@ def _write(
     place = {sample.id: index for index, sample in enumerate(job.samples)}
     arms = [arm.name for arm in job.arms]
     results = sorted(_answers(runs[:1]), key=lambda r: (place[r.id], arms.index(r.arm)))
+    if missing := len(expected(job, Processes())) - len(results):
+        raise ExportError(
+            f"{missing} answers of other processes are not in {job.folder}; processes on several "
+            "machines need one file system for it, then repeat the command"
+        )
     results, second = _second_opinions(job, results)
     lines = "".join(result.model_dump_json() + "\n" for result in results)
     plain = aggregate.tested(aggregate.plain(results))

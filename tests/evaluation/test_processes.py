@@ -11,6 +11,8 @@ import torch
 from evaluation.fakes import SUITE, save_manifest, save_suite
 
 from mars_export.common.errors import ExportError
+from mars_export.cli.main import main
+from mars_export.common.launch import is_first_process
 from mars_export.common.names import REPORT_NAME, SAMPLES_NAME
 from mars_export.families.processes import Processes, joined
 from support import slow_evaluation
@@ -55,6 +57,48 @@ def test_two_processes_give_the_result_of_one(launch, tmp_path):
     assert [rank.exitcode for rank in again] == [0, 0]
     assert written(tmp_path / "two") == written(tmp_path / "one")
     assert not list(folder.glob("*.partial.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("apart", "line"),
+    [("asked", "the 2 processes are not asked the same"), ("kept", "answers of other processes")],
+)
+def test_processes_that_do_not_share_one_evaluation_write_no_report(
+    started, tmp_path, capfd, apart, line
+):
+    """Other requests in one of them, or other folders, would leave a report of half of it."""
+    few = [row for row in SUITE if row["id"] != SUITE[0]["id"]]
+    suites = [save_suite(tmp_path / "suite", SUITE), save_suite(tmp_path / "few", few)]
+    save_suite(tmp_path / "other", [{**row, "id": f"other {row['id']}"} for row in SUITE])
+    directories = [tmp_path / "one", tmp_path / "two"]
+    for directory in directories:
+        save_manifest(directory)
+    chosen = suites if apart == "asked" else [suites[0]] * 2
+    where = directories if apart == "kept" else [directories[0]] * 2
+    group = [
+        started(slow_evaluation.run, *asked, **place)
+        for asked, place in zip(zip(where, chosen, strict=True), ranks(2), strict=True)
+    ]
+    wait_for(group)
+    assert [rank.exitcode for rank in group] == [1, 1]
+    assert line in capfd.readouterr().err
+    assert not any((directory / REPORT_NAME).exists() for directory in directories)
+
+
+@pytest.mark.parametrize(("said", "first"), [("", True), ("1", True), ("2", False)])
+def test_a_rank_without_a_launcher_is_the_only_process(monkeypatch, said, first):
+    monkeypatch.setenv("WORLD_SIZE", said)
+    monkeypatch.setenv("RANK", "1")
+    assert is_first_process() == first
+
+
+@pytest.mark.parametrize("said", ["two", "0", "-1", "1.0", "²"])
+def test_a_number_of_processes_that_is_none_is_one_line(monkeypatch, capsys, said):
+    monkeypatch.setenv("WORLD_SIZE", said)
+    with pytest.raises(SystemExit) as ended:
+        main(["families"])
+    assert ended.value.code == 2
+    assert f"WORLD_SIZE is {said!r} in the environment" in capsys.readouterr().err
 
 
 def test_one_process_needs_no_launcher(monkeypatch):
