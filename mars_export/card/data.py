@@ -15,6 +15,7 @@ from mars_export.card.metadata import front_matter
 from mars_export.card.results import Results
 from mars_export.card.utility import UtilityLine, utility_lines
 from mars_export.checkpoint.manifest import BaseModelSource, Derivation, FileEntry, Manifest
+from mars_export.checkpoint.modeling import CODE_NAMES
 from mars_export.common.markdown import code
 from mars_export.common.vocabulary import MODALITIES
 from mars_export.evaluation.adaptive.record import Adaptive
@@ -177,9 +178,7 @@ class CardData:
             media=_either([_STIMULI[m] for m in modalities if m in _STIMULI]),
             weights=tuple(f for f in weights if f.origin == "base"),
             rewritten=tuple(f for f in weights if f.origin != "base"),
-            key_files=tuple(
-                f for f in manifest.files if f.path in (manifest.modeling_file, STEERING_FILE)
-            ),
+            key_files=tuple(f for f in manifest.files if f.path in (*CODE_NAMES, STEERING_FILE)),
             quantized=_quantized(source.quantization),
             kernels=SCHEMES[source.quantization].package if source.quantization in SCHEMES else "",
             status=status(report, modalities, utility is not None, adaptive),

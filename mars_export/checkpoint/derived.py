@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from mars_export.checkpoint.config import steering_rules, unsteered_config
 from mars_export.checkpoint.manifest import MANIFEST_NAME
-from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.checkpoint.modeling import CODE_NAMES
 from mars_export.checkpoint.tensors import LayerTensors, steering_digest, tensor_place
 from mars_export.common.errors import ExportError
 from mars_export.families.directory import read_json, reuse, write_text
@@ -18,7 +18,7 @@ from mars_export.families.weights import INDEX, SINGLE, weight_map
 
 __all__ = ["native_config", "native_view", "read_steering"]
 
-_OURS: Final = frozenset({"config.json", MODELING_NAME, MANIFEST_NAME, INDEX, SINGLE})
+_OURS: Final = frozenset({"config.json", *CODE_NAMES, MANIFEST_NAME, INDEX, SINGLE})
 
 
 def read_steering(directory: Path) -> tuple[dict[str, Any], LayerTensors]:

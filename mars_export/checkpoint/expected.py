@@ -11,7 +11,7 @@ from safetensors.torch import save
 from mars_export.checkpoint.config import steered_config, unsteered_config
 from mars_export.checkpoint.files import CheckpointFiles, tensor_sizes
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
+from mars_export.checkpoint.modeling import code_files
 from mars_export.checkpoint.tensors import STEERING_NAME, steering_tensors, tensor_names
 from mars_export.common.errors import ExportError
 from mars_export.families import Family, family_of
@@ -145,7 +145,10 @@ def expected(base: Base, artefact: Artefact) -> ExpectedFiles:
         STEERING_NAME: save(tensors, metadata={"format": "pt"}),
         "config.json": _json(config),
         INDEX: _json(index),
-        MODELING_NAME: modeling_source(base.family, artefact.record.method).encode(),
+        **{
+            name: source.encode()
+            for name, source in code_files(base.family, artefact.record.method).items()
+        },
     }
     return ExpectedFiles(copied, written)
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from mars_export.checkpoint.files import CheckpointFiles, LocalFiles
 from mars_export.checkpoint.manifest import MANIFEST_NAME, Manifest
-from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.checkpoint.modeling import CODE_NAMES
 from mars_export.checkpoint.seal import SEAL_NAME, TOOL_FILES
 from mars_export.common.progress import Tick
 from mars_export.common.workspace import RUN_NAME
@@ -71,7 +71,7 @@ def dangerous_files(files: CheckpointFiles, manifest: Manifest) -> Iterator[str]
     Code and pickles count even when the manifest lists them: it may be forged.
     """
     harmless = {path for path in _paths(manifest) if not path.lower().endswith(_CODE + _PICKLES)}
-    for name in sorted((files.sizes.keys() | files.irregular.keys()) - harmless - {MODELING_NAME}):
+    for name in sorted((files.sizes.keys() | files.irregular.keys()) - harmless - set(CODE_NAMES)):
         path = PurePosixPath(name.lower())
         if path.parts[0] in TOOL_FILES:
             continue

@@ -1,10 +1,13 @@
-"""The modeling file of a checkpoint: one module made of the host, a method's rule and a family.
+"""The code of a checkpoint: the host, and the modeling file with a method's rule and a family.
 
 The files of `runtime` and the method's rule.py go in line by line. Their imports are merged at the
-top, and their docstrings become the comments under the headings.
+top, and their docstrings become the comments under the headings. There are two files because
+Transformers parses the one that config.json names at every load: it is short, and what it imports
+is not parsed.
 """
 
 import ast
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,9 +20,11 @@ from mars_export.families import Family
 from mars_export.methods import method_named
 from mars_export.methods.base import RULE_CLASSES, Method, Site
 
-__all__ = ["MODELING_NAME", "modeling_source"]
+__all__ = ["CODE_NAMES", "HOST_NAME", "MODELING_NAME", "code_files"]
 
 MODELING_NAME: Final = "modeling_steered.py"
+HOST_NAME: Final = "steering_host.py"
+CODE_NAMES: Final = (MODELING_NAME, HOST_NAME)
 
 _HOST: Final = (
     "guard.py",
@@ -52,14 +57,13 @@ _OWN: Final = "mars_export."
 _WIDTH: Final = 100
 _RULER: Final = "# " + "-" * (_WIDTH - 2)
 
-_HEADER: Final = '''# SPDX-License-Identifier: Apache-2.0
-"""{family}, steered by {method}. Needs torch and Transformers only.
+_HOST_HEADER: Final = '''# SPDX-License-Identifier: Apache-2.0
+"""The host of a steered checkpoint: the same for every model. Needs torch and Transformers only.
 
 {index}
 
-To check that nothing but steering happens, read lines {host}: they are the same for every method
-and model, and change the model's numbers in one place, `HostedRule.steer`. Lines {rule} are the
-rule of {method}, which says what changes. Lines {tail} name the classes of {family}.
+It changes the model's numbers in one place, `HostedRule.steer`. `modeling_steered.py` beside it has
+the rule, which says what changes, and runs with this very file only.
 
 Whatever would drop the steering in silence raises instead. `with model.steering.off():` gives the
 logits of the base model bit for bit; `model.steering.last` says what was steered.
@@ -67,9 +71,20 @@ logits of the base model bit for bit; `model.steering.last` says what was steere
 
 '''
 
+_MODELING_HEADER: Final = '''# SPDX-License-Identifier: Apache-2.0
+"""{family}, steered by {method}. Needs torch and Transformers only.
+
+{index}
+
+The host, which runs the rule, is `steering_host.py`: the same file in every checkpoint that acts
+where this one does. It is imported if it is the one that this file was written with.
+"""
+
+'''
+
 
 class _Section(NamedTuple):
-    """A part of the module under its heading, and the (module, name or None) that it imports."""
+    """A part of a module under its heading, and the (module, name or None) that it imports."""
 
     title: str
     text: str
@@ -86,45 +101,51 @@ class _Span(NamedTuple):
         return f"{self.first}-{self.last}"
 
 
-def modeling_source(family: Family, method: str) -> str:
-    """The one Python file that a checkpoint of this family and method carries.
+def code_files(family: Family, method: str) -> dict[str, str]:
+    """The Python files that a checkpoint of this family and method carries, by name.
 
     Args:
         family: Names the native classes.
         method: Name of the method, whose rule goes in.
 
     Returns:
-        A formatted module that imports nothing but torch and Transformers.
+        Two formatted modules that import nothing but torch, Transformers and each other.
 
     Raises:
         ExportError: if there is no such method.
     """
-    parts, runtime = method_named(method).parts, files("mars_export.runtime")
-    host = [*_HOST, *(name for part in parts for name in _SITES[part.site].files)]
-    sections = [_section("HOST", (runtime / name).read_text("utf-8")) for name in host]
-    sections += [_section("RULE", part.rule_source()) for part in parts]
-    template = (runtime / "family.py.j2").read_text("utf-8")
-    sections.append(_section("MODEL", _family_source(template, family, parts)))
+    parts = method_named(method).parts
+    names = [*_HOST, *(name for part in parts for name in _SITES[part.site].files)]
+    host = _host(tuple(names))
+    sections = [_section("RULE", part.rule_source()) for part in parts]
+    template = (files("mars_export.runtime") / "family.py.j2").read_text("utf-8")
+    sections.append(_section("MODEL", _family_source(template, family, parts, host)))
+    header = _MODELING_HEADER.replace("{family}", family.name).replace("{method}", method)
+    return {MODELING_NAME: _module(header, sections), HOST_NAME: host}
+
+
+@cache  # the same for every family
+def _host(names: tuple[str, ...]) -> str:
+    """The host made of these files of `runtime`."""
+    runtime = files("mars_export.runtime")
+    sections = [_section("HOST", (runtime / name).read_text("utf-8")) for name in names]
+    return _module(_HOST_HEADER, sections)
+
+
+def _module(header: str, sections: Sequence[_Section]) -> str:
+    """Sections behind a header that names their lines, and their imports."""
     imports = _import_block(set().union(*(section.imports for section in sections)))
 
-    def header(spans: list[_Span]) -> str:
+    def top(spans: Sequence[_Span]) -> str:
         lines = [f"    lines {n!s:>9}  {s.title}" for n, s in zip(spans, sections, strict=True)]
-        return _HEADER.format(
-            family=family.name,
-            method=method,
-            index="\n".join(lines),
-            host=_Span(spans[0].first, spans[len(host) - 1].last),
-            rule=_Span(spans[len(host)].first, spans[-2].last),
-            tail=spans[-1],
-        )
+        return header.replace("{index}", "\n".join(lines)) + imports
 
     # The length of the header does not depend on the numbers in it.
-    top = header([_Span(0, 0)] * len(sections)) + imports
-    spans = _spans(sections, first=top.count("\n") + 2)
-    return header(spans) + imports + "\n" + "\n\n".join(section.text for section in sections)
+    spans = _spans(sections, first=top([_Span(0, 0)] * len(sections)).count("\n") + 2)
+    return top(spans) + "\n" + "\n\n".join(section.text for section in sections)
 
 
-def _spans(sections: list[_Section], first: int) -> list[_Span]:
+def _spans(sections: Sequence[_Section], first: int) -> list[_Span]:
     """Where sections stand that have two blank lines between them."""
     spans = []
     for section in sections:
@@ -138,7 +159,11 @@ def _spans(sections: list[_Section], first: int) -> list[_Span]:
 def _section(kind: str, source: str) -> _Section:
     """A Python file as a section: its docstring is the heading, its imports stand elsewhere."""
     tree = ast.parse(source)
-    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    top = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not node.level)
+    ]
     imports: set[tuple[str, str | None]] = set()
     for node in top:
         if isinstance(node, ast.Import):
@@ -155,8 +180,8 @@ def _section(kind: str, source: str) -> _Section:
     return _Section(title, text, frozenset(imports))
 
 
-def _family_source(template: str, family: Family, parts: Sequence[Method]) -> str:
-    """The native classes of a family, steered."""
+def _family_source(template: str, family: Family, parts: Sequence[Method], host: str) -> str:
+    """The native classes of a family, steered by this host."""
     classes = {
         family.model: f"SteeredMixin, {family.model}",
         family.generator: f"SteeredGenerationMixin, {family.generator}, GenerationMixin",
@@ -166,6 +191,7 @@ def _family_source(template: str, family: Family, parts: Sequence[Method]) -> st
     )
     return environment.from_string(template).render(
         family=family,
+        host_sha256=hashlib.sha256(host.encode()).hexdigest(),
         sites=[
             {**_SITES[part.site]._asdict(), "rule": RULE_CLASSES[part.site], "method": part.name}
             for part in parts

@@ -1,4 +1,4 @@
-"""Modeling files that released versions wrote, by digest.
+"""Code that released versions wrote into checkpoints, by digest.
 
 `python -m mars_export.checkpoint.released >> mars_export/checkpoint/released.jsonl` adds those of
 the present version when it is released.
@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 from mars_export._version import __version__
-from mars_export.checkpoint.modeling import modeling_source
+from mars_export.checkpoint.modeling import HOST_NAME, MODELING_NAME, code_files
 from mars_export.common.record import Record
 from mars_export.families import families
 from mars_export.methods import METHODS
@@ -25,6 +25,8 @@ class Release(Record):
     method: str
     sha256: str
     """Of `modeling_steered.py`."""
+    host_sha256: str
+    """Of `steering_host.py`."""
 
 
 @cache
@@ -41,12 +43,18 @@ def present() -> tuple[Release, ...]:
             version=__version__,
             model_type=family.model_type,
             method=method.name,
-            sha256=hashlib.sha256(modeling_source(family, method.name).encode()).hexdigest(),
+            sha256=_sha256(code[MODELING_NAME]),
+            host_sha256=_sha256(code[HOST_NAME]),
         )
         for family in families().values()
         for method in METHODS
         if method.exportable
+        for code in (code_files(family, method.name),)
     )
+
+
+def _sha256(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write a steered directory: the base's shards as they are, one small shard, one modeling file."""
+"""Write a steered directory: the base's shards as they are, one small shard, its code."""
 
 import json
 import platform

@@ -30,7 +30,7 @@ class Travels(Record):
     bytes: int
     """Of all files that loading needs and the base does not have."""
     lines: int
-    """Of Python in the modeling file."""
+    """Of Python in the checkpoint."""
     memory: int
     """Bytes of the tensors that are loaded beside the weights."""
 

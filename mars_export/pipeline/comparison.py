@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mars_export.checkpoint.expected import CALIBRATION
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.checkpoint.modeling import MODELING_NAME
+from mars_export.checkpoint.modeling import CODE_NAMES
 from mars_export.common.atomic import replacing, write_atomically
 from mars_export.common.disk_errors import clear_disk_errors, require_writable
 from mars_export.common.errors import ExportError, UnsteerableError
@@ -198,7 +198,7 @@ def _travels(directory: Path) -> Travels:
     files = (file for file in manifest.files if file.origin == "added")
     return Travels(
         bytes=sum(file.size for file in files if not file.path.startswith(CALIBRATION)),
-        lines=(directory / MODELING_NAME).read_text("utf-8").count("\n"),
+        lines=sum((directory / name).read_text("utf-8").count("\n") for name in CODE_NAMES),
         memory=sum(_FLOAT32 * prod(tensor.shape) for tensor in manifest.tensors),
     )
 

@@ -13,7 +13,7 @@ from mars_export.checkpoint.expected import CALIBRATION
 from mars_export.checkpoint.files import git_blob_id
 from mars_export.checkpoint.integrity import changed_files, dangerous_files
 from mars_export.checkpoint.manifest import MANIFEST_NAME, OWN_DIGEST, TensorEntry
-from mars_export.checkpoint.modeling import MODELING_NAME, modeling_source
+from mars_export.checkpoint.modeling import CODE_NAMES, MODELING_NAME, code_files
 from mars_export.checkpoint.released import released
 from mars_export.checkpoint.seal import SEAL_NAME, Seal, broken_seals
 from mars_export.checkpoint.tensors import STEERING_NAME, LayerTensors, push_problem, tensor_place
@@ -86,22 +86,27 @@ def nothing_else_is_loaded(subject: Subject) -> str:
 
 
 def code_is_ours(subject: Subject) -> str:
-    """The modeling file against what this version and the released ones write for the family."""
+    """Modeling file and host against what this version and the released ones write."""
     if subject.manifest.modeling_file != MODELING_NAME:
         raise CheckFailedError(
             f"the manifest names {subject.manifest.modeling_file} instead of {MODELING_NAME}"
         )
-    content = subject.files.fetch(MODELING_NAME).read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
+    found = {name: subject.files.fetch(name).read_bytes() for name in CODE_NAMES}
+    digests = [hashlib.sha256(found[name]).hexdigest() for name in CODE_NAMES]
     model_type, method = subject.manifest.base.model_type, subject.manifest.calibration.method
     for release in released():
-        if (release.model_type, release.method, release.sha256) == (model_type, method, sha256):
-            return f"{MODELING_NAME} is that of mars-export {release.version} for {model_type}"
-    if content == modeling_source(subject.family, method).encode():
-        return f"{MODELING_NAME} is what this version writes for {subject.family.name}"
+        if (release.model_type, release.method) == (model_type, method) and digests == [
+            release.sha256,
+            release.host_sha256,
+        ]:
+            return f"both code files are those of mars-export {release.version} for {model_type}"
+    ours = code_files(subject.family, method)
+    other = [name for name in CODE_NAMES if found[name] != ours[name].encode()]
+    if not other:
+        return f"both code files are what this version writes for {subject.family.name}"
     writer = subject.manifest.versions.get("mars-export", "of unknown version")
     raise CheckFailedError(
-        f"{MODELING_NAME} is not what this mars-export, {__version__}, writes for "
+        f"{other[0]} is not what this mars-export, {__version__}, writes for "
         f"{subject.family.name}; the manifest says that mars-export {writer} wrote it: verify it "
         "with that build, or export the model again, and do not load it before"
     )

@@ -177,7 +177,7 @@ def test_a_checkpoint_that_was_trained_on_is_calibrated_again():
     assert "--seed" not in text
     assert "the directory `steered`" in needs(manifest, None)
     card = render(manifest, None, "tuned mars")
-    assert "sha256sum 'tuned mars'/modeling_steered.py 'tuned mars'/steering.safetensors" in card
+    assert "sha256sum 'tuned mars'/steering.safetensors 'tuned mars'/modeling_steered.py" in card
     assert "adopted with the calibration from before training and exported" in card
     assert "**Its weights were trained**, or may have been, from the steered checkpoint `st" in card
     assert "**the calibration is from before that**" in card

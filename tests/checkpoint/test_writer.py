@@ -73,7 +73,7 @@ def test_manifest_lists_every_file_and_verifies(made):
     by_path = {e.path: e for e in manifest.files}
     assert by_path["model-00001-of-00002.safetensors"].base_path == "model.safetensors"
     assert by_path["config.json"].origin == "base-rewritten"
-    assert by_path["modeling_steered.py"].origin == "added"
+    assert by_path["modeling_steered.py"].origin == by_path["steering_host.py"].origin == "added"
     assert manifest.calibration == tiny.artefact(family).record
     modalities = len(manifest.calibration.source.modalities)
     shapes = [t.shape for t in manifest.tensors]

@@ -180,7 +180,8 @@ def test_saved_again_it_is_steered_and_has_the_layout_of_the_base(pair, tmp_path
     batch = list(pair.batches().values())[-1]
     want = pair.model(**batch).logits
     pair.model.save_pretrained(tmp_path / "again")
-    assert (tmp_path / "again/modeling_steered.py").exists()
+    for name in ("modeling_steered.py", "steering_host.py"):
+        assert (tmp_path / "again" / name).read_bytes() == (pair.directory / name).read_bytes()
     model, info = load(tmp_path / "again", pair.family.auto_class, output_loading_info=True)
     assert not any(info[problem] for problem in LEFT_OVER), info
     same_weights(model, pair.model)

@@ -1,6 +1,7 @@
-"""The modeling file is one clean module, in which a reader finds host and rule by the index."""
+"""Modeling file and host are clean modules, whose parts a reader finds by their indexes."""
 
 import ast
+import hashlib
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mars_export.checkpoint.modeling import modeling_source
+from mars_export.checkpoint.modeling import HOST_NAME, MODELING_NAME, code_files
 from mars_export.families import families
 from mars_export.methods import METHODS, method_named
 
@@ -25,7 +26,7 @@ each_method = pytest.mark.parametrize("method", NAMES)
 
 
 def files_of(method):
-    """Files of the host, and of the rules, in a modeling file."""
+    """Files that the host, and the rules of a modeling file, are made of."""
     parts = method_named(method).parts
     host = [*HOST, *(name for part in parts for name in AT_SITE[part.site])]
     folders = [method_named(p.name).rule_class().__module__.split(".")[-2] for p in parts]
@@ -43,10 +44,13 @@ def family(request):
 
 
 @each_method
-def test_every_modeling_file_is_lint_clean_and_formatted(method, tmp_path):
+def test_all_code_is_lint_clean_and_formatted(method, tmp_path):
     pytest.importorskip("ruff", reason="the oldest versions are tested without the linter")
     for model_type, family in families().items():
-        (tmp_path / f"{model_type}.py").write_text(modeling_source(family, method))
+        for name, source in code_files(family, method).items():
+            place = tmp_path / model_type / name
+            place.parent.mkdir(exist_ok=True)
+            place.write_text(source)
     # Names of native classes have underscores in some families.
     lint = ruff("check", "--no-cache", "--ignore", "N801", str(tmp_path))
     assert lint.returncode == 0, lint.stdout
@@ -56,15 +60,16 @@ def test_every_modeling_file_is_lint_clean_and_formatted(method, tmp_path):
 
 @each_method
 def test_it_needs_torch_and_transformers_only(family, method):
-    tree = ast.parse(modeling_source(family, method))
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module)
-    roots = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
-    assert roots == {"torch", "transformers"}
+    for name, source in code_files(family, method).items():
+        names, own = set(), set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                (own if node.level else names).add(node.module)
+        roots = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+        assert roots == {"torch", "transformers"}
+        assert own == ({HOST_NAME.removesuffix(".py")} if name == MODELING_NAME else set())
 
 
 def sections(source):
@@ -85,43 +90,48 @@ def code(name):
 
 
 @each_method
-def test_the_index_names_the_lines_of_host_and_rule(family, method):
-    source = modeling_source(family, method)
-    found = sections(source)
-    kinds = [kind for kind, _ in found]
+def test_the_indexes_name_the_lines_of_host_and_rule(family, method):
+    code_of = code_files(family, method)
     of_host, of_rules = files_of(method)
-    assert kinds == [*["HOST"] * len(of_host), *["RULE"] * len(of_rules), "MODEL"]
-    for name, ((kind, title), lines) in zip([*of_host, *of_rules], found.items(), strict=False):
+    host, modeling = sections(code_of[HOST_NAME]), sections(code_of[MODELING_NAME])
+    assert [kind for kind, _ in host] == ["HOST"] * len(of_host)
+    assert [kind for kind, _ in modeling] == [*["RULE"] * len(of_rules), "MODEL"]
+    parts = [*host.items(), *list(modeling.items())[:-1]]
+    for name, ((kind, title), lines) in zip([*of_host, *of_rules], parts, strict=True):
         assert lines[0].startswith("# ---")
         assert lines[1].startswith(f"# {kind:<6} {title}")
         expected = "\n".join(code(name)).strip("\n")
         assert "\n".join(lines).endswith("\n\n\n" + expected), name
-    model = "\n".join(list(found.values())[-1])
-    assert f"class Steered{family.generator}(" in model
-    host, rule, tail = re.search(
-        r"read lines (\d+-\d+):.*Lines (\d+-\d+) are.*Lines (\d+-\d+) name", source, re.DOTALL
-    ).groups()
-    spans = re.findall(r"^ +lines +(\d+-\d+) ", source, re.MULTILINE)
-    assert host == spans[0].split("-")[0] + "-" + spans[len(of_host) - 1].split("-")[1]
-    assert rule == spans[len(of_host)].split("-")[0] + "-" + spans[-2].split("-")[1]
-    assert tail == spans[-1]
-    assert int(tail.split("-")[1]) == len(source.splitlines())
+    assert f"class Steered{family.generator}(" in "\n".join(list(modeling.values())[-1])
+    for source, found in ((code_of[HOST_NAME], host), (code_of[MODELING_NAME], modeling)):
+        assert source.splitlines()[-len(list(found.values())[-1]) :] == list(found.values())[-1]
+
+
+def test_a_reader_reads_little():
+    """Of the sites in the decoder, in a family with long names, with a rule of 100 lines."""
+    for family in families().values():
+        assert code_files(family, "mars")[MODELING_NAME].count("\n") <= 200
 
 
 @each_method
-def test_the_host_is_the_same_in_every_family(method):
-    hosts = set()
-    for family in families().values():
-        found = sections(modeling_source(family, method))
-        hosts.add(tuple("\n".join(part) for (kind, _), part in found.items() if kind != "MODEL"))
-    assert len(hosts) == 1
+def test_the_host_is_the_same_in_every_family_and_named_by_its_digest(method):
+    code_of = [code_files(family, method) for family in families().values()]
+    (host,) = {code[HOST_NAME] for code in code_of}
+    digest = hashlib.sha256(host.encode()).hexdigest()
+    assert all(f'HOST_SHA256 = "{digest}"' in code[MODELING_NAME] for code in code_of)
+
+
+def test_the_host_is_the_same_for_methods_that_act_at_one_site():
+    family = families()["gemma3"]
+    assert code_files(family, "mars")[HOST_NAME] == code_files(family, "addition")[HOST_NAME]
 
 
 @each_method
 def test_no_string_stands_in_the_place_of_a_docstring_in_mid_file(family, method):
-    body = ast.parse(modeling_source(family, method)).body
-    strings = [isinstance(getattr(node, "value", None), ast.Constant) for node in body]
-    bare = [s and isinstance(node, ast.Expr) for s, node in zip(strings, body, strict=True)]
-    assert [i for i, found in enumerate(bare) if found] == [0]
+    for source in code_files(family, method).values():
+        body = ast.parse(source).body
+        strings = [isinstance(getattr(node, "value", None), ast.Constant) for node in body]
+        bare = [s and isinstance(node, ast.Expr) for s, node in zip(strings, body, strict=True)]
+        assert [i for i, found in enumerate(bare) if found] == [0]
     for name in files_of(method)[1]:
         assert len((files("mars_export") / name).read_text("utf-8").splitlines()) <= 100

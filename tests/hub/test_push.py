@@ -52,7 +52,7 @@ def test_one_commit_and_no_weight_travels(hub: Hub, steered):
     assert answers not in content(hub, "me/base-MARS")
     assert (hub.count("commit"), hub.count("duplicate")) == (1, 1)
     assert hub.received() < SMALL
-    assert notes == ["me/base-MARS: 1 copied on the Hub, 11 to upload"]
+    assert notes == ["me/base-MARS: 1 copied on the Hub, 12 to upload"]
 
 
 def test_pushing_again_changes_nothing(hub: Hub, steered):

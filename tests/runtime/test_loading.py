@@ -131,6 +131,16 @@ def test_missing_steering_shard_or_modeling_file_raises(copied):
         load(copied)
 
 
+def test_another_host_than_that_of_the_modeling_file_does_not_run(copied):
+    host = copied / "steering_host.py"
+    host.write_text("raise SystemExit(3)\n" + host.read_text())
+    with pytest.raises(RuntimeError, match=r"steering_host\.py is not the file .* both again"):
+        load(copied)
+    host.unlink()
+    with pytest.raises(OSError, match="steering_host"):
+        load(copied)
+
+
 def test_index_without_the_steering_shard_raises(copied):
     path = copied / "model.safetensors.index.json"
     index = json.loads(path.read_text())
@@ -165,7 +175,8 @@ def test_saved_again_it_is_still_steered_and_self_contained(pair, tmp_path):
     batch = tiny.inputs(pair.family, [(random_ids(6, 1), "image")])
     want = pair.model(**batch).logits
     pair.model.save_pretrained(tmp_path / "again", max_shard_size="400KB")
-    assert (tmp_path / "again/modeling_steered.py").exists()
+    for name in ("modeling_steered.py", "steering_host.py"):
+        assert (tmp_path / "again" / name).exists()
     again = load(tmp_path / "again").eval()
     assert again(**batch).logits.equal(want)
     assert len(again.steering.last[0]) == 1

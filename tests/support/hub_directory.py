@@ -38,6 +38,7 @@ def steered_directory(
         "tokenizer.json": base_files()["tokenizer.json"],
         "config.json": b'{"model_type": "steered_gemma3"}',
         "modeling_steered.py": b"STEERED = True\n",
+        "steering_host.py": b"HOST = True\n",
         "steering.safetensors": b"steering" * 100,
         "calibration/calibration.json": b"{}",
     }

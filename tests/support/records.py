@@ -257,6 +257,7 @@ def manifest(**changes):
             entry("steering.safetensors", 1432, "added"),
             entry("model.safetensors.index.json", 9120, "base-rewritten"),
             entry("modeling_steered.py", 12_480, "added"),
+            entry("steering_host.py", 82_480, "added"),
             entry("tokenizer.json", 180_332, "base"),
             entry("calibration/calibration.json", 31_002, "added"),
             entry("calibration/calibration.safetensors", 8800, "added"),

@@ -17,7 +17,11 @@ DATED = re.findall(r"^## \[([\d.]+)\] - \d{4}-\d{2}-\d{2}$", CHANGELOG, re.MULTI
 def test_every_released_version_is_listed_and_no_other():
     assert re.search(rf"^## \[{re.escape(mars_export.__version__)}\] - ", CHANGELOG, re.MULTILINE)
     assert {release.version for release in released()} == set(DATED)
-    assert all(re.fullmatch("[0-9a-f]{64}", release.sha256) for release in released())
+    assert all(
+        re.fullmatch("[0-9a-f]{64}", digest)
+        for release in released()
+        for digest in (release.sha256, release.host_sha256)
+    )
 
 
 def test_a_released_version_still_writes_what_is_listed():
@@ -26,7 +30,7 @@ def test_a_released_version_still_writes_what_is_listed():
     assert ours == (set(present()) if mars_export.__version__ in DATED else set())
 
 
-def test_one_file_for_each_family_and_method():
+def test_one_modeling_file_for_each_family_and_method():
     methods = [method.name for method in METHODS if method.exportable]
     assert [(release.model_type, release.method) for release in present()] == [
         (family, method) for family in families() for method in methods
@@ -35,17 +39,19 @@ def test_one_file_for_each_family_and_method():
 
 
 def test_what_an_older_version_wrote_is_known(steered, monkeypatch):
-    old = "# of 0.0.9\n"
-    (steered / "modeling_steered.py").write_text(old)
+    digests = {}
+    for key, name in (("sha256", "modeling_steered.py"), ("host_sha256", "steering_host.py")):
+        old = f"# {name} of 0.0.9\n"
+        (steered / name).write_text(old)
+        digests[key] = hashlib.sha256(old.encode()).hexdigest()
     name = "mars_export.verification.checks.released"
-    digest = hashlib.sha256(old.encode()).hexdigest()
     for of, status in (
         (("gemma3", "mars"), "passed"),
         (("llama", "mars"), "failed"),
         (("gemma3", "addition"), "failed"),
     ):
         model_type, method = of
-        listed = (Release(version="0.0.9", model_type=model_type, method=method, sha256=digest),)
+        listed = (Release(version="0.0.9", model_type=model_type, method=method, **digests),)
         monkeypatch.setattr(name, lambda listed=listed: listed)
         (check,) = [c for c in verify(steered).checks if c.name == "modeling file"]
         assert check.status == status

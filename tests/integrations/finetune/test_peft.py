@@ -131,8 +131,8 @@ def test_a_merged_model_is_steered_and_needs_nothing_else(pair, trained, tmp_pat
     assert model.steering.verified
     assert close(logits(model, pair), want)
     assert not (merged / MANIFEST_NAME).exists()
-    modeling = "modeling_steered.py"
-    assert (merged / modeling).read_bytes() == (pair.directory / modeling).read_bytes()
+    for code in ("modeling_steered.py", "steering_host.py"):
+        assert (merged / code).read_bytes() == (pair.directory / code).read_bytes()
     (rules, tensors), (before, stored) = read_steering(merged), read_steering(pair.directory)
     assert rules == before
     for layer, part in stored.items():
