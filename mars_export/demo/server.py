@@ -26,6 +26,8 @@ _POLICY: Final = (
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 """What the browser may load: this page's own server, and nothing else."""
+_UNANSWERED: Final = "localhost is not accessible"
+"""In what gradio raises where it asked for its own page and got no answer in 3 s."""
 _QUIET: Final = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -118,8 +120,10 @@ def served(
         except OSError as error:
             where = f"--port {port}" if port else "no port from 7860 on"
             raise ExportError(f"{where}: taken, or not allowed; choose another --port") from error
-        except ValueError as error:  # gradio asked for its own page and got no answer in 3 s
+        except ValueError as error:
             page.close(verbose=False)
+            if _UNANSWERED not in str(error):
+                raise
             raise ExportError(
                 "the page does not answer on this machine: it is too busy, or something stands "
                 f"between it and {host}; run the same command again"

@@ -98,6 +98,8 @@ class Media:
 class Drawn(Media):
     """A medium that is made when a batch needs it: requests that wait hold no pixels."""
 
+    _make: Callable[[], Any]
+
     def __init__(self, modality: Modality, make: Callable[[], Any], kind: str) -> None:
         """make: gives the same data each time."""
         for name, value in {"modality": modality, "_make": make, "kind": kind}.items():
@@ -106,7 +108,7 @@ class Drawn(Media):
     @property
     def data(self) -> Any:
         """Made anew each time."""
-        return self._make()  # type: ignore[attr-defined]
+        return self._make()
 
     def made(self) -> Media:
         """With the data, for a batch."""

@@ -1,6 +1,7 @@
 """The server of the page without a browser; skipped where gradio is not installed."""
 
 import os
+from unittest.mock import Mock
 
 import pytest
 
@@ -25,4 +26,8 @@ def test_a_page_that_does_not_answer_is_one_line(subject, monkeypatch):
     for name in ("GRADIO_TEMP_DIR", "no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "")
     with pytest.raises(ExportError, match="does not answer on this machine"), served(subject):
+        pass
+    failing = Mock(side_effect=ValueError("another thing"))
+    monkeypatch.setattr("gradio.networking.url_ok", failing)
+    with pytest.raises(ValueError, match="another thing"), served(subject):
         pass

@@ -20,7 +20,7 @@ from mars_export.evaluation.engines.base import Answer, Answered, Asked
 from mars_export.evaluation.engines.evidence import Evidence
 from mars_export.evaluation.engines.serving import ServingEngine
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.report import REFERENCE, STEERED, EngineSource
+from mars_export.evaluation.report import REFERENCE, STEERED, EngineSource, SelfCheck
 from mars_export.families.placement import Device
 from mars_export.inputs.data_urls import frames_url, picture_url, sound_url
 from mars_export.inputs.requests import Media, Request
@@ -118,6 +118,12 @@ class EndpointEngine(ServingEngine):
         """Learn how many requests may be under way at once."""
         super().open(arms, options, device)
         self._at_once = options.batch_size
+
+    def self_check(self, arm: Arm) -> SelfCheck:
+        """The recorded answers alone."""
+        check = super().self_check(arm)
+        told = f"{check.detail} Gates and strengths are not told."
+        return check.model_copy(update={"detail": told})
 
     def problem(self, request: Request) -> str:
         """Ask both servers for one token."""

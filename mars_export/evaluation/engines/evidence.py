@@ -125,7 +125,7 @@ def judged(evidence: Evidence, said: Mapping[str, Sequence[str]]) -> SelfCheck:
     detail = f"{count} recorded requests ({asked}) were asked again; as recorded: {counts}"
     return SelfCheck(
         active=all(n >= _SHARE * count for n in own.values()),
-        detail=f"{detail}. Gates and strengths are not told.",
+        detail=f"{detail}.",
     )
 
 

@@ -36,7 +36,6 @@ class InProcess(Engine):
     def __init__(self, models: Models | None = None) -> None:
         """Take checkpoints that are loaded, the one that is evaluated first, or none so far."""
         self._models = models or {}
-        self._arms: Sequence[Arm] = ()
 
     @property
     def identity(self) -> list[str]:
@@ -78,7 +77,6 @@ class InProcess(Engine):
 
     def open(self, arms: Sequence[Arm], options: EvaluationOptions, device: Device) -> None:
         """Load each checkpoint once."""
-        self._arms = arms
         self._models = load_models(arms, device, options.dtype)
 
     def self_check(self, arm: Arm) -> SelfCheck:

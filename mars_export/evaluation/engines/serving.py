@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -66,8 +65,3 @@ class ServingEngine(Engine):
     def fit(self, arms: Sequence[Arm], prompts: PromptSets | None, batch_size: int) -> Ready:  # noqa: ARG002
         """There is nothing to fit."""
         return Ready(tuple(arms), {})
-
-    @property
-    @abstractmethod
-    def identity(self) -> list[str]:
-        """The engine and what it asks."""

@@ -70,8 +70,9 @@ class _Batches:
         self._gather()
         if not self._held:
             return
-        batch = [one for one in self._held if one.kind == self._held[0].kind][: self._most]
-        self._held = [one for one in self._held if one not in batch]
+        kind, held = self._held[0].kind, self._held
+        batch = [one for one in held if one.kind == kind]
+        self._held = [one for one in held if one.kind != kind]
         try:
             answers = self._answered(batch)
         except BaseException as error:  # it belongs to those who asked
@@ -82,9 +83,10 @@ class _Batches:
             one.reply.set_result(answer)
 
     def _gather(self) -> None:
+        """Take a batch at most; a turn whose request was answered beside another waits for none."""
         while len(self._held) < self._most:
             try:
-                self._held.append(self._waiting.get(timeout=_GATHER))
+                self._held.append(self._waiting.get(timeout=_GATHER if self._held else 0))
             except Empty:
                 return
 

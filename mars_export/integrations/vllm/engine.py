@@ -229,5 +229,5 @@ def _with_gates(check: SelfCheck, probes: Iterable[Probe], found: Iterable[Any])
                 f"{told}, not the calibrated {probe.expected.gate:.3f}.",
             )
         worst = max(worst, abs(gate - probe.expected.gate))
-    words = check.detail.removesuffix(" Gates and strengths are not told.")
-    return SelfCheck(active=True, detail=f"{words} Largest difference of a gate: {worst:.1e}.")
+    told = f"{check.detail} Largest difference of a gate: {worst:.1e}."
+    return check.model_copy(update={"detail": told})

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -123,6 +124,18 @@ def test_what_does_not_steer_is_not_asked(tmp_path, monkeypatch):
     save_manifest(tmp_path / "steered")
     with pytest.raises(ExportError, match="does not steer as calibrated"):
         get_model(f"mars/{tmp_path / 'steered'}", device="cpu")
+
+
+def test_a_turn_with_nothing_to_do_waits_for_nothing(monkeypatch):
+    from mars_export.integrations.inspect_ai import provider
+
+    monkeypatch.setattr(provider, "_GATHER", 5.0)
+    batches = provider._Batches(Steady(), True, 4)
+    replies = [batches.ask(Request(f"what is {n}"), 4, None) for n in range(4)]
+    assert all(reply.result() for reply in replies)
+    begun = time.monotonic()
+    batches._turns.shutdown()
+    assert time.monotonic() - begun < 4
 
 
 def test_conversations_come_back_as_they_were():
