@@ -10,8 +10,8 @@ import pytest
 import torch
 from evaluation.fakes import SUITE, save_manifest, save_suite
 
-from mars_export.common.errors import ExportError
 from mars_export.cli.main import main
+from mars_export.common.errors import ExportError
 from mars_export.common.launch import is_first_process
 from mars_export.common.names import REPORT_NAME, SAMPLES_NAME
 from mars_export.families.processes import Processes, joined
@@ -63,9 +63,7 @@ def test_two_processes_give_the_result_of_one(launch, tmp_path):
     ("apart", "line"),
     [("asked", "the 2 processes are not asked the same"), ("kept", "answers of other processes")],
 )
-def test_processes_that_do_not_share_one_evaluation_write_no_report(
-    started, tmp_path, capfd, apart, line
-):
+def test_processes_that_do_not_share_one_evaluation_write_no_report(started, tmp_path, apart, line):
     """Other requests in one of them, or other folders, would leave a report of half of it."""
     few = [row for row in SUITE if row["id"] != SUITE[0]["id"]]
     suites = [save_suite(tmp_path / "suite", SUITE), save_suite(tmp_path / "few", few)]
@@ -75,13 +73,14 @@ def test_processes_that_do_not_share_one_evaluation_write_no_report(
         save_manifest(directory)
     chosen = suites if apart == "asked" else [suites[0]] * 2
     where = directories if apart == "kept" else [directories[0]] * 2
+    notes = [tmp_path / "0.txt", tmp_path / "1.txt"]
     group = [
-        started(slow_evaluation.run, *asked, **place)
-        for asked, place in zip(zip(where, chosen, strict=True), ranks(2), strict=True)
+        started(slow_evaluation.run_noted, *asked, **place)
+        for *asked, place in zip(where, chosen, notes, ranks(2), strict=True)
     ]
     wait_for(group)
     assert [rank.exitcode for rank in group] == [1, 1]
-    assert line in capfd.readouterr().err
+    assert line in notes[0].read_text()
     assert not any((directory / REPORT_NAME).exists() for directory in directories)
 
 

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from evaluation.fakes import FakeLoaded
 
+from mars_export.common.errors import ExportError
 from mars_export.evaluation import evaluate as runner
 from mars_export.evaluation import ready
 from mars_export.evaluation.options import EvaluationOptions
@@ -33,3 +34,12 @@ def run(directory: Path, suite: Path, pause: float = 0.0):
     everything = EvaluationOptions(batch_size=4, device="cpu", controls=True, attacks=True)
     with patch.object(ready, "load_calibrated", lambda *_: SlowLoaded(fits=3)):
         return runner.evaluate(directory, both, everything)
+
+
+def run_noted(directory: Path, suite: Path, note: Path):
+    """The same; why it was refused is left in a file."""
+    try:
+        run(directory, suite)
+    except ExportError as error:
+        note.write_text(str(error))
+        raise
