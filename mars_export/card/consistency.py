@@ -30,6 +30,7 @@ from mars_export.evaluation.report import (
     label,
     undecided,
 )
+from mars_export.evaluation.suite import HARMFUL_ONLY
 from mars_export.evaluation.utility import Utility
 from mars_export.evaluation.variants import CONTROLS, VARIANTS
 
@@ -156,10 +157,7 @@ def _unusable(report: Report) -> Iterator[str]:
     if not report.cells:
         yield "the report holds no results; evaluate the directory again"
     elif all(cell.harmful for cell in report.cells):
-        yield (
-            f"the suite {report.suite.name} holds harmful requests only; a model that refuses "
-            "everything would look perfect, so add harmless ones"
-        )
+        yield f"the suite {report.suite.name} {HARMFUL_ONLY}"
 
 
 def _contradictions(report: Report) -> Iterator[str]:

@@ -76,15 +76,18 @@ def evaluate(
     replaces none. `mars-export card` then brings the model card up to date, with all of them.
     """
     settings = read_settings(EvaluationSettings, ctx, values)
+    from mars_export.checkpoint.manifest import Manifest
     from mars_export.cli.summary import print_results, print_warnings
     from mars_export.common.disk_errors import clear_disk_errors
     from mars_export.common.progress import progress_for
     from mars_export.evaluation.judges.choice import judge_named
     from mars_export.evaluation.reports import folder_of
+    from mars_export.evaluation.suite import HARMFUL_ONLY
     from mars_export.evaluation.suites.catalog import open_suites
     from mars_export.pipeline import evaluation
     from mars_export.pipeline.engines import engine_named
     from mars_export.pipeline.loaded import check_loaded
+    from mars_export.pipeline.questions import harmful_only
 
     if lead and output:
         raise ExportError("--lead is for a report in DIRECTORY: leave out --output")
@@ -102,6 +105,13 @@ def evaluate(
     progress = progress_for(settings.display if first else "none")
     if not settings.suite:
         progress.note(f"suite {suite.name}, as {directory} was made with it")
+    modalities = Manifest.read(directory).calibration.source.modalities
+    cardless = output is None and harmful_only(suite, modalities)
+    if cardless:
+        progress.note(
+            f"the suite {suite.name} {HARMFUL_ONLY}: no model card is written while its report "
+            "lies in the directory"
+        )
     if settings.placement:
         progress.note(check_loaded(directory, settings.options))
     begun = datetime.now(UTC).isoformat(timespec="seconds")
@@ -127,5 +137,5 @@ def evaluate(
         folder = output or folder_of(directory, report)
         state = "there already" if report.created < begun else "report"
         click.echo(f"{state}: {folder / REPORT_FILE}", err=True)
-        if output is None:
+        if output is None and not cardless:
             click.echo(f"next: mars-export card {shlex.quote(str(directory))}", err=True)

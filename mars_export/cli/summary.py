@@ -236,15 +236,18 @@ def _harm(pair: KindTest) -> str:
 
 
 def print_attacks(directory: Path, record: Adaptive) -> None:
-    """Print every curve: successes of each arm against the budget, of how many requests."""
-    table = Table("attack", "requests", "success", "unit", "arm", "successes at budget", "n")
+    """Print every curve, a row each: its budgets, and the successes of each arm at them."""
+    arms = list(dict.fromkeys(point.arm for curve in record.curves for point in curve.points))
+    table = Table("attack", "requests", "success", "budgets", *arms)
+    table.title = "successes at each budget, in its order"
     for curve in record.curves:
-        for arm in dict.fromkeys(point.arm for point in curve.points):
-            points = [point for point in curve.points if point.arm == arm]
-            counts = (f"{at(point.at)}: {point.success.count}" for point in points)
-            n = str(points[0].success.n)
-            row = (curve.attack, curve.shown, curve.goal, curve.unit, arm, ", ".join(counts), n)
-            table.add_row(*row)
+        n = max(point.success.n for point in curve.points)
+        budgets = dict.fromkeys(at(point.at) for point in curve.points)
+        row = [curve.attack, f"{n} {curve.shown}", curve.goal, " ".join([*budgets, curve.unit])]
+        for arm in arms:
+            counts = [str(point.success.count) for point in curve.points if point.arm == arm]
+            row.append(" ".join(counts))
+        table.add_row(*row)
     Console(highlight=False).print(table)
     for goal, text in record.beginnings.items():
         print(f"optimized to be {goal}: for answers that begin with {text!r}")

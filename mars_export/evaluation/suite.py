@@ -22,10 +22,24 @@ from mars_export.inputs.sounds import SOUNDS, Sound, open_sound
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SUITE_NAME", "MediaFiles", "Sample", "Suite", "merged", "read_suite", "unique"]
+__all__ = [
+    "HARMFUL_ONLY",
+    "SUITE_NAME",
+    "MediaFiles",
+    "Sample",
+    "Suite",
+    "merged",
+    "read_suite",
+    "unique",
+]
 
 SUITE_NAME: Final = "suite.jsonl"
 """Name of a suite's file in its folder."""
+HARMFUL_ONLY: Final = (
+    "holds harmful requests only; a model that refuses everything would look perfect, so add "
+    "harmless ones"
+)
+"""Said of a suite that carries no model card."""
 _OF_A_FOLDER: Final = ("suite", "metadata")
 """Names of files, without ending, that are called after their folder."""
 

@@ -118,9 +118,12 @@ def native_class(family: Family) -> Any:
         return getattr(transformers, family.generator)
     except (ImportError, RuntimeError) as error:  # also of a torchvision built for another torch
         said = one_line(origin(error)).rstrip(".")
+        foreign = "torchvision" in said
+        anew = "`pip uninstall torchvision`, then " if foreign else ""
+        same_index = ", with the --extra-index-url that torch came from" if foreign else ""
         raise ExportError(
-            f"Transformers cannot import {family.generator} ({said}); run "
-            f"`{install_extra(family.extras)}`"
+            f"Transformers cannot import {family.generator} ({said}); run {anew}"
+            f"`{install_extra(family.extras)}`{same_index}"
         ) from error
 
 

@@ -48,8 +48,11 @@ def check_memory(job: RunInputs, settings: Settings, processor: Any) -> str:
         return memory_of(job.base, job.family, dtype=dtype, quantization=scheme)
 
     where, planned = pick_device(settings.where), memory()
-    if isinstance(where, Placement) and where.split:
-        require_split(planned, job.family, job.quantization)
+    if isinstance(where, Placement):
+        if where.split:
+            require_split(planned, job.family, job.quantization)
+        else:
+            where.rooms()  # a GPU that is not there is no matter of size
     tokens = longest(job.base, job.family.modalities, processor)
     batch = Batch(settings.batch_size, tokens, settings.max_new_tokens)
     try:

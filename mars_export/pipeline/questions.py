@@ -4,16 +4,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mars_export.common.errors import ExportError
 from mars_export.common.input_errors import input_errors
 from mars_export.common.vocabulary import Modality
-from mars_export.evaluation.suite import Sample, Suite
+from mars_export.evaluation.suite import HARMFUL_ONLY, Sample, Suite
 from mars_export.families.directory import read_config
 from mars_export.inputs.limits import Asked, check_prompts, check_requests, context_of
 from mars_export.inputs.prompts import PromptSets
 from mars_export.inputs.template import with_options
 from mars_export.methods.base import CalibrationSource
 
-__all__ = ["check_questions", "check_suite"]
+__all__ = ["check_questions", "check_suite", "harmful_only", "require_harmless"]
 
 
 def check_questions(
@@ -58,6 +59,21 @@ def check_suite(directory: Path, suite: Suite, source: CalibrationSource) -> Non
         processor = AutoProcessor.from_pretrained(directory, trust_remote_code=True)
     processor = with_options(processor, source.template_options)
     check_questions(processor, directory, suite, source.modalities)
+
+
+def harmful_only(suite: Suite, modalities: tuple[Modality, ...]) -> bool:
+    """Whether a model is asked harmful requests alone, which says nothing of over-refusal."""
+    return all(sample.harmful for sample in suite.evaluation_samples(modalities))
+
+
+def require_harmless(suite: Suite, modalities: tuple[Modality, ...]) -> None:
+    """Refuse a suite whose results carry no model card.
+
+    Raises:
+        ExportError: if all requests for such a model are harmful.
+    """
+    if harmful_only(suite, modalities):
+        raise ExportError(f"the suite {suite.name} {HARMFUL_ONLY}")
 
 
 def _asked(suite: Suite, modalities: tuple[Modality, ...]) -> list[Asked]:

@@ -38,7 +38,7 @@ from mars_export.pipeline.checks import (
 from mars_export.pipeline.kept import keep_prompts, keep_suites, keep_tuning, kept_tuning
 from mars_export.pipeline.organisms import ORGANISM
 from mars_export.pipeline.preflight import RunInputs, describe, prepare
-from mars_export.pipeline.questions import check_questions
+from mars_export.pipeline.questions import check_questions, require_harmless
 from mars_export.pipeline.settings import NO_TUNING, Settings
 from mars_export.pipeline.shared import (
     assist,
@@ -249,6 +249,8 @@ def _make(
         workspace.discard()
         return
     workspace.check_replaceable(settings.overwrite)
+    if count is None:
+        require_harmless(job.suite, job.family.modalities)
     if resolved(workspace.output) in (resolved(job.base), *resolved(job.base).parents):
         raise ExportError(f"{workspace.output} holds the base model; choose another --output")
     check_space(job.base, workspace.root)

@@ -121,10 +121,12 @@ def test_a_stopped_attack_goes_on_and_a_finished_one_is_kept(
     assert made.suite.samples == 12
     assert "harmless words" in made.skipped[TITLES[2]]
     assert made.steering_sha256 == manifest.steering_sha256
+    monkeypatch.setenv("COLUMNS", "200")
     print_attacks(path.parent, made)
     printed = capsys.readouterr().out
     assert f"answers that begin with {made.beginnings['answered']!r}" in printed
     assert "not run: suffix, harmful text" in printed
+    assert printed.count("\n│ ") == len(made.curves)
 
     monkeypatch.setattr(runner, "load_calibrated", None)
     assert runner.attack(steered, suite, BUDGET, device="cpu") == made

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mars_export.cli.main import cli
+from mars_export.families import families
 
 FOLDER = Path(__file__).parents[2] / "examples" / "large"
 SKY = yaml.safe_load((FOLDER / "sky.yaml").read_text("utf-8"))
@@ -46,6 +47,13 @@ def test_slurm_gets_what_it_needs():
         asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", SCRIPTS[name], re.MULTILINE))
         assert {"nodes", "gpus-per-node", "mem", "time"} <= asked.keys()
         assert "set -euo pipefail" in SCRIPTS[name]
+        assert "\nexport SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in SCRIPTS[name]
+
+
+def test_the_cloud_installs_what_the_families_need():
+    installed = re.search(r"\.\[(.*)\]", SKY["setup"])[1].split(",")
+    wanted = {extra for family in families().values() for extra in (family.extras or "").split(",")}
+    assert wanted - {""} | {"large"} == set(installed)
 
 
 def test_the_readme_names_every_file():

@@ -4,6 +4,7 @@ import pytest
 import transformers
 
 from mars_export.common.errors import ExportError
+from mars_export.evaluation.suite import HARMFUL_ONLY
 from mars_export.families import placement
 from mars_export.families.memory import Batch, Memory, Weights
 from mars_export.families.placement import Placement
@@ -54,6 +55,19 @@ def test_what_does_not_fit_ends_in_one_line_before_work(base, tmp_path, monkeypa
     assert done.code == 2
     assert "its largest layer takes " in done.errors[0]
     assert "use --device-map" not in done.errors[0]
+
+
+def test_a_gpu_that_is_not_there_is_no_matter_of_size(base):
+    asked = ("--model", base, "--device-map", "auto", "--max-memory", "7=70GiB,cpu=200GiB")
+    done = bases.command(*asked, "--dry-run")
+    assert (done.code, done.out) == (2, "")
+    assert done.errors[-1].startswith("mars-export: error: --max-memory: there is no GPU 7; ")
+
+
+def test_harmful_requests_alone_are_refused_before_work(base):
+    done = bases.command("--model", base, "--suite", "xstest-unsafe", "--dry-run")
+    assert (done.code, done.out) == (2, "")
+    assert done.errors == [f"mars-export: error: the suite xstest-unsafe {HARMFUL_ONLY}"]
 
 
 def test_a_device_map_fills_gpus_then_memory_then_the_disk(monkeypatch):

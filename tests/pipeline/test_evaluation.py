@@ -13,7 +13,7 @@ from mars_export.evaluation.report import SuiteSource
 from mars_export.evaluation.reports import FILES
 from mars_export.evaluation.suites.catalog import open_suites
 from mars_export.pipeline import attacks, evaluation
-from support import records
+from support import bases, records
 from support.hub_directory import steered_directory
 
 SUITE = open_suites(["xstest"])
@@ -55,6 +55,22 @@ def test_a_report_elsewhere_replaces_none_but_itself(steered, begun, tmp_path):
     with pytest.raises(KeyboardInterrupt):  # the main command replaces what is its own
         evaluation.evaluate(steered, SUITE, calibration_prompts=(), folder=folder, checked=True)
     assert begun == [folder, folder]
+
+
+def test_a_suite_that_carries_no_card_says_so_before_the_work(
+    steered, begun, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "prompts_at_hand", lambda *_: ())
+    asked = ("evaluate", steered, "--display", "plain", "--suite")
+    for words, said in (
+        (("xstest-unsafe",), True),
+        (("xstest",), False),
+        (("xstest-unsafe", "--output", tmp_path / "elsewhere"), False),
+    ):
+        done = bases.command(*asked, *words)
+        assert done.code == 130
+        assert any("no model card is written" in line for line in done.errors) == said
+    assert len(begun) == 3
 
 
 def test_a_report_needs_a_folder(steered, begun, tmp_path):

@@ -57,7 +57,8 @@ def test_a_torchvision_of_another_torch_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", Broken())
     said = (
         "cannot import SmolVLMForConditionalGeneration (operator torchvision::nms does not exist); "
-        f"run `{install_extra('video')}`"
+        f"run `pip uninstall torchvision`, then `{install_extra('video')}`, with the "
+        "--extra-index-url that torch came from"
     )
     with pytest.raises(ExportError, match=re.escape(said)):
         native_class(families()["smolvlm"])
