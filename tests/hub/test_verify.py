@@ -91,7 +91,9 @@ def test_a_signature_is_published_and_an_old_one_does_not_stay(hub, steered, tmp
     assert SIGNATURE_NAME not in hub.repos["me/steered"].head.files
 
 
-@pytest.mark.parametrize("name", [SHARD, "modeling_steered.py", "steering_host.py", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "name", [SHARD, "modeling_steered.py", "steering_host.py", "tokenizer_config.json"]
+)
 def test_a_repository_that_was_changed_afterwards(hub, steered, name):
     push(steered, "steered")
     repo = hub.repos["me/steered"]
