@@ -14,7 +14,7 @@ from mars_export.cli.options import (
     settings_options,
 )
 from mars_export.evaluation.utility import MARGIN
-from mars_export.pipeline.settings import RunSettings
+from mars_export.pipeline.run_settings import RunSettings
 
 __all__ = ["utility"]
 

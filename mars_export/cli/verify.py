@@ -15,7 +15,7 @@ from mars_export.cli.options import (
 )
 from mars_export.cli.printable import printable
 from mars_export.common.quiet import quiet_libraries
-from mars_export.pipeline.settings import RunSettings
+from mars_export.pipeline.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from mars_export.verification import Verification

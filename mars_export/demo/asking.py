@@ -35,7 +35,8 @@ __all__ = ["Subject", "open_subject"]
 _MOST: Final = 8
 """Media of a turn that are left out in turn, to see what each did."""
 _MIXED: Final = (
-    "steering is not calibrated for sounds beside pictures or clips; begin a new conversation"
+    "steering is not calibrated for sounds beside pictures or clips; show them in conversations of "
+    "their own"
 )
 
 

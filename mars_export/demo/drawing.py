@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
+from mars_export.common.html import pages
 from mars_export.common.vocabulary import CALLED
 from mars_export.demo.clouds import Scale
 from mars_export.demo.strip import named_media, signed, strip_of, unsigned
@@ -128,12 +129,6 @@ def _rendered(name: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("mars_export.demo", "."),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages("mars_export.demo")
     environment.filters |= {"signed": signed, "unsigned": unsigned}
     return environment

@@ -9,7 +9,7 @@ from typing import Any, Final
 from mars_export.common.errors import ExportError
 from mars_export.common.vocabulary import MODALITIES, Modality
 from mars_export.inputs.media import CLIPS, PICTURES, open_picture, read_frames
-from mars_export.inputs.requests import Media, mixes
+from mars_export.inputs.requests import Media
 from mars_export.inputs.sounds import SOUNDS, open_sound
 
 __all__ = ["ENDINGS", "endings", "open_files"]
@@ -38,13 +38,7 @@ def open_files(files: Sequence[Path], modalities: Collection[Modality]) -> tuple
         ExportError: One cannot be read, or the checkpoint does not take its kind; names the file
             without its folder.
     """
-    media = tuple(_opened(path, modalities) for path in files)
-    if mixes(medium.modality for medium in media):
-        raise ExportError(
-            "steering is not calibrated for sounds beside pictures or clips; show them in "
-            "conversations of their own"
-        )
-    return media
+    return tuple(_opened(path, modalities) for path in files)
 
 
 def _opened(path: Path, modalities: Collection[Modality]) -> Media:

@@ -16,6 +16,7 @@ from mars_export.demo.asking import Subject
 from mars_export.demo.drawing import drawn, notice
 from mars_export.demo.files import endings, open_files
 from mars_export.demo.turns import Exchange
+from mars_export.inputs.requests import Media
 from mars_export.methods import method_named
 
 __all__ = ["Offer", "look", "make_page", "open_once"]
@@ -113,7 +114,7 @@ def _asks(gradio: Any, subject: Subject) -> Callable[..., Iterator[tuple[Any, ..
     return ask
 
 
-def open_once(files: Sequence[Path], subject: Subject) -> Any:
+def open_once(files: Sequence[Path], subject: Subject) -> tuple[Media, ...]:
     """The uploaded files as media; they are deleted, also where one of them cannot be read.
 
     Raises:

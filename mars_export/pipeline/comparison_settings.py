@@ -9,13 +9,12 @@ from pydantic_core import PydanticCustomError
 
 from mars_export.common.problems import near
 from mars_export.evaluation.arms import NAMED_ARMS, NO_BASELINE, is_named_arm
+from mars_export.pipeline.run_settings import RunSettings, setting
 from mars_export.pipeline.settings import (
     EXPORTABLE,
     EvaluationSettings,
     ModelSettings,
     PromptSettings,
-    RunSettings,
-    setting,
 )
 from mars_export.pipeline.words import listed, options_in
 

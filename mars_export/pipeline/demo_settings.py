@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.pipeline.settings import AnswerSettings, RunSettings, setting
+from mars_export.pipeline.run_settings import RunSettings, setting
+from mars_export.pipeline.settings import AnswerSettings
 
 __all__ = ["DemoSettings"]
 

@@ -41,13 +41,10 @@ __all__ = [
     "AnswerSettings",
     "EvaluationSettings",
     "ModelSettings",
-    "PlacementSettings",
     "PromptSettings",
     "PushSettings",
-    "RunSettings",
     "Settings",
     "sections",
-    "setting",
 ]
 
 EXPORTABLE: Final = {method.name: method for method in METHODS if method.exportable}

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Task", "assist", "calibration_task", "dismiss", "evaluation_task", "together"]
 
 _Result = TypeVar("_Result")
-_SILENT: Final[Tick] = lambda _done, _total: None  # noqa: E731
 
 
 class Task(NamedTuple, Generic[_Result]):
@@ -60,12 +59,16 @@ def assist(processes: Processes) -> None:
     """Run what the first process runs `together`, until it needs nothing more."""
     while isinstance(call := processes.received(), _Call):
         _require_seen(call.directory, processes.rank)
-        pickle.loads(call.run)(_SILENT)
+        pickle.loads(call.run)(_silent)
 
 
 def dismiss(processes: Processes) -> None:
     """Let the others end."""
     processes.first(_NO_MORE)
+
+
+def _silent(_done: int, _total: int) -> None:
+    """The progress of those that do not print."""
 
 
 class _Call(NamedTuple):

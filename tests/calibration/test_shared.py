@@ -12,6 +12,9 @@ from mars_export.methods import method_named
 from support import methods, shared_calibration
 from support.forking import ranks, wait_for
 
+METHODS = ["mars", "rai", "ras"]
+"""Each reads a model in a way of its own; addition is part of MARS."""
+
 
 def saved(folder):
     record = json.loads((folder / "calibration.json").read_text())
@@ -39,10 +42,8 @@ def test_two_processes_calibrate_as_one(method, started, tmp_path):
 def placed(started, tmp_path_factory):
     """Folder with calibrations of the organism: alone, on the disk, and by two processes."""
     folder = tmp_path_factory.mktemp("placed")
-    group = [
-        started(shared_calibration.organism, ["rai", "ras"], folder, **place) for place in ranks(2)
-    ]
-    for name in ("rai", "ras"):
+    group = [started(shared_calibration.organism, METHODS, folder, **place) for place in ranks(2)]
+    for name in METHODS:
         options = method_named(name).Options()
         methods.calibrated(name, options).save(folder / "alone" / name)
         disk = Placement(device="cpu", max_memory={"cpu": 2_500_000}, offload_folder=folder)
@@ -62,8 +63,8 @@ def numbers(value):
 
 
 @pytest.mark.parametrize("way", ["disk", *shared_calibration.WAYS])
-@pytest.mark.parametrize("method", ["rai", "ras"])
-def test_methods_that_read_otherwise_find_the_same_wherever_the_model_lies(method, way, placed):
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_find_the_same_wherever_the_model_lies(method, way, placed):
     pytest.importorskip("accelerate")
     (record, tensors), (ours, own) = (saved(placed / each / method) for each in ("alone", way))
     bound = TOLERANCE["float32"]

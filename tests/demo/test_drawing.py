@@ -1,6 +1,8 @@
 """What the page shows of a turn: escaped, in place, in plain words. No gradio, no model."""
 
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mars_export.common.errors import ExportError
+from mars_export.demo import page
 from mars_export.demo.clouds import Clouds, Scale
 from mars_export.demo.drawing import drawn, notice, thumbnail
 from mars_export.demo.files import endings, open_files
@@ -124,6 +127,11 @@ def test_files_are_told_by_their_ending(tmp_path):
         with pytest.raises(ExportError, match=what) as raised:
             open_files([tmp_path / name], taken)
         assert str(tmp_path) not in str(raised.value)
+
+
+def test_the_ground_of_the_page_is_that_of_its_style_sheet():
+    css = Path(page.__file__).with_name("page.css").read_text("utf-8")
+    assert re.findall(r"--mars-ground: (\S+);", css) == list(page._GROUND)
 
 
 def test_earlier_turns_keep_their_media():

@@ -59,7 +59,7 @@ def test_rows_that_fit_do_fit_and_one_more_does_not(rows, tokens, answer, free):
     assert fit == rows or memory.batch(Batch(fit + 1, tokens, answer)) > free
 
 
-def test_a_batch_takes_what_its_largest_parts_take():
+def test_an_answer_takes_keys_and_values_of_every_layer():
     config = transformers.LlamaConfig(num_hidden_layers=4)
     memory = Memory(Weights(10, {}, 5), "bfloat16", config)
     with torch.device("meta"):

@@ -15,9 +15,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Template
 from markupsafe import Markup
 
+from mars_export.common.html import pages
 from mars_export.evaluation.page.plots import gate_rows, rate_rows
 from mars_export.evaluation.page.rows import rows
 from mars_export.evaluation.report import Report, SampleResult
@@ -47,20 +48,15 @@ def report_page(
     """
     style, script = (_text(name) for name in ("page.css", "page.js"))
     data = {"arms": [arm.name for arm in report.arms], "rows": rows(results, calibration, prompts)}
-    page: str = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            report=report,
-            rates=rate_rows(report),
-            gates=gate_rows(report),
-            style=Markup(style),
-            script=Markup(script),
-            digest=_source(script),
-            data=Markup(_escaped(data)),
-        )
+    return _template().render(
+        report=report,
+        rates=rate_rows(report),
+        gates=gate_rows(report),
+        style=Markup(style),
+        script=Markup(script),
+        digest=_source(script),
+        data=Markup(_escaped(data)),
     )
-    return page
 
 
 def _escaped(data: Any) -> str:
@@ -78,11 +74,5 @@ def _text(name: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("mars_export.evaluation.page", "."),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _template() -> Template:
+    return pages(__name__).get_template("page.html.j2")
