@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import torch
+from transformers import BatchFeature
 
 from mars_export.calibration.directions import TextStatistics, places
 from mars_export.calibration.meter import Meter
 from mars_export.calibration.refusal import log_odds, refuses
+from mars_export.common.ahead import Ahead
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
 from mars_export.common.input_errors import input_errors
@@ -108,11 +110,18 @@ class _Kept(NamedTuple):
     log_probs: bool
 
 
+class _Span(NamedTuple):
+    """A batch: some of the requests in their order."""
+
+    first: int
+    end: int
+
+
 class Reader:
     """Runs requests through a model, one left-padded forward per batch.
 
-    Only one position of every layer is kept, on the CPU: memory does not grow with the
-    length of the prompts.
+    The inputs of the next batch are made while the model runs. Only one position of every layer is
+    kept, on the CPU: memory does not grow with the length of the prompts.
 
     Attributes:
         batch_size: Requests per forward; halved when memory runs out.
@@ -182,55 +191,80 @@ class Reader:
     def _parts(
         self, requests: Sequence[Request], kept: _Kept, edit: Edit | None
     ) -> Iterator[Readout]:
-        return self.each_batch(requests, lambda batch: self._forward(batch, kept, edit))
+        return self.each_batch(requests, lambda inputs: self._forward(inputs, kept, edit))
 
     def each_batch(
-        self, requests: Sequence[Request], run: Callable[[Sequence[Request]], Result]
+        self, requests: Sequence[Request], run: Callable[[BatchFeature], Result]
     ) -> Iterator[Result]:
-        """What `run` makes of requests of one size, batch by batch; smaller ones if need be.
+        """What `run` makes of the inputs of each batch; smaller ones if need be.
 
         The batches are those of one process, however many share them.
 
         Args:
             requests: Of one modality, the largest first.
-            run: Runs some of them.
+            run: Gets the inputs of some of them, where and as the model wants them.
 
         Raises:
             ExportError: A single request does not fit into memory.
         """
         count = self.processes.count
-        if count == 1:
-            for batch, part in self._in_turn(requests, run):
-                yield part
-                self.meter.advance(batch)
-            return
-        whole = [batch for batch, _ in self._in_turn(requests, lambda _: None)]
+        with Ahead[_Span, BatchFeature](
+            lambda span: collate(self.processor, requests[span.first : span.end])
+        ) as ahead:
+            if count == 1:
+                whole = _Span(0, len(requests))
+                for span, part in self._in_turn(requests, whole, ahead, run):
+                    yield part
+                    self.meter.advance(requests[span.first : span.end])
+                return
+            spans = list(self._spans(requests))
 
-        def run_part(number: int) -> tuple[list[Result], int]:
-            parts = [part for _, part in self._in_turn(whole[number], run)]
-            for batch in whole[number - self.processes.rank :][:count]:
-                self.meter.advance(batch)  # the others do theirs meanwhile
-            return parts, self.batch_size
+            def run_part(number: int) -> tuple[list[Result], int]:
+                then = spans[number + count] if number + count < len(spans) else None
+                done = self._in_turn(requests, spans[number], ahead, run, then)
+                parts = [part for _, part in done]
+                for span in spans[number - self.processes.rank :][:count]:
+                    self.meter.advance(requests[span.first : span.end])  # others do theirs
+                return parts, self.batch_size
 
-        shared = self.processes.each(range(len(whole)), run_part)
+            shared = self.processes.each(range(len(spans)), run_part)
         self.batch_size = min(size for _, size in shared)
         for parts, _ in shared:
             yield from parts
 
     def _in_turn(
-        self, requests: Sequence[Request], run: Callable[[Sequence[Request]], Result]
-    ) -> Iterator[tuple[Sequence[Request], Result]]:
-        """Batches and what `run` makes of them."""
-        start = 0
-        while start < len(requests):
-            batch = _alike(requests[start : start + self.batch_size])
+        self,
+        requests: Sequence[Request],
+        whole: _Span,
+        ahead: Ahead[_Span, BatchFeature],
+        run: Callable[[BatchFeature], Result],
+        then: _Span | None = None,
+    ) -> Iterator[tuple[_Span, Result]]:
+        """Batches of a part of the requests and what `run` makes of them; `then` comes next."""
+        first = whole.first
+        while first < whole.end:
+            span = self._batch(requests, first, whole.end)
+            after = self._batch(requests, span.end, whole.end) if span.end < whole.end else then
             try:
-                part = run(batch)
+                part = run(ahead.of(span, after).to(input_device(self.model), self.model.dtype))
             except (RuntimeError, MemoryError) as error:
                 self._halve(error)
                 continue
-            yield batch, part
-            start += len(batch)
+            yield span, part
+            first = span.end
+
+    def _spans(self, requests: Sequence[Request]) -> Iterator[_Span]:
+        """All batches, as they are now."""
+        first = 0
+        while first < len(requests):
+            yield (span := self._batch(requests, first, len(requests)))
+            first = span.end
+
+    def _batch(self, requests: Sequence[Request], first: int, end: int) -> _Span:
+        """Requests of one size from `first` on; the largest stand first."""
+        batch = requests[first : min(end, first + self.batch_size)]
+        sizes = [size_class(request.characters) for request in batch]
+        return _Span(first, first + sizes.count(sizes[0]))
 
     def _halve(self, error: RuntimeError | MemoryError) -> None:
         if not is_out_of_memory(error):
@@ -249,8 +283,7 @@ class Reader:
         free_memory()
 
     @torch.inference_mode()
-    def _forward(self, batch: Sequence[Request], kept: _Kept, edit: Edit | None) -> Readout:
-        inputs = collate(self.processor, batch).to(input_device(self.model), self.model.dtype)
+    def _forward(self, inputs: BatchFeature, kept: _Kept, edit: Edit | None) -> Readout:
         ends, headers, context = self._contexts(inputs)
         record: AbstractContextManager[list[torch.Tensor]]
         record = recorded(self.model, ends) if kept.states or kept.along else nullcontext([])
@@ -262,7 +295,7 @@ class Reader:
         logits = out.logits[:, -1].to("cpu", torch.float32)
         if edit is None:
             _require_finite(layers, logits, self.model.dtype)
-        rows = len(batch)
+        rows = len(logits)
         h = torch.stack(layers) if layers else torch.empty(0, rows, 0)
         nowhere = torch.empty(0, rows, dtype=torch.float64)
         return Readout(
@@ -291,12 +324,6 @@ class Reader:
             inputs, ids, ids, self.shown.placeholders, list(self.shown.modalities)
         )
         return ends, headers, contexts(shown, headers)
-
-
-def _alike(requests: Sequence[Request]) -> Sequence[Request]:
-    """The first ones of one size."""
-    sizes = [size_class(request.characters) for request in requests]
-    return requests[: sizes.count(sizes[0])]  # the largest stand first
 
 
 def _joined(parts: Sequence[Readout]) -> Readout:

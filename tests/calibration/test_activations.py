@@ -1,6 +1,7 @@
 """Reading a real (random, tiny) Gemma 3: padding, batching, memory, edits."""
 
 import copy
+import threading
 import weakref
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import torch
 import transformers
 from PIL import Image
 
+from mars_export.calibration import activations
 from mars_export.calibration.activations import Edit, Reader, recorded
 from mars_export.calibration.meter import Meter
 from mars_export.checkpoint.writer import write_checkpoint
@@ -303,9 +305,8 @@ def test_a_very_long_prompt_has_a_batch_of_its_own(processor, monkeypatch):
     expected = [reader.read([request], states=True, log_probs=True) for request in mixed]
     ticks.clear()
     meter.done = 0.0
-    forward = reader._forward
-    monkeypatch.setattr(reader, "_forward", lambda batch, *rest: (
-        batches.append([mixed.index(request) for request in batch]), forward(batch, *rest)
+    monkeypatch.setattr(activations, "collate", lambda processor, batch: (
+        batches.append([mixed.index(request) for request in batch]), collate(processor, batch)
     )[1])  # fmt: skip
     readout = reader.read(mixed, states=True, log_probs=True)
     assert batches == [[2], [0, 1, 3, 4], [5]]
@@ -336,3 +337,42 @@ def test_pictures_are_drawn_for_their_batch_and_kept_no_longer(model, processor)
     assert readout.states.equal(
         Reader(model, processor, HEADERS, [7], 2).read(SHOWN, states=True).states
     )
+
+
+def test_the_inputs_of_the_next_batch_are_made_while_the_model_runs(processor, monkeypatch):
+    begun = [threading.Event() for _ in range(3)]
+
+    def noted(processor, batch):
+        begun[TEXTS.index(batch[0]) // 2].set()
+        return collate(processor, batch)
+
+    model = planted.PlantedModel()
+    forward, seen = model.forward, []
+
+    def waits(**inputs):
+        after = begun[min(len(seen) + 1, 2)]
+        seen.append(after.wait(20))
+        return forward(**inputs)
+
+    monkeypatch.setattr(activations, "collate", noted)
+    monkeypatch.setattr(model, "forward", waits)
+    Reader(model, processor, HEADERS, [7], 2).read(TEXTS)
+    assert seen == [True] * 3
+
+
+def test_requests_that_cannot_be_made_ready_fail_in_their_turn(processor, monkeypatch):
+    ran = []
+    model = planted.PlantedModel()
+    forward = model.forward
+
+    def refusing(processor, batch):
+        if TEXTS[2] in batch:
+            raise ExportError("the processor refuses the request")
+        return collate(processor, batch)
+
+    monkeypatch.setattr(model, "forward", lambda **inputs: (ran.append(1), forward(**inputs))[1])
+    monkeypatch.setattr(activations, "collate", refusing)
+    with pytest.raises(ExportError, match="refuses the request"):
+        Reader(model, processor, HEADERS, [7], 2).read(TEXTS)
+    assert ran == [1]
+    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 from pydantic import JsonValue
+from transformers import BatchFeature
 
 from mars_export.calibration.data import CalibrationData
 from mars_export.calibration.measurements import (
@@ -126,10 +127,9 @@ def _prototypes(baseline: Measurements, refused: Sequence[Request]) -> torch.Ten
     model, width = baseline.data.model, baseline.statistics.direction.shape[1]
 
     @torch.inference_mode()
-    def begin(batch: Sequence[Request]) -> torch.Tensor:
+    def begin(inputs: BatchFeature) -> torch.Tensor:
         """(_STEPS, d + 1) float64: sums of states, and of how many."""
         sums = torch.zeros(_STEPS, width + 1, dtype=torch.float64)
-        inputs = _inputs(baseline, batch)
         with recorded_states(model) as states:
             out = model.generate(**inputs, **GREEDY, max_new_tokens=_STEPS)
         said = out[:, inputs["input_ids"].shape[1] :]
@@ -151,11 +151,6 @@ def _prototypes(baseline: Measurements, refused: Sequence[Request]) -> torch.Ten
     return (total / count).float()
 
 
-def _inputs(baseline: Measurements, batch: Sequence[Request]) -> Any:
-    model = baseline.data.model
-    return collate(baseline.data.processor, batch).to(input_device(model), model.dtype)
-
-
 def _read(baseline: Measurements, answers: Answers, group: Group, part: Part) -> _Read:
     """Requests of a part, beside a neutral stimulus each where they are to show one (R.2)."""
     text = baseline.text[group.label].part(part).requests[:_EACH]
@@ -171,8 +166,7 @@ def _read(baseline: Measurements, answers: Answers, group: Group, part: Part) ->
     model, order = baseline.data.model, _largest_first(requests)
 
     @torch.inference_mode()
-    def similarity(batch: Sequence[Request]) -> torch.Tensor:
-        inputs = _inputs(baseline, batch)
+    def similarity(inputs: BatchFeature) -> torch.Tensor:
         mixing = answers.assess(model, model.generate, inputs, None)
         assert mixing is not None  # no answer was begun
         return mixing.risks.similarity.double().cpu()
@@ -250,7 +244,9 @@ def _probe(baseline: Measurements, each: _Read, row: int, rule: AnswerRule) -> P
     """What the first token of its answer must show."""
     model, modality = baseline.data.model, each.group.modality
     with recorded_states(model) as states:
-        model(**_inputs(baseline, [each.requests[row]]), use_cache=False, logits_to_keep=1)
+        inputs = collate(baseline.data.processor, [each.requests[row]])
+        inputs = inputs.to(input_device(model), model.dtype)
+        model(**inputs, use_cache=False, logits_to_keep=1)
     risk = rule.risk(each.similarity[row])
     distance = float((rule.prototypes[0] - states[-1][0].float().cpu()).norm())
     slope = max(1.0, float(rule.curve[1]))
