@@ -21,8 +21,8 @@ _METHODS = ("forward", "generate")
 class Watch:
     """While it is entered: the calls that a model gets from outside, and two times in seconds.
 
-    calls: of forward() and generate(), if kept. forwards: processor time inside them. inputs:
-    inside the function that makes inputs of requests.
+    calls: of forward() and generate(), if kept. forwards: inside them. inputs: inside the function
+    that makes inputs of requests, in whatever thread.
     """
 
     def __init__(self, model: Any, module: ModuleType, name: str, *, keep: bool = True) -> None:
@@ -45,11 +45,11 @@ class Watch:
             delattr(self._model, method)
 
     def _timed_inputs(self, *args: Any, **kwargs: Any) -> Any:
-        start = time.process_time()
+        start = time.perf_counter()
         try:
             return self._native(*args, **kwargs)
         finally:
-            self.inputs += time.process_time() - start
+            self.inputs += time.perf_counter() - start
 
     def _watched(self, method: str, native: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(native)  # generate() reads the signature of forward()
@@ -58,12 +58,12 @@ class Watch:
                 return native(*args, **kwargs)
             if self._keep:
                 self.calls.append((method, dict(kwargs)))
-            self._inside, start = True, time.process_time()
+            self._inside, start = True, time.perf_counter()
             try:
                 return native(*args, **kwargs)
             finally:
                 self._inside = False
-                self.forwards += time.process_time() - start
+                self.forwards += time.perf_counter() - start
 
         return run
 
