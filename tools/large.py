@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mars_export.common.vocabulary import Modality
-from mars_export.families.memory import Batch, Memory, built, weights_of
+from mars_export.families.memory import BatchSize, Memory, built, weights_of
 from mars_export.families.room import DISK
 from mars_export.pipeline.capacity import in_bytes, spread_over
 from mars_export.pipeline.splitting import split_problem
@@ -25,7 +25,7 @@ from tools.tables import replace_between
 __all__ = ["MODELS", "PAGE", "counted", "page"]
 
 PAGE: Final = ROOT / "docs" / "large-models.md"
-BATCH: Final = Batch(16, 512)
+BATCH: Final = BatchSize(16, 512)
 """Requests at once and tokens of the longest; 64 more tokens are an answer."""
 ANSWER: Final = 64
 USUAL: Final = 160
@@ -209,7 +209,7 @@ def memory_table() -> str:
 
 def _memory_row(shape: Shape) -> list[str]:
     memory, weights = shape.memory, shape.memory.weights
-    answered = memory.batch(Batch(BATCH.rows, BATCH.tokens, ANSWER))
+    answered = memory.batch(BatchSize(BATCH.rows, BATCH.tokens, ANSWER))
     return [
         shape.name,
         f"{shape.parameters / 1e9:.1f} B",

@@ -16,7 +16,7 @@ from mars_export.families.loading import native_class
 from mars_export.families.quantization import OWN, SCHEMES, loading_options
 from mars_export.families.weights import stored_bytes
 
-__all__ = ["Batch", "Memory", "Weights", "built", "memory_of", "split_plan", "weights_of"]
+__all__ = ["BatchSize", "Memory", "Weights", "built", "memory_of", "split_plan", "weights_of"]
 
 _LOGITS: Final = 16
 """Bytes of a logit of the last column: as it is computed, then in float32 and in float64."""
@@ -45,7 +45,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchSize:
     """Requests that run at once.
 
     Attributes:
@@ -73,16 +73,16 @@ class Memory:
     dtype: str
     config: Any
 
-    def batch(self, batch: Batch) -> int:
+    def batch(self, batch: BatchSize) -> int:
         """Bytes that a forward of a batch takes beside the weights, with its cache."""
         return self._activations(batch) + self._cache(batch)
 
-    def rows(self, batch: Batch, free: int) -> int:
+    def rows(self, batch: BatchSize, free: int) -> int:
         """How many of the requests of a batch fit into so many bytes beside the weights."""
-        one = self.batch(Batch(1, batch.tokens, batch.answer))
+        one = self.batch(BatchSize(1, batch.tokens, batch.answer))
         return min(batch.rows, max(0, free) // one)
 
-    def _activations(self, batch: Batch) -> int:
+    def _activations(self, batch: BatchSize) -> int:
         """The residual stream twice, what is largest of a layer, the mask and the logits."""
         text = self.config.get_text_config()
         heads, keys, width = _heads(text)
@@ -92,7 +92,7 @@ class Memory:
         logits = batch.rows * text.vocab_size * _LOGITS
         return int(self._bytes * tokens * (layer + batch.tokens) + logits)
 
-    def _cache(self, batch: Batch) -> int:
+    def _cache(self, batch: BatchSize) -> int:
         """Keys and values of every layer; those of shorter windows count as whole."""
         if not batch.answer:
             return 0

@@ -1,5 +1,6 @@
 """Which tensor of a checkpoint is in which shard, read from the shards themselves."""
 
+import re
 from collections.abc import Callable, Collection
 from math import prod
 from pathlib import Path
@@ -22,20 +23,20 @@ __all__ = [
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
 _DTYPES: Final = {
-    "F64": ("float64", 8),
-    "F32": ("float32", 4),
-    "F16": ("float16", 2),
-    "BF16": ("bfloat16", 2),
-    "F8_E4M3": ("float8_e4m3fn", 1),
-    "F8_E5M2": ("float8_e5m2", 1),
-    "I64": ("int64", 8),
-    "I32": ("int32", 4),
-    "I16": ("int16", 2),
-    "I8": ("int8", 1),
-    "U8": ("uint8", 1),
-    "BOOL": ("bool", 1),
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
-"""Dtype in a header to the name in torch and the bytes of an element."""
+"""Dtype in a header to the name in torch."""
 
 
 def weight_map(base: Path) -> dict[str, str]:
@@ -71,9 +72,16 @@ def stored_bytes(base: Path) -> dict[str, int]:
         with safe_open(base / shard, "pt") as stream:
             for name in stream.keys():  # noqa: SIM118 - it is no dictionary
                 part = stream.get_slice(name)
-                kind, width = _DTYPES.get(part.get_dtype(), ("other", 1))
-                sizes[kind] = sizes.get(kind, 0) + width * prod(part.get_shape())
+                stated = part.get_dtype()
+                kind = _DTYPES.get(stated, stated)
+                sizes[kind] = sizes.get(kind, 0) + _bits(stated) * prod(part.get_shape()) // 8
     return sizes
+
+
+def _bits(dtype: str) -> int:
+    """Bits of an element: the first number in the name of a dtype, as in `F8_E4M3`."""
+    number = re.search(r"\d+", dtype)
+    return int(number[0]) if number else 8  # BOOL
 
 
 def located(index: dict[str, str], tensors: Callable[[str], Collection[str]]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from mars_export.common.launch import local_process_count, process_count
 from mars_export.common.vocabulary import Modality
 from mars_export.families.directory import read_config
 from mars_export.families.loading import pick_device
-from mars_export.families.memory import Batch, Memory, memory_of
+from mars_export.families.memory import BatchSize, Memory, memory_of
 from mars_export.families.placement import Device, Placement, device_name
 from mars_export.families.room import DISK, room_on
 from mars_export.inputs.limits import context_of
@@ -54,7 +54,7 @@ def check_memory(job: RunInputs, settings: Settings, processor: Any) -> str:
         else:
             where.rooms()  # a GPU that is not there is no matter of size
     tokens = longest(job.base, job.family.modalities, processor)
-    batch = Batch(settings.batch_size, tokens, settings.max_new_tokens)
+    batch = BatchSize(settings.batch_size, tokens, settings.max_new_tokens)
     try:
         return fitted([planned], batch, where)
     except ExportError as error:
@@ -62,7 +62,7 @@ def check_memory(job: RunInputs, settings: Settings, processor: Any) -> str:
         raise ExportError(f"{job.source.name} does not fit: {remedies}") from error
 
 
-def fitted(models: Sequence[Memory], batch: Batch, where: Device) -> str:
+def fitted(models: Sequence[Memory], batch: BatchSize, where: Device) -> str:
     """One line on models that are held at once and a batch of one of them, on this machine.
 
     Args:

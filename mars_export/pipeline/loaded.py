@@ -8,7 +8,7 @@ from mars_export.evaluation.arms import open_arms
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.families import families
 from mars_export.families.loading import pick_device
-from mars_export.families.memory import Batch, Memory, memory_of
+from mars_export.families.memory import BatchSize, Memory, memory_of
 from mars_export.families.placement import Placement
 from mars_export.families.quantization import SCHEMES
 from mars_export.families.room import DISK
@@ -56,7 +56,7 @@ def check_loaded(directory: Path, options: EvaluationOptions, *, gradients: bool
     if gradients:
         _require_at_hand(models[0], where)
     tokens = longest(directory, sources[directory].modalities)
-    batch = Batch(options.batch_size, tokens, options.max_new_tokens)
+    batch = BatchSize(options.batch_size, tokens, options.max_new_tokens)
     told = "" if len(models) == 1 else f"; {len(models)} checkpoints at once"
     try:
         return fitted(models, batch, where) + told

@@ -5,10 +5,11 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from mars_export.common.errors import ExportError
 from mars_export.families import families, room
-from mars_export.families.memory import Batch, Memory, Weights, memory_of, weights_of
+from mars_export.families.memory import BatchSize, Memory, Weights, memory_of, weights_of
 from mars_export.families.weights import stored_bytes
 from support import zoo
 
@@ -32,6 +33,12 @@ def test_headers_say_what_is_stored(tmp_path):
     base = zoo.save_base("llama", tmp_path)
     model = transformers.LlamaForCausalLM.from_pretrained(base)
     assert stored_bytes(base) == {"float32": sum(4 * p.numel() for p in model.parameters())}
+    kinds = (torch.uint32, torch.int32, torch.float8_e4m3fn, torch.bool, torch.bfloat16)
+    tensors = {str(kind): torch.zeros(6, dtype=kind) for kind in kinds}
+    save_file(tensors, base / "model.safetensors")
+    assert stored_bytes(base) == {
+        "U32": 24, "int32": 24, "float8_e4m3fn": 6, "bool": 6, "bfloat16": 12,
+    }  # fmt: skip
 
 
 def test_quantized_linear_layers_are_smaller_and_the_rest_is_not(tmp_path):
@@ -52,11 +59,11 @@ COUNTS = st.integers(1, 4096)
 @given(COUNTS, COUNTS, st.integers(0, 512), st.integers(0, 2**40))
 def test_rows_that_fit_do_fit_and_one_more_does_not(rows, tokens, answer, free):
     memory = Memory(Weights(10, {}, 5), "bfloat16", transformers.LlamaConfig())
-    batch = Batch(rows, tokens, answer)
+    batch = BatchSize(rows, tokens, answer)
     fit = memory.rows(batch, free)
     assert fit <= rows
-    assert memory.batch(Batch(fit, tokens, answer)) <= free or not fit
-    assert fit == rows or memory.batch(Batch(fit + 1, tokens, answer)) > free
+    assert memory.batch(BatchSize(fit, tokens, answer)) <= free or not fit
+    assert fit == rows or memory.batch(BatchSize(fit + 1, tokens, answer)) > free
 
 
 def test_an_answer_takes_keys_and_values_of_every_layer():
@@ -65,7 +72,7 @@ def test_an_answer_takes_keys_and_values_of_every_layer():
     with torch.device("meta"):
         layer = transformers.LlamaForCausalLM(config).model.layers[0]
     cache = 2 * 3 * (100 + 20) * 2 * layer.self_attn.k_proj.out_features * 4
-    assert memory.batch(Batch(3, 100, 20)) - memory.batch(Batch(3, 100)) == cache
+    assert memory.batch(BatchSize(3, 100, 20)) - memory.batch(BatchSize(3, 100)) == cache
 
 
 def test_limits_are_read_as_accelerate_reads_them():

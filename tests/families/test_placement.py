@@ -2,7 +2,6 @@
 
 import gc
 import tempfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -94,9 +93,10 @@ def test_a_steered_checkpoint_answers_the_same(family, tmp_path):
     assert ours.steered[0]
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     base = bases.save_whole_base(tmp_path / "base", "llama")
     where = Placement(device="cpu", offload_folder=tmp_path / "absent")
     with pytest.raises(ExportError, match=r"--offload-folder: cannot write to .*absent \(No such"):
         load_base(base, zoo.family("llama"), dtype="auto", device=where)
-    assert not list(Path(tempfile.gettempdir()).glob("mars-export-offload-*"))
+    assert not list(tmp_path.glob("mars-export-offload-*"))

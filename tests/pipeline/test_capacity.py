@@ -6,7 +6,7 @@ import transformers
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.suite import HARMFUL_ONLY
 from mars_export.families import placement
-from mars_export.families.memory import Batch, Memory, Weights
+from mars_export.families.memory import BatchSize, Memory, Weights
 from mars_export.families.placement import Placement
 from mars_export.pipeline import capacity
 from mars_export.pipeline.capacity import fitted, in_bytes, spread_over
@@ -15,7 +15,7 @@ from support import bases
 GB = 10**9
 LARGE = Memory(Weights(140 * GB, {"bfloat16": 140 * GB}, 2 * GB, 140 * GB), "bfloat16",
                transformers.LlamaConfig())  # fmt: skip
-BATCH = Batch(16, 500)
+BATCH = BatchSize(16, 500)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_device_map_fills_gpus_then_memory_then_the_disk(monkeypatch):
     told = fitted([LARGE], BATCH, where)
     assert "weights on 0: 38.0 GB, 1: 40.0 GB, cpu: 30.0 GB, disk: 32.0 GB" in told
     assert "requests fit" not in told
-    assert "the longest request alone may not fit" in fitted([LARGE], Batch(1, 10**6), where)
+    assert "the longest request alone may not fit" in fitted([LARGE], BatchSize(1, 10**6), where)
     large = where.model_copy(update={"max_memory": {"0": 200 * GB}})
     assert fitted([LARGE], BATCH, large).endswith("weights on 0: 140.0 GB")
     told = fitted([LARGE, LARGE], BATCH, large)
@@ -89,7 +89,7 @@ def test_a_device_map_fills_gpus_then_memory_then_the_disk(monkeypatch):
 def test_one_device_holds_all_or_the_run_ends(monkeypatch):
     with_room(monkeypatch, cuda=141 * GB, cpu=30 * GB)
     assert fitted([LARGE], BATCH, "cuda").endswith("cuda has 141.0 GB free")
-    few = fitted([LARGE], Batch(64, 2000), "cuda")
+    few = fitted([LARGE], BatchSize(64, 2000), "cuda")
     assert "requests fit at once, so batches may be made smaller" in few
     with pytest.raises(ExportError, match=r"take 140\.0 GB in bfloat16, and cpu has 30\.0 GB free"):
         fitted([LARGE], BATCH, "cpu")
