@@ -51,18 +51,18 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             _calibrate(base, model, processor, given)
         calls = watch.calls
         seconds: dict[str, list[float]] = {"calibration": [], "bare": []}
-        processor: dict[str, list[float]] = {name: [] for name in seconds}
+        worked: dict[str, list[float]] = {name: [] for name in seconds}
         inside = []
         for turn in range(given.rounds):
             for name in list(seconds)[:: -1 if turn % 2 else 1]:
                 with Watch(model, activations, "collate", keep=False) as timed:
-                    start, worked = time.perf_counter(), time.process_time()
+                    start, before = time.perf_counter(), time.process_time()
                     if name == "bare":
                         repeat(model, calls)
                     else:
                         _calibrate(base, model, processor, given)
                     seconds[name].append(time.perf_counter() - start)
-                    processor[name].append(time.process_time() - worked)
+                    worked[name].append(time.process_time() - before)
                 if name == "calibration":
                     inside.append({"forwards": timed.forwards, "inputs": timed.inputs})
         torch.save(calls, Path(folder) / "calls.pt")
@@ -75,7 +75,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "kind": "calibration", "model": base.name, "seconds": seconds, "inside": inside,
         "memory": memory, "counts": watch.counts(), "batch_size": given.batch_size,
         "time": ratio(seconds["calibration"], seconds["bare"]),
-        "processor": ratio(processor["calibration"], processor["bare"]),
+        "processor": ratio(worked["calibration"], worked["bare"]),
     }  # fmt: skip
 
 

@@ -191,6 +191,7 @@ def _family_source(template: str, family: Family, parts: Sequence[Method], host:
     )
     return environment.from_string(template).render(
         family=family,
+        natives=sorted({family.config, *classes}),
         host_sha256=hashlib.sha256(host.encode()).hexdigest(),
         sites=[
             {**_SITES[part.site]._asdict(), "rule": RULE_CLASSES[part.site], "method": part.name}

@@ -66,7 +66,7 @@ def test_a_calibration_is_compared_with_its_own_forwards(run):
     assert counts["rows"] > counts["distinct"] > 100
     assert counts["forwards"] < counts["rows"] / 2
     inside = found["inside"][0]
-    assert 0 < inside["inputs"]
+    assert inside["inputs"] > 0
     assert 0 < inside["forwards"] < found["seconds"]["calibration"][0]
     assert "beside bare forwards" in table
 

@@ -141,6 +141,14 @@ def test_another_host_than_that_of_the_modeling_file_does_not_run(copied):
         load(copied)
 
 
+def test_transformers_without_the_family_is_said_so(pair, copied):
+    modeling, native = copied / "modeling_steered.py", pair.family.model
+    modeling.write_text(modeling.read_text().replace(f"        {native},", "        Missing,"))
+    said = rf"steered checkpoint.* lacks {pair.family.name}, .*'Missing'.* --upgrade"
+    with pytest.raises(ImportError, match=said):
+        load(copied)
+
+
 def test_index_without_the_steering_shard_raises(copied):
     path = copied / "model.safetensors.index.json"
     index = json.loads(path.read_text())
