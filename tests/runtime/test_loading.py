@@ -10,6 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from mars_export.families import families
 from support import tiny
 from support.tiny import random_ids
 
@@ -142,9 +143,10 @@ def test_another_host_than_that_of_the_modeling_file_does_not_run(copied):
 
 
 def test_transformers_without_the_family_is_said_so(pair, copied):
-    modeling, native = copied / "modeling_steered.py", pair.family.model
-    modeling.write_text(modeling.read_text().replace(f"        {native},", "        Missing,"))
-    said = rf"steered checkpoint.* lacks {pair.family.name}, .*'Missing'.* --upgrade"
+    modeling, family = copied / "modeling_steered.py", families()[pair.family]
+    source = modeling.read_text().replace(f"        {family.model},", "        Missing,")
+    modeling.write_text(source)
+    said = rf"steered checkpoint.* lacks {family.name}, .*'Missing'.* --upgrade"
     with pytest.raises(ImportError, match=said):
         load(copied)
 
