@@ -1,25 +1,15 @@
 """Processes that share the requests of a calibration all get what one alone gets."""
 
-import json
-
 import pytest
-from safetensors.torch import load_file
 
-from mars_export.evaluation.selfcheck import TOLERANCE
 from mars_export.families.placement import Placement
 from mars_export.families.processes import Processes
 from mars_export.methods import method_named
-from support import methods, shared_calibration
+from support import methods, saved, shared_calibration
 from support.forking import ranks, wait_for
 
 METHODS = ["mars", "rai", "ras"]
 """Each reads a model in a way of its own; addition is part of MARS."""
-
-
-def saved(folder):
-    record = json.loads((folder / "calibration.json").read_text())
-    del record["source"]["seconds"]
-    return record, load_file(folder / "calibration.safetensors")
 
 
 @pytest.mark.parametrize("method", ["mars", "addition"])
@@ -31,11 +21,8 @@ def test_two_processes_calibrate_as_one(method, started, tmp_path):
     ]
     wait_for(group)
     assert [process.exitcode for process in group] == [0, 0]
-    record, tensors = saved(tmp_path / "7")
     for rank in ("0", "1"):
-        ours, theirs = saved(tmp_path / rank)
-        assert ours == record
-        assert all(theirs[name].equal(tensor) for name, tensor in tensors.items())
+        saved.require_same(tmp_path / rank, tmp_path / "7")
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +40,11 @@ def placed(started, tmp_path_factory):
     return folder
 
 
-def numbers(value):
-    """Every number of a record, in order."""
-    for part in value.values() if isinstance(value, dict) else value:
-        if isinstance(part, dict | list):
-            yield from numbers(part)
-        elif isinstance(part, float):
-            yield part
-
-
 @pytest.mark.parametrize("way", ["disk", *shared_calibration.WAYS])
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_find_the_same_wherever_the_model_lies(method, way, placed):
     pytest.importorskip("accelerate")
-    (record, tensors), (ours, own) = (saved(placed / each / method) for each in ("alone", way))
-    bound = TOLERANCE["float32"]
-    assert list(numbers(ours)) == pytest.approx(list(numbers(record)), rel=bound, abs=bound)
-    for name, tensor in tensors.items():
-        assert own[name].sub(tensor).norm() <= bound * tensor.norm()
+    saved.require_close(placed / way / method, placed / "alone" / method)
 
 
 def test_parts_come_back_in_order():

@@ -1,13 +1,11 @@
 """What the page shows of a turn: escaped, in place, in plain words. No gradio, no model."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from mars_export.common.errors import ExportError
@@ -19,35 +17,12 @@ from mars_export.demo.strip import named_media, signed, strip_of, unsigned
 from mars_export.demo.turns import Exchange, Reading, history_of
 from mars_export.inputs.requests import Media
 from mars_export.inputs.sounds import Sound
+from support.pages import NASTY, Read
 
 SCALE = Scale(0.0, 1.0, dict.fromkeys(("text", "image"), Clouds((-0.1, 0.1), (0.9, 1.1), 0.4)))
 PICTURE = Media("image", Image.new("RGB", (300, 200), "red"))
 READ = Reading("image", gate=0.5, push=0.25, place=0.7, margin=0.3, calibrated=True)
 SHUT = Reading("text", gate=0.0, push=0.0, place=0.1, margin=-0.3, calibrated=True)
-
-
-class Read(HTMLParser):
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.texts = [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-NASTY = st.text(max_size=60) | st.sampled_from(
-    (
-        "<script>alert(1)</script>",
-        '"><img src=x onerror=alert(1)>',
-        "{{ 7*7 }}",
-        "${alert(1)}",
-        "&lt;",
-    )
-)
 
 
 @given(NASTY, NASTY, NASTY)

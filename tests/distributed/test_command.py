@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mars_export.evaluation.selfcheck import TOLERANCE
-from support import bases, broken_run
+from support import bases, broken_run, saved
 
 ORGANISM = Path(__file__).parents[2] / "examples" / "organisms" / "gemma3"
 PROMPTS = 40
@@ -59,12 +58,6 @@ def in_two(asked, command_in_ranks, name, *further):
     return folder / name
 
 
-def calibration(directory):
-    record = json.loads((directory / "calibration" / "calibration.json").read_text())
-    del record["source"]["seconds"]
-    return record, load_file(directory / "calibration" / "calibration.safetensors")
-
-
 def answers(directory):
     lines = (directory / "evaluation" / "samples.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
@@ -72,39 +65,15 @@ def answers(directory):
 
 def test_shared_requests_give_the_checkpoint_of_one_process(asked, alone, command_in_ranks):
     shared = in_two(asked, command_in_ranks, "shared")
-    (record, tensors), (ours, own) = calibration(alone), calibration(shared)
-    assert ours == record
-    assert all(own[name].equal(tensor) for name, tensor in tensors.items())
+    saved.require_same(shared / "calibration", alone / "calibration")
     assert answers(shared) == answers(alone)
     names = {path.relative_to(alone) for path in alone.rglob("*")}
     assert {path.relative_to(shared) for path in shared.rglob("*")} == names
 
 
-def numbers(value, place=""):
-    """Place of every number of a record, and the number."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, part in items:
-        where = f"{place}.{key}"
-        if isinstance(part, dict | list):
-            yield from numbers(part, where)
-        elif isinstance(part, float):
-            yield where, part
-
-
 def test_a_split_model_gives_it_within_the_tolerance(asked, alone, command_in_ranks):
     split = in_two(asked, command_in_ranks, "split", "--tensor-parallel")
-    (record, tensors), (ours, own) = calibration(alone), calibration(split)
-    close = {"rel_tol": TOLERANCE["float32"], "abs_tol": TOLERANCE["float32"]}
-    theirs = dict(numbers(record))
-    assert theirs.keys() == dict(numbers(ours)).keys()
-    far = {
-        place: (theirs[place], number)
-        for place, number in numbers(ours)
-        if not math.isclose(number, theirs[place], **close)
-    }
-    assert far == {}
-    for name, tensor in tensors.items():
-        assert own[name].sub(tensor).norm() <= TOLERANCE["float32"] * tensor.norm()
+    saved.require_close(split / "calibration", alone / "calibration")
     assert [a["response"] for a in answers(split)] == [a["response"] for a in answers(alone)]
 
 

@@ -4,13 +4,11 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 from time import perf_counter
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from mars_export.common.names import EVALUATION, PAGE_FILE
 from mars_export.evaluation.page import report_page
@@ -19,29 +17,10 @@ from mars_export.evaluation.page.rows import rows
 from mars_export.evaluation.report import SampleResult
 from mars_export.hub.readiness import is_published
 from mars_export.methods.base import Decision
+from support.pages import NASTY, Read
 from support.records import manifest, report
 
-NASTY = st.text(max_size=40) | st.sampled_from(
-    ("</script><script>alert(1)</script>", "<!--<script>", "\u2028", '"><img onerror=x>', "]]>")
-)
 CALIBRATION = manifest().calibration
-
-
-class Read(HTMLParser):
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.data, self.inside = [], "", ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.inside = dict(attrs).get("id", "")
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        self.data += data if self.inside == "data" else ""
 
 
 def result(arm="on", **changes):
