@@ -138,9 +138,7 @@ class CardData:
         calibration, source = manifest.calibration, manifest.calibration.source
         method = method_named(calibration.method)
         section = method.card(calibration)
-        checkpoint = checkpoint or method.checkpoint_name(
-            manifest.base.name.rstrip("/").rsplit("/", 1)[-1]
-        )
+        checkpoint = checkpoint or method.checkpoint_name(manifest.base.name)
         name = checkpoint.rsplit("/", 1)[-1]
         modalities = tuple(m for m in MODALITIES if m in source.modalities)
         weights = [f for f in manifest.files if _is_weight(f)]

@@ -22,10 +22,9 @@ from mars_export.evaluation.generation import (
     Loaded,
     hosted_rules,
     load,
-    load_calibrated,
 )
 from mars_export.evaluation.report import REFERENCE, STEERED
-from mars_export.evaluation.selfcheck import self_check
+from mars_export.evaluation.selfcheck import load_checked
 from mars_export.families.loading import free_memory, pick_device
 from mars_export.inputs.limits import Asked, check_requests, context_length
 from mars_export.inputs.requests import Media, Request, mixes
@@ -187,10 +186,7 @@ def open_subject(
     if manifest is None:
         loaded = load(directory, modalities, where, precision)
     else:
-        loaded = load_calibrated(directory, manifest.calibration, where, precision)
-        check = self_check(loaded, manifest)
-        if not check.active:
-            raise ExportError(f"{directory} does not steer as it was calibrated: {check.detail}")
+        loaded = load_checked(directory, manifest, where, precision)
     scale = scale_of(manifest.calibration if manifest else None)
     shown = name or directory.resolve().name
     return Subject(shown, loaded, manifest, modalities, scale, max_new_tokens)

@@ -57,8 +57,8 @@ the steering did. The checkpoint is a modified copy of {base}; its card says wha
 def checkpoint_of(manifest: Manifest, space: str) -> str:
     """The repository that `mars-export push` gives the checkpoint by default, of the same owner."""
     owner, _, _ = space.partition("/")
-    base = manifest.base.name.rstrip("/").split("/")[-1]
-    return f"{owner}/{method_named(manifest.calibration.method).checkpoint_name(base)}"
+    method = method_named(manifest.calibration.method)
+    return f"{owner}/{method.checkpoint_name(manifest.base.name)}"
 
 
 def space_files(directory: Path, space: str, repo: str) -> dict[str, str]:

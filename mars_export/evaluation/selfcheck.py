@@ -1,26 +1,30 @@
 """Does the loaded checkpoint steer as calibrated, and only where it should?
 
 A checkpoint whose steering is not active looks like any other, so nothing is said about steering
-before this check. It never raises: whatever goes wrong means that steering is not known to work.
+before this check. The check never raises: whatever goes wrong means that steering is not known to
+work.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
 
 from mars_export.checkpoint.manifest import Manifest
-from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition
+from mars_export.common.errors import ExportError
+from mars_export.evaluation.generation import Answers, Loaded, SteeredPosition, load_calibrated
 from mars_export.evaluation.report import REFERENCE, STEERED, FirstToken, SelfCheck
+from mars_export.families.placement import Device
 from mars_export.inputs.requests import Request
 from mars_export.inputs.stimuli import STIMULI
 from mars_export.methods.base import ArtefactRecord, CalibrationSource, Decision, Probe
 from mars_export.runtime.positions import header_ends
 
-__all__ = ["TOLERANCE", "probe_request", "self_check"]
+__all__ = ["TOLERANCE", "load_checked", "probe_request", "self_check"]
 
 TOLERANCE: Final = {
     "float32": 2e-4,
@@ -57,6 +61,27 @@ class _Distance(NamedTuple):
 
     gate: float
     strength: float
+
+
+def load_checked(
+    directory: Path, manifest: Manifest, device: Device, dtype: str | None = None
+) -> Loaded:
+    """Load a steered checkpoint, and see that it steers.
+
+    Args:
+        directory: Steered checkpoint.
+        manifest: Of that directory.
+        device: Name of a torch device, or another placement.
+        dtype: Name of a torch dtype; None for the one that it is saved in.
+
+    Raises:
+        ExportError: It does not load, or does not steer as calibrated.
+    """
+    loaded = load_calibrated(directory, manifest.calibration, device, dtype)
+    check = self_check(loaded, manifest)
+    if not check.active:
+        raise ExportError(f"{directory} does not steer as calibrated: {check.detail}")
+    return loaded
 
 
 def self_check(loaded: Loaded, manifest: Manifest) -> SelfCheck:

@@ -37,9 +37,8 @@ def destination_of(directory: Path, repo_id: str | None = None) -> str:
             nobody is logged in, or the Hub cannot be reached.
     """
     manifest, api = Manifest.read(directory), HfApi(library_name="mars-export")
-    base = manifest.base.name.rstrip("/").split("/")[-1]
-    name = repo_id or method_named(manifest.calibration.method).checkpoint_name(base)
-    return _full_name(api, name)
+    method = method_named(manifest.calibration.method)
+    return _full_name(api, repo_id or method.checkpoint_name(manifest.base.name))
 
 
 def check_destination(base: BaseModelSource, name: str, private: bool | None) -> None:

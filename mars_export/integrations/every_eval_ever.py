@@ -73,7 +73,7 @@ def every_eval_ever(report: Report, manifest: Manifest) -> dict[str, Any]:
 def _model(report: Report, manifest: Manifest, model: str) -> dict[str, Any]:
     method = method_named(manifest.calibration.method)
     return {
-        "name": method.checkpoint_name(model.rsplit("/", 1)[-1]),
+        "name": method.checkpoint_name(model),
         "id": model,
         "inference_engine": {
             "name": report.engine.name,

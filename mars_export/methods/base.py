@@ -354,8 +354,8 @@ class Method:
         return (self,)
 
     def checkpoint_name(self, base: str) -> str:
-        """Default name of a checkpoint and of its repository."""
-        return f"{base}-{self.suffix or self.name}"
+        """Default name of a checkpoint and of its repository; `base` may begin with an owner."""
+        return f"{base.rstrip('/').rpartition('/')[2]}-{self.suffix or self.name}"
 
     def calibrate(self, data: CalibrationData, options: MethodOptions) -> Artefact:  # noqa: ARG002
         """Measure a model and decide.

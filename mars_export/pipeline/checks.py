@@ -192,5 +192,5 @@ def check_push(settings: Settings, base: BaseModelSource) -> None:
     from mars_export.hub import check_destination
 
     named = settings.push if isinstance(settings.push, str) else None
-    name = method_named(settings.method).checkpoint_name(base.name.rstrip("/").split("/")[-1])
+    name = method_named(settings.method).checkpoint_name(base.name)
     check_destination(base, named or name, settings.private or None)

@@ -230,7 +230,7 @@ def output_of(settings: Settings) -> Path:
 
     path = named(settings.model.removeprefix(ORGANISM))
     repo, _ = cached_repository(path) or (resolved(path).name, "")
-    return Path(method_named(settings.method).checkpoint_name(repo.split("/")[-1]))
+    return Path(method_named(settings.method).checkpoint_name(repo))
 
 
 def _make(

@@ -115,5 +115,5 @@ def test_a_reader_who_leaves_ends_the_generation():
 def test_a_base_and_a_checkpoint_that_does_not_steer_are_refused(checkpoint):
     with pytest.raises(ExportError, match="is not a steered checkpoint"):
         open_subject(checkpoint.parent / "base", max_new_tokens=5)
-    with pytest.raises(ExportError, match="does not steer as it was calibrated"):
+    with pytest.raises(ExportError, match="does not steer as calibrated"):
         open_subject(checkpoint, max_new_tokens=5)  # its numbers are made up

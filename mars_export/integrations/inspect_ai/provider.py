@@ -22,9 +22,9 @@ from inspect_ai.model import (
 
 from mars_export.checkpoint.manifest import Manifest
 from mars_export.common.errors import ExportError
-from mars_export.evaluation.generation import Loaded, load_calibrated
+from mars_export.evaluation.generation import Loaded
 from mars_export.evaluation.options import EvaluationOptions
-from mars_export.evaluation.selfcheck import self_check
+from mars_export.evaluation.selfcheck import load_checked
 from mars_export.families.loading import pick_device
 from mars_export.inputs.requests import Request, size_class
 from mars_export.integrations.inspect_ai.messages import request_of
@@ -111,11 +111,8 @@ class _SteeredModel(ModelAPI):
         **kwargs: Any,
     ) -> None:
         super().__init__(model_name, *args, **kwargs)
-        manifest = Manifest.read(Path(model_name))
-        loaded = load_calibrated(Path(model_name), manifest.calibration, pick_device(device))
-        check = self_check(loaded, manifest)
-        if not check.active:
-            raise ExportError(f"{model_name} does not steer as calibrated: {check.detail}")
+        directory = Path(model_name)
+        loaded = load_checked(directory, Manifest.read(directory), pick_device(device))
         self._steered, self._size = steering, batch_size
         self._batches = _Batches(loaded, steering, batch_size)
 

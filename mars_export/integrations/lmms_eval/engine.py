@@ -14,9 +14,9 @@ from mars_export.common.errors import ExportError
 from mars_export.common.input_errors import is_out_of_memory
 from mars_export.common.installation import install_extra
 from mars_export.common.names import UTILITY_LOGS
-from mars_export.evaluation.generation import Loaded, load_calibrated
+from mars_export.evaluation.generation import Loaded
 from mars_export.evaluation.report import REFERENCE, STEERED
-from mars_export.evaluation.selfcheck import self_check
+from mars_export.evaluation.selfcheck import load_checked
 from mars_export.evaluation.utility import MARGIN, Utility
 from mars_export.families.loading import pick_device
 from mars_export.inputs.media import read_frames
@@ -47,12 +47,8 @@ def measure(
         ExportError: The directory does not load or does not steer as calibrated, lmms-eval is not
             installed, or a task cannot be run.
     """
-    manifest = Manifest.read(directory)
     engine = engine_name()
-    loaded = load_calibrated(directory, manifest.calibration, pick_device(device))
-    check = self_check(loaded, manifest)
-    if not check.active:
-        raise ExportError(f"{directory} does not steer as calibrated: {check.detail}")
+    loaded = load_checked(directory, Manifest.read(directory), pick_device(device))
     folders = {arm: directory / UTILITY_LOGS / arm for arm in (REFERENCE, STEERED)}
     for arm, folder in folders.items():
         shutil.rmtree(folder, ignore_errors=True)  # lmms-eval appends to what it finds

@@ -14,7 +14,7 @@ from PIL import Image
 from mars_export.common.errors import ExportError
 from mars_export.common.names import SAMPLES_NAME
 from mars_export.evaluation import evaluate as runner
-from mars_export.evaluation import ready
+from mars_export.evaluation import ready, selfcheck
 from mars_export.evaluation.options import EvaluationOptions
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import read_suite
@@ -69,10 +69,8 @@ def compare(directory, suite_file, folder):
 
 
 def test_the_same_counts_and_what_steering_did(tmp_path, monkeypatch):
-    from mars_export.integrations.inspect_ai import provider
-
-    monkeypatch.setattr(ready, "load_calibrated", lambda *_: Steady())
-    monkeypatch.setattr(provider, "load_calibrated", lambda *_: Steady())
+    for module in (ready, selfcheck):
+        monkeypatch.setattr(module, "load_calibrated", lambda *_: Steady())
     save_manifest(tmp_path / "steered")
     logs = compare(tmp_path / "steered", save_suite(tmp_path / "suite"), tmp_path / "logs")
     on = [sample.output.metadata["decision"] for sample in logs["on"].samples]
@@ -117,10 +115,10 @@ def test_the_command_of_the_documentation_counts_the_same(steered, few, tmp_path
 def test_what_does_not_steer_is_not_asked(tmp_path, monkeypatch):
     from inspect_ai.model import get_model
 
-    from mars_export.integrations.inspect_ai import provider, registry
+    from mars_export.integrations.inspect_ai import registry
 
     assert registry.mars
-    monkeypatch.setattr(provider, "load_calibrated", lambda *_: Steady(broken="inert"))
+    monkeypatch.setattr(selfcheck, "load_calibrated", lambda *_: Steady(broken="inert"))
     save_manifest(tmp_path / "steered")
     with pytest.raises(ExportError, match="does not steer as calibrated"):
         get_model(f"mars/{tmp_path / 'steered'}", device="cpu")
