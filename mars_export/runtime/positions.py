@@ -130,14 +130,15 @@ def header_ends_after(
 
 
 def is_assistants_turn(
-    ids: torch.Tensor, headers: Headers, turn_starts: Sequence[list[int]]
+    ids: torch.Tensor, ends: torch.Tensor, turn_starts: Sequence[list[int]]
 ) -> torch.Tensor:
     """(B,) bool: whether the last turn that begins in ids (B, T) is an assistant's.
 
-    headers: of assistant turns. turn_starts: token sequences that begin those of others.
+    ends (B, T): `header_ends` of the same tokens. turn_starts: token sequences that begin turns of
+    others.
     """
     starts = [{"prefix": start[:-1], "ends": start[-1:]} for start in turn_starts]
-    ends, others = header_ends_after(None, ids, headers), header_ends_after(None, ids, starts)
+    others = header_ends_after(None, ids, starts)
     if not ids.shape[1]:
         return ids.new_zeros(len(ids), dtype=torch.bool)
     return (last_column(ends) > last_column(others))[:, 0]

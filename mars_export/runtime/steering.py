@@ -30,6 +30,7 @@ from mars_export.runtime.model_inputs import (
 from mars_export.runtime.positions import (
     MIXED,
     contexts,
+    header_ends_after,
     is_assistants_turn,
     mixed_columns,
     recognized,
@@ -417,8 +418,12 @@ class Steering:
 
     def _refuse_unanswered(self, history: History, before: History | None) -> None:
         """Raise where somebody else's turn has begun after the last assistant header."""
-        tokens = history.tokens if before is None else before.joined(history).tokens
-        own = is_assistants_turn(tokens, self.rules["headers"], self.rules["turn_starts"])
+        if before is None and self.rules["positions"] != "prompt":
+            tokens, ends = history.tokens, history.steered
+        else:  # where the cache may have been steered elsewhere
+            tokens = history.tokens if before is None else before.joined(history).tokens
+            ends = header_ends_after(None, tokens, self.rules["headers"])
+        own = is_assistants_turn(tokens, ends, self.rules["turn_starts"])
         if not bool(own.all()):
             shows = f"row {int((~own).nonzero()[0])} shows"
             raise ValueError(NO_HEADER.format(shows=shows, where=" in its last turn"))

@@ -70,7 +70,7 @@ class History(NamedTuple):
 
     def repeated(self, times: int) -> "History":
         """With each row `times` times, as beams and returned sequences have it."""
-        return self._each(lambda t: t.repeat_interleave(times, 0))
+        return self if times == 1 else self._each(lambda t: t.repeat_interleave(times, 0))
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "History":
         return self._replace(
@@ -81,6 +81,8 @@ class History(NamedTuple):
 
     def with_unknown_text(self, more: int, steered: bool) -> "History":
         """With `more` columns of unknown text after it, all of them steered or none."""
+        if not more:
+            return self
         tokens = nn.functional.pad(self.tokens, (0, more), value=UNKNOWN)
         after = self.context[:, -1:].repeat(1, more, 1)
         after[..., 1] *= ~self.steered[:, -1:]

@@ -80,7 +80,7 @@ def prompt_plan(
     """
     ids = torch.tensor([list(tokens)], dtype=torch.long)
     steered = header_ends(ids, rules["headers"])
-    if not bool(is_assistants_turn(ids, rules["headers"], rules["turn_starts"]).all()):
+    if not bool(is_assistants_turn(ids, steered, rules["turn_starts"]).all()):
         raise ValueError(
             "steered checkpoint: the prompt does not end in an assistant turn of the calibrated "
             "chat template, so where its answer begins is unknown; use the chat API, or end the "
