@@ -8,10 +8,12 @@ from typing import Final
 
 from mars_export.common.errors import ExportError
 
-__all__ = ["DISK", "free_bytes", "limits", "room_on"]
+__all__ = ["DISK", "UNKNOWN", "free_bytes", "limits", "room_on"]
 
 DISK: Final = "disk"
 _UNITS: Final = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+UNKNOWN: Final = 2**63 - 1
+"""Bytes where nothing says how many: no limit is worked out then."""
 _GROUP: Final = Path("/sys/fs/cgroup")
 _MEMINFO: Final = Path("/proc/meminfo")
 
@@ -64,7 +66,7 @@ def _on_gpu(device: str) -> int:
 
 def _in_memory() -> int:
     """What the machine has, or what its container may take if that is less."""
-    return min(_available(), *_of_group())
+    return min(_available(), _of_group())
 
 
 def _available() -> int:
@@ -77,14 +79,14 @@ def _available() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # Windows
-        return 2**63 - 1
+        return UNKNOWN
 
 
-def _of_group() -> list[int]:
-    """Of the control group, the largest number there is if it sets no limit."""
+def _of_group() -> int:
+    """Of the control group, if it sets a limit."""
     try:
         most, used = ((_GROUP / name).read_text() for name in ("memory.max", "memory.current"))
         cache = re.search(r"^inactive_file (\d+)", (_GROUP / "memory.stat").read_text(), re.M)
-        return [int(most) - int(used) + (int(cache[1]) if cache else 0)]
+        return int(most) - int(used) + (int(cache[1]) if cache else 0)
     except (OSError, ValueError):
-        return [2**63 - 1]
+        return UNKNOWN

@@ -14,7 +14,7 @@ from mars_export.families.directory import read_config
 from mars_export.families.loading import pick_device
 from mars_export.families.memory import BatchSize, Memory, memory_of
 from mars_export.families.placement import Device, Placement, device_name
-from mars_export.families.room import DISK, room_on
+from mars_export.families.room import DISK, UNKNOWN, room_on
 from mars_export.inputs.limits import context_of
 from mars_export.pipeline.checks import plain_size
 from mars_export.pipeline.preflight import RunInputs
@@ -74,36 +74,45 @@ def fitted(models: Sequence[Memory], batch: BatchSize, where: Device) -> str:
         ExportError: if the weights do not fit.
     """
     memory, total = models[0], sum(model.weights.total for model in models)
-    told = f"memory: {in_bytes(total)} of weights ({_kinds(models)}), "
-    told += f"about {in_bytes(memory.batch(batch))} for {batch.rows} requests of {batch.tokens} "
-    told += "tokens; "
     if isinstance(where, Placement) and not where.split:
-        rooms, shares = where.shared_by(len(models)).rooms(), Counter[str]()
-        for model in models:
-            shares.update(spread_over(model, rooms))
-        first = next(iter(rooms))
-        left = (room_on("cpu") if first == "cpu" else where.rooms()[first]) - shares[first]
-        told += "weights on " + ", ".join(f"{n}: {in_bytes(size)}" for n, size in shares.items())
+        placed, left = _spread(models, where)
     else:
-        first, parts = device_name(where), 1 if isinstance(where, str) else process_count()
-        free, whole = room_on(first), sum(model.weights.part(parts) for model in models)
-        if first == "cpu":
-            free //= local_process_count()
-        share = " for each process" if first == "cpu" and local_process_count() > 1 else ""
-        each = f" on each of {parts} devices" if parts > 1 else ""
-        if whole > free:
-            raise ExportError(
-                f"its weights take {in_bytes(whole)} in {memory.dtype}{each}, and {first} has "
-                f"{in_bytes(free)} free{share}"
-            )
-        left = free - whole
-        told += f"{in_bytes(whole)}{each}; " if parts > 1 else ""
-        told += f"{first} has {in_bytes(free)} free{share}"
+        placed, left = _held(models, where)
+    told = f"memory: {in_bytes(total)} of weights ({_kinds(models)}), about "
+    told += f"{in_bytes(memory.batch(batch))} for {batch.rows} requests of {batch.tokens} tokens; "
+    told += placed
     rows = memory.rows(batch, left)
     if rows < batch.rows:
         several = f"about {rows} requests fit at once, so batches may be made smaller"
         told += f"; {several if rows else 'beside them the longest request alone may not fit'}"
     return told
+
+
+def _spread(models: Sequence[Memory], where: Placement) -> tuple[str, int]:
+    """Where a device map puts weights, and the bytes left on the device that runs the batches."""
+    rooms, shares = where.shared_by(len(models)).rooms(), Counter[str]()
+    for model in models:
+        shares.update(spread_over(model, rooms))
+    first = next(iter(rooms))
+    left = (room_on("cpu") if first == "cpu" else where.rooms()[first]) - shares[first]
+    return "weights on " + ", ".join(f"{n}: {in_bytes(size)}" for n, size in shares.items()), left
+
+
+def _held(models: Sequence[Memory], where: Device) -> tuple[str, int]:
+    """What the device of this process holds, whole models or its part, and the bytes left there."""
+    device, parts = device_name(where), 1 if isinstance(where, str) else process_count()
+    room, size = room_on(device), sum(model.weights.part(parts) for model in models)
+    processes = local_process_count() if device == "cpu" else 1
+    free = room // processes
+    share = " for each process" if processes > 1 else ""
+    each = f" on each of {parts} devices" if parts > 1 else ""
+    has = f"{device} has {in_bytes(free)} free{share}"
+    if size > free:
+        raise ExportError(
+            f"its weights take {in_bytes(size)} in {models[0].dtype}{each}, and {has}"
+        )
+    told = f"{in_bytes(size)}{each}; " if parts > 1 else ""
+    return told + (has if room < UNKNOWN else "nothing says what is free"), free - size
 
 
 def spread_over(memory: Memory, rooms: Mapping[str, int]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from mars_export.evaluation.suite import HARMFUL_ONLY
 from mars_export.families import placement
 from mars_export.families.memory import BatchSize, Memory, Weights
 from mars_export.families.placement import Placement
+from mars_export.families.room import UNKNOWN
 from mars_export.pipeline import capacity
 from mars_export.pipeline.capacity import fitted, in_bytes, spread_over
 from support import bases
@@ -93,6 +94,11 @@ def test_one_device_holds_all_or_the_run_ends(monkeypatch):
     assert "requests fit at once, so batches may be made smaller" in few
     with pytest.raises(ExportError, match=r"take 140\.0 GB in bfloat16, and cpu has 30\.0 GB free"):
         fitted([LARGE], BATCH, "cpu")
+
+
+def test_where_the_system_does_not_tell_nothing_is_made_up(monkeypatch):
+    with_room(monkeypatch, cuda=0, cpu=UNKNOWN)
+    assert fitted([LARGE], BATCH, "cpu").endswith("tokens; nothing says what is free")
 
 
 def test_processes_hold_a_part_each(monkeypatch):
