@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mars_export.integrations.vllm.limits import TESTED
 from mars_export.runtime.positions import Headers, header_ends
 
 
@@ -33,7 +34,14 @@ def guard_sharing(request: Any, headers: Headers) -> None:
 
     vLLM finds cached blocks by `block_hashes`, each made from the one before, and appends to them
     with `_block_hasher`, which has no public name.
+
+    Raises:
+        RuntimeError: This vLLM has no such name, so nothing could be kept apart.
     """
+    if not hasattr(request, "_block_hasher"):
+        raise RuntimeError(
+            f"steered checkpoint: requests of this vLLM have no _block_hasher; install {TESTED}"
+        )
     native = request._block_hasher
     if native is None:  # no prefix cache
         return

@@ -3,6 +3,7 @@
 import hashlib
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,3 +82,11 @@ def test_hashes_become_private_from_the_block_that_differs():
     assert loud[:4] == again[:4]  # the header's last token is in the fifth
     assert loud[:3] == quiet[:3]
     assert not set(loud[4:]) & set(again[4:])
+
+
+def test_another_vllm_shares_nothing_unseen():
+    with pytest.raises(RuntimeError, match=r"have no _block_hasher; install 0\.32"):
+        guard_sharing(SimpleNamespace(), HEADERS)
+    whole = SimpleNamespace(_block_hasher=None)  # no prefix cache
+    guard_sharing(whole, HEADERS)
+    assert whole._block_hasher is None
