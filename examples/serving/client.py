@@ -10,7 +10,7 @@ import mimetypes
 from pathlib import Path
 from typing import Any
 
-from openai import OpenAI
+from openai import OpenAI, OpenAIError
 
 
 def message(text: str, image: Path | None) -> dict[str, Any]:
@@ -35,9 +35,12 @@ def main() -> None:
     asked = parser.parse_args()
     messages: Any = [message(asked.text, asked.image)]
     client = OpenAI(base_url=asked.url, api_key="unused")
-    answer = client.chat.completions.create(
-        model=asked.model, messages=messages, max_tokens=asked.max_tokens, temperature=0
-    )
+    try:
+        answer = client.chat.completions.create(
+            model=asked.model, messages=messages, max_tokens=asked.max_tokens, temperature=0
+        )
+    except OpenAIError as error:
+        raise SystemExit(f"{asked.url}: {error}") from error
     print(answer.choices[0].message.content)
 
 

@@ -61,8 +61,8 @@ def check_records(
     """
     problems = _problems(manifest, report, utility, adaptive)
     if where:
-        folder = where.rpartition("/")[0]
-        problems = (f"{where}: {problem}, or delete {folder}" for problem in problems)
+        other = f"delete {where.rpartition('/')[0]} and run `mars-export seal`"
+        problems = (f"{where}: {problem}, or {other}" for problem in problems)
     _raise_first(problems)
 
 

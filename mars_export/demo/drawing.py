@@ -105,6 +105,9 @@ def _effect(whole: Reading | None, without: Reading | None) -> str:
         change = whole.margin - without.margin
         side = "larger" if change > 0 else "smaller"
         did += f" With it the margin is {unsigned(change)} {side}."
+        if without.modality != whole.modality:
+            word = CALLED.get(without.modality, without.modality)
+            did += f" Without it the request is read as {word}, whose gate opens elsewhere."
     return did
 
 

@@ -456,7 +456,7 @@ def test_a_report_beside_the_one_that_leads_is_named(directory):
     path.parent.mkdir()
     spoilt = records.report(steering_sha256=records.sha("another"))
     path.write_text(spoilt.model_dump_json())
-    where = r"written: evaluation/other-1/report.json: .*, or delete evaluation/other-1$"
+    where = r"written: evaluation/other-1/report.json: .*, or delete evaluation/other-1 and run"
     with pytest.raises(ExportError, match=where):
         write_card(directory)
 

@@ -63,6 +63,7 @@ def test_what_steering_and_each_medium_did_is_said():
     assert "The gate is open (0.50). The answer begins after a push of 25.0 %" in text
     assert "Picture 1. Without it the gate would be shut: it opens the gate." in text
     assert "With it the margin is 0.60 larger." in text
+    assert text.count("the request is read as text, whose gate opens elsewhere.") == 1
     assert "Picture 2. Without it the gate would be 0.50." in text
     shut = drawn(Exchange("q", reading=SHUT, done=True), SCALE, 1)
     assert "Left alone: the gate is shut." in shut
