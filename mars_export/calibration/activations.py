@@ -17,10 +17,10 @@ from mars_export.calibration.refusal import log_odds, refuses
 from mars_export.common.ahead import Ahead
 from mars_export.common.errors import ExportError
 from mars_export.common.header import Header
-from mars_export.common.input_errors import input_errors
+from mars_export.common.input_errors import input_errors, is_out_of_memory
 from mars_export.common.vocabulary import Modality
 from mars_export.families import decoder_layers
-from mars_export.families.loading import free_memory, is_out_of_memory
+from mars_export.families.loading import free_memory
 from mars_export.families.placement import input_device, is_split
 from mars_export.families.processes import Processes
 from mars_export.inputs.requests import Request, collate, size_class

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from mars_export.common.errors import ExportError
+from mars_export.common.input_errors import is_out_of_memory
 from mars_export.common.progress import Tick
 from mars_export.evaluation.arms import Arm
 from mars_export.evaluation.engines.base import Answer, Asked, Engine
@@ -18,7 +19,7 @@ from mars_export.evaluation.overhead import Cost
 from mars_export.evaluation.report import SampleResult
 from mars_export.evaluation.suite import Sample
 from mars_export.evaluation.variants import VARIANTS
-from mars_export.families.loading import free_memory, is_out_of_memory
+from mars_export.families.loading import free_memory
 from mars_export.families.processes import Processes
 from mars_export.inputs.requests import Request, size_class
 

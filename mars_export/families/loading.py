@@ -19,7 +19,6 @@ __all__ = [
     "check_config",
     "check_shapes",
     "free_memory",
-    "is_out_of_memory",
     "load_base",
     "native_class",
     "pick_device",

@@ -33,7 +33,6 @@ __all__ = [
     "describe",
     "own_prompts",
     "prepare",
-    "resolve_model",
 ]
 
 _HUB: Final = "https://huggingface.co"

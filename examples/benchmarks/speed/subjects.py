@@ -11,7 +11,8 @@ from typing import Any
 
 from mars_export.families.loading import load_base
 from mars_export.inputs.prompts import PromptSet, PromptSets
-from mars_export.pipeline.preflight import RunInputs, prepare, resolve_model
+from mars_export.pipeline.organisms import resolve_model
+from mars_export.pipeline.preflight import RunInputs, prepare
 from mars_export.pipeline.settings import Settings
 from speed.widen import widen
 
