@@ -17,8 +17,11 @@ def families(as_json: bool) -> None:
     if as_json:
         print_json([family.model_dump(mode="json") for family in known().values()])
         return
+    types = max(len(family.model_type) for family in known().values())
+    names = max(len(family.name) for family in known().values())
     for family in known().values():
         extra = f"  ({install_extra(family.extras)})" if family.extras else ""
         modalities = ", ".join(family.modalities)
         lacking = f"  ({family.lacking})" if family.lacking else ""
-        click.echo(f"{family.model_type:16} {family.name:16} {modalities}{extra}{lacking}")
+        columns = f"{family.model_type:{types}} {family.name:{names}}"
+        click.echo(f"{columns} {modalities}{extra}{lacking}")

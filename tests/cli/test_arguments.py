@@ -155,6 +155,7 @@ def test_families(mars):
     assert install_extra("video") in result.out
     (omni,) = (line for line in result.out.splitlines() if line.startswith("qwen2_5_omni"))
     assert install_extra("video,audio") in omni
+    assert len({line.rindex(" text") for line in result.out.splitlines()}) == 1  # columns
 
 
 class TestMethods:
