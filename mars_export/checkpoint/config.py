@@ -31,7 +31,7 @@ def steered_config(
         raw: The base's config.json.
         family: Family of the base.
         record: Calibration whose tensors are shipped.
-        tensors: The steering tensors; the modeling file checks their digest at load.
+        tensors: The steering tensors; the host checks their digest at load.
 
     Returns:
         A new dictionary with its own `model_type` and class names, the guard in place of the text

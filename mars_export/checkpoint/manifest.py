@@ -121,7 +121,7 @@ class Manifest(VersionedRecord):
     family_notes: list[str] = Field(default_factory=list)
     """Limits of the family that users must know, one sentence each."""
     steering_sha256: str
-    """Digest of the steering tensors, checked by the modeling file at load."""
+    """Digest of the steering tensors, checked by the host at load."""
     modeling_file: Inside
     tensors: list[TensorEntry]
     files: list[FileEntry]

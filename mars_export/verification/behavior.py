@@ -1,4 +1,4 @@
-"""The checkpoint run: does it steer as it did when it was exported? Executes its modeling file."""
+"""The checkpoint run: does it steer as it did when it was exported? Executes its code."""
 
 from pathlib import Path
 

@@ -48,7 +48,7 @@ def verify(
         revision: Branch, tag or commit of a repository.
         offline: Whether to leave out what only the Hub can tell: the base's published files.
         run: Whether to load a directory afterwards, if all else passed, and repeat the probes of
-            its calibration. This executes its modeling file, which is ours by then.
+            its calibration. This executes its code, which is ours by then.
         device: Torch device for `run`.
         public_key: PEM file of the one who must have signed the seal.
         progress: Called with (bytes compared, bytes in all).
