@@ -69,7 +69,9 @@ def demo(
             raise ExportError(f"{lone[0]} goes with --space ORG/NAME; leave it out")
         _serve(directory, settings, as_json)
         return
+    from mars_export.checkpoint.manifest import Manifest
     from mars_export.demo.publishing import make_space
+    from mars_export.demo.space import checkpoint_of
 
     folder, url = make_space(
         directory, space, checkpoint, output, publish=push, private=private or None
@@ -77,6 +79,8 @@ def demo(
     if as_json:
         print_json({"folder": str(folder), "url": url})
     else:
+        loaded = checkpoint or checkpoint_of(Manifest.read(directory), space)
+        click.echo(f"the Space loads {loaded}", err=True)
         click.echo(printable(url or str(folder)))
 
 

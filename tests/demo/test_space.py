@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from mars_export.cli.main import main
 from mars_export.common.errors import ExportError
 from mars_export.demo import space as spaces
 from mars_export.demo.publishing import make_space
@@ -82,8 +83,11 @@ def test_names_are_those_of_the_hub(checkpoint, tmp_path, monkeypatch, name, wha
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_checkpoint_is_that_of_push_by_default(checkpoint, tmp_path, monkeypatch):
+def test_the_checkpoint_is_that_of_push_by_default(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    folder, url = make_space(checkpoint, "org/demo")
-    assert (str(folder), url) == ("demo", None)
-    assert "'org/tiny-gemma3-MARS'" in (folder / "app.py").read_text("utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", str(checkpoint), "--space", "org/demo"])
+    assert stopped.value.code == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("demo\n", "the Space loads org/tiny-gemma3-MARS\n")
+    assert "'org/tiny-gemma3-MARS'" in (tmp_path / "demo/app.py").read_text("utf-8")
