@@ -254,6 +254,8 @@ def test_answers_of_the_other_arm_are_never_taken_for_those_of_this_one(pairs, t
     for wrong in ({"off": on, "on": off}, {"off": off, "on": off}, {"off": on, "on": on}):
         assert not judged(asked, wrong).active
     assert not judged(asked, {"off": off, "on": [""] * len(on)}).active
+    assert "serve this very directory" in judged(asked, {"off": off, "on": off}).detail
+    assert "cannot be judged by answers: evaluate" in judged(asked, {"off": on, "on": off}).detail
 
 
 def test_few_witnesses_show_nothing():

@@ -32,6 +32,13 @@ _MOST: Final = 8
 """Requests of each modality that are asked."""
 _SHARE: Final = 0.9
 """Of the answers of an arm, at least, must be its own."""
+_OTHERWISE: Final = {
+    REFERENCE: "Without steering the engine already answers otherwise than Transformers, so its "
+    "steering cannot be judged by answers: evaluate with --engine transformers.",
+    STEERED: "It does not steer as this checkpoint does: serve this very directory, or evaluate "
+    "with --engine transformers.",
+}
+"""What it means that the answers of an arm are others, and what to do."""
 
 
 class Witness(NamedTuple):
@@ -122,11 +129,10 @@ def judged(evidence: Evidence, said: Mapping[str, Sequence[str]]) -> SelfCheck:
     counts = ", ".join(f"{own[arm]} of {count} with steering {arm}" for arm in own)
     kinds = Counter[Modality](witness.request.modality for witness in evidence.witnesses)
     asked = ", ".join(f"{n} {modality}" for modality, n in kinds.items())
-    detail = f"{count} recorded requests ({asked}) were asked again; as recorded: {counts}"
-    return SelfCheck(
-        active=all(n >= _SHARE * count for n in own.values()),
-        detail=f"{detail}.",
-    )
+    detail = f"{count} recorded requests ({asked}) were asked again; as recorded: {counts}."
+    other = [arm for arm, n in own.items() if n < _SHARE * count]
+    advice = " " + _OTHERWISE[REFERENCE if REFERENCE in other else STEERED] if other else ""
+    return SelfCheck(active=not other, detail=detail + advice)
 
 
 def _own(evidence: Evidence, arm: str, texts: Sequence[str]) -> int:
