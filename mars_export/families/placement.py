@@ -85,8 +85,9 @@ class Placement(BaseModel):
         if find_spec("accelerate") is None:
             raise ExportError(f"--device-map needs accelerate; run `{install_extra('large')}`")
         options: dict[str, Any] = {"device_map": "auto"}
-        most = self.max_memory or ({"cpu": room_on("cpu")} if self.device == "cpu" else {})
-        if most:
+        if self.max_memory or self.device == "cpu":
+            # What is planned: accelerate would take a size that is larger than the device.
+            most = self.rooms()
             named = {int(name) if name.isdigit() else name: size for name, size in most.items()}
             options["max_memory"] = named
         return options

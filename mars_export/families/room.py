@@ -19,21 +19,25 @@ _MEMINFO: Final = Path("/proc/meminfo")
 
 
 def limits(text: str) -> dict[str, int]:
-    """Bytes by device of what `--max-memory` says, for example `0=20GiB,cpu=60GiB`.
+    """Bytes by device of what `--max-memory` says, for example `0=20GiB,cpu=60GiB`; GPUs first.
 
     Raises:
         ValueError: if it says something else; what it should be.
     """
-    found = {}
+    found: dict[str, int] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+|cpu)=(\d+(?:\.\d+)?)([KMG]i?B)", part.strip(), re.IGNORECASE)
+        match = re.fullmatch(r"([0-9]+|cpu)=([0-9]+(?:\.[0-9]+)?)([KMG]i?B)", part.strip(), re.I)
         if match is None:
             raise ValueError(
                 "numbers of GPUs or cpu, each with a size, for example 0=20GiB,cpu=60GiB"
             )
         device, number, unit = match.groups()
-        found[device.lower()] = int(float(number) * _UNITS[unit.upper()])
-    return found
+        name = "cpu" if device.lower() == "cpu" else str(int(device))
+        if name in found:
+            raise ValueError(f"one size for each device, and {name} has two")
+        found[name] = int(float(number) * _UNITS[unit.upper()])
+    order = sorted(found, key=lambda name: (name == "cpu", name.zfill(9)))
+    return {name: found[name] for name in order}
 
 
 def room_on(device: str) -> int:

@@ -86,6 +86,15 @@ def test_limits_are_read_as_accelerate_reads_them():
             room.limits(wrong)
 
 
+def test_a_device_has_one_limit_whatever_its_name_looks_like():
+    assert list(room.limits("cpu=1GB,10=1GB,02=1GB")) == ["2", "10", "cpu"]
+    for twice in ("0=3GB,00=4GB", "cpu=1GB,CPU=2GB"):
+        with pytest.raises(ValueError, match="has two"):
+            room.limits(twice)
+    with pytest.raises(ValueError, match="each with a size"):
+        room.limits("٣=3GB")
+
+
 def test_free_memory_is_that_of_the_machine_or_less():
     free = room.room_on("cpu")
     assert 10**8 < free < 10**15

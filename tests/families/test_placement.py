@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from mars_export.calibration.activations import Edit, Reader
 from mars_export.common.errors import ExportError
 from mars_export.evaluation.generation import load
+from mars_export.families import room
 from mars_export.families.loading import load_base
 from mars_export.families.memory import weights_of
 from mars_export.families.placement import Placement, input_device
@@ -100,3 +101,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"--offload-folder: cannot write to .*absent \(No such"):
         load_base(base, zoo.family("llama"), dtype="auto", device=where)
     assert not list(tmp_path.glob("mars-export-offload-*"))
+
+
+def test_no_more_is_filled_than_there_is(monkeypatch):
+    monkeypatch.setattr(room, "_available", lambda: 5000)
+    most = Placement(device="cpu", max_memory={"cpu": 10**15}).options()["max_memory"]
+    assert most == {"cpu": 5000}
