@@ -81,8 +81,9 @@ class Call:
 
 
 def dispatch(call: Call) -> Reply:
+    path = call.path.replace("/api/spaces/", "/api/models/", 1)  # Spaces are repositories as well
     for method, route, pattern in ROUTES:
-        if match := re.fullmatch(pattern, call.path):
+        if match := re.fullmatch(pattern, path):
             if call.method not in method:
                 continue
             call.route = route
