@@ -132,6 +132,12 @@ def test_missing_steering_shard_or_modeling_file_raises(copied):
         load(copied)
 
 
+def test_line_ends_that_git_has_changed_are_the_same_host(copied):
+    host = copied / "steering_host.py"
+    host.write_bytes(host.read_bytes().replace(b"\n", b"\r\n"))
+    assert load(copied).steering.verified
+
+
 def test_another_host_than_that_of_the_modeling_file_does_not_run(copied):
     host = copied / "steering_host.py"
     host.write_text("raise SystemExit(3)\n" + host.read_text())
